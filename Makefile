@@ -1,0 +1,40 @@
+# Every target sets up what it needs, in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: install run test lint bench test-e2e lock clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml requirements.lock
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("noderestrict needs Python 3.11 or newer; set PYTHON=python3.x")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	touch $@
+
+run: install
+	$(BIN)/noderestrict serve --dev --state examples/state.json
+
+test: install lint
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check noderestrict tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test-e2e: install
+	$(BIN)/python -m pytest -m e2e tests/e2e
+
+bench: install
+	$(BIN)/python -m tests.benchmarks
+
+# The versions that the tests passed with; run after a change of dependencies.
+lock: install
+	$(BIN)/python -m pip freeze --exclude-editable > requirements.lock
+
+clean:
+	rm -rf $(VENV) .noderestrict-dev .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

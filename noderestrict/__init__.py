@@ -1,0 +1,1 @@
+"""Kubernetes node isolation outside the API server."""

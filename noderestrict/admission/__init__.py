@@ -1,0 +1,6 @@
+"""AdmissionReview: bytes to decision to bytes, without sockets."""
+
+from noderestrict.admission.review import Request, ReviewError, decode, encode, resource_path
+from noderestrict.admission.verdict import judge
+
+__all__ = ["Request", "ReviewError", "decode", "encode", "judge", "resource_path"]

@@ -1,0 +1,148 @@
+"""Decode an AdmissionReview, encode its answer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from noderestrict.api import admissionv1
+from noderestrict.policy.decision import Allowed, Decision, Denied, Question
+from noderestrict.policy.identity import node_name
+
+API_VERSION = "admission.k8s.io/v1"
+
+_decoder = msgspec.json.Decoder(admissionv1.AdmissionReview)
+_encoder = msgspec.json.Encoder()
+
+
+class ReviewError(ValueError):
+    """The bytes are no AdmissionReview that can be answered; the message says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The request of an AdmissionReview.
+
+    Attributes:
+        uid: of the review, echoed in the answer.
+        group: API group of the resource, "" for the core group.
+        version: of the resource.
+        resource: plural.
+        sub_resource: "" for none.
+        kind: apiVersion and kind that the objects must have; None when the review does not say.
+        name: of the object, "" for a deletecollection.
+        namespace: "" for cluster-scoped resources.
+        operation: CREATE, UPDATE, DELETE or CONNECT.
+        user: who asks.
+        node: the node's name, "" for a node user without one, None for anybody else.
+        dry_run: nothing will be stored.
+        object: raw JSON, ``null`` for none.
+        old_object: raw JSON, ``null`` for none.
+    """
+
+    uid: str
+    group: str
+    version: str
+    resource: str
+    sub_resource: str
+    kind: tuple[str, str] | None
+    name: str
+    namespace: str
+    operation: str
+    user: admissionv1.UserInfo
+    node: str | None
+    dry_run: bool
+    object: msgspec.Raw
+    old_object: msgspec.Raw
+
+    @property
+    def api_version(self) -> str:
+        """The apiVersion of the review, and of its answer."""
+        return API_VERSION
+
+
+def decode(body: bytes | msgspec.Raw) -> Request:
+    """Decode an AdmissionReview of admission.k8s.io/v1; objects in it stay raw.
+
+    Raises:
+        ReviewError: the bytes are something else.
+    """
+    try:
+        review = _decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ReviewError(f"the body is no AdmissionReview: {error}") from None
+    except RecursionError:
+        raise ReviewError("the body is no AdmissionReview: it is nested too deeply") from None
+    if review.apiVersion != API_VERSION or review.kind != "AdmissionReview":
+        raise ReviewError(
+            f"apiVersion {review.apiVersion!r}, kind {review.kind!r}: only "
+            f"{API_VERSION!r}, 'AdmissionReview' is answered"
+        )
+    request = review.request
+    if request is None:
+        raise ReviewError("request is missing: an AdmissionReview without it cannot be answered")
+    if not request.uid:
+        raise ReviewError("request.uid is empty: the answer must echo it")
+    resource = request.resource
+    if not resource.resource:
+        raise ReviewError("request.resource.resource is empty")
+    if request.operation not in ("CREATE", "UPDATE", "DELETE", "CONNECT"):
+        raise ReviewError(
+            f"request.operation is {request.operation!r}; "
+            f"known are CREATE, UPDATE, DELETE and CONNECT"
+        )
+    user = request.userInfo or admissionv1.UserInfo()
+    return Request(
+        uid=request.uid,
+        group=resource.group or "",
+        version=resource.version or "",
+        resource=resource.resource,
+        sub_resource=request.subResource or "",
+        kind=_kind(request.kind),
+        name=request.name or "",
+        namespace=request.namespace or "",
+        operation=request.operation,
+        user=user,
+        node=node_name(user.username or "", user.groups or ()),
+        dry_run=bool(request.dryRun),
+        object=request.object,
+        old_object=request.oldObject,
+    )
+
+
+def _kind(kind: admissionv1.GroupVersionKind | None) -> tuple[str, str] | None:
+    if kind is None or not kind.kind:
+        return None
+    group = f"{kind.group}/" if kind.group else ""
+    return f"{group}{kind.version or ''}", kind.kind
+
+
+def encode(
+    request: Request,
+    decision: Decision,
+    warnings: Sequence[str] = (),
+    audit_annotations: Mapping[str, str] | None = None,
+) -> bytes:
+    """Encode the answer to a request; a Question that nobody answered is refused."""
+    if isinstance(decision, Question):
+        decision = decision.otherwise
+    status = None
+    if isinstance(decision, Denied):
+        status = admissionv1.Status(decision.code, decision.reason, decision.message)
+    response = admissionv1.AdmissionResponse(
+        uid=request.uid,
+        allowed=isinstance(decision, Allowed),
+        status=status,
+        warnings=tuple(warnings),
+        auditAnnotations=dict(audit_annotations) if audit_annotations else None,
+    )
+    return _encoder.encode(
+        admissionv1.AdmissionReviewResponse(API_VERSION, "AdmissionReview", response)
+    )
+
+
+def resource_path(request: Request) -> str:
+    """Return the resource with its subresource, such as ``pods/status``."""
+    if request.sub_resource:
+        return f"{request.resource}/{request.sub_resource}"
+    return request.resource

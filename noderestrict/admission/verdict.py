@@ -1,0 +1,106 @@
+"""Judge one request."""
+
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from noderestrict.admission.review import Request, resource_path
+from noderestrict.api import metav1
+from noderestrict.policy.attributes import Attributes
+from noderestrict.policy.decision import Allowed, Decision, Denied, forbidden
+from noderestrict.policy.evaluate import evaluate
+from noderestrict.policy.listers import Listers
+from noderestrict.policy.settings import Settings
+from noderestrict.policy.table import row_for
+
+ALLOWED = Allowed()
+_NULL = b"null"
+_tree_decoder = msgspec.json.Decoder()
+
+
+def judge(request: Request, settings: Settings, listers: Listers) -> Decision:
+    """Judge a request as the in-tree NodeRestriction plugin would.
+
+    Pure: it depends on its arguments alone.
+
+    Raises:
+        LookupUnavailableError: a look-up could not be made.
+    """
+    if request.node is None:
+        return ALLOWED
+    if not request.node and request.operation != "CONNECT":
+        return forbidden(
+            "identity/node-name",
+            f"user {request.user.username!r} in group 'system:nodes' names no node; its "
+            f"credential must be for system:node:NAME",
+        )
+    row = None
+    if request.operation != "CONNECT":
+        row = row_for(request.group, request.resource, request.sub_resource, request.operation)
+    new_type = row.new if row else None
+    old_type = row.old if row else None
+    new = _object(request, "object", request.object, new_type)
+    if isinstance(new, Denied):
+        return new
+    old = _object(request, "oldObject", request.old_object, old_type)
+    if isinstance(old, Denied):
+        return old
+    if row is None:
+        return ALLOWED
+    attributes = Attributes(
+        node=request.node,
+        resource=request.resource,
+        sub_resource=request.sub_resource,
+        operation=request.operation,
+        namespace=request.namespace,
+        name=request.name,
+        settings=settings,
+        listers=listers,
+        new=new,
+        old=old,
+        new_tree=_tree_decoder.decode(request.object) if row.trees else {},
+        old_tree=_tree_decoder.decode(request.old_object) if row.trees else {},
+    )
+    return evaluate(row, attributes)
+
+
+@cache
+def _decoder(kind: type[msgspec.Struct]) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(kind)
+
+
+def _object(
+    request: Request, field: str, raw: msgspec.Raw, wanted: type[msgspec.Struct] | None
+) -> Any:
+    """Return the decoded object, None where there is none, or a refusal.
+
+    Every object of a node's request is decoded, also where no rule reads it: what does not decode
+    as its kind is refused, whatever it is for.
+    """
+    data = bytes(raw)
+    if data.strip() == _NULL:
+        if wanted is None:
+            return None
+        return forbidden(
+            "request/object", f"{_where(request)}: request.{field} is null; the rules need it"
+        )
+    try:
+        decoded = _decoder(wanted or metav1.PartialObject).decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return forbidden("request/object", f"{_where(request)}: request.{field}: {error}")
+    except RecursionError:
+        return forbidden(
+            "request/object", f"{_where(request)}: request.{field} is nested too deeply"
+        )
+    if request.kind is not None and (decoded.apiVersion, decoded.kind) != request.kind:
+        return forbidden(
+            "request/object",
+            f"{_where(request)}: request.{field} is apiVersion {decoded.apiVersion!r}, kind "
+            f"{decoded.kind!r}, but request.kind says {request.kind[0]!r}, {request.kind[1]!r}",
+        )
+    return decoded
+
+
+def _where(request: Request) -> str:
+    return f"{resource_path(request)} {request.namespace}/{request.name}"

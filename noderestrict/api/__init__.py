@@ -1,0 +1,1 @@
+"""msgspec Structs of exactly the API fields that are used; no behaviour."""

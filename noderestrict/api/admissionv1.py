@@ -1,0 +1,82 @@
+"""admission.k8s.io/v1: AdmissionReview as the API server sends it."""
+
+import msgspec
+
+NULL = msgspec.Raw(b"null")
+
+
+class UserInfo(msgspec.Struct):
+    """authentication.k8s.io/v1 UserInfo."""
+
+    username: str | None = None
+    uid: str | None = None
+    groups: list[str] | None = None
+    extra: dict[str, list[str] | None] | None = None
+
+
+class GroupVersionResource(msgspec.Struct, gc=False):
+    """The resource of a request."""
+
+    group: str | None = None
+    version: str | None = None
+    resource: str | None = None
+
+
+class GroupVersionKind(msgspec.Struct, gc=False):
+    """The kind of the objects in a request."""
+
+    group: str | None = None
+    version: str | None = None
+    kind: str | None = None
+
+
+class AdmissionRequest(msgspec.Struct):
+    """The request of a review; objects stay raw until a rule reads them."""
+
+    uid: str
+    operation: str
+    resource: GroupVersionResource
+    kind: GroupVersionKind | None = None
+    userInfo: UserInfo | None = None
+    subResource: str | None = None
+    name: str | None = None
+    namespace: str | None = None
+    dryRun: bool | None = None
+    # msgspec.Raw | None does not accept an object, and null decodes as Raw(b"null").
+    object: msgspec.Raw = NULL
+    oldObject: msgspec.Raw = NULL
+
+
+class AdmissionReview(msgspec.Struct):
+    """The envelope."""
+
+    apiVersion: str | None = None
+    kind: str | None = None
+    request: AdmissionRequest | None = None
+
+
+class Status(msgspec.Struct, omit_defaults=True):
+    """The status of a refusal."""
+
+    code: int
+    reason: str = ""
+    message: str = ""
+    status: str = "Failure"
+
+
+class AdmissionResponse(msgspec.Struct, omit_defaults=True):
+    """The answer."""
+
+    uid: str
+    allowed: bool
+    status: Status | None = None
+    warnings: tuple[str, ...] = ()
+    auditAnnotations: dict[str, str] | None = None
+
+
+class AdmissionReviewResponse(msgspec.Struct):
+    """The envelope of the answer."""
+
+    apiVersion: str
+    kind: str
+    response: AdmissionResponse

@@ -1,0 +1,335 @@
+"""Core v1: the fields that rules, records and the graph read.
+
+Field names are the API's own. Every field is optional and may be null, because Go writes
+null for many empty fields; a value of the wrong type is a decoding error.
+"""
+
+import datetime
+
+import msgspec
+
+from noderestrict.api.metav1 import ObjectMeta
+
+
+class Presence(msgspec.Struct, gc=False):
+    """An object of which only the presence matters."""
+
+
+class NamedReference(msgspec.Struct, gc=False):
+    """A LocalObjectReference, SecretKeySelector, ConfigMapKeySelector, SecretEnvSource …"""
+
+    name: str | None = None
+
+
+class SecretReference(msgspec.Struct, gc=False):
+    """A SecretReference: a name, and a namespace that may be left to a default."""
+
+    name: str | None = None
+    namespace: str | None = None
+
+
+class EnvVarSource(msgspec.Struct):
+    """Where the value of a variable comes from."""
+
+    configMapKeyRef: NamedReference | None = None
+    secretKeyRef: NamedReference | None = None
+
+
+class EnvVar(msgspec.Struct):
+    """One variable of a container."""
+
+    valueFrom: EnvVarSource | None = None
+
+
+class EnvFromSource(msgspec.Struct):
+    """All entries of a Secret or ConfigMap as variables."""
+
+    configMapRef: NamedReference | None = None
+    secretRef: NamedReference | None = None
+
+
+class Container(msgspec.Struct):
+    """A container, of any of the three kinds."""
+
+    name: str | None = None
+    env: list[EnvVar] | None = None
+    envFrom: list[EnvFromSource] | None = None
+
+
+class SecretNameSource(msgspec.Struct):
+    """A source that names a Secret as ``secretName``: secret and azureFile volumes."""
+
+    secretName: str | None = None
+    secretNamespace: str | None = None
+
+
+class SecretRefSource(msgspec.Struct):
+    """A source with a ``secretRef``: cephfs, cinder, flexVolume, iscsi, rbd, scaleIO, storageos."""
+
+    secretRef: SecretReference | None = None
+
+
+class ClaimSource(msgspec.Struct):
+    """A persistentVolumeClaim volume."""
+
+    claimName: str | None = None
+
+
+class EphemeralSource(msgspec.Struct):
+    """An ephemeral volume."""
+
+    volumeClaimTemplate: Presence | None = None
+
+
+class CSISource(msgspec.Struct):
+    """A csi volume of a pod."""
+
+    driver: str | None = None
+    nodePublishSecretRef: NamedReference | None = None
+
+
+class ServiceAccountTokenProjection(msgspec.Struct):
+    """A projected token."""
+
+    audience: str | None = None
+
+
+class VolumeProjection(msgspec.Struct):
+    """One source of a projected volume."""
+
+    clusterTrustBundle: Presence | None = None
+    configMap: NamedReference | None = None
+    downwardAPI: Presence | None = None
+    podCertificate: Presence | None = None
+    secret: NamedReference | None = None
+    serviceAccountToken: ServiceAccountTokenProjection | None = None
+
+
+class ProjectedSource(msgspec.Struct):
+    """A projected volume."""
+
+    sources: list[VolumeProjection] | None = None
+
+
+class Volume(msgspec.Struct):
+    """A volume of a pod; exactly one source is set on a valid one."""
+
+    name: str = ""
+    awsElasticBlockStore: Presence | None = None
+    azureDisk: Presence | None = None
+    azureFile: SecretNameSource | None = None
+    cephfs: SecretRefSource | None = None
+    cinder: SecretRefSource | None = None
+    configMap: NamedReference | None = None
+    csi: CSISource | None = None
+    downwardAPI: Presence | None = None
+    emptyDir: Presence | None = None
+    ephemeral: EphemeralSource | None = None
+    fc: Presence | None = None
+    flexVolume: SecretRefSource | None = None
+    flocker: Presence | None = None
+    gcePersistentDisk: Presence | None = None
+    gitRepo: Presence | None = None
+    glusterfs: Presence | None = None
+    hostPath: Presence | None = None
+    image: Presence | None = None
+    iscsi: SecretRefSource | None = None
+    nfs: Presence | None = None
+    persistentVolumeClaim: ClaimSource | None = None
+    photonPersistentDisk: Presence | None = None
+    portworxVolume: Presence | None = None
+    projected: ProjectedSource | None = None
+    quobyte: Presence | None = None
+    rbd: SecretRefSource | None = None
+    scaleIO: SecretRefSource | None = None
+    secret: SecretNameSource | None = None
+    storageos: SecretRefSource | None = None
+    vsphereVolume: Presence | None = None
+
+
+class PodResourceClaim(msgspec.Struct):
+    """One entry of ``spec.resourceClaims``."""
+
+    name: str | None = None
+    resourceClaimName: str | None = None
+    resourceClaimTemplateName: str | None = None
+
+
+class PodSpec(msgspec.Struct):
+    """A pod's specification: what it names."""
+
+    nodeName: str | None = None
+    serviceAccountName: str | None = None
+    serviceAccount: str | None = None
+    imagePullSecrets: list[NamedReference] | None = None
+    initContainers: list[Container] | None = None
+    containers: list[Container] | None = None
+    ephemeralContainers: list[Container] | None = None
+    resourceClaims: list[PodResourceClaim] | None = None
+    volumes: list[Volume] | None = None
+
+
+class PodResourceClaimStatus(msgspec.Struct, frozen=True):
+    """One entry of ``status.resourceClaimStatuses``; a null claim name differs from ""."""
+
+    name: str | None = None
+    resourceClaimName: str | None = None
+
+
+class RequestMapping(msgspec.Struct, frozen=True):
+    """One entry of ``status.extendedResourceClaimStatus.requestMappings``."""
+
+    containerName: str | None = None
+    resourceName: str | None = None
+    requestName: str | None = None
+
+
+class PodExtendedResourceClaimStatus(msgspec.Struct, frozen=True):
+    """``status.extendedResourceClaimStatus``."""
+
+    resourceClaimName: str | None = None
+    requestMappings: list[RequestMapping] | None = None
+
+
+class PodStatus(msgspec.Struct):
+    """A pod's status: its resource claims."""
+
+    resourceClaimStatuses: list[PodResourceClaimStatus] | None = None
+    extendedResourceClaimStatus: PodExtendedResourceClaimStatus | None = None
+
+
+class Pod(msgspec.Struct):
+    """A Pod."""
+
+    apiVersion: str | None = None
+    kind: str | None = None
+    metadata: ObjectMeta | None = None
+    spec: PodSpec | None = None
+    status: PodStatus | None = None
+
+
+class PodStatusObject(msgspec.Struct):
+    """A Pod as an update of its status needs it: containers and volumes are skipped."""
+
+    apiVersion: str | None = None
+    kind: str | None = None
+    metadata: ObjectMeta | None = None
+    spec: "PodBinding | None" = None
+    status: PodStatus | None = None
+
+
+class PodBinding(msgspec.Struct, gc=False):
+    """The one field of a pod's specification that its status rules need."""
+
+    nodeName: str | None = None
+
+
+class Taint(msgspec.Struct, frozen=True, gc=False):
+    """An entry of ``spec.taints``."""
+
+    key: str | None = None
+    value: str | None = None
+    effect: str | None = None
+    timeAdded: datetime.datetime | None = None
+
+
+class ConfigMapNodeConfigSource(msgspec.Struct, frozen=True, gc=False):
+    """``spec.configSource.configMap`` of a Node."""
+
+    namespace: str | None = None
+    name: str | None = None
+    uid: str | None = None
+    resourceVersion: str | None = None
+    kubeletConfigKey: str | None = None
+
+
+class NodeConfigSource(msgspec.Struct, frozen=True):
+    """``spec.configSource`` of a Node."""
+
+    configMap: ConfigMapNodeConfigSource | None = None
+
+
+class NodeSpec(msgspec.Struct):
+    """The fields of a Node's specification that node users may not change."""
+
+    configSource: NodeConfigSource | None = None
+    taints: list[Taint] | None = None
+
+
+class Node(msgspec.Struct):
+    """A Node."""
+
+    apiVersion: str | None = None
+    kind: str | None = None
+    metadata: ObjectMeta | None = None
+    spec: NodeSpec | None = None
+
+
+class ServiceAccount(msgspec.Struct):
+    """A ServiceAccount."""
+
+    apiVersion: str | None = None
+    kind: str | None = None
+    metadata: ObjectMeta | None = None
+
+
+class PersistentVolumeClaimSpec(msgspec.Struct, gc=False):
+    """What a claim is bound to."""
+
+    volumeName: str | None = None
+
+
+class PersistentVolumeClaim(msgspec.Struct):
+    """A PersistentVolumeClaim, for look-ups."""
+
+    apiVersion: str | None = None
+    kind: str | None = None
+    metadata: ObjectMeta | None = None
+    spec: PersistentVolumeClaimSpec | None = None
+
+
+class CSIPersistentVolumeSource(msgspec.Struct):
+    """The csi source of a PersistentVolume."""
+
+    driver: str | None = None
+    controllerExpandSecretRef: SecretReference | None = None
+    controllerPublishSecretRef: SecretReference | None = None
+    nodeExpandSecretRef: SecretReference | None = None
+    nodePublishSecretRef: SecretReference | None = None
+    nodeStageSecretRef: SecretReference | None = None
+
+
+class ObjectReference(msgspec.Struct, gc=False):
+    """A reference to an object, such as ``spec.claimRef``."""
+
+    namespace: str | None = None
+    name: str | None = None
+
+
+class PersistentVolumeSpec(msgspec.Struct):
+    """The source of a PersistentVolume and its claim."""
+
+    claimRef: ObjectReference | None = None
+    awsElasticBlockStore: Presence | None = None
+    azureDisk: Presence | None = None
+    azureFile: SecretNameSource | None = None
+    cephfs: SecretRefSource | None = None
+    cinder: SecretRefSource | None = None
+    csi: CSIPersistentVolumeSource | None = None
+    flexVolume: SecretRefSource | None = None
+    gcePersistentDisk: Presence | None = None
+    iscsi: SecretRefSource | None = None
+    portworxVolume: Presence | None = None
+    rbd: SecretRefSource | None = None
+    scaleIO: SecretRefSource | None = None
+    storageos: SecretRefSource | None = None
+    vsphereVolume: Presence | None = None
+
+
+class PersistentVolume(msgspec.Struct):
+    """A PersistentVolume."""
+
+    apiVersion: str | None = None
+    kind: str | None = None
+    metadata: ObjectMeta | None = None
+    spec: PersistentVolumeSpec | None = None

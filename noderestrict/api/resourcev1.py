@@ -1,0 +1,20 @@
+"""resource.k8s.io: the field of a ResourceSlice that decides whose it is."""
+
+import msgspec
+
+from noderestrict.api.metav1 import ObjectMeta
+
+
+class ResourceSliceSpec(msgspec.Struct, gc=False):
+    """A ResourceSlice's node; null for a slice that belongs to no single node."""
+
+    nodeName: str | None = None
+
+
+class ResourceSlice(msgspec.Struct):
+    """A ResourceSlice."""
+
+    apiVersion: str | None = None
+    kind: str | None = None
+    metadata: ObjectMeta | None = None
+    spec: ResourceSliceSpec | None = None

@@ -1,0 +1,26 @@
+"""storage.k8s.io/v1: the fields of a CSIDriver that audiences depend on."""
+
+import msgspec
+
+from noderestrict.api.metav1 import ObjectMeta
+
+
+class TokenRequest(msgspec.Struct, gc=False):
+    """A token that a driver asks for."""
+
+    audience: str | None = None
+
+
+class CSIDriverSpec(msgspec.Struct):
+    """A CSIDriver's specification."""
+
+    tokenRequests: list[TokenRequest] | None = None
+
+
+class CSIDriver(msgspec.Struct):
+    """A CSIDriver."""
+
+    apiVersion: str | None = None
+    kind: str | None = None
+    metadata: ObjectMeta | None = None
+    spec: CSIDriverSpec | None = None

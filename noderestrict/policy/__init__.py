@@ -1,0 +1,1 @@
+"""NodeRestriction as pure rules over typed objects and listers."""

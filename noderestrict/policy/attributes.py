@@ -1,0 +1,46 @@
+"""One request as rules see it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from noderestrict.policy.listers import Listers
+from noderestrict.policy.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """A node user's request, decoded for the rules of its resource.
+
+    Attributes:
+        node: the requesting node's name, never "".
+        resource: plural, without group.
+        sub_resource: "" for none.
+        operation: CREATE, UPDATE, DELETE.
+        namespace: of the request, "" for cluster-scoped resources.
+        name: of the request; "" for a deletecollection.
+        new: the object as the Struct of its resource, None when the request carries none.
+        old: the existing object, likewise.
+        new_tree: the object as plain values, only for rules that compare whole objects.
+        old_tree: the existing object, likewise.
+    """
+
+    node: str
+    resource: str
+    sub_resource: str
+    operation: str
+    namespace: str
+    name: str
+    settings: Settings
+    listers: Listers
+    new: Any = None
+    old: Any = None
+    new_tree: Mapping[str, Any] = field(default_factory=dict)
+    old_tree: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        """The object as people name it: resource/subresource namespace/name."""
+        resource = f"{self.resource}/{self.sub_resource}" if self.sub_resource else self.resource
+        name = f"{self.namespace}/{self.name}" if self.namespace else self.name
+        return f"{resource} {name}".strip()

@@ -1,0 +1,60 @@
+"""What a rule can answer."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """The request may pass; ``rule`` is the id of the rule that settled it, if one did."""
+
+    rule: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """The request is refused.
+
+    Attributes:
+        code: 403, 404, or 500 for what may pass when it is tried again.
+        reason: the machine-readable reason, ``Forbidden``, ``NotFound``, ``InternalError`` or "".
+        message: which object, field and value, and what to do instead.
+        rule: the id of the rule, such as ``pods/mirror-annotation``.
+    """
+
+    code: int
+    reason: str
+    message: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The cluster's authorizer decides.
+
+    It is asked whether the requesting user may do ``request-serviceaccounts-token-audience`` on
+    the resource named as the audience, with the name ``service_account``, in ``namespace``. Yes for
+    any of ``audiences`` is allowed, no for all is ``otherwise``.
+    """
+
+    audiences: tuple[str, ...]
+    service_account: str
+    namespace: str
+    otherwise: Denied
+
+
+Decision = Allowed | Denied | Question
+
+
+def forbidden(rule: str, message: str) -> Denied:
+    """Refuse with 403 Forbidden."""
+    return Denied(403, "Forbidden", message, rule)
+
+
+def not_found(rule: str, message: str) -> Denied:
+    """Refuse with 404 NotFound, as the in-tree plugin passes a lister's NotFound through."""
+    return Denied(404, "NotFound", message, rule)
+
+
+def retriable(rule: str, message: str) -> Denied:
+    """Refuse with 500, so that the kubelet tries again: the cluster may only be lagging."""
+    return Denied(500, "InternalError", message, rule)

@@ -1,0 +1,23 @@
+"""One request through its rules."""
+
+from noderestrict.policy.attributes import Attributes
+from noderestrict.policy.decision import Allowed, Decision, Question
+from noderestrict.policy.table import Row
+
+
+def evaluate(row: Row, request: Attributes) -> Decision:
+    """Return the first objection of the row's rules, or Allowed.
+
+    A Question ends the evaluation too: it is always the last rule that asks one.
+
+    Raises:
+        LookupUnavailableError: a look-up could not be made.
+    """
+    for rule in row.rules:
+        decision = rule(request)
+        if decision is None:
+            continue
+        if isinstance(decision, Question) and rule is not row.rules[-1]:
+            raise AssertionError(f"{rule.__name__} asks a question before the last rule")
+        return decision
+    return Allowed()

@@ -1,0 +1,96 @@
+"""Feature gates with Kubernetes' names, and their defaults per Kubernetes minor version.
+
+The source is pkg/features/kube_features.go of each release.
+"""
+
+from collections.abc import Mapping
+
+LATEST_MINOR = 36
+OLDEST_MINOR = 25
+
+ALLOW_INSECURE_CSR = "AllowInsecureKubeletCertificateSigningRequests"
+AUDIENCE_RESTRICTION = "ServiceAccountNodeAudienceRestriction"
+RECOVER_EXPANSION = "RecoverVolumeExpansionFailure"
+POD_CERTIFICATE_REQUEST = "PodCertificateRequest"
+DRA_EXTENDED_RESOURCE = "DRAExtendedResource"
+AUTHORIZE_WITH_SELECTORS = "AuthorizeWithSelectors"
+AUTHORIZE_NODE_WITH_SELECTORS = "AuthorizeNodeWithSelectors"
+CREDENTIAL_PROVIDERS = "KubeletServiceAccountTokenForCredentialProviders"
+CLUSTER_TRUST_BUNDLE = "ClusterTrustBundle"
+
+# For each gate the (first minor, default) pairs; before the first of them the gate is off.
+_HISTORY: Mapping[str, tuple[tuple[int, bool], ...]] = {
+    ALLOW_INSECURE_CSR: ((0, True), (31, False)),
+    AUDIENCE_RESTRICTION: ((32, False), (33, True)),
+    RECOVER_EXPANSION: ((23, False), (32, True)),
+    POD_CERTIFICATE_REQUEST: ((34, False),),
+    DRA_EXTENDED_RESOURCE: ((34, False), (36, True)),
+    AUTHORIZE_WITH_SELECTORS: ((31, False), (32, True)),
+    AUTHORIZE_NODE_WITH_SELECTORS: ((31, False), (32, True)),
+    CREDENTIAL_PROVIDERS: ((33, False), (34, True)),
+    CLUSTER_TRUST_BUNDLE: ((27, False),),
+}
+
+GATES = tuple(sorted(_HISTORY))
+
+
+def defaults(minor: int) -> dict[str, bool]:
+    """Return every gate with its default in Kubernetes 1.``minor``."""
+    gates = {}
+    for name, history in _HISTORY.items():
+        gates[name] = False
+        for since, value in history:
+            if minor >= since:
+                gates[name] = value
+    return gates
+
+
+def parse_version(text: str) -> int:
+    """Return the minor version of ``1.NN``, ``v1.NN`` or ``v1.NN.P``.
+
+    Raises:
+        ValueError: the text is no version of Kubernetes 1, or older than 1.25.
+    """
+    major, _, rest = text.removeprefix("v").partition(".")
+    minor = rest.partition(".")[0]
+    if major != "1" or not (minor.isascii() and minor.isdigit()):
+        raise ValueError(f"--kubernetes-version {text!r}: write it as 1.{LATEST_MINOR}")
+    if int(minor) < OLDEST_MINOR:
+        raise ValueError(
+            f"--kubernetes-version {text!r}: the oldest version known is 1.{OLDEST_MINOR}"
+        )
+    return int(minor)
+
+
+def parse_gates(text: str) -> dict[str, bool]:
+    """Return the gates of ``A=true,B=false``, as the flag of the Kubernetes components reads.
+
+    Raises:
+        ValueError: an entry is not NAME=true or NAME=false, or the name is unknown.
+    """
+    gates = {}
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, value = entry.partition("=")
+        if not equals or value.strip().lower() not in ("true", "false"):
+            raise ValueError(f"--feature-gates: {entry!r} is not NAME=true or NAME=false")
+        gates[name.strip()] = value.strip().lower() == "true"
+    _check(gates)
+    return gates
+
+
+def resolve(minor: int, overrides: Mapping[str, bool]) -> dict[str, bool]:
+    """Return the gates of Kubernetes 1.``minor`` with some of them set otherwise.
+
+    Raises:
+        ValueError: an override names an unknown gate.
+    """
+    _check(overrides)
+    return {**defaults(minor), **overrides}
+
+
+def _check(gates: Mapping[str, bool]) -> None:
+    unknown = sorted(set(gates) - set(_HISTORY))
+    if unknown:
+        raise ValueError(
+            f"unknown feature gate {', '.join(map(repr, unknown))}; known: {', '.join(GATES)}"
+        )

@@ -1,0 +1,163 @@
+"""Which API objects a pod names, and where: the closed list for mirror pods.
+
+The source is HasAPIObjectReference in pkg/api/pod/util.go of Kubernetes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from noderestrict.api import corev1
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """One place where a pod names another object.
+
+    Attributes:
+        path: JSON path in the pod, such as ``spec.volumes[2].projected.sources[0].secret``.
+        kind: of the object that is named, or "unknown" for a source that is not known.
+        name: of the object, "" where the source names none.
+    """
+
+    path: str
+    kind: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        """Return the path with what it names, for a message."""
+        if self.kind == UNKNOWN:
+            return f"{self.path} (a source of a kind not known to be free of references)"
+        return (
+            f"{self.path} ({self.kind} {self.name!r})"
+            if self.name
+            else f"{self.path} ({self.kind})"
+        )
+
+
+UNKNOWN = "unknown"
+
+# Sources that reach nothing but, some of them, one Secret by name (see _SECRET_REFS).
+_LOCAL_SOURCES = (
+    "awsElasticBlockStore", "azureDisk", "cephfs", "cinder", "downwardAPI", "emptyDir", "fc",
+    "flexVolume", "flocker", "gcePersistentDisk", "gitRepo", "hostPath", "image", "iscsi", "nfs",
+    "photonPersistentDisk", "portworxVolume", "quobyte", "rbd", "scaleIO", "storageos",
+    "vsphereVolume",
+)  # fmt: skip
+
+_SECRET_REFS = ("cephfs", "cinder", "flexVolume", "iscsi", "rbd", "scaleIO", "storageos")
+
+
+def references(spec: corev1.PodSpec) -> Iterator[Reference]:
+    """Yield every reference from a pod to another API object, in the order of its fields."""
+    if spec.serviceAccountName:
+        yield Reference("spec.serviceAccountName", "ServiceAccount", spec.serviceAccountName)
+    elif spec.serviceAccount:
+        yield Reference("spec.serviceAccount", "ServiceAccount", spec.serviceAccount)
+    for index, secret in enumerate(spec.imagePullSecrets or ()):
+        if secret.name:
+            yield Reference(f"spec.imagePullSecrets[{index}]", "Secret", secret.name)
+    for field in ("initContainers", "containers", "ephemeralContainers"):
+        for index, container in enumerate(getattr(spec, field) or ()):
+            yield from _of_container(f"spec.{field}[{index}]", container)
+    for index, claim in enumerate(spec.resourceClaims or ()):
+        yield Reference(f"spec.resourceClaims[{index}]", "ResourceClaim", claim.name or "")
+    for index, volume in enumerate(spec.volumes or ()):
+        yield from _of_volume(f"spec.volumes[{index}]", volume)
+
+
+def _of_container(path: str, container: corev1.Container) -> Iterator[Reference]:
+    for index, variable in enumerate(container.env or ()):
+        source = variable.valueFrom
+        if source is None:
+            continue
+        if source.secretKeyRef is not None and source.secretKeyRef.name:
+            yield Reference(
+                f"{path}.env[{index}].valueFrom.secretKeyRef", "Secret", source.secretKeyRef.name
+            )
+        if source.configMapKeyRef is not None and source.configMapKeyRef.name:
+            yield Reference(
+                f"{path}.env[{index}].valueFrom.configMapKeyRef",
+                "ConfigMap",
+                source.configMapKeyRef.name,
+            )
+    for index, everything in enumerate(container.envFrom or ()):
+        if everything.secretRef is not None and everything.secretRef.name:
+            yield Reference(
+                f"{path}.envFrom[{index}].secretRef", "Secret", everything.secretRef.name
+            )
+        if everything.configMapRef is not None and everything.configMapRef.name:
+            yield Reference(
+                f"{path}.envFrom[{index}].configMapRef", "ConfigMap", everything.configMapRef.name
+            )
+
+
+def _of_volume(path: str, volume: corev1.Volume) -> Iterator[Reference]:
+    yield from _named_by_volume(path, volume)
+    if any(getattr(volume, source) is not None for source in _LOCAL_SOURCES):
+        return
+    if volume.configMap is not None:
+        if not volume.configMap.name:
+            yield Reference(f"{path}.configMap", "ConfigMap")
+    elif volume.secret is not None:
+        if not volume.secret.secretName:
+            yield Reference(f"{path}.secret", "Secret")
+    elif volume.csi is not None:
+        yield Reference(f"{path}.csi", "CSIDriver", volume.csi.driver or "")
+    elif volume.glusterfs is not None:
+        yield Reference(f"{path}.glusterfs", "Endpoints")
+    elif volume.persistentVolumeClaim is not None:
+        claim = volume.persistentVolumeClaim.claimName or ""
+        yield Reference(f"{path}.persistentVolumeClaim", "PersistentVolumeClaim", claim)
+    elif volume.ephemeral is not None:
+        yield Reference(f"{path}.ephemeral", "PersistentVolumeClaim")
+    elif volume.azureFile is not None:
+        if not volume.azureFile.secretName:
+            yield Reference(f"{path}.azureFile", "Secret")
+    elif volume.projected is not None:
+        for index, source in enumerate(volume.projected.sources or ()):
+            yield from _of_projection(f"{path}.projected.sources[{index}]", source)
+    else:
+        yield Reference(path, UNKNOWN)
+
+
+def _named_by_volume(path: str, volume: corev1.Volume) -> Iterator[Reference]:
+    """Yield Secrets and ConfigMaps that the volume names, whatever else it carries."""
+    if volume.secret is not None and volume.secret.secretName:
+        yield Reference(f"{path}.secret", "Secret", volume.secret.secretName)
+    if volume.configMap is not None and volume.configMap.name:
+        yield Reference(f"{path}.configMap", "ConfigMap", volume.configMap.name)
+    if volume.azureFile is not None and volume.azureFile.secretName:
+        yield Reference(f"{path}.azureFile", "Secret", volume.azureFile.secretName)
+    if volume.csi is not None:
+        secret = volume.csi.nodePublishSecretRef
+        if secret is not None and secret.name:
+            yield Reference(f"{path}.csi.nodePublishSecretRef", "Secret", secret.name)
+    for field in _SECRET_REFS:
+        source: corev1.SecretRefSource | None = getattr(volume, field)
+        if source is not None and source.secretRef is not None and source.secretRef.name:
+            yield Reference(f"{path}.{field}.secretRef", "Secret", source.secretRef.name)
+    if volume.projected is not None:
+        for index, projection in enumerate(volume.projected.sources or ()):
+            at = f"{path}.projected.sources[{index}]"
+            if projection.secret is not None and projection.secret.name:
+                yield Reference(f"{at}.secret", "Secret", projection.secret.name)
+            if projection.configMap is not None and projection.configMap.name:
+                yield Reference(f"{at}.configMap", "ConfigMap", projection.configMap.name)
+
+
+def _of_projection(path: str, source: corev1.VolumeProjection) -> Iterator[Reference]:
+    """Yield what a projected source reaches, beside the names that _named_by_volume yields."""
+    if source.configMap is not None:
+        if not source.configMap.name:
+            yield Reference(f"{path}.configMap", "ConfigMap")
+    elif source.secret is not None:
+        if not source.secret.name:
+            yield Reference(f"{path}.secret", "Secret")
+    elif source.serviceAccountToken is not None:
+        yield Reference(f"{path}.serviceAccountToken", "ServiceAccount token")
+    elif source.clusterTrustBundle is not None:
+        yield Reference(f"{path}.clusterTrustBundle", "ClusterTrustBundle")
+    elif source.podCertificate is not None:
+        yield Reference(f"{path}.podCertificate", "PodCertificateRequest")
+    elif source.downwardAPI is None:
+        yield Reference(path, UNKNOWN)

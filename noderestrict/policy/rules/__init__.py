@@ -1,0 +1,4 @@
+"""One module per resource; each rule a small function over Attributes.
+
+A rule returns None when it has no objection.
+"""

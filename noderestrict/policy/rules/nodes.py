@@ -1,0 +1,204 @@
+"""Nodes and all their subresources: a node may change itself, within limits.
+
+Restricted fields: metadata.name, metadata.labels, metadata.ownerReferences, spec.taints,
+spec.configSource. The same rules hold for nodes/status, which may change metadata too.
+The source of every rule is plugin/pkg/admission/noderestriction of Kubernetes.
+"""
+
+from noderestrict.api import corev1, metav1
+from noderestrict.policy.attributes import Attributes
+from noderestrict.policy.decision import Denied, forbidden
+
+_KUBELET_LABELS = frozenset(
+    {
+        "kubernetes.io/hostname",
+        "kubernetes.io/os",
+        "kubernetes.io/arch",
+        "beta.kubernetes.io/os",
+        "beta.kubernetes.io/arch",
+        "beta.kubernetes.io/instance-type",
+        "node.kubernetes.io/instance-type",
+        "topology.kubernetes.io/zone",
+        "topology.kubernetes.io/region",
+        "failure-domain.beta.kubernetes.io/zone",
+        "failure-domain.beta.kubernetes.io/region",
+    }
+)
+
+
+def _within(namespace: str, domain: str) -> bool:
+    return namespace == domain or namespace.endswith("." + domain)
+
+
+def label_is_forbidden(key: str) -> bool:
+    """Tell whether nodes may not set this label of their own Node.
+
+    The source is getForbiddenLabels of the in-tree plugin and IsKubeletLabel of
+    k8s.io/kubelet/pkg/apis. Case matters.
+    """
+    namespace, slash, _ = key.partition("/")
+    if not slash:
+        return False
+    if _within(namespace, "node-restriction.kubernetes.io"):
+        return True
+    if not (_within(namespace, "kubernetes.io") or _within(namespace, "k8s.io")):
+        return False
+    return not (
+        key in _KUBELET_LABELS
+        or _within(namespace, "kubelet.kubernetes.io")
+        or _within(namespace, "node.kubernetes.io")
+    )
+
+
+def own_name(request: Attributes) -> Denied | None:
+    """Refuse writes to another Node.
+
+    Field: the request's name; a deletecollection has none. Since 1.7.
+    """
+    if request.name == request.node:
+        return None
+    return forbidden(
+        "nodes/own-name",
+        f"{request.where}: node {request.node!r} may change only the Node {request.node!r}"
+        + ("" if request.name else ", and the request names none"),
+    )
+
+
+def _labels(node: corev1.Node | None) -> dict[str, str | None]:
+    return (node.metadata.labels if node and node.metadata else None) or {}
+
+
+def config_source(request: Attributes) -> Denied | None:
+    """Refuse a new configSource: it would let a node read any ConfigMap.
+
+    Field: spec.configSource; on UPDATE it may be removed or kept. Since 1.10.
+    """
+    new: corev1.Node = request.new
+    wanted = new.spec.configSource if new.spec else None
+    if wanted is None:
+        return None
+    rule = "nodes/config-source"
+    if request.operation == "CREATE":
+        return forbidden(
+            rule, f"{request.where}: spec.configSource is set; a node may not choose its own"
+        )
+    old: corev1.Node = request.old
+    current = old.spec.configSource if old.spec else None
+    if current is not None and _config(wanted) == _config(current):
+        return None
+    return forbidden(
+        rule,
+        f"{request.where}: spec.configSource differs from the existing one; "
+        f"a node may keep or remove it, not change it",
+    )
+
+
+def _config(source: corev1.NodeConfigSource) -> tuple[str, ...] | None:
+    config_map = source.configMap
+    if config_map is None:
+        return None
+    return tuple(getattr(config_map, field) or "" for field in config_map.__struct_fields__)
+
+
+def taints(request: Attributes) -> Denied | None:
+    """Refuse changed taints: a node could attract pods, and their Secrets.
+
+    Field: spec.taints, in order; null is empty. Since 1.11.
+    """
+    before, after = _taints(request.old), _taints(request.new)
+    if before == after:
+        return None
+    return forbidden(
+        "nodes/taints",
+        f"{request.where}: spec.taints changed from {_show(before)} to {_show(after)}; "
+        f"a node may set taints only when it registers",
+    )
+
+
+_Taint = tuple[str, str, str, object]
+
+
+def _taints(node: corev1.Node) -> list[_Taint]:
+    return [
+        (taint.key or "", taint.value or "", taint.effect or "", taint.timeAdded)
+        for taint in (node.spec.taints if node.spec else None) or ()
+    ]
+
+
+def _show(taint_list: list[_Taint]) -> str:
+    return "[" + ", ".join(f"{key}={value}:{effect}" for key, value, effect, _ in taint_list) + "]"
+
+
+def owner_references(request: Attributes) -> Denied | None:
+    """Refuse changed owners: a node could have itself deleted and return clean (CVE-2025-5187).
+
+    Field: metadata.ownerReferences, also through nodes/status. Since 1.34.
+    """
+    before, after = _owners(request.old), _owners(request.new)
+    if before == after:
+        return None
+    first = next(
+        (
+            index
+            for index, pair in enumerate(zip(before, after, strict=False))
+            if pair[0] != pair[1]
+        ),
+        min(len(before), len(after)),
+    )
+    return forbidden(
+        "nodes/owner-references",
+        f"{request.where}: metadata.ownerReferences changed from entry {first} on "
+        f"({len(before)} entries before, {len(after)} after); a node may not change its owners",
+    )
+
+
+def _owners(node: corev1.Node) -> list[tuple[object, ...]]:
+    owners: list[metav1.OwnerReference] = (
+        node.metadata.ownerReferences if node.metadata else None
+    ) or []
+    return [
+        (
+            owner.apiVersion or "",
+            owner.kind or "",
+            owner.name or "",
+            owner.uid or "",
+            owner.controller,
+            owner.blockOwnerDeletion,
+        )
+        for owner in owners
+    ]
+
+
+def labels(request: Attributes) -> Denied | None:
+    """Refuse labels that operators steer by: a node could attract workloads it should not run.
+
+    Field: metadata.labels, keys added, changed or removed. Since 1.13, closed in 1.16.
+    """
+    before, after = _labels(request.old), _labels(request.new)
+    if before == after:
+        return None
+    offending = sorted(
+        key
+        for key in before.keys() | after.keys()
+        if (key not in before or key not in after or (before[key] or "") != (after[key] or ""))
+        and label_is_forbidden(key)
+    )
+    if not offending:
+        return None
+    changes = ", ".join(
+        f"{key!r} ({_change(before.get(key), after.get(key), key in before, key in after)})"
+        for key in offending
+    )
+    return forbidden(
+        "nodes/labels",
+        f"{request.where}: metadata.labels has changes that are not open to nodes: {changes}; "
+        f"let an administrator set them, or use a prefix outside kubernetes.io and k8s.io",
+    )
+
+
+def _change(before: str | None, after: str | None, was: bool, stays: bool) -> str:  # noqa: FBT001 (private, two adjacent facts)
+    if not was:
+        return f"added as {after or ''!r}"
+    if not stays:
+        return f"removed, was {before or ''!r}"
+    return f"changed from {before or ''!r} to {after or ''!r}"

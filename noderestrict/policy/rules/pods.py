@@ -1,0 +1,275 @@
+"""Pods: a node may create and delete its own mirror pods, and report status of and evict its own.
+
+Restricted fields and allowed values of a mirror pod:
+    metadata.annotations["kubernetes.io/config.mirror"]   must be there
+    spec.nodeName                                         the requesting node
+    metadata.ownerReferences                              the one Node, as controller
+    every reference to another API object                 none
+The source of every rule is plugin/pkg/admission/noderestriction of Kubernetes.
+"""
+
+from noderestrict.api import corev1, metav1
+from noderestrict.policy.attributes import Attributes
+from noderestrict.policy.decision import Denied, forbidden, not_found
+from noderestrict.policy.listers import MIRROR_POD_ANNOTATION
+from noderestrict.policy.references import references
+
+
+def _metadata(pod: corev1.Pod) -> metav1.ObjectMeta:
+    return pod.metadata or metav1.ObjectMeta()
+
+
+def mirror_annotation(request: Attributes) -> Denied | None:
+    """Refuse any pod but a mirror pod: a node would choose its own workload and identity.
+
+    Field: metadata.annotations. Since 1.7.
+    """
+    pod: corev1.Pod = request.new
+    if MIRROR_POD_ANNOTATION in (_metadata(pod).annotations or {}):
+        return None
+    return forbidden(
+        "pods/mirror-annotation",
+        f"{request.where}: metadata.annotations[{MIRROR_POD_ANNOTATION!r}] is missing; "
+        f"node {request.node!r} may create only mirror pods of its static pods",
+    )
+
+
+def mirror_node_name(request: Attributes) -> Denied | None:
+    """Refuse a pod on another node: a node would run its pod next to others' secrets.
+
+    Field: spec.nodeName. Since 1.7.
+    """
+    pod: corev1.Pod = request.new
+    bound_to = (pod.spec.nodeName if pod.spec else None) or ""
+    if bound_to == request.node:
+        return None
+    return forbidden(
+        "pods/mirror-node-name",
+        f"{request.where}: spec.nodeName is {bound_to!r}; set it to {request.node!r}, "
+        f"the only node that may create this mirror pod",
+    )
+
+
+def mirror_owner(request: Attributes) -> Denied | None:
+    """Refuse any owner but the Node itself: garbage collection could be turned on others.
+
+    Field: metadata.ownerReferences. Since 1.18.
+    """
+    rule = "pods/mirror-owner"
+    owners = _metadata(request.new).ownerReferences or []
+    if len(owners) != 1:
+        return forbidden(
+            rule,
+            f"{request.where}: metadata.ownerReferences has {len(owners)} entries; "
+            f"give exactly one, the Node {request.node!r} as controller",
+        )
+    owner = owners[0]
+    path = "metadata.ownerReferences[0]"
+    for field, value, wanted in (
+        ("apiVersion", owner.apiVersion, "v1"),
+        ("kind", owner.kind, "Node"),
+        ("name", owner.name, request.node),
+    ):
+        if (value or "") != wanted:
+            return forbidden(
+                rule, f"{request.where}: {path}.{field} is {value or ''!r}; it must be {wanted!r}"
+            )
+    if owner.controller is not True:
+        return forbidden(rule, f"{request.where}: {path}.controller must be true")
+    if owner.blockOwnerDeletion:
+        return forbidden(
+            rule,
+            f"{request.where}: {path}.blockOwnerDeletion is true; leave it out, "
+            f"a node may not hold up the deletion of its Node",
+        )
+    return None
+
+
+def mirror_owner_uid(request: Attributes) -> Denied | None:
+    """Refuse a Node uid that is not the live one: the pod would be collected or adopted wrongly.
+
+    Field: metadata.ownerReferences[0].uid. Since 1.18.
+    """
+    rule = "pods/mirror-owner-uid"
+    owner = (_metadata(request.new).ownerReferences or [])[0]
+    node = request.listers.node(request.node)
+    if node is None:
+        return not_found(
+            rule,
+            f"{request.where}: node {request.node!r} named by its owner reference is not found",
+        )
+    if (owner.uid or "") != node.uid:
+        return forbidden(
+            rule,
+            f"{request.where}: metadata.ownerReferences[0].uid is {owner.uid or ''!r}, "
+            f"but Node {request.node!r} has uid {node.uid!r}; use the uid of the registered Node",
+        )
+    return None
+
+
+def mirror_references(request: Attributes) -> Denied | None:
+    """Refuse a mirror pod that names any other API object: the authorizer would open it.
+
+    Fields: every reference, a closed list (CVE-2025-4563, CVE-2024-3177). Since 1.7.
+    """
+    pod: corev1.Pod = request.new
+    found = list(references(pod.spec)) if pod.spec else []
+    if not found:
+        return None
+    return forbidden(
+        "pods/mirror-references",
+        f"{request.where}: a mirror pod may not refer to other API objects, but has "
+        f"{', '.join(map(str, found))}; remove them from the static pod of node {request.node!r}",
+    )
+
+
+def delete_own(request: Attributes) -> Denied | None:
+    """Refuse the deletion of a pod on another node.
+
+    Field: spec.nodeName of the existing pod. A deletecollection has no name. Since 1.7.
+    """
+    rule = "pods/delete-own"
+    if not request.name:
+        return not_found(
+            rule,
+            f"{request.where}: the request names no pod; node {request.node!r} may delete its "
+            f"pods one by one, not as a collection",
+        )
+    return _on_this_node(request, rule, request.name, "delete")
+
+
+def evict_own(request: Attributes) -> Denied | None:
+    """Refuse the eviction of a pod on another node.
+
+    Field: spec.nodeName of the existing pod. Since 1.7.
+    """
+    rule = "pods/evict-own"
+    eviction: metav1.PartialObject = request.new
+    name = request.name or (eviction.metadata.name if eviction.metadata else None)
+    if not name:
+        return forbidden(
+            rule, f"{request.where}: neither the request nor metadata.name names the pod to evict"
+        )
+    return _on_this_node(request, rule, name, "evict")
+
+
+def _on_this_node(request: Attributes, rule: str, name: str, verb: str) -> Denied | None:
+    pod = request.listers.pod(request.namespace, name)
+    if pod is None:
+        return not_found(rule, f"pods {request.namespace}/{name} is not found")
+    if pod.node_name != request.node:
+        return forbidden(
+            rule,
+            f"pods {request.namespace}/{name}: spec.nodeName is {pod.node_name!r}; "
+            f"node {request.node!r} may {verb} only pods bound to itself",
+        )
+    return None
+
+
+def status_own(request: Attributes) -> Denied | None:
+    """Refuse a status report about a pod on another node.
+
+    Field: spec.nodeName of the existing pod. Since 1.7.
+    """
+    old: corev1.PodStatusObject = request.old
+    bound_to = (old.spec.nodeName if old.spec else None) or ""
+    if bound_to == request.node:
+        return None
+    return forbidden(
+        "pods/status-own",
+        f"{request.where}: spec.nodeName of the existing pod is {bound_to!r}; "
+        f"node {request.node!r} may update the status only of pods bound to itself",
+    )
+
+
+def status_labels(request: Attributes) -> Denied | None:
+    """Refuse changed labels: a pod could be moved into a Service or out of a policy.
+
+    Field: metadata.labels. Since 1.17.
+    """
+    old: corev1.PodStatusObject = request.old
+    new: corev1.PodStatusObject = request.new
+    before = (old.metadata.labels if old.metadata else None) or {}
+    after = (new.metadata.labels if new.metadata else None) or {}
+    if before == after:
+        return None
+    changed = sorted(
+        key
+        for key in before.keys() | after.keys()
+        if key not in before or key not in after or (before[key] or "") != (after[key] or "")
+    )
+    if not changed:
+        return None
+    return forbidden(
+        "pods/status-labels",
+        f"{request.where}: metadata.labels changed at {', '.join(map(repr, changed))}; "
+        f"node {request.node!r} may not change labels while it updates the status",
+    )
+
+
+def status_resource_claims(request: Attributes) -> Denied | None:
+    """Refuse changed resource claim statuses: the authorizer would open other claims.
+
+    Field: status.resourceClaimStatuses: order, names, claim names (null differs from "").
+    Since 1.32.
+    """
+    old: corev1.PodStatusObject = request.old
+    new: corev1.PodStatusObject = request.new
+    before = [
+        (claim.name or "", claim.resourceClaimName)
+        for claim in (old.status.resourceClaimStatuses if old.status else None) or ()
+    ]
+    after = [
+        (claim.name or "", claim.resourceClaimName)
+        for claim in (new.status.resourceClaimStatuses if new.status else None) or ()
+    ]
+    if before == after:
+        return None
+    return forbidden(
+        "pods/status-resource-claims",
+        f"{request.where}: status.resourceClaimStatuses changed from {_claims(before)} to "
+        f"{_claims(after)}; only the control plane may change it",
+    )
+
+
+def _claims(claims: list[tuple[str, str | None]]) -> str:
+    return "[" + ", ".join(f"{name}={claim!r}" for name, claim in claims) + "]"
+
+
+def status_extended_resource_claim(request: Attributes) -> Denied | None:
+    """Refuse a changed extended resource claim: the authorizer would open another claim.
+
+    Field: status.extendedResourceClaimStatus: claim name and ordered mappings. Since 1.34.
+    """
+    old: corev1.PodStatusObject = request.old
+    new: corev1.PodStatusObject = request.new
+    before = _extended(old.status.extendedResourceClaimStatus if old.status else None)
+    after = _extended(new.status.extendedResourceClaimStatus if new.status else None)
+    if before == after:
+        return None
+    return forbidden(
+        "pods/status-extended-resource-claim",
+        f"{request.where}: status.extendedResourceClaimStatus changed; "
+        f"only the scheduler may set it",
+    )
+
+
+_Extended = tuple[str, list[tuple[str, str, str]]]
+
+
+def _extended(status: corev1.PodExtendedResourceClaimStatus | None) -> _Extended | None:
+    if status is None:
+        return None
+    return status.resourceClaimName or "", [
+        (mapping.containerName or "", mapping.resourceName or "", mapping.requestName or "")
+        for mapping in status.requestMappings or ()
+    ]
+
+
+def refuse_operation(request: Attributes) -> Denied:
+    """Refuse what no other rule names: pods are a closed world (CVE-2023-2727). Since 1.7."""
+    return forbidden(
+        "pods/closed-world",
+        f"{request.where}: {request.operation} is not open to nodes; node {request.node!r} may "
+        f"create and delete mirror pods, update status, and create evictions of its own pods",
+    )

@@ -1,0 +1,26 @@
+"""ResourceSlices: a node may publish and withdraw its own devices.
+
+The source is admitResourceSlice in plugin/pkg/admission/noderestriction of Kubernetes.
+"""
+
+from noderestrict.api import resourcev1
+from noderestrict.policy.attributes import Attributes
+from noderestrict.policy.decision import Denied, forbidden
+
+
+def own_resource_slice(request: Attributes) -> Denied | None:
+    """Refuse the slice of another node, or of none: devices could be faked or hidden.
+
+    Field: spec.nodeName, of the existing slice on DELETE; it is immutable. Since 1.31.
+    """
+    resource_slice: resourcev1.ResourceSlice = (
+        request.new if request.operation == "CREATE" else request.old
+    )
+    name = resource_slice.spec.nodeName if resource_slice.spec else None
+    if name == request.node:
+        return None
+    return forbidden(
+        "resourceslices/own-node-name",
+        f"{request.where}: spec.nodeName is {name!r}; node {request.node!r} may create and delete "
+        f"only slices with its own name there",
+    )

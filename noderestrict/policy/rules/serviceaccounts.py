@@ -1,0 +1,171 @@
+"""Service account tokens: a node may ask for tokens of its pods, for audiences its pods use.
+
+The source is admitServiceAccount in plugin/pkg/admission/noderestriction of Kubernetes.
+"""
+
+from collections.abc import Iterator
+
+from noderestrict.api import authenticationv1
+from noderestrict.policy import features
+from noderestrict.policy.attributes import Attributes
+from noderestrict.policy.decision import Decision, Denied, Question, forbidden, not_found, retriable
+from noderestrict.policy.listers import PodRecord
+
+
+def token_bound_to_own_pod(request: Attributes) -> Denied | None:
+    """Refuse a token that is not bound to a pod on this node: it would outlive or escape it.
+
+    Field: spec.boundObjectRef. Since 1.11 (uid and node since 1.11).
+    """
+    rule = "serviceaccounts-token/bound-pod"
+    token: authenticationv1.TokenRequest = request.new
+    reference = token.spec.boundObjectRef if token.spec else None
+    where = request.where
+    if reference is None:
+        return forbidden(
+            rule, f"{where}: spec.boundObjectRef is missing; bind the token to a pod on this node"
+        )
+    for field, value, wanted in (
+        ("apiVersion", reference.apiVersion, "v1"),
+        ("kind", reference.kind, "Pod"),
+    ):
+        if value != wanted:
+            return forbidden(
+                rule,
+                f"{where}: spec.boundObjectRef.{field} is {value or ''!r}; it must be {wanted!r}",
+            )
+    for field, value in (("name", reference.name), ("uid", reference.uid)):
+        if not value:
+            return forbidden(
+                rule, f"{where}: spec.boundObjectRef.{field} is empty; name the pod and its uid"
+            )
+    name = reference.name or ""
+    pod = request.listers.pod(request.namespace, name)
+    if pod is None:
+        return not_found(
+            rule, f"{where}: pods {request.namespace}/{name} of spec.boundObjectRef is not found"
+        )
+    if reference.uid != pod.uid:
+        return forbidden(
+            rule,
+            f"{where}: spec.boundObjectRef.uid is {reference.uid!r}, but pods "
+            f"{request.namespace}/{name} has uid {pod.uid!r}; it may have been created again",
+        )
+    if pod.node_name != request.node:
+        return forbidden(
+            rule,
+            f"{where}: pods {request.namespace}/{name} of spec.boundObjectRef has spec.nodeName "
+            f"{pod.node_name!r}; node {request.node!r} may ask for tokens of its own pods only",
+        )
+    return None
+
+
+def token_audience(request: Attributes) -> Decision | None:
+    """Refuse an audience that the pod does not ask for: a token for any service could be had.
+
+    Field: spec.audiences. Gate ServiceAccountNodeAudienceRestriction, on since 1.33.
+    """
+    if not request.settings.features[features.AUDIENCE_RESTRICTION]:
+        return None
+    rule = "serviceaccounts-token/audience"
+    token: authenticationv1.TokenRequest = request.new
+    audiences = [
+        audience or "" for audience in (token.spec.audiences if token.spec else None) or ()
+    ]
+    reference = token.spec.boundObjectRef if token.spec else None
+    pod = request.listers.pod(request.namespace, (reference.name if reference else None) or "")
+    if pod is None:
+        return not_found(rule, f"{request.where}: the pod of spec.boundObjectRef is not found")
+
+    candidates = _candidates(audiences, request.settings.api_audiences)
+    if not candidates:
+        refused = forbidden(
+            rule,
+            f"{request.where}: spec.audiences has {len(audiences)} entries, "
+            f"{', '.join(map(repr, audiences))}; ask for one audience at a time",
+        )
+        return _unless_pending(request, refused)
+
+    problems: list[str] = []
+    for candidate in candidates:
+        found, lookup_problems = _asked_for(request, pod, candidate)
+        if found:
+            return None
+        problems += lookup_problems
+    audience = candidates[0]
+    shown = f"audience {audience!r}" if audience else "the default audience"
+    where = f"pods {pod.namespace}/{pod.name}"
+    if problems:
+        refused = forbidden(
+            rule,
+            f"{request.where}: cannot tell whether {where} asks for {shown}: "
+            f"{'; '.join(dict.fromkeys(problems))}",
+        )
+        return _unless_pending(request, refused)
+    refused = forbidden(
+        rule,
+        f"{request.where}: {where} does not ask for {shown}; add a projected serviceAccountToken "
+        f"with it to the pod, or spec.tokenRequests to its CSIDriver, or grant node "
+        f"{request.node!r} the verb request-serviceaccounts-token-audience on it",
+    )
+    return _question(request, candidates, refused)
+
+
+def _candidates(audiences: list[str], api_audiences: tuple[str, ...] | None) -> list[str]:
+    """Return the audiences of which the pod must ask for one; none if too many are requested.
+
+    The API server fills an empty list with its own audiences before a webhook sees it, so exactly
+    these stand for the empty audience too.
+    """
+    candidates = audiences[:] if len(audiences) == 1 else []
+    if not audiences or (api_audiences and sorted(audiences) == sorted(api_audiences)):
+        candidates.append("")
+    return candidates
+
+
+def _question(request: Attributes, audiences: list[str], refused: Denied) -> Question:
+    otherwise = _unless_pending(request, refused)
+    return Question(tuple(audiences), request.name, request.namespace, otherwise)
+
+
+def _unless_pending(request: Attributes, refused: Denied) -> Denied:
+    """Make a refusal retriable while the API audiences, which it may hinge on, are unknown."""
+    if request.settings.api_audiences is None and request.settings.audiences_pending:
+        return retriable(
+            refused.rule,
+            f"{request.where}: the API server's audiences are not known yet; try again",
+        )
+    return refused
+
+
+def _asked_for(request: Attributes, pod: PodRecord, audience: str) -> tuple[bool, list[str]]:
+    """Tell whether the pod asks for an audience, and which look-ups failed on the way."""
+    if audience in pod.audiences:
+        return True, []
+    problems: list[str] = []
+    for driver_name in _drivers(request, pod, problems):
+        driver = request.listers.csi_driver(driver_name)
+        if driver is None:
+            problems.append(f"csidrivers {driver_name} is not found")
+        elif audience in driver.audiences:
+            return True, []
+    return False, problems
+
+
+def _drivers(request: Attributes, pod: PodRecord, problems: list[str]) -> Iterator[str]:
+    yield from pod.csi_drivers
+    for claim_name in pod.claims:
+        claim = request.listers.persistent_volume_claim(pod.namespace, claim_name)
+        if claim is None:
+            problems.append(f"persistentvolumeclaims {pod.namespace}/{claim_name} is not found")
+            continue
+        volume = request.listers.persistent_volume(claim.volume_name) if claim.volume_name else None
+        if volume is None:
+            problems.append(
+                f"persistentvolumes {claim.volume_name} of claim {pod.namespace}/{claim_name} "
+                f"is not found"
+                if claim.volume_name
+                else f"persistentvolumeclaims {pod.namespace}/{claim_name} is not bound"
+            )
+        elif volume.csi_driver:
+            yield volume.csi_driver

@@ -1,0 +1,38 @@
+"""What the operator decides, and rules read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from noderestrict.policy import features as gates
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of all rules.
+
+    Attributes:
+        features: every feature gate with its value.
+        api_audiences: the API server's ``--api-audiences``; None while they are not known.
+        audiences_pending: they will be learned: until then, a refusal that hinges on them is
+            answered 500. Otherwise None means that no default audience is assumed.
+    """
+
+    features: Mapping[str, bool] = field(default_factory=lambda: gates.defaults(gates.LATEST_MINOR))
+    api_audiences: tuple[str, ...] | None = None
+    audiences_pending: bool = False
+
+    @classmethod
+    def for_version(
+        cls,
+        minor: int = gates.LATEST_MINOR,
+        overrides: Mapping[str, bool] | None = None,
+        api_audiences: tuple[str, ...] | None = None,
+        *,
+        audiences_pending: bool = False,
+    ) -> "Settings":
+        """Return the settings of Kubernetes 1.``minor``.
+
+        Raises:
+            ValueError: an override names an unknown feature gate.
+        """
+        return cls(gates.resolve(minor, overrides or {}), api_audiences, audiences_pending)
