@@ -4,7 +4,7 @@ Field names are the API's own. Every field is optional and may be null, because 
 null for many empty fields; a value of the wrong type is a decoding error.
 """
 
-import datetime
+import datetime as dt
 
 import msgspec
 
@@ -16,7 +16,7 @@ class Presence(msgspec.Struct, gc=False):
 
 
 class NamedReference(msgspec.Struct, gc=False):
-    """A LocalObjectReference, SecretKeySelector, ConfigMapKeySelector, SecretEnvSource …"""
+    """A LocalObjectReference, SecretKeySelector or other reference by name."""
 
     name: str | None = None
 
@@ -230,7 +230,7 @@ class Taint(msgspec.Struct, frozen=True, gc=False):
     key: str | None = None
     value: str | None = None
     effect: str | None = None
-    timeAdded: datetime.datetime | None = None
+    timeAdded: dt.datetime | None = None
 
 
 class ConfigMapNodeConfigSource(msgspec.Struct, frozen=True, gc=False):

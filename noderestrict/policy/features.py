@@ -74,7 +74,7 @@ def parse_gates(text: str) -> dict[str, bool]:
         if not equals or value.strip().lower() not in ("true", "false"):
             raise ValueError(f"--feature-gates: {entry!r} is not NAME=true or NAME=false")
         gates[name.strip()] = value.strip().lower() == "true"
-    _check(gates)
+    check_gates(gates)
     return gates
 
 
@@ -84,11 +84,16 @@ def resolve(minor: int, overrides: Mapping[str, bool]) -> dict[str, bool]:
     Raises:
         ValueError: an override names an unknown gate.
     """
-    _check(overrides)
+    check_gates(overrides)
     return {**defaults(minor), **overrides}
 
 
-def _check(gates: Mapping[str, bool]) -> None:
+def check_gates(gates: Mapping[str, bool]) -> None:
+    """Check that every gate is known.
+
+    Raises:
+        ValueError: one is not; the message names it.
+    """
     unknown = sorted(set(gates) - set(_HISTORY))
     if unknown:
         raise ValueError(

@@ -35,7 +35,7 @@ def parse_quantity(text: object) -> Fraction:
     if text is None:
         return Fraction(0)
     if isinstance(text, bool) or not isinstance(text, str | int | float):
-        raise ValueError(f"{text!r} is no quantity")
+        raise ValueError(f"{text!r} is no quantity")  # noqa: TRY004 (bad input, whatever its type)
     literal = str(text)
     match = _FORM.fullmatch(literal) if len(literal) <= _LONGEST else None
     if match is None:

@@ -100,11 +100,19 @@ def status_fields(request: Attributes) -> Denied | None:
 def changed_paths(before: object, after: object) -> list[str]:
     """Return the JSON paths at which two documents differ, sorted, each once."""
     operations = jsonpatch.make_patch({"": before}, {"": after}).patch
-    paths = set()
+    paths: set[str] = set()
     for operation in operations:
         for pointer in filter(None, (operation["path"], operation.get("from"))):
-            paths.add(_json_path(pointer))
+            path = _json_path(pointer)
+            value = operation.get("value") if pointer == operation["path"] else None
+            paths.update(f"{path}{leaf}" for leaf in _leaves(value))
     return sorted(paths)
+
+
+def _leaves(value: object) -> list[str]:
+    if not isinstance(value, Mapping) or not value:
+        return [""]
+    return [f".{key}{leaf}" for key, item in value.items() for leaf in _leaves(item)]
 
 
 def _json_path(pointer: str) -> str:

@@ -1,0 +1,7 @@
+"""Run ``python -m noderestrict``."""
+
+import sys
+
+from noderestrict.cli import main
+
+sys.exit(main())

@@ -1,0 +1,57 @@
+"""Flags that several subcommands share."""
+
+import argparse
+from typing import Any
+
+from noderestrict.policy import features
+from noderestrict.policy.settings import Settings
+
+
+def _checked(parse: Any) -> Any:
+    def convert(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
+
+
+def add_policy_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that choose the rules' settings."""
+    parser.add_argument(
+        "--state",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="cluster objects, as 'kubectl get nodes,pods,serviceaccounts,pvc,pv,csidrivers "
+        "-A -o json' writes them",
+    )
+    parser.add_argument(
+        "--feature-gates",
+        type=_checked(features.parse_gates),
+        default={},
+        metavar="A=true,B=false",
+        help="feature gates, over the defaults of the Kubernetes version",
+    )
+    parser.add_argument(
+        "--kubernetes-version",
+        type=_checked(features.parse_version),
+        default=features.LATEST_MINOR,
+        metavar="1.NN",
+        help=f"whose gate defaults to use (default: 1.{features.LATEST_MINOR})",
+    )
+    parser.add_argument(
+        "--api-audiences",
+        type=lambda text: tuple(filter(None, text.split(","))) or None,
+        metavar="A,B",
+        help="the API server's --api-audiences (its default is the service account issuer)",
+    )
+
+
+def policy_settings(options: argparse.Namespace) -> Settings:
+    """Return the settings that the flags ask for."""
+    return Settings.for_version(
+        options.kubernetes_version, options.feature_gates, options.api_audiences
+    )

@@ -1,0 +1,87 @@
+"""``noderestrict replay``: judge captured reviews offline."""
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from noderestrict.cli._flags import add_policy_flags, policy_settings
+
+_PROGRESS_EVERY = 500
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand's parser."""
+    parser = subparsers.add_parser(
+        "replay",
+        help="judge captured AdmissionReviews offline",
+        description="Judge captured AdmissionReviews offline: who would be refused, and why. "
+        "Exit code 0: all as expected; 1: some not; 2: unreadable input.",
+    )
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="reviews or cases: JSON, JSON lines, a List, YAML, each also .gz; - for stdin",
+    )
+    add_policy_flags(parser)
+    parser.add_argument("--output", choices=("table", "json"), default="table", help="the report")
+    parser.add_argument("--explain", action="store_true", help="show the look-ups of each case")
+    parser.add_argument(
+        "--fail-on-denied", action="store_true", help="exit with 1 if any review is denied"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Judge all cases of all files and return the exit code.
+
+    Raises:
+        UsageError: the state cannot be read.
+    """
+    from noderestrict.cli import UsageError
+    from noderestrict.replay.cases import cases
+    from noderestrict.replay.reports import (
+        JSONReport,
+        Report,
+        TableReport,
+    )
+    from noderestrict.replay.run import Summary, judge_case
+    from noderestrict.replay.sources import Unreadable
+    from noderestrict.replay.state import StateError, load_state
+
+    try:
+        listers = load_state(options.state)
+    except StateError as error:
+        raise UsageError(str(error)) from None
+    settings = policy_settings(options)
+    terminal = sys.stdout.isatty()
+    report: Report
+    if options.output == "json":
+        report = JSONReport(sys.stdout, sys.stderr, explain=options.explain)
+    else:
+        colour = terminal and "NO_COLOR" not in os.environ
+        report = TableReport(sys.stdout, colour=colour, explain=options.explain)
+    summary = Summary()
+    progress = sys.stderr.isatty() and not terminal
+    try:
+        for file in options.files:
+            for case in cases(file):
+                result = (
+                    case if isinstance(case, Unreadable) else judge_case(case, settings, listers)
+                )
+                summary.count(result)
+                if isinstance(result, Unreadable):
+                    print(f"noderestrict replay: {result}", file=sys.stderr)
+                else:
+                    report.result(result)
+                if progress and summary.total % _PROGRESS_EVERY == 0:
+                    print(f"\r{summary.total} cases", end="", file=sys.stderr, flush=True)
+        if progress:
+            print("\r\033[K", end="", file=sys.stderr)
+        report.end(summary)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has seen enough; stdout must not be flushed again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return summary.exit_code(fail_on_denied=options.fail_on_denied)

@@ -1,0 +1,113 @@
+"""Cases: reviews with what they depend on and what is expected of them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from noderestrict.replay.sources import Document, Unreadable, documents
+
+
+class Expectation(msgspec.Struct):
+    """What a case must give; a code or reason that is absent may be any."""
+
+    allowed: bool
+    code: int | None = None
+    reason: str | None = None
+
+
+class AudienceGrant(msgspec.Struct, rename="pascal"):
+    """What the cluster's authorizer would allow; ``*`` or "" stand for any."""
+
+    audience: str
+    namespace: str = ""
+    service_account: str = ""
+
+
+class _CaseLine(msgspec.Struct):
+    id: str
+    review: msgspec.Raw
+    expect: Expectation | None = None
+    state: msgspec.Raw = msgspec.Raw(b"null")
+    features: dict[str, bool] | None = None
+    audienceGrants: list[AudienceGrant] | None = None  # noqa: N815 (the case file's name)
+    apiAudiences: list[str] | None = None  # noqa: N815 (the case file's name)
+
+
+class _ResponseStatus(msgspec.Struct):
+    code: int | None = None
+    reason: str | None = None
+
+
+class _Response(msgspec.Struct):
+    allowed: bool
+    status: _ResponseStatus | None = None
+
+
+class _RequestHead(msgspec.Struct):
+    uid: str = ""
+
+
+class _Shape(msgspec.Struct):
+    kind: Any = None
+    review: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    request: _RequestHead | None = None
+    response: _Response | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One review to judge."""
+
+    file: str
+    line: int
+    id: str
+    review: bytes
+    expect: Expectation | None = None
+    state: Any = None
+    features: dict[str, bool] = field(default_factory=dict)
+    audience_grants: tuple[AudienceGrant, ...] = ()
+    api_audiences: tuple[str, ...] | None = None
+
+
+def cases(file: str) -> Iterator[Case | Unreadable]:
+    """Yield every case of a file, and what in it is none."""
+    for document in documents(file):
+        yield document if isinstance(document, Unreadable) else _case(document)
+
+
+def _case(document: Document) -> Case | Unreadable:
+    try:
+        shape = msgspec.json.decode(document.raw, type=_Shape)
+        if shape.review is not msgspec.UNSET:
+            return _from_line(document)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return Unreadable(document.file, document.line, str(error))
+    if shape.kind != "AdmissionReview":
+        return Unreadable(
+            document.file,
+            document.line,
+            f"kind is {shape.kind!r}: neither an AdmissionReview nor a case with a review",
+        )
+    expect = None
+    if shape.response is not None:
+        status = shape.response.status or _ResponseStatus()
+        expect = Expectation(shape.response.allowed, status.code, status.reason)
+    name = shape.request.uid if shape.request else ""
+    return Case(document.file, document.line, name or str(document.line), document.raw, expect)
+
+
+def _from_line(document: Document) -> Case:
+    line = msgspec.json.decode(document.raw, type=_CaseLine)
+    return Case(
+        file=document.file,
+        line=document.line,
+        id=line.id,
+        review=bytes(line.review),
+        expect=line.expect,
+        state=msgspec.json.decode(line.state),
+        features=line.features or {},
+        audience_grants=tuple(line.audienceGrants or ()),
+        api_audiences=None if line.apiAudiences is None else tuple(line.apiAudiences),
+    )

@@ -1,0 +1,142 @@
+"""Read documents: JSON, JSON lines, arrays, Lists, YAML, each also as ``.gz``, and stdin."""
+
+import gzip
+import sys
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+STDIN = "-"
+_YAML = (".yaml", ".yml")
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A place that cannot be read; the rest still is.
+
+    Attributes:
+        file: as given, ``-`` for stdin.
+        line: counted from 1, 0 for the whole file.
+        problem: what is wrong with it.
+    """
+
+    file: str
+    line: int
+    problem: str
+
+    def __str__(self) -> str:
+        """Return the place with its problem."""
+        return (
+            f"{self.file}:{self.line}: {self.problem}"
+            if self.line
+            else f"{self.file}: {self.problem}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One JSON value with the place it comes from; ``raw`` is its JSON."""
+
+    file: str
+    line: int
+    raw: bytes
+
+
+class _Head(msgspec.Struct):
+    kind: Any = None
+    items: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+def read_bytes(file: str) -> bytes:
+    """Return a file's bytes, unpacked if it is gzip; ``-`` is stdin.
+
+    Raises:
+        OSError: it cannot be read, or is broken gzip.
+    """
+    data = sys.stdin.buffer.read() if file == STDIN else Path(file).read_bytes()
+    if data[:2] != b"\x1f\x8b":
+        return data
+    try:
+        return gzip.decompress(data)
+    except (EOFError, zlib.error) as error:
+        raise OSError(f"broken gzip: {error}") from None
+
+
+def documents(file: str) -> Iterator[Document | Unreadable]:
+    """Yield every document of a file; Lists and arrays give their items."""
+    try:
+        data = read_bytes(file)
+    except OSError as error:
+        yield Unreadable(file, 0, error.strerror or str(error))
+        return
+    if not data.strip():
+        yield Unreadable(file, 0, "it is empty")
+        return
+    name = file.removesuffix(".gz")
+    start = data.lstrip()[:1]
+    if name.endswith(_YAML) or start not in (b"{", b"["):
+        yield from _yaml(file, data)
+        return
+    if not name.endswith(".jsonl"):
+        try:
+            msgspec.json.decode(data, type=msgspec.Raw)
+        except (msgspec.DecodeError, RecursionError):
+            pass
+        else:
+            yield from _items(file, 1, data)
+            return
+    yield from _lines(file, data)
+
+
+def _lines(file: str, data: bytes) -> Iterator[Document | Unreadable]:
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        if line.strip():
+            yield from _items(file, number, line)
+
+
+def _items(file: str, line: int, raw: bytes) -> Iterator[Document | Unreadable]:
+    try:
+        if raw.lstrip()[:1] == b"[":
+            for item in msgspec.json.decode(raw, type=list[msgspec.Raw]):
+                yield Document(file, line, bytes(item))
+            return
+        head = msgspec.json.decode(raw, type=_Head)
+        if isinstance(head.kind, str) and head.kind.endswith("List") and head.items:
+            for item in msgspec.json.decode(head.items, type=list[msgspec.Raw]):
+                yield Document(file, line, bytes(item))
+            return
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        yield Unreadable(file, line, f"not JSON that can be judged: {error}")
+        return
+    except RecursionError:
+        yield Unreadable(file, line, "nested too deeply")
+        return
+    yield Document(file, line, raw)
+
+
+def _yaml(file: str, data: bytes) -> Iterator[Document | Unreadable]:
+    # Here, because most input is JSON, and the import costs start-up time.
+    import yaml
+
+    loader = yaml.SafeLoader(data)
+    # Timestamps stay the text that they are in JSON.
+    loader.yaml_implicit_resolvers = {
+        key: [entry for entry in entries if entry[0] != "tag:yaml.org,2002:timestamp"]
+        for key, entries in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    try:
+        while loader.check_node() and (node := loader.get_node()) is not None:
+            line = node.start_mark.line + 1
+            value = loader.construct_document(node)
+            if value is not None:
+                yield from _items(file, line, msgspec.json.encode(value))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or "not YAML"
+        yield Unreadable(file, mark.line + 1 if mark else 0, f"neither JSON nor YAML: {problem}")
+    except (TypeError, ValueError, RecursionError) as error:
+        yield Unreadable(file, 0, f"YAML that is no JSON: {error}")

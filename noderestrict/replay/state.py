@@ -1,0 +1,78 @@
+"""Read cluster objects as ``kubectl get -o json`` writes them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from noderestrict.policy.listers import RECORDS, MemoryListers
+from noderestrict.replay.sources import Unreadable, documents
+
+_PLURALS = {
+    "Node": "nodes",
+    "Pod": "pods",
+    "ServiceAccount": "serviceaccounts",
+    "PersistentVolumeClaim": "persistentvolumeclaims",
+    "PersistentVolume": "persistentvolumes",
+    "CSIDriver": "csidrivers",
+}
+
+
+class StateError(ValueError):
+    """Cluster objects cannot be read; the message names file, object and field."""
+
+
+def load_state(files: Iterable[str]) -> MemoryListers:
+    """Return the objects of all files as listers; kinds that no rule looks up are skipped.
+
+    Raises:
+        StateError: a file or an object in it cannot be read.
+    """
+    listers = MemoryListers()
+    for file in files:
+        for document in documents(file):
+            if isinstance(document, Unreadable):
+                raise StateError(f"--state {document}")
+            value = msgspec.json.decode(document.raw)
+            add_objects(listers, value, f"--state {file}")
+    return listers
+
+
+def add_objects(listers: MemoryListers, value: Any, where: str) -> None:
+    """Add a List, an object of lists by plural resource, or one object to the listers.
+
+    Raises:
+        StateError: an object cannot be read; ``where`` starts the message.
+    """
+    for plural, item, at in _objects(value, where):
+        struct, reduce = RECORDS[plural]
+        try:
+            decoded = msgspec.convert(item, struct)
+        except msgspec.ValidationError as error:
+            raise StateError(f"{at}: {error}") from None
+        record = reduce(decoded)
+        if not record.name:
+            raise StateError(f"{at}: metadata.name is missing")
+        listers.add(record)
+
+
+def _objects(value: Any, where: str) -> Iterator[tuple[str, Any, str]]:
+    if not isinstance(value, Mapping):
+        raise StateError(f"{where}: a {type(value).__name__} is no cluster object")
+    kind = value.get("kind")
+    items = value.get("items")
+    if isinstance(kind, str) and kind.endswith("List") and isinstance(items, list):
+        for index, item in enumerate(items):
+            if isinstance(item, Mapping) and "kind" not in item and kind != "List":
+                item = {**item, "kind": kind.removesuffix("List")}
+            yield from _objects(item, f"{where}: items[{index}]")
+    elif isinstance(kind, str):
+        if kind in _PLURALS:
+            yield _PLURALS[kind], value, f"{where} ({kind})"
+    else:
+        known = [name for name in value if name in RECORDS]
+        if not known and value:
+            raise StateError(f"{where}: kind is {kind!r}; a List or cluster objects are needed")
+        for plural in known:
+            for index, item in enumerate(value[plural] or ()):
+                yield plural, item, f"{where}: {plural}[{index}]"
