@@ -1,0 +1,1 @@
+"""Certificates: make them, check them, write them atomically."""

@@ -1,0 +1,180 @@
+"""Prometheus metrics. No label carries a node, pod or user name."""
+
+import importlib.metadata
+import platform
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+
+from noderestrict.policy.table import TABLE
+
+_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 3, 10)
+_RESOURCES = {row.target[1] for row in TABLE}
+_SUB_RESOURCES = {"", "status", "eviction", "token", "resize", "ephemeralcontainers", "exec"}
+OTHER = "other"
+
+
+class _Decisions:
+    """Children of the decision counter, bound once: ``labels()`` is costly."""
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter = counter
+        self._children: dict[tuple[str, ...], Counter] = {}
+
+    def count(
+        self, resource: str, sub_resource: str, operation: str, rule: str, decision: str, mode: str
+    ) -> None:
+        """Count one decision; what no rule names is counted as ``other``."""
+        key = (resource, sub_resource, operation, rule, decision, mode)
+        child = self._children.get(key)
+        if child is None:
+            child = self._counter.labels(
+                resource if resource in _RESOURCES else OTHER,
+                sub_resource if sub_resource in _SUB_RESOURCES else OTHER,
+                operation,
+                rule,
+                decision,
+                mode,
+            )
+            # Callers choose resource names: what is remembered must not grow with them.
+            if resource in _RESOURCES and sub_resource in _SUB_RESOURCES:
+                self._children[key] = child
+        child.inc()
+
+
+class Metrics:
+    """All metrics of one process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        duration = Histogram(
+            "noderestrict_request_duration_seconds",
+            "Time from the first byte of a request to its answer.",
+            ("endpoint",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.validate_seconds = duration.labels("validate")
+        self.authorize_seconds = duration.labels("authorize")
+        self.decisions = _Decisions(
+            Counter(
+                "noderestrict_admission_decisions_total",
+                "Judged AdmissionReviews.",
+                ("resource", "subresource", "operation", "rule", "decision", "mode"),
+                registry=registry,
+            )
+        )
+        authorizations = Counter(
+            "noderestrict_authorization_decisions_total",
+            "Judged SubjectAccessReviews.",
+            ("decision",),
+            registry=registry,
+        )
+        self.authorization_allowed = authorizations.labels("allowed")
+        self.authorization_no_opinion = authorizations.labels("no_opinion")
+        self.in_flight = Gauge(
+            "noderestrict_requests_in_flight", "Requests being answered.", registry=registry
+        )
+        self.body_bytes = Histogram(
+            "noderestrict_request_body_bytes",
+            "Size of request bodies.",
+            buckets=(1024, 4096, 16384, 65536, 262144, 1048576, 8388608),
+            registry=registry,
+        )
+        rejected = Counter(
+            "noderestrict_rejected_requests_total",
+            "Requests answered with an HTTP error, by status code.",
+            ("code",),
+            registry=registry,
+        )
+        self.rejected = {
+            code: rejected.labels(str(code)) for code in (400, 404, 405, 408, 413, 415, 500, 503)
+        }
+        self.internal_errors = Counter(
+            "noderestrict_internal_errors_total",
+            "Defects: requests that ended in an exception.",
+            registry=registry,
+        )
+        shed = Counter(
+            "noderestrict_shed_requests_total",
+            "Requests refused for overload, by the limit that was reached.",
+            ("limit",),
+            registry=registry,
+        )
+        self.shed = {limit: shed.labels(limit) for limit in ("requests", "bytes", "deadline")}
+        self.dropped_logs = Counter(
+            "noderestrict_dropped_log_lines_total",
+            "Refusals that were not logged, because their node was refused too often.",
+            registry=registry,
+        )
+        self.loop_lag = Gauge(
+            "noderestrict_event_loop_lag_seconds",
+            "How late the event loop last was.",
+            registry=registry,
+        )
+        self.self_test = Gauge(
+            "noderestrict_self_test_ok",
+            "1 while a known-bad review is refused.",
+            registry=registry,
+        )
+        self.certificate_expiry = Gauge(
+            "noderestrict_certificate_expiry_timestamp_seconds",
+            "When the served certificate chain expires.",
+            registry=registry,
+        )
+        reloads = Counter(
+            "noderestrict_certificate_reloads_total",
+            "Changed certificates, by what became of them.",
+            ("result",),
+            registry=registry,
+        )
+        self.certificate_loaded = reloads.labels("loaded")
+        self.certificate_refused = reloads.labels("refused")
+        self.certificate_problem = Gauge(
+            "noderestrict_certificate_problem",
+            "1 while the files hold a pair that cannot be served.",
+            registry=registry,
+        )
+        self.store_objects = Gauge(
+            "noderestrict_store_objects",
+            "Objects in a store.",
+            ("resource",),
+            registry=registry,
+        )
+        self.store_age = Gauge(
+            "noderestrict_store_age_seconds",
+            "Time since a store last heard from the API server.",
+            ("resource",),
+            registry=registry,
+        )
+        self.store_errors = Counter(
+            "noderestrict_store_errors_total",
+            "Lists and watches that failed.",
+            ("resource", "verb"),
+            registry=registry,
+        )
+        self.live_lookups = Counter(
+            "noderestrict_live_lookups_total",
+            "Look-ups sent to the API server, by result.",
+            ("resource", "result"),
+            registry=registry,
+        )
+        Gauge(
+            "noderestrict_build_info",
+            "1, with the version.",
+            ("version", "python_version"),
+            registry=registry,
+        ).labels(importlib.metadata.version("noderestrict"), platform.python_version()).set(1)
+
+    def exposition(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
