@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml requirements.lock
 	touch $@
 
 run: install
-	$(BIN)/noderestrict serve --dev --state examples/state.json
+	$(BIN)/noderestrict serve --dev --bind-address 127.0.0.1 --metrics-address '' --log-format console --state examples/state.json
 
 test: install lint
 	$(BIN)/python -m pytest

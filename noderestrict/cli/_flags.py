@@ -22,7 +22,7 @@ def add_policy_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--state",
         nargs="+",
-        action="extend",
+        action="append",
         default=[],
         metavar="FILE",
         help="cluster objects, as 'kubectl get nodes,pods,serviceaccounts,pvc,pv,csidrivers "

@@ -20,7 +20,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "files",
-        nargs="+",
+        nargs="*",
         metavar="FILE",
         help="reviews or cases: JSON, JSON lines, a List, YAML, each also .gz; - for stdin",
     )
@@ -50,8 +50,11 @@ def run(options: argparse.Namespace) -> int:
     from noderestrict.replay.sources import Unreadable
     from noderestrict.replay.state import StateError, load_state
 
+    files, state = _files_and_state(options)
+    if not files:
+        raise UsageError("a FILE with reviews is needed; - is stdin")
     try:
-        listers = load_state(options.state)
+        listers = load_state(state)
     except StateError as error:
         raise UsageError(str(error)) from None
     settings = policy_settings(options)
@@ -65,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     summary = Summary()
     progress = sys.stderr.isatty() and not terminal
     try:
-        for file in options.files:
+        for file in files:
             for case in cases(file):
                 result = (
                     case if isinstance(case, Unreadable) else judge_case(case, settings, listers)
@@ -85,3 +88,12 @@ def run(options: argparse.Namespace) -> int:
         # The reader has seen enough; stdout must not be flushed again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return summary.exit_code(fail_on_denied=options.fail_on_denied)
+
+
+def _files_and_state(options: argparse.Namespace) -> tuple[list[str], list[str]]:
+    # In "--state S FILE…" argparse gives all of them to the flag: then only the first is its own.
+    files, groups = options.files, options.state
+    if not files and groups:
+        *groups, (own, *files) = groups
+        groups.append([own])
+    return files, [file for group in groups for file in group]

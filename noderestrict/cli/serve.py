@@ -1,0 +1,263 @@
+"""``noderestrict serve``: the webhook server."""
+
+import argparse
+import datetime as dt
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from noderestrict.cli._flags import add_policy_flags, policy_settings
+
+if TYPE_CHECKING:
+    from noderestrict.serving.certificates import CertificateFiles
+
+_TLS_VERSIONS = {"VersionTLS12": ssl.TLSVersion.TLSv1_2, "VersionTLS13": ssl.TLSVersion.TLSv1_3}
+_DEV_DIRECTORY = Path(".noderestrict-dev")
+_DEV_NAMES = ("localhost", "127.0.0.1", "::1")
+_DEV_LIFETIME = dt.timedelta(days=30)
+
+
+def _address(text: str) -> tuple[str, int] | None:
+    if not text:
+        return None
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 (as the flag says)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (name.strip() for name in text.split(","))))
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port between 0 and 65535")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text.removesuffix("s"))
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return seconds
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand's parser."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="answer AdmissionReviews over TLS",
+        description="Answer AdmissionReviews over TLS. SIGTERM drains and stops, a second one "
+        "stops at once, SIGUSR1 switches debug logs on and off.",
+    )
+    listen = parser.add_argument_group("listening")
+    listen.add_argument("--bind-address", default="0.0.0.0", metavar="HOST")  # noqa: S104 (a server)
+    listen.add_argument("--port", type=_port, default=8443, help="0 takes any free port")
+    listen.add_argument(
+        "--metrics-address",
+        type=_address,
+        default=("0.0.0.0", 9090),  # noqa: S104 (scraped from other machines)
+        metavar="HOST:PORT",
+        help="plain HTTP: /metrics, /livez, /readyz; empty for none (default: 0.0.0.0:9090)",
+    )
+    tls = parser.add_argument_group("TLS")
+    tls.add_argument("--tls-cert-file", type=Path, metavar="FILE", help="PEM chain, leaf first")
+    tls.add_argument("--tls-private-key-file", type=Path, metavar="FILE", help="PEM key")
+    tls.add_argument(
+        "--tls-dir",
+        type=Path,
+        metavar="DIR",
+        help="a mounted Secret of type kubernetes.io/tls: tls.crt, tls.key, ca.crt",
+    )
+    tls.add_argument(
+        "--dev", action="store_true", help=f"make a self-signed pair in {_DEV_DIRECTORY}"
+    )
+    tls.add_argument(
+        "--tls-wait",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long to wait for a certificate at start (default: 60)",
+    )
+    tls.add_argument(
+        "--expected-dns-names",
+        type=_names,
+        default=(),
+        metavar="A,B",
+        help="refuse certificates that do not cover these names",
+    )
+    tls.add_argument(
+        "--client-ca-file",
+        type=Path,
+        metavar="FILE",
+        help="accept only clients with a certificate by these CAs",
+    )
+    tls.add_argument(
+        "--client-allowed-names",
+        type=_names,
+        default=(),
+        metavar="A,B",
+        help="and only with one of these common names or DNS names",
+    )
+    tls.add_argument("--tls-min-version", choices=sorted(_TLS_VERSIONS), default="VersionTLS12")
+    tls.add_argument(
+        "--tls-cipher-suites",
+        type=_names,
+        default=(),
+        metavar="A,B",
+        help="for TLS 1.2, with Kubernetes' names, such as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+    )
+    limits = parser.add_argument_group("limits")
+    limits.add_argument("--max-in-flight", type=_positive, default=512, metavar="N")
+    limits.add_argument(
+        "--shutdown-delay",
+        type=_seconds,
+        default=5.0,
+        metavar="SECONDS",
+        help="between SIGTERM and the end of listening (default: 5)",
+    )
+    rules = parser.add_argument_group("rules")
+    add_policy_flags(rules)
+    logs = parser.add_argument_group("logs")
+    logs.add_argument("--log-format", choices=("json", "console"), default="json")
+    logs.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until a signal; returns 0.
+
+    Raises:
+        UsageError: the flags, the state or the certificate do not allow it.
+    """
+    from noderestrict.cli import UsageError
+    from noderestrict.replay.state import StateError, load_state
+    from noderestrict.serving.app import App
+    from noderestrict.serving.certificates import Certificates
+    from noderestrict.serving.judges import LocalJudge
+    from noderestrict.serving.limits import Limits
+    from noderestrict.serving.server import ServerOptions, StartError, run_event_loop
+    from noderestrict.serving.server import run as serve
+    from noderestrict.telemetry import logs
+    from noderestrict.telemetry.metrics import Metrics
+
+    logs.configure(options.log_level, options.log_format)
+    files = _certificate_files(options)
+    try:
+        listers = load_state(file for group in options.state for file in group)
+    except StateError as error:
+        raise UsageError(str(error)) from None
+    metrics = Metrics()
+    limits = Limits(requests=options.max_in_flight)
+    app = App(LocalJudge(policy_settings(options), listers), metrics, limits)
+    server_options = ServerOptions(
+        host=options.bind_address,
+        port=options.port,
+        metrics=options.metrics_address,
+        tls_wait=options.tls_wait,
+        shutdown_delay=options.shutdown_delay,
+        log_level=options.log_level,
+        limits=limits,
+        client_names=frozenset(options.client_allowed_names),
+    )
+
+    def started(port: int) -> None:
+        logs.LOGGER.info("listening", extra={"address": options.bind_address, "port": port})
+        if options.dev:
+            print(_how_to_call(port), flush=True)
+
+    try:
+        certificates = Certificates(files, metrics)
+        run_event_loop(serve(app, metrics, certificates, server_options, started=started))
+    except (StartError, ssl.SSLError) as error:
+        raise UsageError(str(error)) from None
+    return 0
+
+
+def _certificate_files(options: argparse.Namespace) -> "CertificateFiles":
+    from noderestrict.cli import UsageError
+    from noderestrict.serving.certificates import CertificateFiles
+
+    certificate, key = options.tls_cert_file, options.tls_private_key_file
+    if (certificate is None) != (key is None):
+        raise UsageError("--tls-cert-file and --tls-private-key-file are needed together")
+    sources = [certificate is not None, options.tls_dir is not None, options.dev]
+    if sum(sources) != 1:
+        raise UsageError(
+            "one certificate is needed: --tls-dir DIR, or --tls-cert-file FILE with "
+            "--tls-private-key-file FILE, or --dev"
+        )
+    directory = options.tls_dir
+    if options.dev:
+        directory = _DEV_DIRECTORY
+        _make_dev_pair(directory)
+    if directory is not None:
+        certificate, key = directory / "tls.crt", directory / "tls.key"
+    if options.client_allowed_names and options.client_ca_file is None:
+        raise UsageError("--client-allowed-names needs --client-ca-file")
+    return CertificateFiles(
+        certificate,
+        key,
+        options.client_ca_file,
+        options.expected_dns_names,
+        _TLS_VERSIONS[options.tls_min_version],
+        _openssl_names(options.tls_cipher_suites),
+    )
+
+
+def _openssl_names(suites: tuple[str, ...]) -> str:
+    from noderestrict.cli import UsageError
+
+    names = []
+    for suite in suites:
+        exchange, with_, cipher = suite.removeprefix("TLS_").partition("_WITH_")
+        if not with_:
+            raise UsageError(f"--tls-cipher-suites: {suite!r} is no TLS 1.2 suite")
+        cipher = cipher.removesuffix("_SHA256") if "CHACHA20" in cipher else cipher
+        cipher = cipher.replace("AES_128", "AES128").replace("AES_256", "AES256")
+        name = f"{exchange}_{cipher}".replace("_", "-").removeprefix("RSA-")
+        names.append(name)
+    ciphers = ":".join(names)
+    if ciphers:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).set_ciphers(ciphers)
+        except ssl.SSLError:
+            raise UsageError(f"--tls-cipher-suites {','.join(suites)}: none is known") from None
+    return ciphers
+
+
+def _make_dev_pair(directory: Path) -> None:
+    from noderestrict.cli import UsageError
+    from noderestrict.pki.files import write_atomically
+    from noderestrict.pki.issue import create_authority
+
+    now = dt.datetime.now(dt.UTC)
+    authority = create_authority("noderestrict --dev", lifetime=_DEV_LIFETIME, now=now)
+    leaf = authority.issue(_DEV_NAMES, lifetime=_DEV_LIFETIME, now=now)
+    try:
+        write_atomically(directory / "ca.crt", authority.certificate, mode=0o644)
+        write_atomically(directory / "tls.crt", leaf.certificate, mode=0o644)
+        write_atomically(directory / "tls.key", leaf.key)
+    except OSError as error:
+        raise UsageError(f"--dev: {directory}: {error.strerror or error}") from None
+
+
+def _how_to_call(port: int) -> str:
+    ca = _DEV_DIRECTORY / "ca.crt"
+    reviews = sorted(Path("examples").glob("*-review.json")) or [Path("review.json")]
+    calls = (
+        f"  curl --cacert {ca} -H 'Content-Type: application/json' \\\n"
+        f"    --data-binary @{review} https://127.0.0.1:{port}/validate"
+        for review in reviews
+    )
+    return "\n".join(("Call it:", *calls))

@@ -1,0 +1,1 @@
+"""The server: sockets, TLS, limits, life cycle."""

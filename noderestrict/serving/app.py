@@ -1,0 +1,245 @@
+"""HTTP: one request to one response."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from aiohttp import web
+
+from noderestrict import admission
+from noderestrict.policy.decision import Denied
+from noderestrict.serving.judges import Judge
+from noderestrict.serving.limits import Budget, Limits, parse_timeout
+from noderestrict.telemetry.logs import LOGGER, NodeLimiter
+from noderestrict.telemetry.metrics import Metrics
+
+_DEBUG = 10
+_JSON = {"Content-Type": "application/json"}
+_TEXT = {"Content-Type": "text/plain; charset=utf-8"}
+# The API server's own bounds for timeoutSeconds.
+_DEFAULT_TIMEOUT = 10.0
+_LONGEST_TIMEOUT = 30.0
+# Network and the API server's own work need a part of its time-out.
+_DEADLINE_SHARE = 0.9
+
+Endpoint = Callable[[web.BaseRequest, float], Awaitable[web.Response]]
+
+
+class HTTPError(Exception):
+    """The request cannot be answered as asked."""
+
+    def __init__(self, code: int, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.headers = headers or {}
+
+
+class App:
+    """Answers every request of a server.
+
+    Args:
+        judge: decides.
+        metrics: counted into.
+        limits: what is refused for overload or size.
+    """
+
+    def __init__(self, judge: Judge, metrics: Metrics, limits: Limits | None = None) -> None:
+        self._judge = judge
+        self._metrics = metrics
+        self._limits = limits or Limits()
+        self._budget = Budget(self._limits)
+        self._logged = NodeLimiter()
+        self._posts: dict[str, Endpoint] = {"/validate": self._validate}
+        self._gets = {"/livez": self._livez, "/healthz": self._livez, "/readyz": self._readyz}
+        self.conditions: dict[str, Callable[[], bool]] = {}
+        self.draining = False
+        self.lag = 0.0
+
+    def add_endpoint(self, path: str, endpoint: Endpoint) -> None:
+        """Answer POSTs to a path; the endpoint gets the request and its deadline."""
+        self._posts[path] = endpoint
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request; never raises but for cancellation."""
+        try:
+            response = await self._dispatch(request)
+        except HTTPError as error:
+            self._metrics.rejected[error.code].inc()
+            response = _error(error.code, str(error), error.headers)
+            # What is left of a body that nobody read must not become the next request.
+            if not request.content.is_eof():
+                response.force_close()
+        except Exception:  # noqa: BLE001 (the boundary: logged, counted, answered 500)
+            # A defect must be an error, so that the failurePolicy decides.
+            LOGGER.exception("internal error", extra={"path": request.path[:100]})
+            self._metrics.internal_errors.inc()
+            self._metrics.rejected[500].inc()
+            response = _error(500, "internal error; the server's log has the details")
+            response.force_close()
+        if self.draining:
+            response.force_close()
+        return response
+
+    async def _dispatch(self, request: web.BaseRequest) -> web.Response:
+        path = request.path
+        if request.method == "POST":
+            endpoint = self._posts.get(path)
+            if endpoint is not None:
+                return await self._bounded(request, endpoint)
+        elif request.method in ("GET", "HEAD"):
+            get = self._gets.get(path)
+            if get is not None:
+                return get(request)
+        if path in self._posts:
+            raise HTTPError(405, f"{path} answers POST only", {"Allow": "POST"})
+        if path in self._gets:
+            raise HTTPError(405, f"{path} answers GET only", {"Allow": "GET, HEAD"})
+        known = ", ".join((*self._posts, *self._gets))
+        raise HTTPError(404, f"there is nothing at this path; known: {known}")
+
+    async def _bounded(self, request: web.BaseRequest, endpoint: Endpoint) -> web.Response:
+        limit = self._budget.enter()
+        if limit is not None:
+            raise self._shed(limit)
+        self._metrics.in_flight.inc()
+        size = 0
+        try:
+            loop = asyncio.get_running_loop()
+            timeout = parse_timeout(request.query.get("timeout", "")) or _DEFAULT_TIMEOUT
+            timeout = min(timeout, _LONGEST_TIMEOUT) * _DEADLINE_SHARE
+            if self.lag >= timeout:
+                raise self._shed("deadline")
+            size = request.content_length or self._limits.body_bytes
+            if size > self._limits.body_bytes and request.content_length is not None:
+                raise HTTPError(
+                    413,
+                    f"the body has {size} bytes; the limit is {self._limits.body_bytes} bytes",
+                )
+            limit = self._budget.reserve(size)
+            if limit is not None:
+                size = 0
+                raise self._shed(limit)
+            return await endpoint(request, loop.time() + timeout - self.lag)
+        finally:
+            self._budget.leave(size)
+            self._metrics.in_flight.dec()
+
+    def _shed(self, limit: str) -> HTTPError:
+        self._metrics.shed[limit].inc()
+        # The API server tries again after a 503 that says when.
+        headers = {} if limit == "deadline" else {"Retry-After": "1"}
+        return HTTPError(503, f"overloaded: the limit on {limit} is reached", headers)
+
+    async def read_json(self, request: web.BaseRequest) -> bytes:
+        """Return the body of a JSON request.
+
+        Raises:
+            HTTPError: 400 for another content type, 408 for a slow sender, 413 for a large body.
+        """
+        if request.content_type != "application/json":
+            raise HTTPError(
+                400, f"Content-Type is {request.content_type[:80]!r}; application/json is needed"
+            )
+        content = request.content
+        if content.is_eof():
+            body = b"" if content.at_eof() else content.read_nowait(-1)
+        else:
+            body = await self._read_slowly(request)
+        if len(body) > self._limits.body_bytes:
+            raise HTTPError(413, f"the body is over {self._limits.body_bytes} bytes")
+        self._metrics.body_bytes.observe(len(body))
+        return body
+
+    async def _read_slowly(self, request: web.BaseRequest) -> bytes:
+        chunks = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._limits.body_seconds):
+                while chunk := await request.content.readany():
+                    chunks.append(chunk)
+                    size += len(chunk)
+                    if size > self._limits.body_bytes:
+                        raise HTTPError(413, f"the body is over {self._limits.body_bytes} bytes")
+        except TimeoutError:
+            raise HTTPError(
+                408, f"the body did not arrive within {self._limits.body_seconds:g} s"
+            ) from None
+        except web.RequestPayloadError as error:
+            raise HTTPError(400, f"the body cannot be read: {error}") from None
+        return b"".join(chunks)
+
+    async def _validate(self, http: web.BaseRequest, deadline: float) -> web.Response:
+        started = time.perf_counter()
+        body = await self.read_json(http)
+        try:
+            request = admission.decode(body)
+        except admission.ReviewError as error:
+            raise HTTPError(400, str(error)) from None
+        decision = await self._judge.judge(request, deadline)
+        answer = admission.encode(request, decision)
+        seconds = time.perf_counter() - started
+        self._metrics.validate_seconds.observe(seconds)
+        denied = isinstance(decision, Denied)
+        self._metrics.decisions.count(
+            request.resource,
+            request.sub_resource,
+            request.operation,
+            decision.rule,
+            "denied" if denied else "allowed",
+            "enforce",
+        )
+        if isinstance(decision, Denied):
+            self._log_refusal(request, decision, seconds)
+        elif LOGGER.isEnabledFor(_DEBUG):
+            LOGGER.debug("allowed", extra=_log_fields(request, seconds))
+        return web.Response(body=answer, headers=_JSON)
+
+    def _log_refusal(self, request: admission.Request, denied: Denied, seconds: float) -> None:
+        if not self._logged.allow(request.node or ""):
+            self._metrics.dropped_logs.inc()
+            return
+        LOGGER.warning(
+            "refused",
+            extra={
+                **_log_fields(request, seconds),
+                "rule": denied.rule,
+                "code": denied.code,
+                "why": denied.message[:2000],
+            },
+        )
+
+    def _livez(self, _request: web.BaseRequest) -> web.Response:
+        return web.Response(body=b"ok", headers=_TEXT)
+
+    def _readyz(self, request: web.BaseRequest) -> web.Response:
+        checks = {
+            "shutdown": not self.draining,
+            **{name: check() for name, check in self.conditions.items()},
+            **self._judge.checks(),
+        }
+        ready = all(checks.values())
+        if "verbose" in request.query or not ready:
+            lines = [f"[{'+' if ok else '-'}] {name}" for name, ok in checks.items()]
+            text = "\n".join((*lines, "ready" if ready else "not ready", ""))
+        else:
+            text = "ok"
+        return web.Response(body=text.encode(), status=200 if ready else 503, headers=_TEXT)
+
+
+def _log_fields(request: admission.Request, seconds: float) -> dict[str, object]:
+    where = f"{request.namespace}/{request.name}" if request.namespace else request.name
+    return {
+        "node": request.node,
+        "operation": request.operation,
+        "resource": admission.resource_path(request),
+        "object": where,
+        "uid": request.uid,
+        "dry_run": request.dry_run,
+        "seconds": round(seconds, 6),
+    }
+
+
+def _error(code: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    body = msgspec.json.encode({"code": code, "message": message[:1000]})
+    return web.Response(body=body, status=code, headers={**_JSON, **(headers or {})})

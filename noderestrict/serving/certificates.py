@@ -1,0 +1,197 @@
+"""The served certificate: read, checked, followed when it changes.
+
+Contents are compared, not file times: a mounted Secret is swapped by a symbolic link, which file
+watchers miss. New handshakes get the newest good pair; open connections live on.
+"""
+
+import datetime as dt
+import os
+import ssl
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from noderestrict.pki.check import KeyPair, KeyPairError, check_pair
+from noderestrict.telemetry.logs import LOGGER
+from noderestrict.telemetry.metrics import Metrics
+
+_WARN_BEFORE = dt.timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFiles:
+    """Where the pair is, and how it is served.
+
+    Attributes:
+        certificate: PEM chain, leaf first.
+        key: PEM.
+        client_ca: PEM bundle that clients must be verified by, or None.
+        dns_names: names that the certificate must cover.
+        min_version: of TLS.
+        ciphers: OpenSSL's names for TLS 1.2, "" for the default.
+    """
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+    dns_names: Sequence[str] = ()
+    min_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
+    ciphers: str = ""
+
+    @classmethod
+    def in_directory(cls, directory: Path) -> "CertificateFiles":
+        """Return the files of a mounted Secret of type kubernetes.io/tls."""
+        return cls(directory / "tls.crt", directory / "tls.key")
+
+
+Contents = tuple[bytes, bytes, bytes | None]
+
+
+class Certificates:
+    """A TLS context for a server, whose certificate follows its files.
+
+    ``context`` never changes: each handshake is handed on to the context of the newest good pair,
+    which was complete before it became that.
+    """
+
+    def __init__(self, files: CertificateFiles, metrics: Metrics) -> None:
+        self._files = files
+        self._metrics = metrics
+        self._seen: Contents | None = None
+        self._problem: str | None = None
+        self._current: ssl.SSLContext | None = None
+        self.pair: KeyPair | None = None
+        self.context = self._empty_context()
+        # The callback runs also for clients that send no server name.
+        self.context.sni_callback = self._hand_on
+
+    def _hand_on(
+        self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext
+    ) -> int | None:
+        if self._current is None:
+            return ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
+        connection.context = self._current
+        return None
+
+    def _empty_context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = self._files.min_version
+        if self._files.ciphers:
+            context.set_ciphers(self._files.ciphers)
+        if self._files.client_ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    @property
+    def problem(self) -> str | None:
+        """Why the files as they are now are not served; None if they are."""
+        return self._problem
+
+    def expired(self, now: dt.datetime) -> bool:
+        """Tell whether what is served has expired, or nothing is served."""
+        return self.pair is None or now >= self.pair.not_after
+
+    def reload(self, now: dt.datetime) -> bool:
+        """Read the files, and serve what they hold if it changed and is good.
+
+        Args:
+            now: an aware time.
+
+        Returns:
+            Whether a new pair is served.
+        """
+        try:
+            contents = self._read()
+            if contents == self._seen and self._problem is None:
+                self._warn(now)
+                return False
+            pair = check_pair(contents[0], contents[1], now=now, dns_names=self._files.dns_names)
+            current = self._build(contents)
+        except KeyPairError as error:
+            self._refuse(str(error))
+            return False
+        except OSError as error:
+            self._refuse(f"{error.filename or 'the files'}: {error.strerror or error}")
+            return False
+        self._seen, self._current, self.pair = contents, current, pair
+        self._problem = None
+        self._metrics.certificate_problem.set(0)
+        self._metrics.certificate_loaded.inc()
+        self._metrics.certificate_expiry.set(pair.not_after.timestamp())
+        LOGGER.info(
+            "serving certificate",
+            extra={
+                "file": str(self._files.certificate),
+                "names": list(pair.names),
+                "not_after": pair.not_after.isoformat(),
+                "serial": pair.serial,
+            },
+        )
+        self._warn(now)
+        return True
+
+    def _warn(self, now: dt.datetime) -> None:
+        if self.pair is not None and self.pair.not_after - now < _WARN_BEFORE:
+            LOGGER.warning(
+                "the served certificate expires soon",
+                extra={"not_after": self.pair.not_after.isoformat()},
+            )
+
+    def _refuse(self, problem: str) -> None:
+        # Once for each problem, not on every poll.
+        if problem != self._problem:
+            self._metrics.certificate_refused.inc()
+            LOGGER.error(
+                "certificate not taken",
+                extra={
+                    "file": str(self._files.certificate),
+                    "problem": problem,
+                    "serving": "the last good one" if self._current else "nothing",
+                },
+            )
+        self._problem = problem
+        self._metrics.certificate_problem.set(1)
+
+    def _read(self) -> Contents:
+        # Resolved once, so that both files come from the same side of a swap of ``..data``.
+        certificate = self._files.certificate
+        key = self._files.key
+        if certificate.parent == key.parent:
+            data = certificate.parent / "..data"
+            resolved = (data if data.exists() else certificate.parent).resolve(strict=True)
+            certificate, key = resolved / certificate.name, resolved / key.name
+        client_ca = self._files.client_ca
+        return (
+            certificate.read_bytes(),
+            key.read_bytes(),
+            client_ca.read_bytes() if client_ca else None,
+        )
+
+    def _build(self, contents: Contents) -> ssl.SSLContext:
+        chain, key, client_ca = contents
+        context = self._empty_context()
+        with tempfile.TemporaryDirectory(prefix="noderestrict-", dir=_private_directory()) as name:
+            # From copies of the bytes that were checked: the files may change in between.
+            pair = Path(name) / "pair.pem"
+            descriptor = os.open(pair, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(key.strip() + b"\n" + chain)
+            try:
+                context.load_cert_chain(pair)
+            except ssl.SSLError as error:
+                raise KeyPairError(f"OpenSSL refuses the pair: {error.reason}") from None
+        if client_ca is not None:
+            try:
+                context.load_verify_locations(cadata=client_ca.decode("ascii", "replace"))
+            except ssl.SSLError as error:
+                raise KeyPairError(
+                    f"{self._files.client_ca} holds no CA certificates: {error.reason}"
+                ) from None
+        return context
+
+
+def _private_directory() -> str | None:
+    # Memory where there is some, so that keys do not reach a disk and a read-only root works.
+    shared = "/dev/shm"  # noqa: S108 (a fresh private directory is made in it)
+    return shared if os.access(shared, os.W_OK) else None

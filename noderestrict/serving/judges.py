@@ -1,0 +1,45 @@
+"""Who judges a decoded request."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from noderestrict import admission
+from noderestrict.policy.decision import Allowed, Denied, Question
+from noderestrict.policy.listers import Listers
+from noderestrict.policy.settings import Settings
+
+
+class Judge(Protocol):
+    """Answers a request within a deadline."""
+
+    async def judge(self, request: admission.Request, deadline: float) -> Allowed | Denied:
+        """Return the decision.
+
+        Args:
+            request: a decoded AdmissionReview's.
+            deadline: on the event loop's clock, seconds.
+        """
+
+    def checks(self) -> Mapping[str, bool]:
+        """Return what readiness depends on, by name."""
+
+
+class LocalJudge:
+    """Judges with look-ups that are in memory; no cluster is asked."""
+
+    def __init__(self, settings: Settings, listers: Listers) -> None:
+        self._settings = settings
+        self._listers = listers
+
+    async def judge(
+        self,
+        request: admission.Request,
+        deadline: float,  # noqa: ARG002 (nothing is waited for)
+    ) -> Allowed | Denied:
+        """Return the decision; a question for the cluster's authorizer is answered no."""
+        decision = admission.judge(request, self._settings, self._listers)
+        return decision.otherwise if isinstance(decision, Question) else decision
+
+    def checks(self) -> Mapping[str, bool]:
+        """Return no check: everything is there from the start."""
+        return {}

@@ -1,0 +1,353 @@
+"""The life of a server process: listen, follow certificates, watch itself, drain, stop."""
+
+import asyncio
+import contextlib
+import datetime as dt
+import gc
+import signal
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from noderestrict.serving.app import App
+from noderestrict.serving.certificates import Certificates
+from noderestrict.serving.limits import Limits
+from noderestrict.serving.selftest import known_bad_is_refused
+from noderestrict.telemetry.logs import LOGGER, toggle_debug
+from noderestrict.telemetry.metrics import Metrics
+
+_POLL_CERTIFICATES = 10.0
+_SELF_TEST = 30.0
+_LAG_INTERVAL = 0.05
+_HANDSHAKE_SECONDS = 10.0
+_FINISH_SECONDS = 30.0
+
+
+class StartError(Exception):
+    """The server cannot start; the message says why and what to change."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """Where a server listens, and how it stops.
+
+    Attributes:
+        host: address to listen on.
+        port: 0 for any free one.
+        metrics: host and port of the plain-HTTP metrics, or None.
+        tls_wait: seconds to wait for a certificate that can be served.
+        shutdown_delay: seconds between SIGTERM and the end of listening.
+        log_level: the configured level, to which SIGUSR1 returns.
+        limits: see there.
+        client_names: common or DNS names, of which a client's certificate must have one; empty
+            for any.
+        poll_certificates: seconds between looks at the certificate files.
+    """
+
+    host: str
+    port: int
+    metrics: tuple[str, int] | None = None
+    tls_wait: float = 60
+    shutdown_delay: float = 5
+    log_level: str = "info"
+    limits: Limits = field(default_factory=Limits)
+    client_names: frozenset[str] = frozenset()
+    poll_certificates: float = _POLL_CERTIFICATES
+
+
+class _Connection(RequestHandler):
+    """An HTTP connection that must show a request in time, and is one of a bounded number."""
+
+    __slots__ = ("_client_names", "_header_timer", "_limits", "_open")
+
+    def __init__(
+        self, *args: Any, options: ServerOptions, open_: set["_Connection"], **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._limits = options.limits
+        self._client_names = options.client_names
+        self._open = open_
+        self._header_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._open.add(self)
+        if len(self._open) > self._limits.connections:
+            self.force_close()
+            return
+        if self._client_names and not self._client_names & _peer_names(transport):
+            LOGGER.warning("client refused", extra={"names": sorted(_peer_names(transport))})
+            self.force_close()
+            return
+        loop = asyncio.get_running_loop()
+        self._header_timer = loop.call_later(self._limits.header_seconds, self.force_close)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._open.discard(self)
+        self.request_seen()
+        super().connection_lost(exc)
+
+    def request_seen(self) -> None:
+        """Stop the clock: the headers of a request have arrived."""
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+
+def _peer_names(transport: asyncio.BaseTransport) -> frozenset[str]:
+    certificate = transport.get_extra_info("peercert") or {}
+    subject = (pair for part in certificate.get("subject", ()) for pair in part)
+    names = {value for key, value in subject if key == "commonName"}
+    names.update(value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS")
+    return frozenset(names)
+
+
+class _WebServer(web.Server):
+    """aiohttp's low-level server, with our connections."""
+
+    def __init__(self, app: App, options: ServerOptions) -> None:
+        self._options = options
+        self._open: set[_Connection] = set()
+        self._app = app
+        super().__init__(
+            self._handle,
+            access_log=None,
+            keepalive_timeout=options.limits.idle_seconds,
+            lingering_time=1,
+            # Our own bound on bodies gives a clearer answer.
+            max_field_size=16 * 1024,
+        )
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        protocol = request.protocol
+        if isinstance(protocol, _Connection):
+            protocol.request_seen()
+        return await self._app.handle(request)
+
+    def __call__(self) -> RequestHandler:
+        return _Connection(
+            self,
+            loop=asyncio.get_running_loop(),
+            options=self._options,
+            open_=self._open,
+            **self._kwargs,
+        )
+
+
+async def run(
+    app: App,
+    metrics: Metrics,
+    certificates: Certificates,
+    options: ServerOptions,
+    *,
+    started: Callable[[int], None],
+    background: Coroutine[Any, Any, None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        app: answers requests.
+        metrics: served on their own port.
+        certificates: served, and followed.
+        options: where, and for how long.
+        started: called with the port when requests are answered.
+        background: runs beside the server, such as what keeps the stores; its end is an error.
+
+    Raises:
+        StartError: there is no certificate, or an address cannot be listened on.
+    """
+    stop = _Stop(options.log_level)
+    async with contextlib.AsyncExitStack() as stack:
+        if options.metrics is not None:
+            await stack.enter_async_context(_metrics_server(app, metrics, options.metrics))
+        if not await _first_certificate(certificates, options.tls_wait, stop):
+            return
+        stack.enter_context(_tasks(app, metrics, certificates, options, background, stop))
+        web_server = _WebServer(app, options)
+        listener = await _listen(
+            web_server, options.host, options.port, ssl_context=certificates.context
+        )
+        # What lives until the end need not be walked by the collector again and again.
+        gc.collect()
+        gc.freeze()
+        started(listener.sockets[0].getsockname()[1])
+        await stop.first.wait()
+        await _drain(app, web_server, listener, options, stop)
+    if stop.failure is not None:
+        raise stop.failure
+
+
+class _Stop:
+    """Signals: the first asks to drain, the second stops at once."""
+
+    def __init__(self, log_level: str) -> None:
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+        self.failure: BaseException | None = None
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._signal)
+        loop.add_signal_handler(signal.SIGUSR1, toggle_debug, log_level)
+
+    def _signal(self) -> None:
+        if self.first.is_set():
+            self.second.set()
+        self.first.set()
+
+    def fail(self, failure: BaseException) -> None:
+        """Stop because something that must run has ended."""
+        self.failure = failure
+        self.first.set()
+
+
+async def _drain(
+    app: App,
+    web_server: _WebServer,
+    listener: asyncio.Server,
+    options: ServerOptions,
+    stop: _Stop,
+) -> None:
+    LOGGER.info("stopping", extra={"shutdown_delay": options.shutdown_delay})
+    app.draining = True
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.second.wait(), options.shutdown_delay)
+    listener.close()
+    web_server.pre_shutdown()
+    finish = asyncio.ensure_future(web_server.shutdown(_FINISH_SECONDS))
+    second = asyncio.ensure_future(stop.second.wait())
+    await asyncio.wait((finish, second), return_when=asyncio.FIRST_COMPLETED)
+    for task in (finish, second):
+        task.cancel()
+    LOGGER.info("stopped")
+
+
+async def _listen(
+    protocol_factory: Callable[[], asyncio.BaseProtocol],
+    host: str,
+    port: int,
+    ssl_context: ssl.SSLContext | None = None,
+) -> asyncio.Server:
+    loop = asyncio.get_running_loop()
+    try:
+        return await loop.create_server(
+            protocol_factory,
+            host,
+            port,
+            family=socket.AF_UNSPEC,
+            ssl=ssl_context,
+            ssl_handshake_timeout=_HANDSHAKE_SECONDS if ssl_context else None,
+            backlog=1024,
+            reuse_address=True,
+        )
+    except OSError as error:
+        raise StartError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
+
+
+@contextlib.asynccontextmanager
+async def _metrics_server(
+    app: App, metrics: Metrics, address: tuple[str, int]
+) -> AsyncIterator[None]:
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/metrics" and request.method == "GET":
+            return web.Response(
+                body=metrics.exposition(),
+                headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+            )
+        if request.path in ("/livez", "/readyz"):
+            return await app.handle(request)
+        return web.Response(status=404, text="there is only /metrics, /livez and /readyz\n")
+
+    server = web.Server(handle, access_log=None)
+    listener = await _listen(server, *address)
+    LOGGER.info("metrics", extra={"port": listener.sockets[0].getsockname()[1]})
+    try:
+        yield
+    finally:
+        listener.close()
+        await server.shutdown(1)
+
+
+async def _first_certificate(certificates: Certificates, wait: float, stop: _Stop) -> bool:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + wait
+    while not certificates.reload(dt.datetime.now(dt.UTC)):
+        left = end - loop.time()
+        if left <= 0:
+            raise StartError(f"no certificate to serve after {wait:g} s: {certificates.problem}")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.first.wait(), min(0.5, left))
+            return False
+    return True
+
+
+@contextlib.contextmanager
+def _tasks(
+    app: App,
+    metrics: Metrics,
+    certificates: Certificates,
+    options: ServerOptions,
+    background: Coroutine[Any, Any, None] | None,
+    stop: _Stop,
+) -> Any:
+    self_test_ok = True
+
+    async def poll_certificates() -> None:
+        while True:
+            await asyncio.sleep(options.poll_certificates)
+            certificates.reload(dt.datetime.now(dt.UTC))
+
+    async def self_test() -> None:
+        nonlocal self_test_ok
+        while True:
+            self_test_ok = known_bad_is_refused()
+            metrics.self_test.set(self_test_ok)
+            if not self_test_ok:
+                LOGGER.critical("a known-bad review was allowed: this server is not ready")
+            await asyncio.sleep(_SELF_TEST)
+
+    async def measure_lag() -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _LAG_INTERVAL
+            await asyncio.sleep(_LAG_INTERVAL)
+            app.lag = max(0.0, loop.time() - due)
+            metrics.loop_lag.set(app.lag)
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            stop.fail(task.exception() or RuntimeError(f"{task.get_name()} ended"))
+
+    app.conditions["self-test"] = lambda: self_test_ok
+    app.conditions["certificate"] = lambda: not certificates.expired(dt.datetime.now(dt.UTC))
+    jobs: list[Coroutine[Any, Any, None]] = [poll_certificates(), self_test(), measure_lag()]
+    if background is not None:
+        jobs.append(background)
+    tasks = [asyncio.get_running_loop().create_task(job) for job in jobs]
+    for task in tasks:
+        task.add_done_callback(ended)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def run_event_loop(main: Awaitable[None]) -> None:
+    """Run a coroutine to its end, on uvloop where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        factory = None
+    else:
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(_as_coroutine(main))
+
+
+async def _as_coroutine(main: Awaitable[None]) -> None:
+    await main
