@@ -48,6 +48,12 @@ def judge(request: Request, settings: Settings, listers: Listers) -> Decision:
         return old
     if row is None:
         return ALLOWED
+    new_tree = _tree(request, "object", request.object) if row.trees else {}
+    if isinstance(new_tree, Denied):
+        return new_tree
+    old_tree = _tree(request, "oldObject", request.old_object) if row.trees else {}
+    if isinstance(old_tree, Denied):
+        return old_tree
     attributes = Attributes(
         node=request.node,
         resource=request.resource,
@@ -59,10 +65,14 @@ def judge(request: Request, settings: Settings, listers: Listers) -> Decision:
         listers=listers,
         new=new,
         old=old,
-        new_tree=_tree_decoder.decode(request.object) if row.trees else {},
-        old_tree=_tree_decoder.decode(request.old_object) if row.trees else {},
+        new_tree=new_tree,
+        old_tree=old_tree,
     )
-    return evaluate(row, attributes)
+    try:
+        return evaluate(row, attributes)
+    except RecursionError:
+        # A comparison of whole objects goes as deep as they do.
+        return forbidden("request/object", f"{_where(request)}: an object is nested too deeply")
 
 
 @cache
@@ -100,6 +110,17 @@ def _object(
             f"{decoded.kind!r}, but request.kind says {request.kind[0]!r}, {request.kind[1]!r}",
         )
     return decoded
+
+
+def _tree(request: Request, field: str, raw: msgspec.Raw) -> Any:
+    """Return the object as plain values, or a refusal.
+
+    What decoded as a Struct may still fail here: the decoder skips fields that no Struct has.
+    """
+    try:
+        return _tree_decoder.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return forbidden("request/object", f"{_where(request)}: request.{field}: {error}")
 
 
 def _where(request: Request) -> str:

@@ -84,6 +84,8 @@ def _case(document: Document) -> Case | Unreadable:
             return _from_line(document)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         return Unreadable(document.file, document.line, str(error))
+    except RecursionError:
+        return Unreadable(document.file, document.line, "nested too deeply")
     if shape.kind != "AdmissionReview":
         return Unreadable(
             document.file,

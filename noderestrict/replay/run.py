@@ -85,7 +85,7 @@ def judge_case(case: Case, settings: Settings, listers: MemoryListers) -> Result
             settings = Settings(gates, settings.api_audiences)
         if case.api_audiences is not None:
             settings = Settings(settings.features, case.api_audiences)
-        if case.state:
+        if case.state is not None:
             listers = MemoryListers()
             add_objects(listers, case.state, "state")
     except (admission.ReviewError, StateError, ValueError) as error:

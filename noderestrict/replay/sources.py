@@ -122,13 +122,13 @@ def _yaml(file: str, data: bytes) -> Iterator[Document | Unreadable]:
     # Here, because most input is JSON, and the import costs start-up time.
     import yaml
 
-    loader = yaml.SafeLoader(data)
-    # Timestamps stay the text that they are in JSON.
-    loader.yaml_implicit_resolvers = {
-        key: [entry for entry in entries if entry[0] != "tag:yaml.org,2002:timestamp"]
-        for key, entries in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
     try:
+        loader = yaml.SafeLoader(data)
+        # Timestamps stay the text that they are in JSON.
+        loader.yaml_implicit_resolvers = {
+            key: [entry for entry in entries if entry[0] != "tag:yaml.org,2002:timestamp"]
+            for key, entries in yaml.SafeLoader.yaml_implicit_resolvers.items()
+        }
         while loader.check_node() and (node := loader.get_node()) is not None:
             line = node.start_mark.line + 1
             value = loader.construct_document(node)
@@ -136,7 +136,7 @@ def _yaml(file: str, data: bytes) -> Iterator[Document | Unreadable]:
                 yield from _items(file, line, msgspec.json.encode(value))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "not YAML"
+        problem = getattr(error, "problem", None) or getattr(error, "reason", "not YAML")
         yield Unreadable(file, mark.line + 1 if mark else 0, f"neither JSON nor YAML: {problem}")
     except (TypeError, ValueError, RecursionError) as error:
         yield Unreadable(file, 0, f"YAML that is no JSON: {error}")

@@ -33,7 +33,10 @@ def load_state(files: Iterable[str]) -> MemoryListers:
         for document in documents(file):
             if isinstance(document, Unreadable):
                 raise StateError(f"--state {document}")
-            value = msgspec.json.decode(document.raw)
+            try:
+                value = msgspec.json.decode(document.raw)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                raise StateError(f"--state {file}:{document.line}: {error}") from None
             add_objects(listers, value, f"--state {file}")
     return listers
 
@@ -74,5 +77,8 @@ def _objects(value: Any, where: str) -> Iterator[tuple[str, Any, str]]:
         if not known and value:
             raise StateError(f"{where}: kind is {kind!r}; a List or cluster objects are needed")
         for plural in known:
-            for index, item in enumerate(value[plural] or ()):
+            items = value[plural]
+            if not isinstance(items, list | None):
+                raise StateError(f"{where}: {plural} is no list")
+            for index, item in enumerate(items or ()):
                 yield plural, item, f"{where}: {plural}[{index}]"

@@ -1,0 +1,160 @@
+"""Certificates and a server process for tests."""
+
+import datetime as dt
+import os
+import re
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from noderestrict.pki.files import write_atomically
+from noderestrict.pki.issue import Authority, Leaf, create_authority
+
+NOW = dt.datetime.now(dt.UTC)
+DAY = dt.timedelta(days=1)
+
+
+def authority() -> Authority:
+    return create_authority("test CA", lifetime=30 * DAY, now=NOW)
+
+
+def leaf(ca: Authority, *names: str, lifetime: dt.timedelta = DAY, now: dt.datetime = NOW) -> Leaf:
+    return ca.issue(names or ("localhost", "127.0.0.1"), lifetime=lifetime, now=now)
+
+
+def client_leaf(ca: Authority, common_name: str, organization: str = "") -> Leaf:
+    """Return a client certificate, such as a kubelet's."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer = x509.load_pem_x509_certificate(ca.certificate)
+    ca_key = serialization.load_pem_private_key(ca.key, None)
+    assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
+    subject = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
+    if organization:
+        subject.append(x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization))
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name(subject))
+        .issuer_name(issuer.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW - DAY)
+        .not_valid_after(NOW + DAY)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return Leaf(certificate.public_bytes(serialization.Encoding.PEM), pem)
+
+
+def write_pair(directory: Path, pair: Leaf) -> None:
+    write_atomically(directory / "tls.crt", pair.certificate)
+    write_atomically(directory / "tls.key", pair.key)
+
+
+@dataclass
+class Server:
+    """A running server process."""
+
+    process: subprocess.Popen[str]
+    port: int
+    context: ssl.SSLContext
+    log: list[str]
+    metrics_port: int = 0
+
+    def request(
+        self,
+        path: str,
+        body: bytes | None = None,
+        content_type: str = "application/json",
+        method: str | None = None,
+    ) -> tuple[int, bytes, dict[str, str]]:
+        """Return status, body and headers."""
+        request = urllib.request.Request(
+            f"https://127.0.0.1:{self.port}{path}",
+            body,
+            {"Content-Type": content_type},
+            method=method,
+        )
+        try:
+            with urllib.request.urlopen(request, context=self.context, timeout=20) as response:
+                return response.status, response.read(), dict(response.headers)
+        except urllib.error.HTTPError as error:
+            return error.code, error.read(), dict(error.headers)
+
+    def wait_for_log(self, text: str) -> list[str]:
+        """Return the log lines with a text, once there is one."""
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            found = [line for line in self.log if text in line]
+            if found:
+                return found
+            time.sleep(0.01)
+        raise AssertionError(f"{text!r} is not in the log: {self.log}")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+
+@contextmanager
+def serving(directory: Path, *flags: str, ca: Authority | None = None) -> Iterator[Server]:
+    """Run ``noderestrict serve`` with a pair in a directory (made if there is none)."""
+    ca = ca or authority()
+    if not (directory / "tls.crt").exists():
+        write_pair(directory, leaf(ca))
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "noderestrict", "serve", "--tls-dir", str(directory),
+            "--bind-address", "127.0.0.1", "--port", "0", "--metrics-address", "127.0.0.1:0",
+            "--shutdown-delay", "0.2", *flags,
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={key: value for key, value in os.environ.items() if "NODERESTRICT" not in key},
+    )  # fmt: skip
+    assert process.stderr is not None
+    log: list[str] = []
+    ready = threading.Event()
+
+    def read() -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            log.append(line)
+            if '"listening"' in line:
+                ready.set()
+        ready.set()
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        assert ready.wait(30), log
+        text = "".join(log)
+        port = re.search(r'"listening".*"port":(\d+)', text)
+        metrics = re.search(r'"metrics".*"port":(\d+)', text)
+        assert port, text
+        assert metrics, text
+        context = ssl.create_default_context(cadata=ca.certificate.decode())
+        yield Server(process, int(port[1]), context, log, int(metrics[1]))
+    finally:
+        process.kill()
+        process.wait()
+        reader.join(10)
+        process.stderr.close()
