@@ -71,8 +71,7 @@ def answer(body: bytes) -> Decision | None:
     """Return what a server would answer with, None for a body that it refuses to read."""
     try:
         request = admission.decode(body)
-    except admission.ReviewError as error:
-        assert str(error)
+    except admission.ReviewError:
         return None
     decision = admission.judge(request, SETTINGS, LISTERS)
     response = json.loads(admission.encode(request, decision))["response"]
@@ -170,10 +169,7 @@ def test_one_changed_value_does_not_clear_a_pod_of_three_faults(
     path: tuple[Any, ...], value: Any
 ) -> None:
     changed = put(SECRET_POD, ("request", "object", *path), value)
-    try:
-        body = json.dumps(changed, allow_nan=False).encode()
-    except ValueError:
-        body = json.dumps(changed).encode()
+    body = json.dumps(changed).encode()
     if path in ((), ("spec",)):
         # The pod is another one then.
         answer(body)
