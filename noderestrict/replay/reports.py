@@ -48,14 +48,15 @@ class TableReport:
             verdict = self._paint(_RED, f"{'denied ' + str(decision.code):<10}")
             tail = f"  {decision.rule}: {decision.message}"
         else:
-            verdict = self._paint(_GREEN, f"{'allowed':<10}")
+            verdict = self._paint(_GREEN, "allowed")
             tail = ""
         mark = ""
         if result.ok is False and result.case.expect is not None:
             wanted = result.case.expect
             shown = "allowed" if wanted.allowed else f"denied {wanted.code or ''}".rstrip()
             mark = self._paint(_YELLOW, f"  NOT AS EXPECTED ({shown})")
-        self._out.write(f"{result.case.id:<24}  {node:<8}  {what:<44}  {verdict}{mark}{tail}\n")
+        line = f"{result.case.id:<24}  {node:<8}  {what:<44}  {verdict}{mark}{tail}"
+        self._out.write(f"{line.rstrip()}\n")
         if self._explain:
             for line in result.lookups or ("no look-up was needed",):
                 self._out.write(f"    {line}\n")
