@@ -11,6 +11,13 @@ from noderestrict.replay.run import Result, Summary
 _RED, _GREEN, _YELLOW, _PLAIN = "\033[31m", "\033[32m", "\033[33m", "\033[0m"
 
 
+def _printable(text: str) -> str:
+    """Escape what would start lines, colours or anything else that a node could forge."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class Report(Protocol):
     """Something that results are written to."""
 
@@ -43,10 +50,10 @@ class TableReport:
         request, decision = result.request, result.decision
         node = "-" if request.node is None else request.node or '""'
         at = f"{request.namespace}/{request.name}" if request.namespace else request.name
-        what = f"{request.operation} {resource_path(request)} {at}".rstrip()
+        what = _printable(f"{request.operation} {resource_path(request)} {at}".rstrip())
         if isinstance(decision, Denied):
             verdict = self._paint(_RED, f"{'denied ' + str(decision.code):<10}")
-            tail = f"  {decision.rule}: {decision.message}"
+            tail = f"  {decision.rule}: {_printable(decision.message)}"
         else:
             verdict = self._paint(_GREEN, "allowed")
             tail = ""
@@ -55,11 +62,12 @@ class TableReport:
             wanted = result.case.expect
             shown = "allowed" if wanted.allowed else f"denied {wanted.code or ''}".rstrip()
             mark = self._paint(_YELLOW, f"  NOT AS EXPECTED ({shown})")
-        line = f"{result.case.id:<24}  {node:<8}  {what:<44}  {verdict}{mark}{tail}"
+        who = f"{_printable(result.case.id):<24}  {_printable(node):<8}"
+        line = f"{who}  {what:<44}  {verdict}{mark}{tail}"
         self._out.write(f"{line.rstrip()}\n")
         if self._explain:
             for line in result.lookups or ("no look-up was needed",):
-                self._out.write(f"    {line}\n")
+                self._out.write(f"    {_printable(line)}\n")
 
     def end(self, summary: Summary) -> None:
         """Write the summary as the last line."""

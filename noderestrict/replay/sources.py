@@ -39,11 +39,19 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One JSON value with the place it comes from; ``raw`` is its JSON."""
+    """One JSON value with the place it comes from.
+
+    Attributes:
+        file: as given, ``-`` for stdin.
+        line: counted from 1.
+        raw: its JSON.
+        kind: what it is if it does not say so: items of a typed list need not repeat it.
+    """
 
     file: str
     line: int
     raw: bytes
+    kind: str = ""
 
 
 class _Head(msgspec.Struct):
@@ -107,7 +115,7 @@ def _items(file: str, line: int, raw: bytes) -> Iterator[Document | Unreadable]:
         head = msgspec.json.decode(raw, type=_Head)
         if isinstance(head.kind, str) and head.kind.endswith("List") and head.items:
             for item in msgspec.json.decode(head.items, type=list[msgspec.Raw]):
-                yield Document(file, line, bytes(item))
+                yield Document(file, line, bytes(item), head.kind.removesuffix("List"))
             return
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         yield Unreadable(file, line, f"not JSON that can be judged: {error}")
@@ -119,6 +127,7 @@ def _items(file: str, line: int, raw: bytes) -> Iterator[Document | Unreadable]:
 
 
 def _yaml(file: str, data: bytes) -> Iterator[Document | Unreadable]:
+    found = False
     # Here, because most input is JSON, and the import costs start-up time.
     import yaml
 
@@ -133,6 +142,7 @@ def _yaml(file: str, data: bytes) -> Iterator[Document | Unreadable]:
             line = node.start_mark.line + 1
             value = loader.construct_document(node)
             if value is not None:
+                found = True
                 yield from _items(file, line, msgspec.json.encode(value))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -140,3 +150,6 @@ def _yaml(file: str, data: bytes) -> Iterator[Document | Unreadable]:
         yield Unreadable(file, mark.line + 1 if mark else 0, f"neither JSON nor YAML: {problem}")
     except (TypeError, ValueError, RecursionError) as error:
         yield Unreadable(file, 0, f"YAML that is no JSON: {error}")
+    else:
+        if not found:
+            yield Unreadable(file, 0, "it holds nothing but null and comments")

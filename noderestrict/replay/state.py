@@ -37,6 +37,8 @@ def load_state(files: Iterable[str]) -> MemoryListers:
                 value = msgspec.json.decode(document.raw)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 raise StateError(f"--state {file}:{document.line}: {error}") from None
+            if document.kind and isinstance(value, dict):
+                value = {"kind": document.kind, **value}
             add_objects(listers, value, f"--state {file}")
     return listers
 

@@ -1,0 +1,87 @@
+"""The command line as a whole."""
+
+import importlib.metadata
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import noderestrict.cli
+from noderestrict.cli import main
+
+COMMANDS = sorted(
+    module.name
+    for module in pkgutil.iter_modules(noderestrict.cli.__path__)
+    if not module.name.startswith("_")
+)
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+def ended(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str, str]:
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    return exit_.value.code, *capsys.readouterr()
+
+
+def test_the_known_commands_are_there() -> None:
+    assert {"replay", "serve"} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = ended([command, "--help"], capsys)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"usage: noderestrict {command}")
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = ended(["--help"], capsys)
+    assert code == 0
+    for command in COMMANDS:
+        assert f"    {command} " in out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_unknown_flag_is_exit_2(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = ended([command, "--no-such-flag"], capsys)
+    assert (code, out) == (2, "")
+    assert f"usage: noderestrict {command}" in err or "usage: noderestrict" in err
+
+
+@pytest.mark.parametrize("arguments", [[], ["no-such-command"], ["--no-such-flag"]])
+def test_without_a_known_command_usage_is_shown(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = ended(arguments, capsys)
+    assert (code, out) == (2, "")
+    assert "usage: noderestrict" in err
+
+
+def test_the_module_runs_and_tells_its_version() -> None:
+    done = python("-m", "noderestrict", "--version")
+    assert done.returncode == 0
+    assert done.stdout == f"noderestrict {importlib.metadata.version('noderestrict')}\n"
+
+
+def test_the_exit_code_of_a_command_is_that_of_the_process() -> None:
+    done = python("-m", "noderestrict", "replay", "no-such-file.json")
+    assert done.returncode == 2
+    assert "no-such-file.json: No such file or directory" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("heavy", ["aiohttp", "kubernetes_asyncio", "yaml", "cryptography"])
+def test_help_and_replay_load_nothing_that_they_do_not_need(heavy: str) -> None:
+    code = (
+        "import sys\n"
+        "from noderestrict.cli import main\n"
+        "assert main(['replay', 'no-such-file.json']) == 2\n"
+        f"sys.exit({heavy!r} in sys.modules)\n"
+    )
+    assert python("-c", code).returncode == 0
