@@ -1,0 +1,172 @@
+"""The connection to the API server: raw bytes in and out, with checked status codes."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+from kubernetes_asyncio import client, config
+from kubernetes_asyncio.client.exceptions import ApiException
+
+_OK = range(200, 300)
+_REFRESH_SECONDS = 30
+_SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+
+
+class ClusterError(Exception):
+    """The API server could not be asked, or gave an error; ``code`` is 0 for no answer."""
+
+    def __init__(self, message: str, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ConnectionFailedError(ClusterError):
+    """There is no usable configuration to connect with; the message names what is wrong."""
+
+
+class _Status(msgspec.Struct):
+    message: str | None = None
+
+
+class Connection:
+    """One API client for the whole process.
+
+    Args:
+        api: a configured client; closed by ``close``.
+        refresh: a task that keeps its credentials fresh.
+        token_file: the service account token in use, if it is one.
+    """
+
+    def __init__(
+        self,
+        api: client.ApiClient,
+        refresh: asyncio.Task[None] | None = None,
+        token_file: Path | None = None,
+    ) -> None:
+        self._api = api
+        self._refresh = refresh
+        self.token_file = token_file
+
+    @classmethod
+    async def open(cls, kubeconfig: str | None, context: str | None) -> "Connection":
+        """Connect as a kubeconfig says, or as a pod of the cluster.
+
+        Args:
+            kubeconfig: a file; None means the service account of the pod.
+            context: of the kubeconfig; None is its current one.
+
+        Raises:
+            ConnectionFailedError: that is not possible.
+        """
+        configuration = client.Configuration()
+        if kubeconfig is None:
+            try:
+                config.load_incluster_config(  # type: ignore[no-untyped-call]
+                    client_configuration=configuration
+                )
+            except config.ConfigException as error:
+                raise ConnectionFailedError(
+                    f"this is no pod of a cluster ({error}): give --kubeconfig or --state"
+                ) from None
+            return cls(client.ApiClient(configuration), token_file=_SERVICE_ACCOUNT_TOKEN)
+        try:
+            loader = await config.load_kube_config(
+                kubeconfig, context, configuration, persist_config=False
+            )
+            api = client.ApiClient(configuration)
+        except (config.ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+            at = f"--kubeconfig {kubeconfig}" + (f", --context {context}" if context else "")
+            raise ConnectionFailedError(f"{at}: {error}") from None
+        refresh = asyncio.get_running_loop().create_task(
+            config.refresh_token(loader, configuration, _REFRESH_SECONDS)
+        )
+        return cls(api, refresh)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._refresh is not None:
+            self._refresh.cancel()
+        await self._api.close()
+
+    async def get(
+        self, path: str, query: Mapping[str, str] | None = None, *, seconds: float = 30
+    ) -> bytes:
+        """Return the body of a GET.
+
+        Raises:
+            ClusterError: there was no answer, or one that is no success.
+        """
+        async with self._response("GET", path, query, None, seconds) as response:
+            return await response.read()
+
+    async def post(self, path: str, body: Mapping[str, Any], *, seconds: float = 30) -> bytes:
+        """Return the body that answers a POST.
+
+        Raises:
+            ClusterError: there was no answer, or one that is no success.
+        """
+        async with self._response("POST", path, None, body, seconds) as response:
+            return await response.read()
+
+    async def stream(
+        self, path: str, query: Mapping[str, str], *, inactivity: float
+    ) -> AsyncIterator[bytes]:
+        """Yield what a GET returns, in pieces, as it comes.
+
+        Args:
+            path: of the request.
+            query: its parameters.
+            inactivity: seconds without data after which the stream is given up.
+
+        Raises:
+            ClusterError: there was no answer, one that is no success, or it broke off.
+        """
+        timeout = aiohttp.ClientTimeout(sock_connect=10, sock_read=inactivity)
+        async with self._response("GET", path, query, None, timeout) as response:
+            async for piece in response.content.iter_any():
+                yield piece
+
+    @contextlib.asynccontextmanager
+    async def _response(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: Mapping[str, Any] | None,
+        limit: float | aiohttp.ClientTimeout,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        what = f"{method} {path}"
+        response = None
+        try:
+            response = await self._api.call_api(
+                path,
+                method,
+                query_params=list((query or {}).items()),
+                header_params={"Accept": "application/json", "Content-Type": "application/json"},
+                body=body,
+                auth_settings=["BearerToken"],
+                _preload_content=False,
+                _request_timeout=limit,
+            )
+            if response.status not in _OK:
+                raise ClusterError(
+                    f"{what}: {response.status} {_message(await response.read())}".rstrip(),
+                    response.status,
+                )
+            yield response
+        except (aiohttp.ClientError, ApiException, OSError, TimeoutError) as error:
+            raise ClusterError(f"{what}: {error or type(error).__name__}") from error
+        finally:
+            if response is not None:
+                response.close()
+
+
+def _message(body: bytes) -> str:
+    try:
+        return (msgspec.json.decode(body, type=_Status).message or "")[:300]
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return body[:100].decode("utf-8", "replace")

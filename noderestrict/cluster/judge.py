@@ -1,0 +1,290 @@
+"""Judge with what is known of the live cluster.
+
+The rules run over the stores. What they allow is allowed. Before anything is refused, every
+look-up that the refusal depends on is made again at the API server: a store that lags never
+refuses. What cannot be asked is answered 500, so that the kubelet tries again.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from noderestrict import admission
+from noderestrict.cluster.connection import ClusterError, Connection
+from noderestrict.cluster.live import Budget, BudgetExhaustedError, LiveLookups
+from noderestrict.cluster.questions import (
+    Authorizer,
+    is_open_to_cve_2021_25735,
+    learn_audiences,
+    server_version,
+)
+from noderestrict.cluster.reflector import Pace, Reflector, Resource, Sink
+from noderestrict.cluster.store import Store
+from noderestrict.policy.decision import Allowed, Denied, Question, retriable
+from noderestrict.policy.features import AUDIENCE_RESTRICTION, POD_CERTIFICATE_REQUEST
+from noderestrict.policy.listers import (
+    RECORDS,
+    ClaimRecord,
+    CSIDriverRecord,
+    Key,
+    NodeRecord,
+    PodRecord,
+    Record,
+    ServiceAccountRecord,
+    VolumeRecord,
+)
+from noderestrict.policy.settings import Settings
+from noderestrict.telemetry.logs import LOGGER
+from noderestrict.telemetry.metrics import Metrics
+
+_ROUNDS = 6
+_RELEARN_SECONDS = 60.0
+_STREAMING_SINCE = 32
+_LIST_PATHS = {
+    "nodes": "/api/v1/nodes",
+    "pods": "/api/v1/pods",
+    "serviceaccounts": "/api/v1/serviceaccounts",
+    "persistentvolumeclaims": "/api/v1/persistentvolumeclaims",
+    "persistentvolumes": "/api/v1/persistentvolumes",
+    "csidrivers": "/apis/storage.k8s.io/v1/csidrivers",
+}
+
+
+def needed_stores(features: Mapping[str, bool]) -> tuple[str, ...]:
+    """Return the resources that the enabled rules look up."""
+    plurals = ["nodes", "pods"]
+    if features[POD_CERTIFICATE_REQUEST]:
+        plurals.append("serviceaccounts")
+    if features[AUDIENCE_RESTRICTION]:
+        plurals += ["persistentvolumeclaims", "persistentvolumes", "csidrivers"]
+    return tuple(plurals)
+
+
+class ClusterListers:
+    """Look-ups over stores and live answers, which go first; every one is noted in ``used``."""
+
+    def __init__(self, stores: Mapping[str, Store], live: Mapping[Key, Record | None]) -> None:
+        self._stores = stores
+        self._live = live
+        self.used: set[Key] = set()
+
+    def _get(self, plural: str, namespace: str, name: str) -> Any:
+        key = (plural, namespace, name)
+        self.used.add(key)
+        if key in self._live:
+            return self._live[key]
+        store = self._stores.get(plural)
+        return store.get(namespace, name) if store is not None else None
+
+    def node(self, name: str) -> NodeRecord | None:
+        """Look up a Node."""
+        found: NodeRecord | None = self._get("nodes", "", name)
+        return found
+
+    def pod(self, namespace: str, name: str) -> PodRecord | None:
+        """Look up a Pod."""
+        found: PodRecord | None = self._get("pods", namespace, name)
+        return found
+
+    def service_account(self, namespace: str, name: str) -> ServiceAccountRecord | None:
+        """Look up a ServiceAccount."""
+        found: ServiceAccountRecord | None = self._get("serviceaccounts", namespace, name)
+        return found
+
+    def persistent_volume_claim(self, namespace: str, name: str) -> ClaimRecord | None:
+        """Look up a PersistentVolumeClaim."""
+        found: ClaimRecord | None = self._get("persistentvolumeclaims", namespace, name)
+        return found
+
+    def persistent_volume(self, name: str) -> VolumeRecord | None:
+        """Look up a PersistentVolume."""
+        found: VolumeRecord | None = self._get("persistentvolumes", "", name)
+        return found
+
+    def csi_driver(self, name: str) -> CSIDriverRecord | None:
+        """Look up a CSIDriver."""
+        found: CSIDriverRecord | None = self._get("csidrivers", "", name)
+        return found
+
+
+class ClusterJudge:
+    """Judges requests, and keeps the stores that it needs for that.
+
+    Args:
+        connection: to the API server.
+        settings: of the rules; audiences that are pending are learned.
+        metrics: counted into.
+        pace: of the reflectors.
+        sinks: further resources to follow, with their sinks.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        streaming: bool = True,
+        pace: Pace | None = None,
+        sinks: Sequence[tuple[Resource, Sink]] = (),
+    ) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._metrics = metrics
+        budget = Budget()
+        self._live = LiveLookups(connection, budget, self._count_live)
+        self._authorizer = Authorizer(connection, budget, self._count_live)
+        self.stores = {plural: Store(plural) for plural in needed_stores(settings.features)}
+        by_path: dict[str, tuple[Resource, list[Sink]]] = {}
+        for plural, store in self.stores.items():
+            resource = Resource(plural, _LIST_PATHS[plural], RECORDS[plural][0])
+            by_path[resource.path] = (resource, [store])
+        for resource, sink in sinks:
+            by_path.setdefault(resource.path, (resource, []))[1].append(sink)
+        self._reflectors = {
+            resource.plural: Reflector(
+                connection,
+                resource,
+                targets,
+                streaming=streaming,
+                pace=pace,
+                failed=self._count_failure(resource.plural),
+            )
+            for resource, targets in by_path.values()
+        }
+        for plural, store in self.stores.items():
+            metrics.store_objects.labels(plural).set_function(store.__len__)
+        for plural, reflector in self._reflectors.items():
+            metrics.store_age.labels(plural).set_function(_age(reflector))
+
+    def _count_live(self, resource: str, result: str) -> None:
+        self._metrics.live_lookups.labels(resource, result).inc()
+
+    def _count_failure(self, plural: str) -> Callable[[str], None]:
+        return lambda verb: self._metrics.store_errors.labels(plural, verb).inc()
+
+    def checks(self) -> Mapping[str, bool]:
+        """Return, for each store, whether it has synced; and whether the audiences are known."""
+        checks = {
+            f"store {plural}": reflector.has_synced
+            for plural, reflector in self._reflectors.items()
+        }
+        if self._settings.audiences_pending:
+            checks["api audiences"] = False
+        return checks
+
+    async def run(self) -> None:
+        """Keep the stores until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for reflector in self._reflectors.values():
+                group.create_task(reflector.run())
+            if self._settings.audiences_pending:
+                group.create_task(self._keep_audiences())
+
+    async def _keep_audiences(self) -> None:
+        delay = 1.0
+        while True:
+            try:
+                audiences = await learn_audiences(self._connection)
+            except ClusterError as error:
+                LOGGER.warning("API audiences are not known", extra={"error": str(error)[:500]})
+                delay = min(delay * 2, _RELEARN_SECONDS)
+            else:
+                if audiences != self._settings.api_audiences:
+                    LOGGER.info("API audiences", extra={"audiences": list(audiences)})
+                    self._settings = Settings(self._settings.features, audiences)
+                delay = _RELEARN_SECONDS
+            await asyncio.sleep(delay)
+
+    async def judge(self, request: admission.Request, deadline: float) -> Allowed | Denied:
+        """Return the decision; a refusal depends only on what the API server itself answered."""
+        live: dict[Key, Record | None] = {}
+        refused: set[Question] = set()
+        settings = self._settings
+        for _ in range(_ROUNDS):
+            listers = ClusterListers(self.stores, live)
+            decision = admission.judge(request, settings, listers)
+            if isinstance(decision, Allowed):
+                return decision
+            try:
+                if isinstance(decision, Question):
+                    if decision not in refused and await self._authorizer.allows(
+                        request, decision, _left(deadline)
+                    ):
+                        return Allowed(decision.otherwise.rule)
+                    refused.add(decision)
+                    decision = decision.otherwise
+                unconfirmed = sorted(listers.used - live.keys())
+                if not unconfirmed:
+                    return decision
+                answers = await asyncio.gather(
+                    *(
+                        self._live.get(key, request.node or "", _left(deadline))
+                        for key in unconfirmed
+                    )
+                )
+            except (ClusterError, BudgetExhaustedError) as error:
+                return _unknown(request, decision, error)
+            live.update(zip(unconfirmed, answers, strict=True))
+        return _unknown(request, decision, ClusterError("the objects keep changing"))
+
+
+def _age(reflector: Reflector) -> Callable[[], float]:
+    def age() -> float:
+        seconds = reflector.age()
+        return float("inf") if seconds is None else seconds
+
+    return age
+
+
+def _left(deadline: float) -> float:
+    return deadline - asyncio.get_running_loop().time()
+
+
+def _unknown(request: admission.Request, decision: Denied | Question, error: Exception) -> Denied:
+    denied = decision.otherwise if isinstance(decision, Question) else decision
+    return retriable(
+        denied.rule,
+        f"{admission.resource_path(request)} {request.namespace}/{request.name}: cannot be judged "
+        f"now, try again: {error}",
+    )
+
+
+async def version_of(connection: Connection, wait: float) -> int:
+    """Return the API server's minor version, once it answers; warn of one that is unsafe.
+
+    Raises:
+        ClusterError: it does not answer within ``wait`` seconds.
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + wait
+    while True:
+        try:
+            minor, patch = await server_version(connection)
+            break
+        except ClusterError as error:
+            if loop.time() >= end:
+                raise
+            LOGGER.warning("the API server does not answer", extra={"error": str(error)[:500]})
+        await asyncio.sleep(1)
+    if is_open_to_cve_2021_25735(minor, patch):
+        LOGGER.critical(
+            "CVE-2021-25735: this API server lets some Node updates pass webhooks unseen; upgrade",
+            extra={"server_version": f"1.{minor}.{patch}"},
+        )
+    return minor
+
+
+@contextlib.asynccontextmanager
+async def connected(kubeconfig: str | None, context: str | None) -> Any:
+    """Open a connection, and close it at the end.
+
+    Raises:
+        ConnectionFailedError: there is no usable configuration.
+    """
+    connection = await Connection.open(kubeconfig, context)
+    try:
+        yield connection
+    finally:
+        await connection.close()

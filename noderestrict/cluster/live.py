@@ -1,0 +1,184 @@
+"""Look-ups at the API server: coalesced, in time, and bounded for each node."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from noderestrict.cluster.connection import ClusterError, Connection
+from noderestrict.policy.listers import RECORDS, Key, Record
+
+_T = TypeVar("_T")
+_NOT_FOUND = 404
+_CALL_SECONDS = 5.0
+
+#: Path of one object, with places for namespace and name, of every resource that is looked up.
+PATHS = {
+    "nodes": "/api/v1/nodes/{name}",
+    "pods": "/api/v1/namespaces/{namespace}/pods/{name}",
+    "serviceaccounts": "/api/v1/namespaces/{namespace}/serviceaccounts/{name}",
+    "persistentvolumeclaims": "/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}",
+    "persistentvolumes": "/api/v1/persistentvolumes/{name}",
+    "csidrivers": "/apis/storage.k8s.io/v1/csidrivers/{name}",
+}
+
+
+class BudgetExhaustedError(Exception):
+    """A node has asked for more live look-ups than it may."""
+
+
+class Budget:
+    """A token bucket for each node, so that a hostile one cannot flood the API server.
+
+    Args:
+        burst: calls at once.
+        per_second: calls over time.
+        clock: seconds, monotonic.
+        nodes: how many nodes are remembered.
+    """
+
+    def __init__(
+        self,
+        burst: float = 200,
+        per_second: float = 20,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        nodes: int = 10_000,
+    ) -> None:
+        self._burst = burst
+        self._per_second = per_second
+        self._clock = clock
+        self._nodes = nodes
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def spend(self, node: str, calls: int = 1) -> None:
+        """Take calls from a node's bucket.
+
+        Raises:
+            BudgetExhaustedError: there are not enough.
+        """
+        now = self._clock()
+        left, since = self._buckets.get(node, (self._burst, now))
+        left = min(self._burst, left + (now - since) * self._per_second)
+        if left < calls:
+            raise BudgetExhaustedError(f"node {node!r} asks for too many live look-ups")
+        self._buckets[node] = (left - calls, now)
+        self._buckets.move_to_end(node)
+        if len(self._buckets) > self._nodes:
+            self._buckets.popitem(last=False)
+
+
+class Coalescer(Generic[_T]):
+    """One call for all who ask the same at the same time.
+
+    Who comes while a call is under way does not get its answer, which may be older than the
+    question, but that of the next one, which all later ones share.
+    """
+
+    def __init__(self) -> None:
+        self._running: dict[Hashable, asyncio.Task[_T]] = {}
+        self._next: dict[Hashable, asyncio.Task[_T]] = {}
+
+    async def ask(self, key: Hashable, call: Callable[[], Awaitable[_T]], seconds: float) -> _T:
+        """Return the answer of a call that starts after this.
+
+        Raises:
+            TimeoutError: it did not come in time; the call goes on for the others.
+        """
+        task = self._next.get(key)
+        if task is None:
+            running = self._running.get(key)
+            task = asyncio.get_running_loop().create_task(self._run(key, call, running))
+            if running is None:
+                self._running[key] = task
+            else:
+                self._next[key] = task
+        return await asyncio.wait_for(asyncio.shield(task), max(0.0, seconds))
+
+    async def _run(
+        self, key: Hashable, call: Callable[[], Awaitable[_T]], before: asyncio.Task[_T] | None
+    ) -> _T:
+        own = asyncio.current_task()
+        if before is not None:
+            await asyncio.wait((before,))
+            if self._next.get(key) is own:
+                self._running[key] = self._next.pop(key)
+        try:
+            return await call()
+        finally:
+            if self._running.get(key) is own:
+                del self._running[key]
+
+
+class LiveLookups:
+    """Gets single objects from the API server.
+
+    Args:
+        connection: to it.
+        budget: of each node.
+        counted: called with resource and result (``found``, ``not_found``, ``error``).
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        budget: Budget,
+        counted: Callable[[str, str], None] = lambda _resource, _result: None,
+    ) -> None:
+        self._connection = connection
+        self._budget = budget
+        self._counted = counted
+        self._calls: Coalescer[Record | None] = Coalescer()
+        self._decoders: dict[str, msgspec.json.Decoder[Any]] = {
+            plural: msgspec.json.Decoder(struct) for plural, (struct, _) in RECORDS.items()
+        }
+
+    async def get(self, key: Key, node: str, seconds: float) -> Record | None:
+        """Return the record of an object, None if it does not exist.
+
+        Args:
+            key: what to look up.
+            node: on whose behalf.
+            seconds: how long to wait.
+
+        Raises:
+            BudgetExhaustedError: the node has used up its share.
+            ClusterError: the API server could not be asked, or not in time.
+        """
+        self._budget.spend(node)
+        try:
+            return await self._calls.ask(key, lambda: self._fetch(key), seconds)
+        except TimeoutError:
+            raise ClusterError(f"{key[0]} {key[1]}/{key[2]}: no answer in time") from None
+
+    async def _fetch(self, key: Key) -> Record | None:
+        plural, namespace, name = key
+        if not _is_path_segment(name) or (namespace and not _is_path_segment(namespace)):
+            return None
+        path = PATHS[plural].format(namespace=namespace, name=name)
+        try:
+            body = await self._connection.get(path, seconds=_CALL_SECONDS)
+            value = self._decoders[plural].decode(body)
+        except ClusterError as error:
+            if error.code == _NOT_FOUND:
+                self._counted(plural, "not_found")
+                return None
+            self._counted(plural, "error")
+            raise
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            self._counted(plural, "error")
+            raise ClusterError(f"{plural} {namespace}/{name}: {error}") from None
+        self._counted(plural, "found")
+        return RECORDS[plural][1](value)
+
+
+def _is_path_segment(text: str) -> bool:
+    # Names that a node chooses must not lead to another path; no object can have such a name.
+    return (
+        bool(text)
+        and all(char.isalnum() or char in "-._:" for char in text)
+        and (text.isascii() and text not in (".", ".."))
+    )

@@ -1,0 +1,190 @@
+"""What only the cluster knows: its authorizer's opinion, its audiences, its version."""
+
+import base64
+import binascii
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from noderestrict import admission
+from noderestrict.api.admissionv1 import UserInfo
+from noderestrict.cluster.connection import ClusterError, Connection
+from noderestrict.cluster.live import Budget, Coalescer
+from noderestrict.policy.decision import Question
+
+_VERB = "request-serviceaccounts-token-audience"
+_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+_REMEMBERED_SECONDS = 5.0
+_REMEMBERED = 10_000
+
+# CVE-2021-25735: before these patch releases an update of a Node could pass webhooks unseen.
+_FIXED_PATCH = {18: 18, 19: 10, 20: 6}
+
+
+class _ReviewStatus(msgspec.Struct):
+    allowed: bool = False
+    evaluationError: str | None = None  # noqa: N815 (the API's name)
+
+
+class _Review(msgspec.Struct):
+    status: _ReviewStatus
+
+
+class Authorizer:
+    """Asks the cluster's authorizer with the node's own identity.
+
+    A yes is remembered for seconds; a no never is, so that a new grant counts at once.
+
+    Args:
+        connection: to the API server.
+        budget: of each node.
+        counted: called with a resource name and a result, as for look-ups.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        budget: Budget,
+        counted: Callable[[str, str], None] = lambda _resource, _result: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._connection = connection
+        self._budget = budget
+        self._counted = counted
+        self._clock = clock
+        self._calls: Coalescer[bool] = Coalescer()
+        self._yes: OrderedDict[Hashable, float] = OrderedDict()
+
+    async def allows(self, request: admission.Request, question: Question, seconds: float) -> bool:
+        """Return whether the requesting user may use any audience of the question.
+
+        Raises:
+            BudgetExhaustedError: the node has used up its share.
+            ClusterError: the API server could not be asked, or not in time.
+        """
+        for audience in question.audiences:
+            spec = _spec(request.user, question, audience)
+            key = msgspec.json.encode(spec, order="deterministic")
+            if self._yes.get(key, 0) > self._clock():
+                return True
+            self._budget.spend(request.node or "")
+            try:
+                allowed = await self._calls.ask(key, lambda spec=spec: self._ask(spec), seconds)  # type: ignore[misc]
+            except TimeoutError:
+                raise ClusterError("the authorizer did not answer in time") from None
+            if allowed:
+                self._yes[key] = self._clock() + _REMEMBERED_SECONDS
+                self._yes.move_to_end(key)
+                if len(self._yes) > _REMEMBERED:
+                    self._yes.popitem(last=False)
+                return True
+        return False
+
+    async def _ask(self, spec: dict[str, Any]) -> bool:
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": spec,
+        }
+        try:
+            answer = await self._connection.post(_REVIEWS, body, seconds=5)
+            status = msgspec.json.decode(answer, type=_Review).status
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            self._counted("subjectaccessreviews", "error")
+            raise ClusterError(f"SubjectAccessReview: {error}") from None
+        except ClusterError:
+            self._counted("subjectaccessreviews", "error")
+            raise
+        self._counted("subjectaccessreviews", "allowed" if status.allowed else "not_allowed")
+        if not status.allowed and status.evaluationError:
+            # An authorizer that failed has not said no.
+            raise ClusterError(f"SubjectAccessReview: {status.evaluationError[:300]}")
+        return status.allowed
+
+
+def _spec(user: UserInfo, question: Question, audience: str) -> dict[str, Any]:
+    return {
+        "user": user.username or "",
+        "uid": user.uid or "",
+        "groups": list(user.groups or ()),
+        "extra": dict(user.extra or {}),
+        "resourceAttributes": {
+            "verb": _VERB,
+            "group": "",
+            "version": "",
+            "resource": audience,
+            "name": question.service_account,
+            "namespace": question.namespace,
+        },
+    }
+
+
+class _Claims(msgspec.Struct):
+    aud: str | list[str] = msgspec.field(default_factory=list)
+
+
+class _Issuer(msgspec.Struct):
+    issuer: str
+
+
+async def learn_audiences(connection: Connection) -> tuple[str, ...]:
+    """Return the API server's audiences.
+
+    A pod's own service account token was asked for without audiences and has got the default
+    ones. Where there is no such token, the issuer is the API server's default.
+
+    Raises:
+        ClusterError: neither could be read.
+    """
+    if connection.token_file is not None:
+        audiences = _token_audiences(connection.token_file)
+        if audiences:
+            return audiences
+    body = await connection.get("/.well-known/openid-configuration")
+    try:
+        return (msgspec.json.decode(body, type=_Issuer).issuer,)
+    except msgspec.MsgspecError as error:
+        raise ClusterError(f"/.well-known/openid-configuration: {error}") from None
+
+
+def _token_audiences(file: Path) -> tuple[str, ...]:
+    try:
+        payload = file.read_text().split(".")[1]
+        claims = msgspec.json.decode(
+            base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=_Claims
+        )
+    except (OSError, IndexError, binascii.Error, ValueError):
+        # An old token without claims that can be read: the issuer document tells instead.
+        return ()
+    return (claims.aud,) if isinstance(claims.aud, str) else tuple(claims.aud)
+
+
+class _Version(msgspec.Struct):
+    gitVersion: str  # noqa: N815 (the API's name)
+
+
+async def server_version(connection: Connection) -> tuple[int, int]:
+    """Return minor version and patch level of a Kubernetes 1 API server.
+
+    Raises:
+        ClusterError: it could not be read.
+    """
+    body = await connection.get("/version")
+    try:
+        text = msgspec.json.decode(body, type=_Version).gitVersion
+        major, minor, patch = text.removeprefix("v").split("-")[0].split("+")[0].split(".")[:3]
+        if major != "1":
+            raise ClusterError(f"/version: {text!r} is no Kubernetes 1")
+        return int(minor), int(patch)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise ClusterError(f"/version: {error}") from None
+
+
+def is_open_to_cve_2021_25735(minor: int, patch: int) -> bool:
+    """Tell whether updates of Nodes can pass this API server's webhooks unseen."""
+    return minor < min(_FIXED_PATCH) or patch < _FIXED_PATCH.get(minor, 0)

@@ -1,0 +1,53 @@
+"""A store: the records of one resource, by namespace and name."""
+
+from collections.abc import Callable
+from typing import Any
+
+from noderestrict.policy.listers import RECORDS, Record
+
+
+class Store:
+    """A sink that keeps, of each object, the record that rules look up."""
+
+    def __init__(self, plural: str) -> None:
+        reduce: Callable[[Any], Record] = RECORDS[plural][1]
+        self._reduce = reduce
+        self._records: dict[tuple[str, str], Record] = {}
+        self._next: dict[tuple[str, str], Record] = {}
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def get(self, namespace: str, name: str) -> Record | None:
+        """Return a record, None if there is none."""
+        return self._records.get((namespace, name))
+
+    def keys(self) -> set[tuple[str, str]]:
+        """Return namespace and name of every record."""
+        return set(self._records)
+
+    def begin(self) -> None:
+        """Start to collect a new content."""
+        self._next = {}
+
+    def add(self, value: Any) -> None:
+        """Collect one object."""
+        key, record = self._keyed(value)
+        self._next[key] = record
+
+    def commit(self) -> None:
+        """Replace the content in one step."""
+        self._records, self._next = self._next, {}
+
+    def upsert(self, value: Any) -> None:
+        """Add or change one object."""
+        key, record = self._keyed(value)
+        self._records[key] = record
+
+    def delete(self, value: Any) -> None:
+        """Remove one object."""
+        self._records.pop(self._keyed(value)[0], None)
+
+    def _keyed(self, value: Any) -> tuple[tuple[str, str], Record]:
+        record = self._reduce(value)
+        return (getattr(record, "namespace", ""), record.name), record
