@@ -38,9 +38,9 @@ def add_policy_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kubernetes-version",
         type=_checked(features.parse_version),
-        default=features.LATEST_MINOR,
         metavar="1.NN",
-        help=f"whose gate defaults to use (default: 1.{features.LATEST_MINOR})",
+        help="whose gate defaults to use (default: the cluster's, offline "
+        f"1.{features.LATEST_MINOR})",
     )
     parser.add_argument(
         "--api-audiences",
@@ -51,7 +51,10 @@ def add_policy_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def policy_settings(options: argparse.Namespace) -> Settings:
-    """Return the settings that the flags ask for."""
+    """Return the settings that the flags ask for, without a cluster."""
+    minor = options.kubernetes_version
     return Settings.for_version(
-        options.kubernetes_version, options.feature_gates, options.api_audiences
+        features.LATEST_MINOR if minor is None else minor,
+        options.feature_gates,
+        options.api_audiences,
     )

@@ -3,13 +3,17 @@
 import argparse
 import datetime as dt
 import ssl
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._flags import add_policy_flags, policy_settings
+from noderestrict.policy.settings import Settings
 
 if TYPE_CHECKING:
     from noderestrict.serving.certificates import CertificateFiles
+    from noderestrict.serving.judges import Judge
+    from noderestrict.telemetry.metrics import Metrics
 
 _TLS_VERSIONS = {"VersionTLS12": ssl.TLSVersion.TLSv1_2, "VersionTLS13": ssl.TLSVersion.TLSv1_3}
 _DEV_DIRECTORY = Path(".noderestrict-dev")
@@ -117,6 +121,20 @@ def add_parser(subparsers: Any) -> None:
         metavar="A,B",
         help="for TLS 1.2, with Kubernetes' names, such as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
     )
+    cluster = parser.add_argument_group(
+        "cluster", "Without --state, look-ups are answered from a live cluster."
+    )
+    cluster.add_argument(
+        "--kubeconfig", metavar="FILE", help="default: the service account of the pod"
+    )
+    cluster.add_argument("--context", metavar="NAME", help="of the kubeconfig")
+    cluster.add_argument(
+        "--cluster-wait",
+        type=_seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="how long to wait for the API server at start (default: 60)",
+    )
     limits = parser.add_argument_group("limits")
     limits.add_argument("--max-in-flight", type=_positive, default=512, metavar="N")
     limits.add_argument(
@@ -141,47 +159,93 @@ def run(options: argparse.Namespace) -> int:
         UsageError: the flags, the state or the certificate do not allow it.
     """
     from noderestrict.cli import UsageError
-    from noderestrict.replay.state import StateError, load_state
-    from noderestrict.serving.app import App
-    from noderestrict.serving.certificates import Certificates
-    from noderestrict.serving.judges import LocalJudge
-    from noderestrict.serving.limits import Limits
-    from noderestrict.serving.server import ServerOptions, StartError, run_event_loop
-    from noderestrict.serving.server import run as serve
+    from noderestrict.replay.state import StateError
+    from noderestrict.serving.server import StartError, run_event_loop
     from noderestrict.telemetry import logs
-    from noderestrict.telemetry.metrics import Metrics
 
     logs.configure(options.log_level, options.log_format)
+    if options.state and (options.kubeconfig or options.context):
+        raise UsageError("--state answers all look-ups: it excludes --kubeconfig and --context")
     files = _certificate_files(options)
+    serve = _serve_state if options.state else _serve_cluster
     try:
-        listers = load_state(file for group in options.state for file in group)
-    except StateError as error:
+        run_event_loop(serve(options, files))
+    except (StartError, StateError, ssl.SSLError) as error:
         raise UsageError(str(error)) from None
+    return 0
+
+
+async def _serve_state(options: argparse.Namespace, files: "CertificateFiles") -> None:
+    from noderestrict.replay.state import load_state
+    from noderestrict.serving.judges import LocalJudge
+    from noderestrict.telemetry.metrics import Metrics
+
+    listers = load_state(file for group in options.state for file in group)
+    judge = LocalJudge(policy_settings(options), listers)
+    await _serve(options, files, judge, Metrics())
+
+
+async def _serve_cluster(options: argparse.Namespace, files: "CertificateFiles") -> None:
+    # Here, because it costs half a second, which --state need not pay.
+    from noderestrict.cluster.connection import ClusterError
+    from noderestrict.cluster.judge import STREAMING_SINCE, ClusterJudge, connected, version_of
+    from noderestrict.serving.server import StartError
+    from noderestrict.telemetry.metrics import Metrics
+
     metrics = Metrics()
+    try:
+        async with connected(options.kubeconfig, options.context) as connection:
+            minor = await version_of(connection, options.cluster_wait)
+            settings = Settings.for_version(
+                minor if options.kubernetes_version is None else options.kubernetes_version,
+                options.feature_gates,
+                options.api_audiences,
+                audiences_pending=options.api_audiences is None,
+            )
+            judge = ClusterJudge(connection, settings, metrics, streaming=minor >= STREAMING_SINCE)
+            await _serve(options, files, judge, metrics, judge.run())
+    except ClusterError as error:
+        raise StartError(str(error)) from None
+
+
+async def _serve(
+    options: argparse.Namespace,
+    files: "CertificateFiles",
+    judge: "Judge",
+    metrics: "Metrics",
+    background: Coroutine[Any, Any, None] | None = None,
+) -> None:
+    from noderestrict.serving.app import App
+    from noderestrict.serving.certificates import Certificates
+    from noderestrict.serving.limits import Limits
+    from noderestrict.serving.server import ServerOptions
+    from noderestrict.serving.server import run as serve
+    from noderestrict.telemetry.logs import LOGGER
+
     limits = Limits(requests=options.max_in_flight)
-    app = App(LocalJudge(policy_settings(options), listers), metrics, limits)
-    server_options = ServerOptions(
-        host=options.bind_address,
-        port=options.port,
-        metrics=options.metrics_address,
-        tls_wait=options.tls_wait,
-        shutdown_delay=options.shutdown_delay,
-        log_level=options.log_level,
-        limits=limits,
-        client_names=frozenset(options.client_allowed_names),
-    )
 
     def started(port: int) -> None:
-        logs.LOGGER.info("listening", extra={"address": options.bind_address, "port": port})
+        LOGGER.info("listening", extra={"address": options.bind_address, "port": port})
         if options.dev:
             print(_how_to_call(port), flush=True)
 
-    try:
-        certificates = Certificates(files, metrics)
-        run_event_loop(serve(app, metrics, certificates, server_options, started=started))
-    except (StartError, ssl.SSLError) as error:
-        raise UsageError(str(error)) from None
-    return 0
+    await serve(
+        App(judge, metrics, limits),
+        metrics,
+        Certificates(files, metrics),
+        ServerOptions(
+            host=options.bind_address,
+            port=options.port,
+            metrics=options.metrics_address,
+            tls_wait=options.tls_wait,
+            shutdown_delay=options.shutdown_delay,
+            log_level=options.log_level,
+            limits=limits,
+            client_names=frozenset(options.client_allowed_names),
+        ),
+        started=started,
+        background=background,
+    )
 
 
 def _certificate_files(options: argparse.Namespace) -> "CertificateFiles":

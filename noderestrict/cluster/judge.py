@@ -40,7 +40,8 @@ from noderestrict.telemetry.metrics import Metrics
 
 _ROUNDS = 6
 _RELEARN_SECONDS = 60.0
-_STREAMING_SINCE = 32
+#: The first minor version whose API servers give streaming lists by default.
+STREAMING_SINCE = 32
 _LIST_PATHS = {
     "nodes": "/api/v1/nodes",
     "pods": "/api/v1/pods",
@@ -207,6 +208,7 @@ class ClusterJudge:
             decision = admission.judge(request, settings, listers)
             if isinstance(decision, Allowed):
                 return decision
+            denied = decision.otherwise if isinstance(decision, Question) else decision
             try:
                 if isinstance(decision, Question):
                     if decision not in refused and await self._authorizer.allows(
@@ -214,10 +216,9 @@ class ClusterJudge:
                     ):
                         return Allowed(decision.otherwise.rule)
                     refused.add(decision)
-                    decision = decision.otherwise
                 unconfirmed = sorted(listers.used - live.keys())
                 if not unconfirmed:
-                    return decision
+                    return denied
                 answers = await asyncio.gather(
                     *(
                         self._live.get(key, request.node or "", _left(deadline))
@@ -225,9 +226,9 @@ class ClusterJudge:
                     )
                 )
             except (ClusterError, BudgetExhaustedError) as error:
-                return _unknown(request, decision, error)
+                return _unknown(request, denied, error)
             live.update(zip(unconfirmed, answers, strict=True))
-        return _unknown(request, decision, ClusterError("the objects keep changing"))
+        return _unknown(request, denied, ClusterError("the objects keep changing"))
 
 
 def _age(reflector: Reflector) -> Callable[[], float]:

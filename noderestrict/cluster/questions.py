@@ -112,7 +112,7 @@ def _spec(user: UserInfo, question: Question, audience: str) -> dict[str, Any]:
         "user": user.username or "",
         "uid": user.uid or "",
         "groups": list(user.groups or ()),
-        "extra": dict(user.extra or {}),
+        "extra": {key: values or [] for key, values in (user.extra or {}).items()},
         "resourceAttributes": {
             "verb": _VERB,
             "group": "",

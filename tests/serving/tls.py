@@ -115,11 +115,17 @@ class Server:
 
 
 @contextmanager
-def serving(directory: Path, *flags: str, ca: Authority | None = None) -> Iterator[Server]:
+def serving(
+    directory: Path, *flags: str, ca: Authority | None = None, state: bool = True
+) -> Iterator[Server]:
     """Run ``noderestrict serve`` with a pair in a directory (made if there is none)."""
     ca = ca or authority()
     if not (directory / "tls.crt").exists():
         write_pair(directory, leaf(ca))
+    empty = directory / "state.json"
+    empty.write_text('{"kind": "List", "items": []}')
+    if state:
+        flags = ("--state", str(empty), *flags)
     process = subprocess.Popen(
         [
             sys.executable, "-m", "noderestrict", "serve", "--tls-dir", str(directory),

@@ -1,0 +1,1 @@
+"""Kubernetes objects that register and run the webhooks, made from the code's own tables."""

@@ -1,0 +1,257 @@
+"""etcd and kube-apiserver on loopback, from KUBEBUILDER_ASSETS."""
+
+import base64
+import http.client
+import json
+import os
+import socket
+import ssl
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from noderestrict.pki.issue import Authority, Leaf
+from tests.serving.tls import authority, client_leaf, leaf
+
+ISSUER = "https://kubernetes.default.svc"
+Object = dict[str, Any]
+
+
+def assets() -> Path | None:
+    """Return the folder of the binaries, None if there is none."""
+    folder = os.environ.get("KUBEBUILDER_ASSETS")
+    return Path(folder) if folder else None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class APIError(Exception):
+    """The API server's answer that is no success."""
+
+    def __init__(self, code: int, status: Object) -> None:
+        super().__init__(f"{code}: {status.get('message', status)}")
+        self.code = code
+        self.status = status
+
+
+class Client:
+    """A user of the API, with a client certificate."""
+
+    def __init__(self, port: int, ca: Authority, pair: Leaf, folder: Path, name: str) -> None:
+        self._port = port
+        self._file = folder / f"{name.replace(':', '-')}.pem"
+        self._file.write_bytes(pair.certificate + pair.key)
+        self._context = ssl.create_default_context(cadata=ca.certificate.decode())
+        self._context.load_cert_chain(self._file)
+        self._connection: http.client.HTTPSConnection | None = None
+        self.ca, self.pair = ca, pair
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Object | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        """Return the answer's object; raises APIError."""
+        data = json.dumps(body) if body is not None else None
+        for attempt in range(2):
+            if self._connection is None:
+                self._connection = http.client.HTTPSConnection(
+                    "127.0.0.1", self._port, context=self._context, timeout=40
+                )
+            try:
+                self._connection.request(method, path, data, {"Content-Type": content_type})
+                response = self._connection.getresponse()
+                answer = response.read()
+                break
+            except (http.client.HTTPException, OSError):
+                self._connection.close()
+                self._connection = None
+                if attempt:
+                    raise
+        try:
+            value: Object = json.loads(answer)
+        except ValueError:
+            value = {"message": answer.decode()}
+        if response.status >= 400:
+            raise APIError(response.status, value)
+        return value
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    def get(self, path: str) -> Object:
+        return self.request("GET", path)
+
+    def create(self, path: str, body: Object) -> Object:
+        return self.request("POST", path, body)
+
+    def delete(self, path: str) -> Object:
+        return self.request("DELETE", f"{path}?gracePeriodSeconds=0")
+
+    def patch(self, path: str, body: Object) -> Object:
+        return self.request("PATCH", path, body, "application/merge-patch+json")
+
+    def kubeconfig(self, port: int | None = None) -> Object:
+        """Return a kubeconfig for this user."""
+
+        def encoded(data: bytes) -> str:
+            return base64.b64encode(data).decode()
+
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "c",
+            "clusters": [
+                {
+                    "name": "c",
+                    "cluster": {
+                        "server": f"https://127.0.0.1:{port or self._port}",
+                        "certificate-authority-data": encoded(self.ca.certificate),
+                    },
+                }
+            ],
+            "users": [
+                {
+                    "name": "u",
+                    "user": {
+                        "client-certificate-data": encoded(self.pair.certificate),
+                        "client-key-data": encoded(self.pair.key),
+                    },
+                }
+            ],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        }
+
+
+class ControlPlane:
+    """A running etcd and API server; ``flags`` override or add to the API server's."""
+
+    def __init__(self, binaries: Path, flags: dict[str, str] | None = None) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="control-plane-")
+        self.folder = Path(self._folder.name)
+        self._binaries = binaries
+        self.ca = authority()
+        self.port = free_port()
+        self._etcd_port = free_port()
+        self._flags = flags or {}
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._clients: list[Client] = []
+        self._write_keys()
+        peer_port = free_port()
+        self._start(
+            "etcd",
+            "--data-dir", str(self.folder / "etcd"),
+            "--listen-client-urls", f"http://127.0.0.1:{self._etcd_port}",
+            "--advertise-client-urls", f"http://127.0.0.1:{self._etcd_port}",
+            "--listen-peer-urls", f"http://127.0.0.1:{peer_port}",
+            "--initial-advertise-peer-urls", f"http://127.0.0.1:{peer_port}",
+            "--initial-cluster", f"default=http://127.0.0.1:{peer_port}",
+            "--unsafe-no-fsync",
+        )  # fmt: skip
+        self.start_api_server()
+        self.admin = self.user("admin", "system:masters")
+        self.wait_ready()
+
+    def _write_keys(self) -> None:
+        serving = leaf(self.ca, "localhost", "127.0.0.1", "10.0.0.1", "kubernetes.default.svc")
+        key = rsa.generate_private_key(65537, 2048)
+        files = {
+            "ca.crt": self.ca.certificate,
+            "api.crt": serving.certificate,
+            "api.key": serving.key,
+            "sa.key": key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            ),
+        }
+        for name, data in files.items():
+            (self.folder / name).write_bytes(data)
+
+    def _start(self, name: str, *arguments: str) -> None:
+        log = (self.folder / f"{name}.log").open("ab")
+        self._processes[name] = subprocess.Popen(
+            [self._binaries / name, *arguments], stdout=log, stderr=log, cwd=self.folder
+        )
+        log.close()
+
+    def start_api_server(self) -> None:
+        at = self.folder
+        flags = {
+            "etcd-servers": f"http://127.0.0.1:{self._etcd_port}",
+            "bind-address": "127.0.0.1",
+            "advertise-address": "127.0.0.1",
+            "endpoint-reconciler-type": "none",
+            "secure-port": str(self.port),
+            "tls-cert-file": str(at / "api.crt"),
+            "tls-private-key-file": str(at / "api.key"),
+            "client-ca-file": str(at / "ca.crt"),
+            "service-account-issuer": ISSUER,
+            "service-account-signing-key-file": str(at / "sa.key"),
+            "service-account-key-file": str(at / "sa.key"),
+            "service-cluster-ip-range": "10.0.0.0/24",
+            "authorization-mode": "Node,RBAC",
+            "disable-admission-plugins": "NodeRestriction,ServiceAccount",
+            **self._flags,
+        }
+        self._start("kube-apiserver", *(f"--{key}={value}" for key, value in flags.items()))
+
+    def kill_api_server(self) -> None:
+        process = self._processes["kube-apiserver"]
+        process.kill()
+        process.wait()
+
+    def wait_ready(self, seconds: float = 90) -> None:
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                self.admin.request("GET", "/readyz")
+            except APIError as error:
+                if error.code == 200 or time.monotonic() > end:
+                    raise
+            except OSError:
+                if time.monotonic() > end:
+                    log = (self.folder / "kube-apiserver.log").read_text()[-3000:]
+                    raise AssertionError(f"the API server does not start: {log}") from None
+            else:
+                return
+            time.sleep(0.2)
+
+    def user(self, name: str, group: str = "") -> Client:
+        """Return a client for a user with a certificate of the cluster's CA."""
+        client = Client(self.port, self.ca, client_leaf(self.ca, name, group), self.folder, name)
+        self._clients.append(client)
+        return client
+
+    def node(self, name: str) -> Client:
+        """Return a kubelet's client."""
+        return self.user(f"system:node:{name}", "system:nodes")
+
+    def compact(self) -> None:
+        """Make etcd forget all versions but the newest."""
+        kv = http.client.HTTPConnection("127.0.0.1", self._etcd_port, timeout=20)
+        kv.request("POST", "/v3/kv/range", json.dumps({"key": "AA=="}))
+        revision = json.loads(kv.getresponse().read())["header"]["revision"]
+        kv.request("POST", "/v3/kv/compaction", json.dumps({"revision": revision}))
+        kv.getresponse().read()
+        kv.close()
+
+    def stop(self) -> None:
+        for client in self._clients:
+            client.close()
+        for process in self._processes.values():
+            process.kill()
+            process.wait()
+        self._folder.cleanup()
