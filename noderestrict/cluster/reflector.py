@@ -20,7 +20,6 @@ from noderestrict.telemetry.logs import LOGGER
 
 GONE = 410
 _TOO_LARGE = 504
-_REFUSES_STREAMING = (400, 422)
 _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 _PAGE = 250
 _FAILURES_BEFORE_LIST = 3
@@ -152,7 +151,8 @@ class Reflector:
                 await self._recover(verb, ClusterError(f"not what was expected: {error}"))
 
     async def _recover(self, verb: str, error: ClusterError) -> None:
-        if self._version is None and self._streaming and error.code in _REFUSES_STREAMING:
+        if self._version is None and self._streaming and error.code:
+            # The server answered: it has no streaming lists, or not with its etcd.
             self._streaming = False
             return
         self._failed(verb)

@@ -75,6 +75,16 @@ def cluster(
     admin.create(f"{rbac}/clusterroles", cluster_role())
     subject = {"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": USER}
     admin.create(f"{rbac}/clusterrolebindings", cluster_role_binding(subject))
+    # Nodes may do everything here, so that admission alone is in the way.
+    verbs = ["get", "list", "watch", "create", "update", "patch", "delete"]
+    rules = [{"apiGroups": [""], "resources": ["*"], "verbs": verbs}]
+    admin.create(
+        f"{rbac}/clusterroles", {**cluster_role(), "metadata": {"name": "all"}, "rules": rules}
+    )
+    nodes = {"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "system:nodes"}
+    binding = cluster_role_binding(nodes)
+    binding["metadata"]["name"] = binding["roleRef"]["name"] = "all"
+    admin.create(f"{rbac}/clusterrolebindings", binding)
     kubeconfig = folder / "kubeconfig"
     kubeconfig.write_text(json.dumps(control_plane.user(USER).kubeconfig()))
     namespace_ready(admin)
