@@ -24,3 +24,18 @@ class CSIDriver(msgspec.Struct):
     kind: str | None = None
     metadata: ObjectMeta | None = None
     spec: CSIDriverSpec | None = None
+
+
+class VolumeAttachmentSpec(msgspec.Struct, gc=False):
+    """Where a volume is attached."""
+
+    nodeName: str | None = None
+
+
+class VolumeAttachment(msgspec.Struct):
+    """A VolumeAttachment."""
+
+    apiVersion: str | None = None
+    kind: str | None = None
+    metadata: ObjectMeta | None = None
+    spec: VolumeAttachmentSpec | None = None

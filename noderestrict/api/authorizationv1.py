@@ -1,0 +1,61 @@
+"""authorization.k8s.io v1 and v1beta1: a SubjectAccessReview and its answer."""
+
+import msgspec
+
+
+class Requirement(msgspec.Struct, gc=False):
+    """One requirement of a field selector."""
+
+    key: str | None = None
+    operator: str | None = None
+    values: list[str] | None = None
+
+
+class FieldSelector(msgspec.Struct):
+    """A field selector; its raw text is not for webhooks to parse."""
+
+    requirements: list[Requirement] | None = None
+
+
+class ResourceAttributes(msgspec.Struct):
+    """A request for a resource."""
+
+    namespace: str | None = None
+    verb: str | None = None
+    group: str | None = None
+    resource: str | None = None
+    subresource: str | None = None
+    name: str | None = None
+    fieldSelector: FieldSelector | None = None
+
+
+class SubjectAccessReviewSpec(msgspec.Struct):
+    """Who asks for what; v1beta1 calls the groups ``group``."""
+
+    resourceAttributes: ResourceAttributes | None = None
+    user: str | None = None
+    groups: list[str] | None = None
+    group: list[str] | None = None
+
+
+class SubjectAccessReview(msgspec.Struct):
+    """A SubjectAccessReview."""
+
+    apiVersion: str | None = None
+    kind: str | None = None
+    spec: SubjectAccessReviewSpec | None = None
+
+
+class SubjectAccessReviewStatus(msgspec.Struct):
+    """The answer; ``denied`` is never set, so that other authorizers are asked too."""
+
+    allowed: bool
+    reason: str
+
+
+class SubjectAccessReviewAnswer(msgspec.Struct):
+    """A SubjectAccessReview with its answer."""
+
+    apiVersion: str
+    kind: str
+    status: SubjectAccessReviewStatus

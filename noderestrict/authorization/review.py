@@ -1,0 +1,107 @@
+"""Decode a SubjectAccessReview, judge it, encode its answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from noderestrict.api import authorizationv1
+from noderestrict.graph.authorizer import Attributes, Opinion, authorize
+from noderestrict.graph.graph import Graph
+from noderestrict.policy.identity import node_name
+
+API_VERSIONS = ("authorization.k8s.io/v1", "authorization.k8s.io/v1beta1")
+KIND = "SubjectAccessReview"
+
+_decoder = msgspec.json.Decoder(authorizationv1.SubjectAccessReview)
+_encoder = msgspec.json.Encoder()
+_NO_NODE = Opinion(allowed=False, reason="")
+_NO_NAME = Opinion(allowed=False, reason="the user name names no node")
+_NO_RESOURCE = Opinion(allowed=False, reason="nodes have no paths outside of resources")
+
+
+class ReviewError(ValueError):
+    """The bytes are no SubjectAccessReview; the message says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """A decoded review.
+
+    Attributes:
+        api_version: echoed in the answer.
+        node: the node's name, "" for a node user without one, None for anybody else.
+        attributes: what a node asks for; None for anybody else, and for paths.
+    """
+
+    api_version: str
+    node: str | None
+    attributes: Attributes | None
+
+
+def decode(body: bytes | msgspec.Raw) -> Review:
+    """Decode a SubjectAccessReview of v1 or v1beta1.
+
+    Raises:
+        ReviewError: the bytes are something else.
+    """
+    try:
+        review = _decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ReviewError(f"the body is no SubjectAccessReview: {error}") from None
+    except RecursionError:
+        raise ReviewError("the body is no SubjectAccessReview: it is nested too deeply") from None
+    if review.apiVersion not in API_VERSIONS or review.kind != KIND:
+        raise ReviewError(
+            f"apiVersion {review.apiVersion!r}, kind {review.kind!r}: only {KIND!r} of "
+            f"{' and '.join(API_VERSIONS)} is answered"
+        )
+    spec = review.spec
+    if spec is None:
+        raise ReviewError("spec is missing")
+    groups = spec.group if review.apiVersion == API_VERSIONS[1] else spec.groups
+    node = node_name(spec.user or "", groups or ())
+    asked = spec.resourceAttributes
+    attributes = None
+    if node and asked is not None:
+        attributes = Attributes(
+            node=node,
+            verb=asked.verb or "",
+            group=asked.group or "",
+            resource=asked.resource or "",
+            sub_resource=asked.subresource or "",
+            namespace=asked.namespace or "",
+            name=asked.name or "",
+            node_selectors=_node_selectors(asked.fieldSelector),
+        )
+    return Review(review.apiVersion, node, attributes)
+
+
+def _node_selectors(selector: authorizationv1.FieldSelector | None) -> frozenset[str]:
+    if selector is None or not selector.requirements:
+        return frozenset()
+    return frozenset(
+        requirement.values[0]
+        for requirement in selector.requirements
+        if requirement.key == "spec.nodeName"
+        and requirement.operator == "In"
+        and requirement.values is not None
+        and len(requirement.values) == 1
+    )
+
+
+def judge(review: Review, graph: Graph, features: Mapping[str, bool]) -> Opinion:
+    """Return the Node authorizer's opinion; anybody who is no node gets none."""
+    if review.attributes is not None:
+        return authorize(review.attributes, graph, features)
+    if review.node is None:
+        return _NO_NODE
+    return _NO_RESOURCE if review.node else _NO_NAME
+
+
+def encode(review: Review, opinion: Opinion) -> bytes:
+    """Encode the answer."""
+    status = authorizationv1.SubjectAccessReviewStatus(opinion.allowed, opinion.reason)
+    return _encoder.encode(
+        authorizationv1.SubjectAccessReviewAnswer(review.api_version, KIND, status)
+    )

@@ -1,0 +1,256 @@
+"""The Node authorizer's rules: what a node may read, and what admission judges further.
+
+The source is plugin/pkg/auth/authorizer/node of Kubernetes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from noderestrict.graph.graph import Graph
+from noderestrict.policy import features as gates
+
+_READ = frozenset(("get", "list", "watch"))
+_LEASE_NAMESPACE = "kube-node-lease"
+_OWN_VERBS = frozenset(("get", "create", "update", "patch", "delete"))
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """A request for a resource by a node.
+
+    Attributes:
+        node: the node's name, never "".
+        verb: of the request.
+        group: API group, "" for the core group.
+        resource: plural.
+        sub_resource: "" for none.
+        namespace: "" for none.
+        name: "" for none.
+        node_selectors: the values that a field selector demands of ``spec.nodeName``.
+    """
+
+    node: str
+    verb: str
+    group: str
+    resource: str
+    sub_resource: str = ""
+    namespace: str = ""
+    name: str = ""
+    node_selectors: frozenset[str] = frozenset()
+
+    def __str__(self) -> str:
+        """Return verb, resource and object as people write them."""
+        sub = f"/{self.sub_resource}" if self.sub_resource else ""
+        where = f"{self.namespace}/{self.name}" if self.namespace else self.name
+        return f"{self.verb} {self.resource}{sub} {where}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """Allowed, or no opinion; a webhook of this kind never denies.
+
+    Attributes:
+        allowed: the node may.
+        reason: what is missing, or "".
+        by_path: a way in the graph would have allowed it.
+    """
+
+    allowed: bool
+    reason: str = ""
+    by_path: bool = field(default=False)
+
+
+_YES = Opinion(allowed=True)
+
+
+def _no(reason: str) -> Opinion:
+    return Opinion(allowed=False, reason=reason)
+
+
+# What every node may do: NodeRules of plugin/pkg/auth/authorizer/rbac/bootstrappolicy.
+# (group, resource with subresource): verbs.
+_UNIFORM: Mapping[tuple[str, str], frozenset[str]] = {
+    ("authentication.k8s.io", "tokenreviews"): frozenset(("create",)),
+    ("authorization.k8s.io", "subjectaccessreviews"): frozenset(("create",)),
+    ("authorization.k8s.io", "localsubjectaccessreviews"): frozenset(("create",)),
+    ("", "services"): _READ,
+    ("", "nodes"): _READ | {"create", "update", "patch"},
+    ("", "nodes/status"): frozenset(("update", "patch")),
+    ("", "events"): frozenset(("create", "update", "patch")),
+    ("events.k8s.io", "events"): frozenset(("create", "update", "patch")),
+    ("", "pods"): _READ | {"create", "delete"},
+    ("", "pods/status"): frozenset(("update", "patch")),
+    ("", "pods/eviction"): frozenset(("create",)),
+    ("", "endpoints"): frozenset(("get",)),
+    ("certificates.k8s.io", "certificatesigningrequests"): _READ | {"create"},
+    ("storage.k8s.io", "csidrivers"): _READ,
+    ("node.k8s.io", "runtimeclasses"): _READ,
+}
+_TRUST_BUNDLES = ("certificates.k8s.io", "clustertrustbundles")
+
+
+def authorize(request: Attributes, graph: Graph, features: Mapping[str, bool]) -> Opinion:
+    """Return the opinion on one request."""
+    match request.group, request.resource:
+        case "", "secrets" | "configmaps":
+            return _named_read(request, graph)
+        case "", "persistentvolumeclaims":
+            if request.sub_resource == "status":
+                return _by_path(request, graph, ("update", "patch"))
+            return _get_by_path(request, graph)
+        case (
+            ("", "persistentvolumes")
+            | ("storage.k8s.io", "volumeattachments")
+            | ("resource.k8s.io", "resourceclaims")
+        ):
+            return _get_by_path(request, graph)
+        case "", "serviceaccounts":
+            return _service_account(request, graph, features)
+        case "coordination.k8s.io", "leases":
+            return _lease(request)
+        case "storage.k8s.io", "csinodes":
+            return _csi_node(request)
+        case "resource.k8s.io", "resourceslices":
+            return _resource_slice(request, graph)
+        case "certificates.k8s.io", "podcertificaterequests":
+            return _pod_certificate_request(request, graph, features)
+        case "", "nodes" if features[gates.AUTHORIZE_NODE_WITH_SELECTORS]:
+            return _node(request)
+        case "", "pods" if features[gates.AUTHORIZE_NODE_WITH_SELECTORS]:
+            return _pod(request, graph)
+        case _:
+            return _uniform(request, features)
+
+
+def _uniform(request: Attributes, features: Mapping[str, bool]) -> Opinion:
+    resource = request.resource
+    if request.sub_resource:
+        resource = f"{resource}/{request.sub_resource}"
+    target = (request.group, resource)
+    if target == _TRUST_BUNDLES and features[gates.CLUSTER_TRUST_BUNDLE]:
+        verbs = _READ
+    else:
+        verbs = _UNIFORM.get(target, frozenset())
+    if request.verb in verbs:
+        return _YES
+    return _no(f"no node may {request}")
+
+
+def _by_path(request: Attributes, graph: Graph, verbs: tuple[str, ...]) -> Opinion:
+    if request.verb not in verbs:
+        return _no(f"a node may only {', '.join(verbs)}, not {request}")
+    if not request.name:
+        return _no(f"{request}: a node must name one object")
+    vertex = (request.resource, request.namespace, request.name)
+    if graph.reaches(request.node, vertex):
+        return _YES
+    where = f"{request.namespace}/{request.name}" if request.namespace else request.name
+    reason = f"nothing on node {request.node} refers to {request.resource} {where}"
+    return Opinion(allowed=False, reason=reason, by_path=True)
+
+
+def _no_sub_resource(request: Attributes) -> Opinion | None:
+    if request.sub_resource:
+        return _no(f"no node may {request}")
+    return None
+
+
+def _get_by_path(request: Attributes, graph: Graph) -> Opinion:
+    return _no_sub_resource(request) or _by_path(request, graph, ("get",))
+
+
+def _named_read(request: Attributes, graph: Graph) -> Opinion:
+    if refused := _no_sub_resource(request):
+        return refused
+    if request.verb in _READ and not request.namespace:
+        return _no(f"{request}: a node must name one object in one namespace")
+    return _by_path(request, graph, ("get", "list", "watch"))
+
+
+def _service_account(request: Attributes, graph: Graph, features: Mapping[str, bool]) -> Opinion:
+    if request.sub_resource == "token":
+        return _by_path(request, graph, ("create",))
+    if refused := _no_sub_resource(request):
+        return refused
+    if request.verb == "get" and not (
+        features[gates.CREDENTIAL_PROVIDERS] or features[gates.POD_CERTIFICATE_REQUEST]
+    ):
+        return _no(f"{request}: needs feature gate {gates.CREDENTIAL_PROVIDERS}")
+    return _by_path(request, graph, ("get",))
+
+
+def _own(request: Attributes) -> Opinion:
+    if request.verb not in _OWN_VERBS:
+        return _no(f"no node may {request}")
+    if request.verb != "create" and request.name != request.node:
+        return _no(f"{request}: node {request.node} has only the one of its own name")
+    return _YES
+
+
+def _lease(request: Attributes) -> Opinion:
+    if request.namespace != _LEASE_NAMESPACE:
+        return _no(f"{request}: leases of nodes are in namespace {_LEASE_NAMESPACE}")
+    return _own(request)
+
+
+def _csi_node(request: Attributes) -> Opinion:
+    return _no_sub_resource(request) or _own(request)
+
+
+def _selected(request: Attributes) -> Opinion:
+    if request.node in request.node_selectors:
+        return _YES
+    return _no(f"{request}: needs the field selector spec.nodeName={request.node}")
+
+
+def _resource_slice(request: Attributes, graph: Graph) -> Opinion:
+    if refused := _no_sub_resource(request):
+        return refused
+    if request.verb == "create":
+        return _YES
+    if request.verb in ("list", "watch", "deletecollection"):
+        return _selected(request)
+    return _by_path(request, graph, ("get", "update", "patch", "delete"))
+
+
+def _pod_certificate_request(
+    request: Attributes, graph: Graph, features: Mapping[str, bool]
+) -> Opinion:
+    if not features[gates.POD_CERTIFICATE_REQUEST]:
+        return _no(f"{request}: needs feature gate {gates.POD_CERTIFICATE_REQUEST}")
+    if refused := _no_sub_resource(request):
+        return refused
+    if request.verb == "create":
+        return _YES
+    if request.verb in ("list", "watch"):
+        return _selected(request)
+    return _by_path(request, graph, ("get",))
+
+
+def _node(request: Attributes) -> Opinion:
+    if request.sub_resource == "status" and request.verb in ("update", "patch"):
+        return _YES
+    if refused := _no_sub_resource(request):
+        return refused
+    if request.verb in ("create", "update", "patch"):
+        return _YES
+    if request.verb in _READ:
+        if request.name == request.node:
+            return _YES
+        return _no(f"{request}: node {request.node} may read only itself")
+    return _no(f"no node may {request}")
+
+
+def _pod(request: Attributes, graph: Graph) -> Opinion:
+    match request.sub_resource, request.verb:
+        case ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create"):
+            return _YES
+        case "", "get":
+            return _by_path(request, graph, ("get",))
+        case "", "list" | "watch":
+            selected = _selected(request)
+            if selected.allowed or not request.name:
+                return selected
+            return _by_path(request, graph, ("list", "watch"))
+        case _:
+            return _no(f"no node may {request}")
