@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from noderestrict.cli._flags import add_policy_flags, policy_settings
@@ -14,8 +15,8 @@ def add_parser(subparsers: Any) -> None:
     """Add the subcommand's parser."""
     parser = subparsers.add_parser(
         "replay",
-        help="judge captured AdmissionReviews offline",
-        description="Judge captured AdmissionReviews offline: who would be refused, and why. "
+        help="judge captured reviews offline",
+        description="Judge captured AdmissionReviews and SubjectAccessReviews offline: who would be refused, and why. "
         "Exit code 0: all as expected; 1: some not; 2: unreadable input.",
     )
     parser.add_argument(
@@ -40,24 +41,37 @@ def run(options: argparse.Namespace) -> int:
         UsageError: the state cannot be read.
     """
     from noderestrict.cli import UsageError
-    from noderestrict.replay.cases import cases
+    from noderestrict.graph.graph import Graph
+    from noderestrict.replay.cases import Case, QuestionsCase, cases
+    from noderestrict.replay.questions import ask_case
     from noderestrict.replay.reports import (
         JSONReport,
         Report,
         TableReport,
     )
-    from noderestrict.replay.run import Summary, judge_case
+    from noderestrict.replay.run import Row, Summary, judge_case
     from noderestrict.replay.sources import Unreadable
     from noderestrict.replay.state import StateError, load_state
 
     files, state = _files_and_state(options)
     if not files:
         raise UsageError("a FILE with reviews is needed; - is stdin")
+    graph = Graph()
     try:
-        listers = load_state(state)
+        listers = load_state(state, graph)
     except StateError as error:
         raise UsageError(str(error)) from None
     settings = policy_settings(options)
+
+    def judged(case: Case | QuestionsCase | Unreadable) -> Iterator[Row | Unreadable]:
+        if isinstance(case, QuestionsCase):
+            yield from ask_case(case, settings, graph)
+        elif isinstance(case, Case):
+            result = judge_case(case, settings, listers)
+            yield result if isinstance(result, Unreadable) else result.row
+        else:
+            yield case
+
     terminal = sys.stdout.isatty()
     report: Report
     if options.output == "json":
@@ -70,14 +84,12 @@ def run(options: argparse.Namespace) -> int:
     try:
         for file in files:
             for case in cases(file):
-                result = (
-                    case if isinstance(case, Unreadable) else judge_case(case, settings, listers)
-                )
-                summary.count(result)
-                if isinstance(result, Unreadable):
-                    print(f"noderestrict replay: {result}", file=sys.stderr)
-                else:
-                    report.result(result)
+                for result in judged(case):
+                    summary.count(result)
+                    if isinstance(result, Unreadable):
+                        print(f"noderestrict replay: {result}", file=sys.stderr)
+                    else:
+                        report.result(result)
                 if progress and summary.total % _PROGRESS_EVERY == 0:
                     print(f"\r{summary.total} cases", end="", file=sys.stderr, flush=True)
         if progress:

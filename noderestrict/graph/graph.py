@@ -76,11 +76,16 @@ class Graph:
         else:
             yield from ((space, name) for kind, space, name in self._named if kind == resource)
 
+    def volumes_of(self, claim: Vertex) -> list[tuple[str, frozenset[Vertex]]]:
+        """Return the volumes of a claim, each with what is reached through it."""
+        names = self._claim_volumes.get(claim, ())
+        return [(name, self._volumes[name][1]) for name in names]
+
     def volumes_from(self, other: "Graph") -> None:
         """Take over, from another graph, the volumes of the claims that pods here name."""
         for claim in list(self._claim_nodes):
-            for name in other._claim_volumes.get(claim, ()):
-                self._set_volume(name, *other._volumes[name])
+            for name, edges in other.volumes_of(claim):
+                self._set_volume(name, claim, edges)
 
     def upsert(self, resource: str, value: Any) -> None:
         """Add or change an object of a resource that makes edges."""
@@ -113,9 +118,9 @@ class Graph:
                     self._subtract(node, edges)
         else:
             vertex = (resource, namespace, name)
-            node = self._named.pop(vertex, None)
-            if node is not None:
-                self._subtract(node, (vertex,))
+            named = self._named.pop(vertex, None)
+            if named is not None:
+                self._subtract(named, (vertex,))
 
     def _upsert_pod(self, namespace: str, name: str, pod: corev1.Pod) -> None:
         node = (pod.spec.nodeName if pod.spec else None) or ""

@@ -35,6 +35,26 @@ class _CaseLine(msgspec.Struct):
     apiAudiences: list[str] | None = None  # noqa: N815 (the case file's name)
 
 
+class Event(msgspec.Struct):
+    """A change of the cluster (op add, update, delete), or a question in between (op review)."""
+
+    op: str
+    kind: str = ""
+    object: msgspec.Raw = msgspec.Raw(b"null")
+    subjectAccessReview: msgspec.Raw = msgspec.Raw(b"null")  # noqa: N815 (the case file's name)
+    expect: Expectation | None = None
+
+
+class _QuestionsLine(msgspec.Struct):
+    id: str
+    subjectAccessReview: msgspec.Raw | None = None  # noqa: N815 (the case file's name)
+    subjectAccessReviews: list[msgspec.Raw] | None = None  # noqa: N815 (the case file's name)
+    expect: Expectation | list[Expectation] | None = None
+    events: list[Event] | None = None
+    state: msgspec.Raw = msgspec.Raw(b"null")
+    features: dict[str, bool] | None = None
+
+
 class _ResponseStatus(msgspec.Struct):
     code: int | None = None
     reason: str | None = None
@@ -52,6 +72,9 @@ class _RequestHead(msgspec.Struct):
 class _Shape(msgspec.Struct):
     kind: Any = None
     review: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    subjectAccessReview: Any = None  # noqa: N815 (the case file's name)
+    subjectAccessReviews: Any = None  # noqa: N815 (the case file's name)
+    events: Any = None
     request: _RequestHead | None = None
     response: _Response | None = None
 
@@ -71,17 +94,34 @@ class Case:
     api_audiences: tuple[str, ...] | None = None
 
 
-def cases(file: str) -> Iterator[Case | Unreadable]:
+@dataclass(frozen=True, slots=True)
+class QuestionsCase:
+    """Questions to the Node authorizer: events with questions in between, then final ones."""
+
+    file: str
+    line: int
+    id: str
+    events: tuple[Event, ...]
+    state: Any = None
+    features: dict[str, bool] = field(default_factory=dict)
+
+
+def cases(file: str) -> Iterator[Case | QuestionsCase | Unreadable]:
     """Yield every case of a file, and what in it is none."""
     for document in documents(file):
         yield document if isinstance(document, Unreadable) else _case(document)
 
 
-def _case(document: Document) -> Case | Unreadable:
+def _case(document: Document) -> Case | QuestionsCase | Unreadable:
     try:
         shape = msgspec.json.decode(document.raw, type=_Shape)
         if shape.review is not msgspec.UNSET:
             return _from_line(document)
+        if shape.kind == "SubjectAccessReview":
+            event = Event("review", subjectAccessReview=msgspec.Raw(document.raw))
+            return QuestionsCase(document.file, document.line, str(document.line), (event,))
+        if shape.subjectAccessReview or shape.subjectAccessReviews or shape.events:
+            return _questions(document)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         return Unreadable(document.file, document.line, str(error))
     except RecursionError:
@@ -90,7 +130,7 @@ def _case(document: Document) -> Case | Unreadable:
         return Unreadable(
             document.file,
             document.line,
-            f"kind is {shape.kind!r}: neither an AdmissionReview nor a case with a review",
+            f"kind is {shape.kind!r}: neither a review nor a case with one",
         )
     expect = None
     if shape.response is not None:
@@ -112,4 +152,30 @@ def _from_line(document: Document) -> Case:
         features=line.features or {},
         audience_grants=tuple(line.audienceGrants or ()),
         api_audiences=None if line.apiAudiences is None else tuple(line.apiAudiences),
+    )
+
+
+def _questions(document: Document) -> QuestionsCase | Unreadable:
+    line = msgspec.json.decode(document.raw, type=_QuestionsLine)
+    reviews = list(line.subjectAccessReviews or ())
+    if line.subjectAccessReview is not None:
+        reviews.insert(0, line.subjectAccessReview)
+    expected = line.expect if isinstance(line.expect, list) else [line.expect] * len(reviews)
+    if len(expected) != len(reviews):
+        return Unreadable(
+            document.file,
+            document.line,
+            f"case {line.id!r}: {len(reviews)} questions, but {len(expected)} expectations",
+        )
+    final = (
+        Event("review", subjectAccessReview=review, expect=expect)
+        for review, expect in zip(reviews, expected, strict=True)
+    )
+    return QuestionsCase(
+        document.file,
+        document.line,
+        line.id,
+        (*(line.events or ()), *final),
+        msgspec.json.decode(line.state),
+        line.features or {},
     )

@@ -4,9 +4,7 @@ from typing import Any, Protocol, TextIO
 
 import msgspec
 
-from noderestrict.admission import resource_path
-from noderestrict.policy.decision import Denied
-from noderestrict.replay.run import Result, Summary
+from noderestrict.replay.run import Row, Summary
 
 _RED, _GREEN, _YELLOW, _PLAIN = "\033[31m", "\033[32m", "\033[33m", "\033[0m"
 
@@ -21,7 +19,7 @@ def _printable(text: str) -> str:
 class Report(Protocol):
     """Something that results are written to."""
 
-    def result(self, result: Result) -> None:
+    def result(self, row: Row) -> None:
         """Write one result."""
 
     def end(self, summary: Summary) -> None:
@@ -45,28 +43,25 @@ class TableReport:
     def _paint(self, colour: str, text: str) -> str:
         return f"{colour}{text}{_PLAIN}" if self._colour else text
 
-    def result(self, result: Result) -> None:
+    def result(self, row: Row) -> None:
         """Write one result."""
-        request, decision = result.request, result.decision
-        node = "-" if request.node is None else request.node or '""'
-        at = f"{request.namespace}/{request.name}" if request.namespace else request.name
-        what = _printable(f"{request.operation} {resource_path(request)} {at}".rstrip())
-        if isinstance(decision, Denied):
-            verdict = self._paint(_RED, f"{'denied ' + str(decision.code):<10}")
-            tail = f"  {decision.rule}: {_printable(decision.message)}"
-        else:
+        node = "-" if row.node is None else row.node or '""'
+        if row.allowed:
             verdict = self._paint(_GREEN, "allowed")
             tail = ""
+        else:
+            verdict = self._paint(_RED, f"{'denied ' + str(row.code):<10}")
+            tail = f"  {row.rule}: {_printable(row.message)}"
         mark = ""
-        if result.ok is False and result.case.expect is not None:
-            wanted = result.case.expect
+        if row.ok is False and row.expect is not None:
+            wanted = row.expect
             shown = "allowed" if wanted.allowed else f"denied {wanted.code or ''}".rstrip()
             mark = self._paint(_YELLOW, f"  NOT AS EXPECTED ({shown})")
-        who = f"{_printable(result.case.id):<24}  {_printable(node):<8}"
-        line = f"{who}  {what:<44}  {verdict}{mark}{tail}"
+        who = f"{_printable(row.id):<24}  {_printable(node):<8}"
+        line = f"{who}  {_printable(row.what):<44}  {verdict}{mark}{tail}"
         self._out.write(f"{line.rstrip()}\n")
         if self._explain:
-            for line in result.lookups or ("no look-up was needed",):
+            for line in row.lookups or ("no look-up was needed",):
                 self._out.write(f"    {_printable(line)}\n")
 
     def end(self, summary: Summary) -> None:
@@ -88,24 +83,22 @@ class JSONReport:
         self._notes = notes
         self._explain = explain
 
-    def result(self, result: Result) -> None:
+    def result(self, row: Row) -> None:
         """Write one result."""
-        decision = result.decision
-        denied = decision if isinstance(decision, Denied) else None
         line: dict[str, Any] = {
-            "id": result.case.id,
-            "uid": result.request.uid,
-            "allowed": denied is None,
-            "code": denied.code if denied else 200,
-            "reason": denied.reason if denied else "",
-            "rule": decision.rule,
-            "message": denied.message if denied else "",
+            "id": row.id,
+            "uid": row.uid,
+            "allowed": row.allowed,
+            "code": row.code,
+            "reason": row.reason,
+            "rule": row.rule,
+            "message": row.message,
         }
-        if result.case.expect is not None:
-            line["expected"] = msgspec.to_builtins(result.case.expect)
-            line["ok"] = result.ok
+        if row.expect is not None:
+            line["expected"] = msgspec.to_builtins(row.expect)
+            line["ok"] = row.ok
         if self._explain:
-            line["lookups"] = result.lookups
+            line["lookups"] = row.lookups
         self._out.write(msgspec.json.encode(line).decode() + "\n")
 
     def end(self, summary: Summary) -> None:

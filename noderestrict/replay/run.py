@@ -17,11 +17,30 @@ from noderestrict.policy.listers import (
     VolumeRecord,
 )
 from noderestrict.policy.settings import Settings
-from noderestrict.replay.cases import Case
+from noderestrict.replay.cases import Case, Expectation
 from noderestrict.replay.sources import Unreadable
 from noderestrict.replay.state import StateError, add_objects
 
+_OK = 200
 _RETRIABLE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a report shows of a result."""
+
+    id: str
+    uid: str
+    node: str | None
+    what: str
+    allowed: bool
+    code: int
+    reason: str
+    rule: str
+    message: str
+    expect: Expectation | None
+    ok: bool | None
+    lookups: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +52,27 @@ class Result:
     decision: Allowed | Denied
     ok: bool | None
     lookups: tuple[str, ...]
+
+    @property
+    def row(self) -> Row:
+        """What a report shows."""
+        request, decision = self.request, self.decision
+        at = f"{request.namespace}/{request.name}" if request.namespace else request.name
+        denied = decision if isinstance(decision, Denied) else None
+        return Row(
+            id=self.case.id,
+            uid=request.uid,
+            node=request.node,
+            what=f"{request.operation} {admission.resource_path(request)} {at}".rstrip(),
+            allowed=denied is None,
+            code=denied.code if denied else _OK,
+            reason=denied.reason if denied else "",
+            rule=decision.rule,
+            message=denied.message if denied else "",
+            expect=self.case.expect,
+            ok=self.ok,
+            lookups=self.lookups,
+        )
 
 
 @dataclass(slots=True)
@@ -46,16 +86,14 @@ class Summary:
     unexpected: int = 0
     unreadable: int = 0
 
-    def count(self, result: Result | Unreadable) -> None:
+    def count(self, result: Row | Unreadable) -> None:
         """Count one result."""
         if isinstance(result, Unreadable):
             self.unreadable += 1
             return
         self.total += 1
-        if isinstance(result.decision, Allowed):
-            self.allowed += 1
-        else:
-            self.denied += 1
+        self.allowed += result.allowed
+        self.denied += not result.allowed
         self.expected += result.ok is True
         self.unexpected += result.ok is False
 

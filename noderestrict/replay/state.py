@@ -5,6 +5,8 @@ from typing import Any
 
 import msgspec
 
+from noderestrict.graph.graph import Graph
+from noderestrict.graph.objects import PLURALS, RESOURCES
 from noderestrict.policy.listers import RECORDS, MemoryListers
 from noderestrict.replay.sources import Unreadable, documents
 
@@ -15,6 +17,7 @@ _PLURALS = {
     "PersistentVolumeClaim": "persistentvolumeclaims",
     "PersistentVolume": "persistentvolumes",
     "CSIDriver": "csidrivers",
+    **PLURALS,
 }
 
 
@@ -22,8 +25,12 @@ class StateError(ValueError):
     """Cluster objects cannot be read; the message names file, object and field."""
 
 
-def load_state(files: Iterable[str]) -> MemoryListers:
-    """Return the objects of all files as listers; kinds that no rule looks up are skipped.
+def load_state(files: Iterable[str], graph: Graph | None = None) -> MemoryListers:
+    """Return the objects of all files as listers; kinds that nothing looks up are skipped.
+
+    Args:
+        files: as ``kubectl get -o json`` writes them.
+        graph: for the Node authorizer, filled too.
 
     Raises:
         StateError: a file or an object in it cannot be read.
@@ -39,26 +46,38 @@ def load_state(files: Iterable[str]) -> MemoryListers:
                 raise StateError(f"--state {file}:{document.line}: {error}") from None
             if document.kind and isinstance(value, dict):
                 value = {"kind": document.kind, **value}
-            add_objects(listers, value, f"--state {file}")
+            add_objects(listers, value, f"--state {file}", graph)
     return listers
 
 
-def add_objects(listers: MemoryListers, value: Any, where: str) -> None:
+def add_objects(listers: MemoryListers, value: Any, where: str, graph: Graph | None = None) -> None:
     """Add a List, an object of lists by plural resource, or one object to the listers.
 
     Raises:
         StateError: an object cannot be read; ``where`` starts the message.
     """
     for plural, item, at in _objects(value, where):
-        struct, reduce = RECORDS[plural]
-        try:
-            decoded = msgspec.convert(item, struct)
-        except msgspec.ValidationError as error:
-            raise StateError(f"{at}: {error}") from None
-        record = reduce(decoded)
-        if not record.name:
-            raise StateError(f"{at}: metadata.name is missing")
-        listers.add(record)
+        decoded = convert_object(plural, item, at)
+        if graph is not None:
+            graph.upsert(plural, decoded)
+        if plural in RECORDS:
+            listers.add(RECORDS[plural][1](decoded))
+
+
+def convert_object(plural: str, item: Any, where: str) -> Any:
+    """Return an object as its Struct.
+
+    Raises:
+        StateError: it is none, or has no name; ``where`` starts the message.
+    """
+    struct = RECORDS[plural][0] if plural in RECORDS else RESOURCES[plural][1]
+    try:
+        decoded: Any = msgspec.convert(item, struct)
+    except msgspec.ValidationError as error:
+        raise StateError(f"{where}: {error}") from None
+    if decoded.metadata is None or not decoded.metadata.name:
+        raise StateError(f"{where}: metadata.name is missing")
+    return decoded
 
 
 def _objects(value: Any, where: str) -> Iterator[tuple[str, Any, str]]:
@@ -75,7 +94,7 @@ def _objects(value: Any, where: str) -> Iterator[tuple[str, Any, str]]:
         if kind in _PLURALS:
             yield _PLURALS[kind], value, f"{where} ({kind})"
     else:
-        known = [name for name in value if name in RECORDS]
+        known = [name for name in value if name in RECORDS or name in RESOURCES]
         if not known and value:
             raise StateError(f"{where}: kind is {kind!r}; a List or cluster objects are needed")
         for plural in known:
