@@ -16,7 +16,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "replay",
         help="judge captured reviews offline",
-        description="Judge captured AdmissionReviews and SubjectAccessReviews offline: who would be refused, and why. "
+        description="Judge captured AdmissionReviews and SubjectAccessReviews offline: who would "
+        "be refused, and why. "
         "Exit code 0: all as expected; 1: some not; 2: unreadable input.",
     )
     parser.add_argument(

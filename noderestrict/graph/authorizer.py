@@ -85,6 +85,9 @@ _UNIFORM: Mapping[tuple[str, str], frozenset[str]] = {
     ("certificates.k8s.io", "certificatesigningrequests"): _READ | {"create"},
     ("storage.k8s.io", "csidrivers"): _READ,
     ("node.k8s.io", "runtimeclasses"): _READ,
+    # Reached by requests whose resource holds the slash itself.
+    ("", "serviceaccounts/token"): frozenset(("create",)),
+    ("", "persistentvolumeclaims/status"): frozenset(("get", "update", "patch")),
 }
 _TRUST_BUNDLES = ("certificates.k8s.io", "clustertrustbundles")
 
@@ -111,13 +114,13 @@ def authorize(request: Attributes, graph: Graph, features: Mapping[str, bool]) -
         case "storage.k8s.io", "csinodes":
             return _csi_node(request)
         case "resource.k8s.io", "resourceslices":
-            return _resource_slice(request, graph)
+            return _resource_slice(request, graph, features)
         case "certificates.k8s.io", "podcertificaterequests":
             return _pod_certificate_request(request, graph, features)
         case "", "nodes" if features[gates.AUTHORIZE_NODE_WITH_SELECTORS]:
             return _node(request)
         case "", "pods" if features[gates.AUTHORIZE_NODE_WITH_SELECTORS]:
-            return _pod(request, graph)
+            return _pod(request, graph, features)
         case _:
             return _uniform(request, features)
 
@@ -197,33 +200,37 @@ def _csi_node(request: Attributes) -> Opinion:
     return _no_sub_resource(request) or _own(request)
 
 
-def _selected(request: Attributes) -> Opinion:
-    if request.node in request.node_selectors:
+def _selected(request: Attributes, features: Mapping[str, bool]) -> Opinion:
+    if features[gates.AUTHORIZE_WITH_SELECTORS] and request.node in request.node_selectors:
         return _YES
     return _no(f"{request}: needs the field selector spec.nodeName={request.node}")
 
 
-def _resource_slice(request: Attributes, graph: Graph) -> Opinion:
+def _resource_slice(request: Attributes, graph: Graph, features: Mapping[str, bool]) -> Opinion:
     if refused := _no_sub_resource(request):
         return refused
     if request.verb == "create":
         return _YES
     if request.verb in ("list", "watch", "deletecollection"):
-        return _selected(request)
+        # Before selectors reached authorizers, nodes could list all slices.
+        if not features[gates.AUTHORIZE_WITH_SELECTORS]:
+            return _YES
+        return _selected(request, features)
     return _by_path(request, graph, ("get", "update", "patch", "delete"))
 
 
 def _pod_certificate_request(
     request: Attributes, graph: Graph, features: Mapping[str, bool]
 ) -> Opinion:
-    if not features[gates.POD_CERTIFICATE_REQUEST]:
-        return _no(f"{request}: needs feature gate {gates.POD_CERTIFICATE_REQUEST}")
+    for gate in (gates.POD_CERTIFICATE_REQUEST, gates.AUTHORIZE_NODE_WITH_SELECTORS):
+        if not features[gate]:
+            return _no(f"{request}: needs feature gate {gate}")
     if refused := _no_sub_resource(request):
         return refused
     if request.verb == "create":
         return _YES
     if request.verb in ("list", "watch"):
-        return _selected(request)
+        return _selected(request, features)
     return _by_path(request, graph, ("get",))
 
 
@@ -241,14 +248,14 @@ def _node(request: Attributes) -> Opinion:
     return _no(f"no node may {request}")
 
 
-def _pod(request: Attributes, graph: Graph) -> Opinion:
+def _pod(request: Attributes, graph: Graph, features: Mapping[str, bool]) -> Opinion:
     match request.sub_resource, request.verb:
         case ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create"):
             return _YES
         case "", "get":
             return _by_path(request, graph, ("get",))
         case "", "list" | "watch":
-            selected = _selected(request)
+            selected = _selected(request, features)
             if selected.allowed or not request.name:
                 return selected
             return _by_path(request, graph, ("list", "watch"))

@@ -5,18 +5,24 @@ and VisitPVSecretNames of Kubernetes.
 """
 
 from collections.abc import Iterator
+from itertools import chain
 
 from noderestrict.api import corev1
 from noderestrict.policy.listers import MIRROR_POD_ANNOTATION
-from noderestrict.policy.references import references
 
 #: plural resource, namespace ("" for cluster-scoped), name
 Vertex = tuple[str, str, str]
 
-_PLURALS = {"Secret": "secrets", "ConfigMap": "configmaps"}
+# The sources that name a Secret; of a volume with several, which is invalid, the first counts.
+_POD_SOURCES = (
+    "azureFile", "cephfs", "cinder", "flexVolume", "projected", "rbd", "secret", "scaleIO",
+    "iscsi", "storageos", "csi",
+)  # fmt: skip
+_VOLUME_SOURCES = (
+    "azureFile", "cephfs", "cinder", "flexVolume", "rbd", "scaleIO", "iscsi", "storageos", "csi",
+)  # fmt: skip
 # Secrets of these sources are looked for in the claim's namespace unless they name another.
 _DEFAULT_TO_CLAIM = ("cephfs", "flexVolume", "rbd", "scaleIO", "iscsi")
-_EXPLICIT_NAMESPACE = ("cinder", "storageos")
 _CSI_SECRETS = ("nodePublishSecretRef", "nodeStageSecretRef", "nodeExpandSecretRef")
 
 
@@ -31,10 +37,8 @@ def pod_edges(pod: corev1.Pod) -> set[Vertex]:
         return edges
     if spec.serviceAccountName:
         edges.add(("serviceaccounts", namespace, spec.serviceAccountName))
-    for reference in references(spec):
-        plural = _PLURALS.get(reference.kind)
-        if plural is not None and reference.name:
-            edges.add((plural, namespace, reference.name))
+    names = chain(_container_names(spec), *map(_volume_names, spec.volumes or ()))
+    edges.update((plural, namespace, title) for plural, title in names if title)
     for volume in spec.volumes or ():
         claim = None
         if volume.persistentVolumeClaim is not None:
@@ -45,6 +49,49 @@ def pod_edges(pod: corev1.Pod) -> set[Vertex]:
             edges.add(("persistentvolumeclaims", namespace, claim))
     edges.update(("resourceclaims", namespace, claim) for claim in _resource_claims(pod))
     return edges
+
+
+def _container_names(spec: corev1.PodSpec) -> Iterator[tuple[str, str | None]]:
+    for secret in spec.imagePullSecrets or ():
+        yield "secrets", secret.name
+    for container in chain(
+        spec.initContainers or (), spec.containers or (), spec.ephemeralContainers or ()
+    ):
+        for everything in container.envFrom or ():
+            if everything.secretRef is not None:
+                yield "secrets", everything.secretRef.name
+            if everything.configMapRef is not None:
+                yield "configmaps", everything.configMapRef.name
+        for variable in container.env or ():
+            if variable.valueFrom is None:
+                continue
+            if variable.valueFrom.secretKeyRef is not None:
+                yield "secrets", variable.valueFrom.secretKeyRef.name
+            if variable.valueFrom.configMapKeyRef is not None:
+                yield "configmaps", variable.valueFrom.configMapKeyRef.name
+
+
+def _volume_names(volume: corev1.Volume) -> Iterator[tuple[str, str | None]]:
+    field = next((field for field in _POD_SOURCES if getattr(volume, field) is not None), None)
+    match field:
+        case None | "projected":
+            pass
+        case "azureFile" | "secret":
+            yield "secrets", getattr(volume, field).secretName
+        case "csi":
+            secret = volume.csi.nodePublishSecretRef if volume.csi else None
+            yield "secrets", secret.name if secret else None
+        case _:
+            secret_ref = getattr(volume, field).secretRef
+            yield "secrets", secret_ref.name if secret_ref else None
+    if volume.projected is not None:
+        for source in volume.projected.sources or ():
+            if source.secret is not None and field == "projected":
+                yield "secrets", source.secret.name
+            if source.configMap is not None:
+                yield "configmaps", source.configMap.name
+    elif volume.configMap is not None:
+        yield "configmaps", volume.configMap.name
 
 
 def _resource_claims(pod: corev1.Pod) -> Iterator[str]:
@@ -78,15 +125,16 @@ def volume_edges(volume: corev1.PersistentVolume) -> tuple[Vertex | None, frozen
 
 
 def _volume_secrets(spec: corev1.PersistentVolumeSpec, claim: str) -> Iterator[tuple[str, str]]:
+    field = next((field for field in _VOLUME_SOURCES if getattr(spec, field) is not None), None)
     if spec.azureFile is not None:
         yield spec.azureFile.secretNamespace or claim, spec.azureFile.secretName or ""
-    for field in _DEFAULT_TO_CLAIM + _EXPLICIT_NAMESPACE:
-        source: corev1.SecretRefSource | None = getattr(spec, field)
-        if source is not None and source.secretRef is not None:
-            default = claim if field in _DEFAULT_TO_CLAIM else ""
-            yield source.secretRef.namespace or default, source.secretRef.name or ""
-    if spec.csi is not None:
-        for field in _CSI_SECRETS:
-            secret: corev1.SecretReference | None = getattr(spec.csi, field)
+    elif field == "csi":
+        for name in _CSI_SECRETS:
+            secret: corev1.SecretReference | None = getattr(spec.csi, name)
             if secret is not None:
                 yield secret.namespace or "", secret.name or ""
+    elif field is not None:
+        source: corev1.SecretRefSource = getattr(spec, field)
+        if source.secretRef is not None:
+            default = claim if field in _DEFAULT_TO_CLAIM else ""
+            yield source.secretRef.namespace or default, source.secretRef.name or ""

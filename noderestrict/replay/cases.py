@@ -8,6 +8,8 @@ import msgspec
 
 from noderestrict.replay.sources import Document, Unreadable, documents
 
+_NULL = msgspec.Raw(b"null")
+
 
 class Expectation(msgspec.Struct):
     """What a case must give; a code or reason that is absent may be any."""
@@ -29,7 +31,7 @@ class _CaseLine(msgspec.Struct):
     id: str
     review: msgspec.Raw
     expect: Expectation | None = None
-    state: msgspec.Raw = msgspec.Raw(b"null")
+    state: msgspec.Raw = _NULL
     features: dict[str, bool] | None = None
     audienceGrants: list[AudienceGrant] | None = None  # noqa: N815 (the case file's name)
     apiAudiences: list[str] | None = None  # noqa: N815 (the case file's name)
@@ -40,18 +42,18 @@ class Event(msgspec.Struct):
 
     op: str
     kind: str = ""
-    object: msgspec.Raw = msgspec.Raw(b"null")
-    subjectAccessReview: msgspec.Raw = msgspec.Raw(b"null")  # noqa: N815 (the case file's name)
+    object: msgspec.Raw = _NULL
+    subjectAccessReview: msgspec.Raw = _NULL  # noqa: N815 (the case file's name)
     expect: Expectation | None = None
 
 
 class _QuestionsLine(msgspec.Struct):
     id: str
-    subjectAccessReview: msgspec.Raw | None = None  # noqa: N815 (the case file's name)
+    subjectAccessReview: msgspec.Raw = _NULL  # noqa: N815 (the case file's name)
     subjectAccessReviews: list[msgspec.Raw] | None = None  # noqa: N815 (the case file's name)
     expect: Expectation | list[Expectation] | None = None
     events: list[Event] | None = None
-    state: msgspec.Raw = msgspec.Raw(b"null")
+    state: msgspec.Raw = _NULL
     features: dict[str, bool] | None = None
 
 
@@ -158,7 +160,7 @@ def _from_line(document: Document) -> Case:
 def _questions(document: Document) -> QuestionsCase | Unreadable:
     line = msgspec.json.decode(document.raw, type=_QuestionsLine)
     reviews = list(line.subjectAccessReviews or ())
-    if line.subjectAccessReview is not None:
+    if bytes(line.subjectAccessReview) != b"null":
         reviews.insert(0, line.subjectAccessReview)
     expected = line.expect if isinstance(line.expect, list) else [line.expect] * len(reviews)
     if len(expected) != len(reviews):

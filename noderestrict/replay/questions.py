@@ -1,11 +1,12 @@
 """Ask the Node authorizer the questions of a case."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
 from noderestrict import authorization
-from noderestrict.graph.graph import Graph, Vertex
+from noderestrict.graph.edges import Vertex
+from noderestrict.graph.graph import Graph
 from noderestrict.graph.objects import PLURALS
 from noderestrict.policy.features import check_gates
 from noderestrict.policy.listers import MemoryListers
@@ -59,7 +60,7 @@ def _change(graph: Graph, event: Event) -> None:
 
 
 def _answer(
-    case: QuestionsCase, number: int, event: Event, graph: Graph, features: dict[str, bool]
+    case: QuestionsCase, number: int, event: Event, graph: Graph, features: Mapping[str, bool]
 ) -> Row:
     review = authorization.decode(event.subjectAccessReview)
     opinion = authorization.judge(review, graph, features)

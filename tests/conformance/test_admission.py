@@ -32,7 +32,7 @@ def test_every_case_is_judged_as_expected(
     failures = []
     for case in cases(str(path)):
         result = judge_case(case, settings, listers) if isinstance(case, Case) else case
-        summary.count(result)
+        summary.count(result.row if isinstance(result, Result) else result)
         if isinstance(result, Unreadable):
             failures.append(str(result))
             continue
