@@ -11,6 +11,7 @@ from noderestrict.cli._flags import add_policy_flags, policy_settings
 from noderestrict.policy.settings import Settings
 
 if TYPE_CHECKING:
+    from noderestrict.serving.authorizers import Authorizer
     from noderestrict.serving.certificates import CertificateFiles
     from noderestrict.serving.judges import Judge
     from noderestrict.telemetry.metrics import Metrics
@@ -145,6 +146,11 @@ def add_parser(subparsers: Any) -> None:
         help="between SIGTERM and the end of listening (default: 5)",
     )
     rules = parser.add_argument_group("rules")
+    rules.add_argument(
+        "--authorizer",
+        action="store_true",
+        help="answer SubjectAccessReviews too, as the Node authorizer does, at /authorize",
+    )
     add_policy_flags(rules)
     logs = parser.add_argument_group("logs")
     logs.add_argument("--log-format", choices=("json", "console"), default="json")
@@ -176,13 +182,17 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _serve_state(options: argparse.Namespace, files: "CertificateFiles") -> None:
+    from noderestrict.graph.graph import Graph
     from noderestrict.replay.state import load_state
+    from noderestrict.serving.authorizers import LocalAuthorizer
     from noderestrict.serving.judges import LocalJudge
     from noderestrict.telemetry.metrics import Metrics
 
-    listers = load_state(file for group in options.state for file in group)
-    judge = LocalJudge(policy_settings(options), listers)
-    await _serve(options, files, judge, Metrics())
+    settings = policy_settings(options)
+    graph = Graph()
+    listers = load_state((file for group in options.state for file in group), graph)
+    authorizer = LocalAuthorizer(graph, settings.features) if options.authorizer else None
+    await _serve(options, files, LocalJudge(settings, listers), authorizer, Metrics())
 
 
 async def _serve_cluster(options: argparse.Namespace, files: "CertificateFiles") -> None:
@@ -212,6 +222,7 @@ async def _serve(
     options: argparse.Namespace,
     files: "CertificateFiles",
     judge: "Judge",
+    authorizer: "Authorizer | None",
     metrics: "Metrics",
     background: Coroutine[Any, Any, None] | None = None,
 ) -> None:
@@ -230,7 +241,7 @@ async def _serve(
             print(_how_to_call(port), flush=True)
 
     await serve(
-        App(judge, metrics, limits),
+        App(judge, metrics, limits, authorizer),
         metrics,
         Certificates(files, metrics),
         ServerOptions(

@@ -134,8 +134,8 @@ class ClusterJudge:
         self._settings = settings
         self._metrics = metrics
         budget = Budget()
-        self._live = LiveLookups(connection, budget, self._count_live)
-        self._authorizer = Authorizer(connection, budget, self._count_live)
+        self._live = LiveLookups(connection, budget, self.count_live)
+        self._authorizer = Authorizer(connection, budget, self.count_live)
         self.stores = {plural: Store(plural) for plural in needed_stores(settings.features)}
         by_path: dict[str, tuple[Resource, list[Sink]]] = {}
         for plural, store in self.stores.items():
@@ -159,7 +159,12 @@ class ClusterJudge:
         for plural, reflector in self._reflectors.items():
             metrics.store_age.labels(plural).set_function(_age(reflector))
 
-    def _count_live(self, resource: str, result: str) -> None:
+    def has_synced(self) -> bool:
+        """Tell whether every resource has been listed once."""
+        return all(reflector.has_synced for reflector in self._reflectors.values())
+
+    def count_live(self, resource: str, result: str) -> None:
+        """Count one question to the API server."""
         self._metrics.live_lookups.labels(resource, result).inc()
 
     def _count_failure(self, plural: str) -> Callable[[str], None]:

@@ -94,7 +94,17 @@ def cluster_role() -> Object:
         "metadata": {"name": NAME},
         "rules": [
             {"apiGroups": [""], "resources": core, "verbs": read},
-            {"apiGroups": ["storage.k8s.io"], "resources": ["csidrivers"], "verbs": read},
+            {
+                "apiGroups": ["storage.k8s.io"],
+                "resources": ["csidrivers", "volumeattachments"],
+                "verbs": read,
+            },
+            {"apiGroups": ["resource.k8s.io"], "resources": ["resourceslices"], "verbs": read},
+            {
+                "apiGroups": ["certificates.k8s.io"],
+                "resources": ["podcertificaterequests"],
+                "verbs": read,
+            },
             {
                 "apiGroups": ["authorization.k8s.io"],
                 "resources": ["subjectaccessreviews"],

@@ -7,8 +7,10 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 
-from noderestrict import admission
+from noderestrict import admission, authorization
+from noderestrict.graph.authorizer import Opinion
 from noderestrict.policy.decision import Denied
+from noderestrict.serving.authorizers import Authorizer
 from noderestrict.serving.judges import Judge
 from noderestrict.serving.limits import Budget, Limits, parse_timeout
 from noderestrict.telemetry.logs import LOGGER, NodeLimiter
@@ -42,23 +44,29 @@ class App:
         judge: decides.
         metrics: counted into.
         limits: what is refused for overload or size.
+        authorizer: answers ``/authorize``; None for no such path.
     """
 
-    def __init__(self, judge: Judge, metrics: Metrics, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        judge: Judge,
+        metrics: Metrics,
+        limits: Limits | None = None,
+        authorizer: Authorizer | None = None,
+    ) -> None:
         self._judge = judge
+        self._authorizer = authorizer
         self._metrics = metrics
         self._limits = limits or Limits()
         self._budget = Budget(self._limits)
         self._logged = NodeLimiter()
         self._posts: dict[str, Endpoint] = {"/validate": self._validate}
+        if authorizer is not None:
+            self._posts["/authorize"] = self._authorize
         self._gets = {"/livez": self._livez, "/healthz": self._livez, "/readyz": self._readyz}
         self.conditions: dict[str, Callable[[], bool]] = {}
         self.draining = False
         self.lag = 0.0
-
-    def add_endpoint(self, path: str, endpoint: Endpoint) -> None:
-        """Answer POSTs to a path; the endpoint gets the request and its deadline."""
-        self._posts[path] = endpoint
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; never raises but for cancellation."""
@@ -131,7 +139,7 @@ class App:
         headers = {} if limit == "deadline" else {"Retry-After": "1"}
         return HTTPError(503, f"overloaded: the limit on {limit} is reached", headers)
 
-    async def read_json(self, request: web.BaseRequest) -> bytes:
+    async def _read_json(self, request: web.BaseRequest) -> bytes:
         """Return the body of a JSON request.
 
         Raises:
@@ -171,7 +179,7 @@ class App:
 
     async def _validate(self, http: web.BaseRequest, deadline: float) -> web.Response:
         started = time.perf_counter()
-        body = await self.read_json(http)
+        body = await self._read_json(http)
         try:
             request = admission.decode(body)
         except admission.ReviewError as error:
@@ -194,6 +202,43 @@ class App:
         elif LOGGER.isEnabledFor(_DEBUG):
             LOGGER.debug("allowed", extra=_log_fields(request, seconds))
         return web.Response(body=answer, headers=_JSON)
+
+    async def _authorize(self, http: web.BaseRequest, deadline: float) -> web.Response:
+        started = time.perf_counter()
+        body = await self._read_json(http)
+        try:
+            review = authorization.decode(body)
+        except authorization.ReviewError as error:
+            raise HTTPError(400, str(error)) from None
+        opinion = await self._authorizer.authorize(review, deadline) if self._authorizer else None
+        if opinion is None:
+            raise HTTPError(503, "the cluster cannot be asked now", {"Retry-After": "1"})
+        seconds = time.perf_counter() - started
+        self._metrics.authorize_seconds.observe(seconds)
+        if opinion.allowed:
+            self._metrics.authorization_allowed.inc()
+        else:
+            self._metrics.authorization_no_opinion.inc()
+            self._log_no_opinion(review, opinion, seconds)
+        return web.Response(body=authorization.encode(review, opinion), headers=_JSON)
+
+    def _log_no_opinion(
+        self, review: authorization.Review, opinion: Opinion, seconds: float
+    ) -> None:
+        if review.node is None:
+            return
+        if not self._logged.allow(review.node):
+            self._metrics.dropped_logs.inc()
+            return
+        LOGGER.warning(
+            "no opinion",
+            extra={
+                "node": review.node,
+                "request": str(review.attributes or ""),
+                "why": opinion.reason[:2000],
+                "seconds": round(seconds, 6),
+            },
+        )
 
     def _log_refusal(self, request: admission.Request, denied: Denied, seconds: float) -> None:
         if not self._logged.allow(request.node or ""):

@@ -1,0 +1,160 @@
+"""Answer SubjectAccessReviews from a graph that follows the cluster.
+
+Before "nothing refers to it" is answered, the pods of the node are listed live once: a pod may be
+newer than the graph.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from noderestrict import authorization
+from noderestrict.api import corev1
+from noderestrict.cluster.connection import ClusterError, Connection
+from noderestrict.cluster.live import Budget, BudgetExhaustedError, Coalescer
+from noderestrict.cluster.reflector import Resource
+from noderestrict.graph.authorizer import Opinion
+from noderestrict.graph.graph import Graph
+from noderestrict.graph.objects import RESOURCES
+from noderestrict.policy.features import POD_CERTIFICATE_REQUEST
+
+_PATHS = {
+    "pods": "/api/v1/pods",
+    "persistentvolumes": "/api/v1/persistentvolumes",
+    "volumeattachments": "/apis/storage.k8s.io/v1/volumeattachments",
+    "resourceslices": "/apis/resource.k8s.io/v1/resourceslices",
+    "podcertificaterequests": "/apis/certificates.k8s.io/v1beta1/podcertificaterequests",
+}
+_RESOURCE_SLICES_SINCE = 34
+_LIST_SECONDS = 5.0
+
+
+class _PodList(msgspec.Struct):
+    items: list[corev1.Pod] | None = None
+
+
+class GraphSink:
+    """Brings one resource into the graph.
+
+    A list is merged as it comes, and what it did not hold is removed at its end: the graph never
+    lacks in between what it had before.
+    """
+
+    def __init__(self, graph: Graph, plural: str) -> None:
+        self._graph = graph
+        self._plural = plural
+        self._seen: set[tuple[str, str]] = set()
+
+    def begin(self) -> None:
+        """Start to merge a list."""
+        self._seen = set()
+
+    def add(self, value: Any) -> None:
+        """Merge one object of a list."""
+        self._seen.add(_key(value))
+        self._graph.upsert(self._plural, value)
+
+    def commit(self) -> None:
+        """Remove what the list did not hold."""
+        for namespace, name in set(self._graph.objects(self._plural)) - self._seen:
+            self._graph.delete(self._plural, namespace, name)
+        self._seen = set()
+
+    def upsert(self, value: Any) -> None:
+        """Add or change one object."""
+        self._graph.upsert(self._plural, value)
+
+    def delete(self, value: Any) -> None:
+        """Remove one object."""
+        self._graph.delete(self._plural, *_key(value))
+
+
+def _key(value: Any) -> tuple[str, str]:
+    meta = value.metadata
+    return (meta.namespace or "", meta.name or "") if meta else ("", "")
+
+
+def graph_sinks(
+    graph: Graph, features: Mapping[str, bool], minor: int
+) -> list[tuple[Resource, GraphSink]]:
+    """Return what the graph must follow on a server of Kubernetes 1.``minor``."""
+    plurals = ["pods", "persistentvolumes", "volumeattachments"]
+    if minor >= _RESOURCE_SLICES_SINCE:
+        plurals.append("resourceslices")
+    if features[POD_CERTIFICATE_REQUEST]:
+        plurals.append("podcertificaterequests")
+    return [
+        (Resource(plural, _PATHS[plural], RESOURCES[plural][1]), GraphSink(graph, plural))
+        for plural in plurals
+    ]
+
+
+class ClusterAuthorizer:
+    """Answers from the graph, and looks again before it says no.
+
+    Args:
+        connection: to the API server.
+        graph: kept by the sinks.
+        features: all gates.
+        synced: tells whether the graph has been filled once.
+        counted: called with a resource name and a result, as for look-ups.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        graph: Graph,
+        features: Mapping[str, bool],
+        synced: Callable[[], bool],
+        counted: Callable[[str, str], None] = lambda _resource, _result: None,
+    ) -> None:
+        self._connection = connection
+        self._graph = graph
+        self._features = features
+        self._synced = synced
+        self._counted = counted
+        self._budget = Budget(burst=50, per_second=5)
+        self._calls: Coalescer[list[corev1.Pod]] = Coalescer()
+        self._decoder = msgspec.json.Decoder(_PodList)
+
+    async def authorize(self, review: authorization.Review, deadline: float) -> Opinion | None:
+        """Return the opinion; None if the API server had to be asked and could not be."""
+        opinion = authorization.judge(review, self._graph, self._features)
+        if opinion.allowed or not opinion.by_path or review.attributes is None:
+            return opinion
+        node = review.attributes.node
+        try:
+            self._budget.spend(node)
+            left = deadline - asyncio.get_running_loop().time()
+            pods = await self._calls.ask(node, lambda: self._pods_of(node), left)
+        except BudgetExhaustedError:
+            # A node that is refused so often gets its refusals from the graph alone.
+            return opinion if self._synced() else None
+        except (ClusterError, TimeoutError):
+            return None
+        overlay = Graph()
+        for pod in pods:
+            overlay.upsert("pods", pod)
+        overlay.volumes_from(self._graph)
+        again = authorization.judge(review, overlay, self._features)
+        if again.allowed or self._synced():
+            return again
+        return None
+
+    async def _pods_of(self, node: str) -> list[corev1.Pod]:
+        selector = {"fieldSelector": f"spec.nodeName={quote(node, safe='')}"}
+        try:
+            body = await self._connection.get(_PATHS["pods"], selector, seconds=_LIST_SECONDS)
+            pods = self._decoder.decode(body).items or []
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            self._counted("pods_of_node", "error")
+            raise ClusterError(f"pods of node {node}: {error}") from None
+        except ClusterError:
+            self._counted("pods_of_node", "error")
+            raise
+        self._counted("pods_of_node", "found")
+        # The server selects; a pod of another node must never count, whatever the name held.
+        return [pod for pod in pods if pod.spec is not None and pod.spec.nodeName == node]

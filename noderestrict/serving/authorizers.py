@@ -1,0 +1,36 @@
+"""Who answers SubjectAccessReviews."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from noderestrict import authorization
+from noderestrict.graph.authorizer import Opinion
+from noderestrict.graph.graph import Graph
+
+
+class Authorizer(Protocol):
+    """Answers a SubjectAccessReview within a deadline."""
+
+    async def authorize(self, review: authorization.Review, deadline: float) -> Opinion | None:
+        """Return the opinion; None if it cannot be known now.
+
+        Args:
+            review: a decoded SubjectAccessReview.
+            deadline: on the event loop's clock, seconds.
+        """
+
+
+class LocalAuthorizer:
+    """Answers from a graph in memory."""
+
+    def __init__(self, graph: Graph, features: Mapping[str, bool]) -> None:
+        self._graph = graph
+        self._features = features
+
+    async def authorize(
+        self,
+        review: authorization.Review,
+        deadline: float,  # noqa: ARG002 (nothing is waited for)
+    ) -> Opinion:
+        """Return the opinion."""
+        return authorization.judge(review, self._graph, self._features)

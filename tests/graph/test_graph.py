@@ -1,0 +1,130 @@
+"""The graph equals one that is built from the current objects, and a walk over them."""
+
+from typing import Any
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from noderestrict.graph.edges import Vertex, pod_edges, volume_edges
+from noderestrict.graph.graph import Graph
+from noderestrict.graph.objects import RESOURCES
+
+NODES = ("n1", "n2", "")
+NAMES = ("a", "b", "c")
+
+
+def convert(plural: str, value: dict[str, Any]) -> Any:
+    return msgspec.convert(value, RESOURCES[plural][1])
+
+
+def pod(name: str, node: str, secrets: list[str], claims: list[str], *, mirror: bool) -> Any:
+    annotations = {"kubernetes.io/config.mirror": ""} if mirror else {}
+    volumes: list[dict[str, Any]] = [{"name": s, "secret": {"secretName": s}} for s in secrets]
+    volumes += [{"name": c, "persistentVolumeClaim": {"claimName": c}} for c in claims]
+    return convert(
+        "pods",
+        {
+            "metadata": {"namespace": "ns", "name": name, "annotations": annotations},
+            "spec": {"nodeName": node, "serviceAccountName": "sa", "volumes": volumes},
+        },
+    )
+
+
+def volume(name: str, claim: str | None, secret: str) -> Any:
+    spec: dict[str, Any] = {"csi": {"nodeStageSecretRef": {"namespace": "ns", "name": secret}}}
+    if claim is not None:
+        spec["claimRef"] = {"namespace": "ns", "name": claim}
+    return convert("persistentvolumes", {"metadata": {"name": name}, "spec": spec})
+
+
+def attachment(name: str, node: str) -> Any:
+    value = {"metadata": {"name": name}, "spec": {"nodeName": node}}
+    return convert("volumeattachments", value)
+
+
+names = st.sampled_from(NAMES)
+lists = st.lists(names, max_size=3)
+changes = st.one_of(
+    st.builds(
+        lambda n, node, s, c, m: ("pods", "ns", n, pod(n, node, s, c, mirror=m)),
+        names, st.sampled_from(NODES), lists, lists, st.booleans(),
+    ),
+    st.builds(
+        lambda n, c, s: ("persistentvolumes", "", n, volume(n, c, s)),
+        names, st.none() | names, names,
+    ),
+    st.builds(
+        lambda n, node: ("volumeattachments", "", n, attachment(n, node)),
+        names, st.sampled_from(NODES),
+    ),
+    st.builds(lambda n: ("pods", "ns", n, None), names),
+    st.builds(lambda n: ("persistentvolumes", "", n, None), names),
+    st.builds(lambda n: ("volumeattachments", "", n, None), names),
+)  # fmt: skip
+
+
+def apply(graph: Graph, change: tuple[str, str, str, Any]) -> None:
+    plural, namespace, name, value = change
+    if value is None:
+        graph.delete(plural, namespace, name)
+    else:
+        graph.upsert(plural, value)
+
+
+def walk(objects: dict[tuple[str, str, str], Any], node: str) -> set[Vertex]:
+    """Return what a node reaches, by looking at every object."""
+    found: set[Vertex] = set()
+    for (plural, _, _), value in objects.items():
+        if plural == "pods" and value.spec.nodeName == node:
+            found |= pod_edges(value)
+    for key, value in objects.items():
+        if key[0] == "persistentvolumes":
+            claim, edges = volume_edges(value)
+            if claim in found:
+                found |= edges
+        elif key[0] == "volumeattachments" and value.spec.nodeName == node:
+            found.add(key)
+    return found
+
+
+@given(st.lists(changes, max_size=40))
+@settings(max_examples=300, deadline=None)
+def test_after_any_changes_the_graph_equals_a_new_one_and_a_walk(
+    sequence: list[tuple[str, str, str, Any]],
+) -> None:
+    graph = Graph()
+    objects: dict[tuple[str, str, str], Any] = {}
+    for change in sequence:
+        apply(graph, change)
+        key, value = change[:3], change[3]
+        if value is None:
+            objects.pop(key, None)
+        else:
+            objects[key] = value
+    rebuilt = Graph()
+    for (plural, _, _), value in objects.items():
+        rebuilt.upsert(plural, value)
+    assert graph.snapshot() == rebuilt.snapshot()
+    for node in ("n1", "n2"):
+        assert set(graph.reachable(node)) == walk(objects, node)
+        for vertex in graph.reachable(node):
+            way = graph.path(node, vertex)
+            assert way[0] == ("nodes", "", node)
+            assert way[-1] == vertex
+            assert node in graph.who(vertex)
+
+
+def test_a_pod_that_moves_takes_its_secrets_along() -> None:
+    graph = Graph()
+    graph.upsert("pods", pod("p", "n1", ["s"], [], mirror=False))
+    assert graph.reaches("n1", ("secrets", "ns", "s"))
+    graph.upsert("pods", pod("p", "n2", ["s"], [], mirror=False))
+    assert not graph.reaches("n1", ("secrets", "ns", "s"))
+    assert graph.who(("secrets", "ns", "s")) == ["n2"]
+
+
+def test_a_mirror_pod_gives_only_itself() -> None:
+    graph = Graph()
+    graph.upsert("pods", pod("p", "n1", ["s"], ["c"], mirror=True))
+    assert graph.reachable("n1") == [("pods", "ns", "p")]
