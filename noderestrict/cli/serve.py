@@ -212,8 +212,21 @@ async def _serve_cluster(options: argparse.Namespace, files: "CertificateFiles")
                 options.api_audiences,
                 audiences_pending=options.api_audiences is None,
             )
-            judge = ClusterJudge(connection, settings, metrics, streaming=minor >= STREAMING_SINCE)
-            await _serve(options, files, judge, metrics, judge.run())
+            graph = Graph()
+            sinks = graph_sinks(graph, settings.features, minor) if options.authorizer else ()
+            judge = ClusterJudge(
+                connection,
+                settings,
+                metrics,
+                streaming=minor >= STREAMING_SINCE,
+                sinks=sinks,
+            )
+            authorizer = None
+            if options.authorizer:
+                authorizer = ClusterAuthorizer(
+                    connection, graph, settings.features, judge.has_synced, judge.count_live
+                )
+            await _serve(options, files, judge, authorizer, metrics, judge.run())
     except ClusterError as error:
         raise StartError(str(error)) from None
 

@@ -213,7 +213,7 @@ def _resource_slice(request: Attributes, graph: Graph, features: Mapping[str, bo
         return _YES
     if request.verb in ("list", "watch", "deletecollection"):
         # Before selectors reached authorizers, nodes could list all slices.
-        if not features[gates.AUTHORIZE_WITH_SELECTORS]:
+        if not features[gates.AUTHORIZE_NODE_WITH_SELECTORS]:
             return _YES
         return _selected(request, features)
     return _by_path(request, graph, ("get", "update", "patch", "delete"))

@@ -136,9 +136,11 @@ class Client:
 
 
 class ControlPlane:
-    """A running etcd and API server; ``flags`` override or add to the API server's."""
+    """A running etcd and API server; flags override or add to the API server's, "" drops one."""
 
-    def __init__(self, binaries: Path, flags: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, binaries: Path, flags: dict[str, str] | None = None, ca_file: Path | None = None
+    ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="control-plane-")
         self.folder = Path(self._folder.name)
         self._binaries = binaries
@@ -146,6 +148,8 @@ class ControlPlane:
         self.port = free_port()
         self._etcd_port = free_port()
         self._flags = flags or {}
+        if ca_file is not None:
+            ca_file.write_bytes(self.ca.certificate)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._clients: list[Client] = []
         self._write_keys()
@@ -206,7 +210,9 @@ class ControlPlane:
             "disable-admission-plugins": "NodeRestriction,ServiceAccount",
             **self._flags,
         }
-        self._start("kube-apiserver", *(f"--{key}={value}" for key, value in flags.items()))
+        self._start(
+            "kube-apiserver", *(f"--{key}={value}" for key, value in flags.items() if value)
+        )
 
     def kill_api_server(self) -> None:
         process = self._processes["kube-apiserver"]
