@@ -197,8 +197,10 @@ async def _serve_state(options: argparse.Namespace, files: "CertificateFiles") -
 
 async def _serve_cluster(options: argparse.Namespace, files: "CertificateFiles") -> None:
     # Here, because it costs half a second, which --state need not pay.
+    from noderestrict.cluster.authorizer import ClusterAuthorizer, graph_sinks
     from noderestrict.cluster.connection import ClusterError
     from noderestrict.cluster.judge import STREAMING_SINCE, ClusterJudge, connected, version_of
+    from noderestrict.graph.graph import Graph
     from noderestrict.serving.server import StartError
     from noderestrict.telemetry.metrics import Metrics
 
