@@ -22,7 +22,7 @@ class Store:
         """Return a record, None if there is none."""
         return self._records.get((namespace, name))
 
-    def keys(self) -> set[tuple[str, str]]:
+    def held(self) -> set[tuple[str, str]]:
         """Return namespace and name of every record."""
         return set(self._records)
 

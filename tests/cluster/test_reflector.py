@@ -1,0 +1,258 @@
+"""List and watch, one behaviour at a time, without real waiting."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from noderestrict.cluster.reflector import Pace, Reflector, Resource
+from noderestrict.cluster.store import Store
+from noderestrict.policy.listers import RECORDS
+from tests.cluster.scripted import Scripted, connected, reply, silent, watch
+
+PODS = Resource("pods", "/api/v1/pods", RECORDS["pods"][0])
+
+
+def pod(name: str, version: int, node: str = "n1") -> dict[str, Any]:
+    meta = {"namespace": "ns", "name": name, "uid": name, "resourceVersion": str(version)}
+    return {"metadata": meta, "spec": {"nodeName": node}}
+
+
+def page(*pods: dict[str, Any], version: int = 10, token: str = "") -> dict[str, Any]:
+    return {"metadata": {"resourceVersion": str(version), "continue": token}, "items": list(pods)}
+
+
+def event(kind: str, value: dict[str, Any]) -> dict[str, Any]:
+    return {"type": kind, "object": value}
+
+
+def bookmark(version: int, *, end: bool = False) -> dict[str, Any]:
+    meta: dict[str, Any] = {"resourceVersion": str(version)}
+    if end:
+        meta["annotations"] = {"k8s.io/initial-events-end": "true"}
+    return event("BOOKMARK", {"metadata": meta})
+
+
+GONE = event("ERROR", {"code": 410, "message": "too old"})
+
+
+class Run:
+    """What a reflector did with a script."""
+
+    def __init__(self) -> None:
+        self.store = Store("pods")
+        self.slept: list[float] = []
+        self.failed: list[str] = []
+
+    async def follow(
+        self, script: Scripted, *, streaming: bool = False, inactivity: float = 5
+    ) -> None:
+        async def sleep(seconds: float) -> None:
+            self.slept.append(seconds)
+
+        pace = Pace(sleep=sleep, jitter=lambda: 1.0, inactivity=inactivity)
+        async with connected(script) as connection:
+            self.reflector = Reflector(
+                connection,
+                PODS,
+                [self.store],
+                streaming=streaming,
+                pace=pace,
+                failed=self.failed.append,
+            )
+            task = asyncio.get_running_loop().create_task(self.reflector.run())
+            finished = asyncio.ensure_future(script.finished.wait())
+            done, _ = await asyncio.wait(
+                (task, finished), timeout=20, return_when=asyncio.FIRST_COMPLETED
+            )
+            finished.cancel()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert finished in done, (script.asked, task)
+
+    def names(self) -> set[str]:
+        return {name for _, name in self.store.held()}
+
+
+async def test_a_list_is_read_in_pages_and_watched_from_its_version() -> None:
+    script = Scripted(reply(page(pod("a", 1), token="t")), reply(page(pod("b", 2))))
+    run = Run()
+    await run.follow(script)
+    assert run.names() == {"a", "b"}
+    assert [query.get("continue") for _, query in script.asked] == [None, "t", None]
+    assert script.asked[2][1]["resourceVersion"] == "10"
+    assert run.reflector.has_synced
+
+
+async def test_a_list_that_breaks_off_changes_nothing() -> None:
+    script = Scripted(
+        reply(page(pod("a", 1))),
+        watch(GONE),
+        reply(page(pod("b", 2), token="t")),
+        reply({"message": "sorry"}, 500),
+    )
+    run = Run()
+    await run.follow(script)
+    assert run.names() == {"a"}
+    assert run.failed == ["watch", "list"]
+    assert run.slept
+
+
+async def test_events_change_the_store_and_the_next_watch_goes_on_from_the_last() -> None:
+    changes = watch(
+        event("ADDED", pod("b", 11)),
+        event("MODIFIED", pod("a", 12, "n2")),
+        event("DELETED", pod("b", 13)),
+        event("ADDED", pod("c", 14)),
+        split=7,
+    )
+    script = Scripted(reply(page(pod("a", 1))), changes)
+    run = Run()
+    await run.follow(script)
+    assert run.names() == {"a", "c"}
+    record: Any = run.store.get("ns", "a")
+    assert record.node_name == "n2"
+    assert script.asked[-1][1]["resourceVersion"] == "14"
+
+
+async def test_a_bookmark_moves_the_version() -> None:
+    script = Scripted(reply(page()), watch(bookmark(99)))
+    await Run().follow(script)
+    assert script.asked[-1][1]["resourceVersion"] == "99"
+
+
+@pytest.mark.parametrize(
+    "gone", [watch(GONE), reply({"message": "too old"}, 410), reply({"message": "large"}, 504)]
+)
+async def test_a_forgotten_version_means_a_new_list(gone: Any) -> None:
+    script = Scripted(reply(page(pod("a", 1))), gone, reply(page(pod("b", 2), version=50)))
+    run = Run()
+    await run.follow(script)
+    assert run.names() == {"b"}
+    assert script.asked[-1][1]["resourceVersion"] == "50"
+
+
+async def test_a_watch_that_is_cut_off_goes_on_from_its_last_event() -> None:
+    script = Scripted(reply(page()), watch(event("ADDED", pod("a", 20)), cut=True))
+    run = Run()
+    await run.follow(script)
+    assert run.names() <= {"a"}
+    assert script.asked[-1][1]["resourceVersion"] in ("10", "20")
+    assert script.asked[-1][1]["watch"] == "true"
+
+
+async def test_a_silent_watch_is_given_up() -> None:
+    script = Scripted(reply(page()), silent())
+    run = Run()
+    await run.follow(script, inactivity=0.05)
+    assert run.failed == ["watch"]
+
+
+async def test_waiting_grows_and_is_bounded() -> None:
+    script = Scripted(*(reply({"message": "down"}, 500) for _ in range(9)), reply(page()))
+    run = Run()
+    await run.follow(script)
+    assert run.slept[:3] == [1.0, 2.0, 4.0]
+    assert max(run.slept) == 30.0
+    assert run.reflector.has_synced
+
+
+@pytest.mark.parametrize("garbage", [{"items": 5}, {"metadata": {}}, [], "text"])
+async def test_a_list_that_is_none_is_an_error_and_tried_again(garbage: Any) -> None:
+    run = Run()
+    await run.follow(Scripted(reply(garbage), reply(page(pod("a", 1)))))
+    assert run.failed == ["list"]
+    assert run.names() == {"a"}
+
+
+async def test_a_streaming_list_replaces_the_store_at_its_end() -> None:
+    script = Scripted(
+        watch(event("ADDED", pod("a", 1)), bookmark(5, end=True), event("ADDED", pod("b", 6)))
+    )
+    run = Run()
+    await run.follow(script, streaming=True)
+    assert run.names() == {"a", "b"}
+    first = script.asked[0][1]
+    assert first["sendInitialEvents"] == "true"
+    assert first["resourceVersionMatch"] == "NotOlderThan"
+    assert script.asked[1][1]["resourceVersion"] == "6"
+
+
+async def test_a_streaming_list_that_breaks_off_changes_nothing() -> None:
+    script = Scripted(watch(event("ADDED", pod("a", 1))))
+    run = Run()
+    await run.follow(script, streaming=True)
+    assert run.names() == set()
+    assert not run.reflector.has_synced
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        reply({"message": "forbidden"}, 422),
+        reply({"message": "bad"}, 400),
+        watch(event("ERROR", {"code": 500, "message": "storage feature is disabled"})),
+    ],
+)
+async def test_a_server_without_streaming_lists_is_asked_for_pages(refusal: Any) -> None:
+    run = Run()
+    await run.follow(Scripted(refusal, reply(page(pod("a", 1)))), streaming=True)
+    assert run.names() == {"a"}
+    assert run.slept == []
+
+
+steps = st.lists(
+    st.sampled_from(["add", "delete", "bookmark", "disconnect", "gone", "error", "split"]),
+    max_size=12,
+)
+
+
+@given(steps, st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_any_interleaving_leaves_the_store_equal_to_the_server(
+    plan: list[str], streaming: bool
+) -> None:
+    """The server keeps the truth; each step changes it, tells it, or fails."""
+    asyncio.run(_interleave(plan, streaming=streaming))
+
+
+async def _interleave(plan: list[str], *, streaming: bool) -> None:
+    truth: dict[str, int] = {}
+    version = 10
+    script = Scripted()
+
+    def listing() -> Any:
+        pods = [pod(name, at) for name, at in truth.items()]
+        if streaming:
+            return watch(*(event("ADDED", p) for p in pods), bookmark(version, end=True))
+        return reply(page(*pods, version=version))
+
+    script.steps.append(listing())
+    for number, step in enumerate(plan):
+        version += 1
+        if step in ("add", "split"):
+            truth[f"p{number}"] = version
+            told = event("ADDED", pod(f"p{number}", version))
+            script.steps.append(watch(told, split=5 if step == "split" else None))
+        elif step == "delete" and truth:
+            name = next(iter(truth))
+            del truth[name]
+            script.steps.append(watch(event("DELETED", pod(name, version))))
+        elif step == "bookmark":
+            script.steps.append(watch(bookmark(version)))
+        elif step == "disconnect":
+            script.steps.append(watch(cut=True))
+        elif step == "gone":
+            # Lost: a change that no watch tells, then the server forgets.
+            truth[f"q{number}"] = version
+            script.steps.append(watch(GONE))
+            script.steps.append(listing())
+        elif step == "error":
+            script.steps.append(watch())
+    version += 1
+    script.steps += [watch(GONE), listing()]
+    run = Run()
+    await run.follow(script, streaming=streaming)
+    assert run.names() == set(truth)
