@@ -7,6 +7,8 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 
+from noderestrict.cli._config import ConfigurableParser
+
 
 class UsageError(Exception):
     """The command cannot run as asked; the message names the flag or file, and the value."""
@@ -28,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     version = importlib.metadata.version("noderestrict")
     parser.add_argument("--version", action="version", version=f"noderestrict {version}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, parser_class=ConfigurableParser
+    )
     names = sorted(
         module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")
     )

@@ -155,7 +155,8 @@ def add_parser(subparsers: Any) -> None:
     logs = parser.add_argument_group("logs")
     logs.add_argument("--log-format", choices=("json", "console"), default="json")
     logs.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
-    parser.set_defaults(run=run)
+    parser.add_config_flags()
+    parser.set_defaults(run=run, effective=parser.effective)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -169,6 +170,9 @@ def run(options: argparse.Namespace) -> int:
     from noderestrict.serving.server import StartError, run_event_loop
     from noderestrict.telemetry import logs
 
+    if options.print_config:
+        print(options.effective(options), end="")
+        return 0
     logs.configure(options.log_level, options.log_format)
     if options.state and (options.kubeconfig or options.context):
         raise UsageError("--state answers all look-ups: it excludes --kubeconfig and --context")

@@ -1,0 +1,187 @@
+"""Flags that may come from the environment or a file as well.
+
+A flag on the command line wins over ``NODERESTRICT_*``, which wins over the file of ``--config``,
+which wins over the default.
+"""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+PREFIX = "NODERESTRICT_"
+# In a pod, a Service named noderestrict sets these; see "service links" of Kubernetes.
+_SERVICE_LINKS = (f"{PREFIX}SERVICE_", f"{PREFIX}PORT_")
+_OWN = ("config", "print_config", "help")
+
+
+class ConfigError(Exception):
+    """A source holds what cannot be used; the message names source, key and value."""
+
+
+class ConfigurableParser(argparse.ArgumentParser):
+    """A parser whose flags may come from the environment and from a file.
+
+    ``add_config_flags`` switches that on.
+    """
+
+    configurable = False
+
+    def add_config_flags(self) -> None:
+        """Add ``--config`` and ``--print-config``."""
+        self.configurable = True
+        group = self.add_argument_group(
+            "configuration",
+            f"Every flag may also be set as {PREFIX}<FLAG> in the environment, or as a key of a "
+            "YAML file. A flag wins over the environment, which wins over the file.",
+        )
+        group.add_argument(
+            "--config", type=Path, metavar="FILE", help="YAML, with the flags' names as keys"
+        )
+        group.add_argument(
+            "--print-config",
+            action="store_true",
+            help="print what is in effect, as such a file, and stop",
+        )
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse arguments; what they do not give is taken from the other sources."""
+        if not self.configurable or args is None:
+            return super().parse_known_args(args, namespace)
+        try:
+            settings = self._other_sources(args, os.environ)
+        except ConfigError as error:
+            self.error(str(error))
+        # An appending flag would add to its default, instead of replacing it.
+        lists = {action.dest for action in self._flags().values() if action.nargs == "+"}
+        self.set_defaults(**{key: val for key, val in settings.items() if key not in lists})
+        options, rest = super().parse_known_args(args, namespace)
+        for key in lists & settings.keys():
+            if not getattr(options, key):
+                setattr(options, key, settings[key])
+        return options, rest
+
+    def _flags(self) -> dict[str, argparse.Action]:
+        return {
+            max(action.option_strings, key=len).removeprefix("--"): action
+            for action in self._actions
+            if action.option_strings and action.dest not in _OWN
+        }
+
+    def _other_sources(self, args: Sequence[str], environ: Mapping[str, str]) -> dict[str, Any]:
+        own = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+        own.add_argument("--config")
+        try:
+            file = own.parse_known_args(list(args))[0].config
+        except argparse.ArgumentError:
+            file = None  # the parser itself reports it
+        file = file or environ.get(f"{PREFIX}CONFIG")
+        found = self._from_file(Path(file)) if file else {}
+        return found | self._from_environment(environ)
+
+    def _from_file(self, file: Path) -> dict[str, Any]:
+        import yaml  # here, because most commands never need it
+
+        try:
+            content = yaml.safe_load(file.read_text())
+        except OSError as error:
+            raise ConfigError(f"--config {file}: {error.strerror or error}") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--config {file}: {' '.join(str(error).split())}") from None
+        if content is None:
+            return {}
+        if not isinstance(content, dict):
+            raise ConfigError(f"--config {file}: a mapping of flags to values is needed")
+        flags = self._flags()
+        found = {}
+        for key, value in content.items():
+            action = flags.get(key) if isinstance(key, str) else None
+            if action is None:
+                raise ConfigError(f"--config {file}: unknown key {key!r}")
+            found[action.dest] = _converted(action, value, f"--config {file}: {key}")
+        return found
+
+    def _from_environment(self, environ: Mapping[str, str]) -> dict[str, Any]:
+        flags = {_variable(name): action for name, action in self._flags().items()}
+        found = {}
+        for variable, text in environ.items():
+            if not variable.startswith(PREFIX) or variable == f"{PREFIX}CONFIG":
+                continue
+            if variable.startswith(_SERVICE_LINKS) or text.startswith("tcp://"):
+                continue
+            action = flags.get(variable)
+            if action is None:
+                raise ConfigError(f"{variable}: unknown; it would be a flag's name after {PREFIX}")
+            value = text.split(",") if action.nargs == "+" else text
+            found[action.dest] = _converted(action, value, variable)
+        return found
+
+    def effective(self, options: argparse.Namespace) -> str:
+        """Return a file for ``--config`` that has the effect of these options."""
+        import yaml
+
+        values = {
+            name: _plain(name, getattr(options, action.dest))
+            for name, action in self._flags().items()
+        }
+        kept = {name: value for name, value in values.items() if value is not None}
+        return yaml.safe_dump(kept, sort_keys=False)
+
+
+def _variable(flag: str) -> str:
+    return PREFIX + flag.upper().replace("-", "_")
+
+
+def _converted(action: argparse.Action, value: Any, where: str) -> Any:
+    """Return what the flag would make of a value."""
+    if action.nargs == "+":
+        files = value if isinstance(value, list) else [value]
+        if not all(isinstance(file, str) and file for file in files):
+            raise ConfigError(f"{where}: {value!r} is no list of files")
+        return [files]
+    if action.nargs == 0:
+        wanted = {True: True, False: False, "true": True, "false": False}
+        if not isinstance(value, bool | str) or value not in wanted:
+            raise ConfigError(f"{where}: {value!r} is neither true nor false")
+        return wanted[value]
+    text = _text(value, where)
+    convert = action.type if callable(action.type) else str
+    try:
+        converted = convert(text)
+    except (argparse.ArgumentTypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from None
+    if action.choices is not None and converted not in action.choices:
+        raise ConfigError(f"{where}: {text!r} is none of {', '.join(action.choices)}")
+    return converted
+
+
+def _text(value: Any, where: str) -> str:
+    """Return a value of the file as it would stand on the command line."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | int | float):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ",".join(_text(item, where) for item in value)
+    if isinstance(value, dict):
+        return ",".join(f"{key}={_text(item, where)}" for key, item in value.items())
+    raise ConfigError(f"{where}: {value!r} is no value of a flag")
+
+
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if name == "kubernetes-version" and value is not None:
+        return f"1.{value}"
+    if name.endswith("-address"):
+        return value if isinstance(value, str) else ":".join(map(str, value or ()))
+    if name == "state":
+        return [file for group in value for file in group] or None
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, Mapping):
+        return dict(value) or None
+    return value
