@@ -8,10 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from noderestrict.cli._config import ConfigurableParser
-
-
-class UsageError(Exception):
-    """The command cannot run as asked; the message names the flag or file, and the value."""
+from noderestrict.cli._errors import UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from noderestrict.cli._errors import UsageError
 from noderestrict.cli._flags import add_policy_flags, policy_settings
 
 _PROGRESS_EVERY = 500
@@ -41,7 +42,6 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UsageError: the state cannot be read.
     """
-    from noderestrict.cli import UsageError
     from noderestrict.graph.graph import Graph
     from noderestrict.replay.cases import Case, QuestionsCase, cases
     from noderestrict.replay.questions import ask_case

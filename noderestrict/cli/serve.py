@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from noderestrict.cli._errors import UsageError
 from noderestrict.cli._flags import add_policy_flags, policy_settings
 from noderestrict.policy.settings import Settings
 
@@ -165,7 +166,6 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UsageError: the flags, the state or the certificate do not allow it.
     """
-    from noderestrict.cli import UsageError
     from noderestrict.replay.state import StateError
     from noderestrict.serving.server import StartError, run_event_loop
     from noderestrict.telemetry import logs
@@ -279,7 +279,6 @@ async def _serve(
 
 
 def _certificate_files(options: argparse.Namespace) -> "CertificateFiles":
-    from noderestrict.cli import UsageError
     from noderestrict.serving.certificates import CertificateFiles
 
     certificate, key = options.tls_cert_file, options.tls_private_key_file
@@ -310,8 +309,6 @@ def _certificate_files(options: argparse.Namespace) -> "CertificateFiles":
 
 
 def _openssl_names(suites: tuple[str, ...]) -> str:
-    from noderestrict.cli import UsageError
-
     names = []
     for suite in suites:
         exchange, with_, cipher = suite.removeprefix("TLS_").partition("_WITH_")
@@ -331,7 +328,6 @@ def _openssl_names(suites: tuple[str, ...]) -> str:
 
 
 def _make_dev_pair(directory: Path) -> None:
-    from noderestrict.cli import UsageError
     from noderestrict.pki.files import write_atomically
     from noderestrict.pki.issue import create_authority
 

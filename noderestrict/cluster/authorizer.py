@@ -15,11 +15,12 @@ from noderestrict import authorization
 from noderestrict.api import corev1
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.live import Budget, BudgetExhaustedError, Coalescer
-from noderestrict.cluster.reflector import Resource
+from noderestrict.cluster.questions import server_version
+from noderestrict.cluster.reflector import Reflector, Resource
 from noderestrict.graph.authorizer import Opinion
 from noderestrict.graph.graph import Graph
 from noderestrict.graph.objects import RESOURCES
-from noderestrict.policy.features import POD_CERTIFICATE_REQUEST
+from noderestrict.policy.features import POD_CERTIFICATE_REQUEST, defaults
 
 _PATHS = {
     "pods": "/api/v1/pods",
@@ -90,6 +91,19 @@ def graph_sinks(
         (Resource(plural, _PATHS[plural], RESOURCES[plural][1]), GraphSink(graph, plural))
         for plural in plurals
     ]
+
+
+async def read_graph(connection: Connection) -> Graph:
+    """Return the graph of a cluster as it is now.
+
+    Raises:
+        ClusterError: a resource could not be listed.
+    """
+    minor, _ = await server_version(connection)
+    graph = Graph()
+    for resource, sink in graph_sinks(graph, defaults(minor), minor):
+        await Reflector(connection, resource, [sink]).list_once()
+    return graph
 
 
 class ClusterAuthorizer:

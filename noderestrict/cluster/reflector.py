@@ -21,6 +21,8 @@ from noderestrict.telemetry.logs import LOGGER
 GONE = 410
 _TOO_LARGE = 504
 _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+#: Objects that are decoded in one go.
+_SLICE = 50
 _PAGE = 250
 _FAILURES_BEFORE_LIST = 3
 
@@ -142,7 +144,7 @@ class Reflector:
             verb = "list" if self._version is None else "watch"
             try:
                 if self._version is None and not self._streaming:
-                    await self._list()
+                    await self.list_once()
                 else:
                     await self._watch()
             except ClusterError as error:
@@ -187,7 +189,12 @@ class Reflector:
         self._version = version
         self.has_synced = True
 
-    async def _list(self) -> None:
+    async def list_once(self) -> None:
+        """Replace the content of the sinks by what a list in pages holds.
+
+        Raises:
+            ClusterError: the list failed; the sinks keep what they had.
+        """
         self._begin()
         token = ""
         page_type = msgspec.defstruct(
@@ -200,14 +207,15 @@ class Reflector:
             page: Any = msgspec.json.decode(
                 await self._connection.get(self._resource.path, query), type=page_type
             )
-            for raw in page.items or ():
+            for number, raw in enumerate(page.items or ()):
+                if not number % _SLICE:
+                    # Decoding a page takes milliseconds: requests come in between.
+                    await asyncio.sleep(0)
                 self._add(self._objects.decode(raw))
             self._heard = self._pace.clock()
             token = page.metadata.continue_ or ""
             if not token:
                 break
-            # Decoding a page takes milliseconds: requests come in between.
-            await asyncio.sleep(0)
         version = page.metadata.resourceVersion
         if not version:
             raise ClusterError("the list has no metadata.resourceVersion")

@@ -1,0 +1,101 @@
+"""``noderestrict graph``: what a node's credential gives."""
+
+import argparse
+import asyncio
+import sys
+from typing import Any
+
+from noderestrict.cli._errors import UsageError
+from noderestrict.graph import views
+from noderestrict.graph.graph import Graph
+
+_OUTPUTS = {"table": views.as_table, "json": views.as_json, "dot": views.as_dot}
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand's parser."""
+    parser = subparsers.add_parser(
+        "graph",
+        help="show which node reaches which object",
+        description="Show which Secrets, ConfigMaps, claims, volumes and service accounts the "
+        "Node authorizer opens to a node: what a stolen kubelet credential would give.",
+    )
+    questions = parser.add_subparsers(dest="question", metavar="QUESTION", required=True)
+    why = questions.add_parser("why", help="the way from a node to an object; exit code 1 if none")
+    why.add_argument("node", metavar="NODE")
+    reachable = questions.add_parser("reachable", help="all that a node reaches")
+    reachable.add_argument("node", metavar="NODE")
+    who = questions.add_parser("who", help="all nodes that reach an object")
+    for question in (why, who):
+        question.add_argument(
+            "kind", metavar="KIND", help="secret, configmap, pvc, pv, serviceaccount, pod, …"
+        )
+        question.add_argument("name", metavar="[NAMESPACE/]NAME")
+    for question in (why, reachable, who):
+        question.add_argument("--output", choices=sorted(_OUTPUTS), default="table")
+        question.add_argument(
+            "--state",
+            action="append",
+            default=[],
+            metavar="FILE",
+            help="cluster objects, as 'kubectl get pods,pv,volumeattachments -A -o json' writes "
+            "them; may be given again; without it the live cluster is read",
+        )
+        question.add_argument(
+            "--kubeconfig", metavar="FILE", help="default: the service account of the pod"
+        )
+        question.add_argument("--context", metavar="NAME", help="of the kubeconfig")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the answer; returns 1 if ``why`` finds no way, else 0.
+
+    Raises:
+        UsageError: there is no such kind, or the objects cannot be read.
+    """
+    try:
+        vertex = views.vertex_of(options.kind, options.name) if "kind" in options else None
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    graph = _from_state(options.state) if options.state else _from_cluster(options)
+    if vertex is None:
+        ways = views.reachable(graph, options.node)
+    elif options.question == "who":
+        ways = views.who(graph, vertex)
+    else:
+        way = views.why(graph, options.node, vertex)
+        if not way.path:
+            print(views.missing(graph, way), file=sys.stderr)
+            if options.output == "json":
+                print(views.as_json([way]), end="")
+            return 1
+        ways = [way]
+    print(_OUTPUTS[options.output](ways), end="")
+    return 0
+
+
+def _from_state(files: list[str]) -> Graph:
+    from noderestrict.replay.state import StateError, load_state
+
+    graph = Graph()
+    try:
+        load_state(files, graph)
+    except StateError as error:
+        raise UsageError(str(error)) from None
+    return graph
+
+
+def _from_cluster(options: argparse.Namespace) -> Graph:
+    from noderestrict.cluster.authorizer import read_graph
+    from noderestrict.cluster.connection import ClusterError
+    from noderestrict.cluster.judge import connected
+
+    async def read() -> Graph:
+        async with connected(options.kubeconfig, options.context) as connection:
+            return await read_graph(connection)
+
+    try:
+        return asyncio.run(read())
+    except ClusterError as error:
+        raise UsageError(str(error)) from None

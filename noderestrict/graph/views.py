@@ -1,0 +1,138 @@
+"""Ways through the graph, for people and for programs."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from noderestrict.graph.edges import Vertex
+from noderestrict.graph.graph import Graph
+
+#: Plurals of what a node can reach, with all other names of each.
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "pods": ("pod", "po"),
+    "secrets": ("secret",),
+    "configmaps": ("configmap", "cm"),
+    "serviceaccounts": ("serviceaccount", "sa"),
+    "persistentvolumeclaims": ("persistentvolumeclaim", "pvc"),
+    "persistentvolumes": ("persistentvolume", "pv"),
+    "resourceclaims": ("resourceclaim",),
+    "volumeattachments": ("volumeattachment",),
+    "resourceslices": ("resourceslice",),
+    "podcertificaterequests": ("podcertificaterequest", "pcr"),
+}
+_CLUSTER_SCOPED = frozenset({"persistentvolumes", "volumeattachments", "resourceslices"})
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a node reaches an object; ``path`` starts with the node and is empty for no way."""
+
+    node: str
+    vertex: Vertex
+    path: tuple[Vertex, ...]
+
+
+def vertex_of(kind: str, name: str) -> Vertex:
+    """Return the object that an operator means.
+
+    Args:
+        kind: plural, singular or short name, in any case.
+        name: ``NAMESPACE/NAME``, or ``NAME`` where there are no namespaces.
+
+    Raises:
+        ValueError: there is no such kind in the graph, or the name has not that form.
+    """
+    wanted = kind.lower()
+    plural = next((one for one, others in KINDS.items() if wanted in (one, *others)), None)
+    if plural is None:
+        raise ValueError(f"KIND {kind!r} is none of {', '.join(KINDS)}")
+    namespace, slash, title = name.partition("/")
+    if plural in _CLUSTER_SCOPED:
+        if slash or not name:
+            raise ValueError(f"{name!r}: {plural} have no namespace; give NAME")
+        return plural, "", name
+    if not namespace or not title or "/" in title:
+        raise ValueError(f"{name!r}: {plural} have a namespace; give NAMESPACE/NAME")
+    return plural, namespace, title
+
+
+def why(graph: Graph, node: str, vertex: Vertex) -> Way:
+    """Return the way from a node to an object."""
+    return Way(node, vertex, tuple(graph.path(node, vertex)))
+
+
+def reachable(graph: Graph, node: str) -> list[Way]:
+    """Return the way to everything that a node reaches."""
+    return [why(graph, node, vertex) for vertex in graph.reachable(node)]
+
+
+def who(graph: Graph, vertex: Vertex) -> list[Way]:
+    """Return the way of every node that reaches an object."""
+    return [why(graph, node, vertex) for node in graph.who(vertex)]
+
+
+def missing(graph: Graph, way: Way) -> str:
+    """Return why there is no way."""
+    if not graph.reachable(way.node):
+        return f"no pod is bound to node {way.node}, and no object names it"
+    others = graph.who(way.vertex)
+    elsewhere = f"; nodes that reach it: {', '.join(others)}" if others else "; no node reaches it"
+    return f"nothing on node {way.node} refers to {title(way.vertex)}{elsewhere}"
+
+
+def title(vertex: Vertex) -> str:
+    """Return an object as ``secret default/password``."""
+    plural, namespace, name = vertex
+    singular = KINDS[plural][0] if plural in KINDS else plural.removesuffix("s")
+    return f"{singular} {namespace}/{name}" if namespace else f"{singular} {name}"
+
+
+def as_table(ways: Sequence[Way]) -> str:
+    """Return one line a way: the node, the object, and what leads from one to the other."""
+    rows = [("NODE", "OBJECT", "THROUGH")]
+    for way in ways:
+        between = " ← ".join(title(vertex) for vertex in way.path[1:-1])
+        rows.append((way.node, title(way.vertex), between or "itself"))
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    return "".join(
+        f"{node:<{widths[0]}}  {what:<{widths[1]}}  {through}\n" for node, what, through in rows
+    )
+
+
+def as_json(ways: Iterable[Way]) -> str:
+    """Return a JSON array of objects with node, object and path."""
+    return (
+        json.dumps(
+            [
+                {
+                    "node": way.node,
+                    **_object(way.vertex),
+                    "reachable": bool(way.path),
+                    "path": [_object(vertex) for vertex in way.path],
+                }
+                for way in ways
+            ],
+            indent=2,
+        )
+        + "\n"
+    )
+
+
+def _object(vertex: Vertex) -> dict[str, str]:
+    plural, namespace, name = vertex
+    return {"resource": plural, "namespace": namespace, "name": name}
+
+
+def as_dot(ways: Iterable[Way]) -> str:
+    """Return a Graphviz digraph whose arrows lead from nodes to what they reach."""
+    edges: dict[tuple[str, str], None] = {}
+    for way in ways:
+        for start, end in zip(way.path, way.path[1:], strict=False):
+            edges[title(start), title(end)] = None
+    lines = (f"  {_quoted(start)} -> {_quoted(end)};\n" for start, end in edges)
+    return f"digraph noderestrict {{\n  rankdir=LR;\n{''.join(lines)}}}\n"
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+    return f'"{escaped}"'
