@@ -1,11 +1,14 @@
-"""What makes an API server ask our authorizer.
+"""What makes an API server ask our authorizer, by its newer or its older flags.
 
 Order: after RBAC or before it makes no difference to the outcome, since ours never denies; behind
 RBAC it is asked less. The server must be up for nodes to read Secrets, so that it belongs on the
 control-plane nodes.
 """
 
+from collections.abc import Mapping
 from typing import Any
+
+import yaml
 
 Object = dict[str, Any]
 
@@ -74,4 +77,87 @@ def webhook_kubeconfig(url: str, certificate_authority: str) -> Object:
             }
         ],
         "current-context": "noderestrict",
+    }
+
+
+def structured_flags(configuration: str) -> dict[str, str]:
+    """Return the API server's flags for an AuthorizationConfiguration, since Kubernetes 1.30.
+
+    Args:
+        configuration: path of the file on the API server's machine.
+    """
+    return {"authorization-config": configuration}
+
+
+def classic_flags(kubeconfig: str, *, seconds: int = 1) -> dict[str, str]:
+    """Return the API server's flags for versions without an AuthorizationConfiguration.
+
+    These cannot select users: the webhook is asked about everyone whom RBAC does not allow, and
+    has no opinion on who is no node.
+
+    Args:
+        kubeconfig: path, on the API server's machine, of the file that names our server.
+        seconds: how long answers are remembered.
+    """
+    return {
+        "authorization-mode": "RBAC,Webhook",
+        "authorization-webhook-config-file": kubeconfig,
+        "authorization-webhook-version": "v1",
+        "authorization-webhook-cache-authorized-ttl": f"{seconds}s",
+        "authorization-webhook-cache-unauthorized-ttl": f"{seconds}s",
+    }
+
+
+def kubeadm_configuration(
+    flags: Mapping[str, str], folder: str | None, *, version: str = "v1beta4"
+) -> Object:
+    """Return kubeadm's ClusterConfiguration that gives an API server flags and files.
+
+    Args:
+        flags: of the API server, without dashes.
+        folder: mounted at the same path in the API server's pod, or None.
+        version: ``v1beta4``, or ``v1beta3`` for kubeadm before 1.31.
+    """
+    arguments: object = dict(flags)
+    if version != "v1beta3":
+        arguments = [{"name": name, "value": value} for name, value in flags.items()]
+    server: Object = {"extraArgs": arguments}
+    if folder is not None:
+        server["extraVolumes"] = [
+            {
+                "name": "noderestrict",
+                "hostPath": folder,
+                "mountPath": folder,
+                "readOnly": True,
+                "pathType": "Directory",
+            }
+        ]
+    return {
+        "apiVersion": f"kubeadm.k8s.io/{version}",
+        "kind": "ClusterConfiguration",
+        "apiServer": server,
+    }
+
+
+def kind_cluster(
+    patch: Object, *, workers: int = 2, folder: tuple[str, str] | None = None
+) -> Object:
+    """Return a kind cluster with one control-plane node that kubeadm sets up with a patch.
+
+    Args:
+        patch: of kubeadm's configuration.
+        workers: how many nodes besides.
+        folder: a folder of the host and where the control-plane node sees it, or None.
+    """
+    control_plane: Object = {
+        "role": "control-plane",
+        "kubeadmConfigPatches": [yaml.safe_dump(patch, sort_keys=False)],
+    }
+    if folder is not None:
+        host, node = folder
+        control_plane["extraMounts"] = [{"hostPath": host, "containerPath": node, "readOnly": True}]
+    return {
+        "kind": "Cluster",
+        "apiVersion": "kind.x-k8s.io/v1alpha4",
+        "nodes": [control_plane, *({"role": "worker"} for _ in range(workers))],
     }
