@@ -20,6 +20,7 @@ from noderestrict.policy.features import LATEST_MINOR, defaults
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.cases import Case, cases
 from noderestrict.replay.state import load_state
+from tests.benchmarks import stores
 
 CAPTURED = Path(__file__).parent.parent / "conformance" / "captured"
 NODES, PODS = 5_000, 30
@@ -143,3 +144,4 @@ def graph_figures() -> None:
 if __name__ == "__main__":
     admission_figures()
     graph_figures()
+    stores.figures()

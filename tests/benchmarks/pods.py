@@ -1,0 +1,90 @@
+"""An API server that has nothing but pods: ``python -m tests.benchmarks.pods``."""
+
+import asyncio
+import json
+
+from aiohttp import web
+
+NODES, PODS_A_NODE = 5_000, 30
+TOTAL = NODES * PODS_A_NODE
+
+_PLAIN = {"manager": "kubelet", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1"}
+_FIELDS = {f"f:field-{number}": {".": {}, "f:type": {}} for number in range(30)}
+_POD = {
+    "metadata": {
+        "name": "@NAME@",
+        "namespace": "@SPACE@",
+        "uid": "@UID@",
+        "resourceVersion": "1",
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+        "labels": {"app.kubernetes.io/name": "web", "pod-template-hash": "7d4b9c6f5"},
+        "ownerReferences": [
+            {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "u",
+             "controller": True, "blockOwnerDeletion": True},
+        ],
+        "managedFields": [{**_PLAIN, "fieldsV1": _FIELDS}],
+    },
+    "spec": {
+        "nodeName": "@NODE@",
+        "serviceAccountName": "web",
+        "containers": [
+            {"name": f"c{number}", "image": "registry.example.com/team/web:1.2.3",
+             "env": [{"name": f"E{one}", "value": "some value"} for one in range(5)],
+             "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
+             "volumeMounts": [{"name": "token", "mountPath": "/var/run/secrets/token"}]}
+            for number in range(2)
+        ],
+        "volumes": [
+            {"name": "token", "projected": {"sources": [
+                {"serviceAccountToken": {"path": "token", "audience": "vault"}}]}},
+            {"name": "data", "persistentVolumeClaim": {"claimName": "@NAME@"}},
+        ],
+        "tolerations": [{"key": "a", "operator": "Exists", "effect": "NoExecute"}] * 2,
+    },
+    "status": {
+        "phase": "Running",
+        "conditions": [
+            {"type": kind, "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+            for kind in ("Ready", "Initialized", "ContainersReady", "PodScheduled")
+        ],
+        "podIP": "10.0.0.1",
+    },
+}  # fmt: skip
+_TEMPLATE = json.dumps(_POD)
+
+
+def pod_json(number: int) -> str:
+    """Return one pod of the cluster, about 3 KB."""
+    text = _TEMPLATE.replace("@NAME@", f"web-7d4b9c6f5-{number}")
+    text = text.replace("@SPACE@", f"team-{number % 50}").replace(
+        "@NODE@", f"node-{number % NODES}"
+    )
+    return text.replace("@UID@", f"00000000-0000-4000-8000-{number:012d}")
+
+
+async def _list(request: web.Request) -> web.Response:
+    limit = int(request.query.get("limit", "500"))
+    start = int(request.query.get("continue", "0"))
+    end = min(TOTAL, start + limit)
+    items = ",".join(pod_json(number) for number in range(start, end))
+    token = f'"continue": "{end}", ' if end < TOTAL else ""
+    body = (
+        f'{{"apiVersion": "v1", "kind": "PodList", "metadata": {{{token}"resourceVersion": "1"}}, '
+        f'"items": [{items}]}}'
+    )
+    return web.Response(text=body, content_type="application/json")
+
+
+async def main() -> None:
+    app = web.Application()
+    app.router.add_get("/api/v1/pods", _list)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    print(runner.addresses[0][1], flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

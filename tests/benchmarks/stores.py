@@ -1,0 +1,132 @@
+"""List 150,000 pods of a local server, in a process of its own: ``stores.py PORT ours|typed``."""
+
+import asyncio
+import gc
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from kubernetes_asyncio import client
+
+from tests.benchmarks.pods import NODES, TOTAL
+
+# Typed models are too slow and too large for all pods; their cost grows with the number.
+TYPED = 5_000
+
+
+def resident_mib() -> float:
+    """Return what this process holds now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+async def ours(api: client.ApiClient) -> int:
+    from noderestrict.api import corev1
+    from noderestrict.cluster.connection import Connection
+    from noderestrict.cluster.judge import ClusterJudge  # noqa: F401 (loaded as in production)
+    from noderestrict.cluster.reflector import Reflector, Resource
+    from noderestrict.cluster.store import Store
+
+    store = Store("pods")
+    reflector = Reflector(
+        Connection(api), Resource("pods", "/api/v1/pods", corev1.Pod), [store], streaming=False
+    )
+    gaps: list[float] = []
+
+    async def watch_loop() -> None:
+        while True:
+            start = time.perf_counter()
+            await asyncio.sleep(0.001)
+            gaps.append(time.perf_counter() - start - 0.001)
+
+    watcher = asyncio.create_task(watch_loop())
+    before, start = resident_mib(), time.perf_counter()
+    await reflector.list_once()
+    seconds = time.perf_counter() - start
+    watcher.cancel()
+    gc.collect()
+    report(len(store), before, seconds, longest_block=max(gaps))
+    return len(store)
+
+
+async def typed(api: client.ApiClient) -> int:
+    core = client.CoreV1Api(api)
+    before, start = resident_mib(), time.perf_counter()
+    pods: list[object] = []
+    token = None
+    while len(pods) < TYPED:
+        page = await core.list_pod_for_all_namespaces(limit=500, _continue=token)
+        pods += page.items
+        token = page.metadata._continue
+    report(len(pods), before, time.perf_counter() - start)
+    return len(pods)
+
+
+def report(pods: int, before: float, seconds: float, longest_block: float = 0) -> None:
+    print(
+        json.dumps(
+            {
+                "pods": pods,
+                "seconds": seconds,
+                "resident_mib": resident_mib(),
+                "peak_mib": peak_mib(),
+                "bytes_a_pod": (resident_mib() - before) * 2**20 / pods,
+                "longest_block_ms": longest_block * 1000,
+            }
+        )
+    )
+
+
+async def main(port: str, way: str) -> None:
+    configuration = client.Configuration()
+    configuration.host = f"http://127.0.0.1:{port}"
+    async with client.ApiClient(configuration) as api:
+        await (ours if way == "ours" else typed)(api)
+
+
+def figures() -> dict[str, dict[str, float]]:
+    """Return the figures of both ways, each from a fresh process, and print them."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tests.benchmarks.pods"], stdout=subprocess.PIPE, text=True
+    )
+    assert server.stdout is not None
+    try:
+        port = server.stdout.readline().strip()
+        found: dict[str, dict[str, float]] = {}
+        for way in ("ours", "typed"):
+            output = subprocess.run(
+                [sys.executable, "-m", "tests.benchmarks.stores", port, way],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+            found[way] = json.loads(output)
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
+    own, other = found["ours"], found["typed"]
+    print(f"\nlist of {TOTAL} pods on {NODES} nodes from a local server, 500 a page")
+    print(
+        f"  noderestrict: {own['seconds']:.1f} s, {own['bytes_a_pod']:.0f} bytes a pod, process "
+        f"{own['resident_mib']:.0f} MiB (peak {own['peak_mib']:.0f}), event loop held up for at "
+        f"most {own['longest_block_ms']:.1f} ms"
+    )
+    scale = TOTAL / other["pods"]
+    print(
+        f"  kubernetes_asyncio's typed models, {other['pods']:.0f} pods: {other['seconds']:.1f} s, "
+        f"{other['bytes_a_pod']:.0f} bytes a pod; for {TOTAL} that is "
+        f"{other['seconds'] * scale:.0f} s and {other['bytes_a_pod'] * TOTAL / 2**20:.0f} MiB"
+    )
+    return found
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
