@@ -96,6 +96,13 @@ def add_parser(subparsers: Any) -> None:
         help="how long to wait for a certificate at start (default: 60)",
     )
     tls.add_argument(
+        "--tls-poll",
+        type=_seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="between looks at the certificate files (default: 10)",
+    )
+    tls.add_argument(
         "--expected-dns-names",
         type=_names,
         default=(),
@@ -139,6 +146,20 @@ def add_parser(subparsers: Any) -> None:
     )
     limits = parser.add_argument_group("limits")
     limits.add_argument("--max-in-flight", type=_positive, default=512, metavar="N")
+    limits.add_argument(
+        "--header-timeout",
+        type=_seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="from connecting to the end of the first request's headers (default: 10)",
+    )
+    limits.add_argument(
+        "--body-timeout",
+        type=_seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="from the headers to the end of the body (default: 10)",
+    )
     limits.add_argument(
         "--shutdown-delay",
         type=_seconds,
@@ -252,7 +273,11 @@ async def _serve(
     from noderestrict.serving.server import run as serve
     from noderestrict.telemetry.logs import LOGGER
 
-    limits = Limits(requests=options.max_in_flight)
+    limits = Limits(
+        requests=options.max_in_flight,
+        header_seconds=options.header_timeout,
+        body_seconds=options.body_timeout,
+    )
 
     def started(port: int) -> None:
         LOGGER.info("listening", extra={"address": options.bind_address, "port": port})
@@ -268,6 +293,7 @@ async def _serve(
             port=options.port,
             metrics=options.metrics_address,
             tls_wait=options.tls_wait,
+            poll_certificates=options.tls_poll,
             shutdown_delay=options.shutdown_delay,
             log_level=options.log_level,
             limits=limits,

@@ -37,7 +37,7 @@ class NodeRecord(msgspec.Struct, frozen=True, gc=False):
     uid: str = ""
 
 
-class PodRecord(msgspec.Struct, frozen=True):
+class PodRecord(msgspec.Struct, frozen=True, gc=False):
     """What rules know of a Pod.
 
     Attributes:
@@ -86,7 +86,7 @@ class VolumeRecord(msgspec.Struct, frozen=True, gc=False):
     csi_driver: str = ""
 
 
-class CSIDriverRecord(msgspec.Struct, frozen=True):
+class CSIDriverRecord(msgspec.Struct, frozen=True, gc=False):
     """What rules know of a CSIDriver: the audiences of its token requests."""
 
     name: str

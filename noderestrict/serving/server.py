@@ -21,7 +21,6 @@ from noderestrict.serving.selftest import known_bad_is_refused
 from noderestrict.telemetry.logs import LOGGER, toggle_debug
 from noderestrict.telemetry.metrics import Metrics
 
-_POLL_CERTIFICATES = 10.0
 _SELF_TEST = 30.0
 _LAG_INTERVAL = 0.05
 _HANDSHAKE_SECONDS = 10.0
@@ -57,7 +56,7 @@ class ServerOptions:
     log_level: str = "info"
     limits: Limits = field(default_factory=Limits)
     client_names: frozenset[str] = frozenset()
-    poll_certificates: float = _POLL_CERTIFICATES
+    poll_certificates: float = 10
 
 
 class _Connection(RequestHandler):

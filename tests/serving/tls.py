@@ -116,11 +116,15 @@ class Server:
 
 @contextmanager
 def serving(
-    directory: Path, *flags: str, ca: Authority | None = None, state: bool = True
+    directory: Path,
+    *flags: str,
+    ca: Authority | None = None,
+    state: bool = True,
+    pair: bool = True,
 ) -> Iterator[Server]:
     """Run ``noderestrict serve`` with a pair in a directory (made if there is none)."""
     ca = ca or authority()
-    if not (directory / "tls.crt").exists():
+    if pair and not (directory / "tls.crt").exists():
         write_pair(directory, leaf(ca))
     empty = directory / "state.json"
     empty.write_text('{"kind": "List", "items": []}')
