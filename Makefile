@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install run test lint bench test-e2e lock clean
+.PHONY: install run test lint fuzz docs bench test-e2e lock clean
 
 install: $(STAMP)
 
@@ -27,6 +27,14 @@ lint: install
 
 test-e2e: install
 	$(BIN)/python -m pytest -m e2e tests/e2e
+
+# Bytes to bytes, for about a minute.
+fuzz: install
+	$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/admission/test_fuzz.py tests/authorization/test_fuzz.py
+
+# The pages of docs/reference, from the code.
+docs: install
+	$(BIN)/python -m tests.reference
 
 bench: install
 	$(BIN)/python -m tests.benchmarks

@@ -3,6 +3,11 @@
 from collections import Counter
 
 import pytest
+from hypothesis import settings
+
+# ``make fuzz`` takes the long one: about a minute on two cores.
+settings.register_profile("default", max_examples=200, deadline=None)
+settings.register_profile("fuzz", max_examples=6_000, deadline=None)
 
 #: For each suite of cases its counts: (family, outcome) -> number.
 FIGURES = pytest.StashKey[dict[str, Counter[tuple[str, str]]]]()

@@ -7,14 +7,20 @@ from pathlib import Path
 import pytest
 
 from noderestrict.cli import main
+from tests import reference
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(
-    r"^\$ \.venv/bin/noderestrict (replay [^\n]*)\n(.*?)(?=^\$|^```)",
-    README,
-    re.MULTILINE | re.DOTALL,
-)
+PAGES = {path: path.read_text() for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
+COMMANDS = [
+    found
+    for text in PAGES.values()
+    for found in re.findall(
+        r"^\$ \.venv/bin/noderestrict ((?:replay|graph) [^\n]*)\n(.*?)(?=^\$|^```)",
+        text,
+        re.MULTILINE | re.DOTALL,
+    )
+]
 
 
 def test_the_rule_table_lists_every_rule_and_no_other() -> None:
@@ -30,12 +36,12 @@ def test_the_rule_table_lists_every_rule_and_no_other() -> None:
     assert documented == rules
 
 
-def test_there_are_replay_commands_to_check() -> None:
-    assert len(COMMANDS) >= 3
+def test_there_are_commands_to_check() -> None:
+    assert len(COMMANDS) >= 5
 
 
 @pytest.mark.parametrize(("command", "output"), COMMANDS)
-def test_a_replay_command_prints_what_the_readme_shows(
+def test_a_command_prints_what_the_documentation_shows(
     command: str,
     output: str,
     capsys: pytest.CaptureFixture[str],
@@ -52,5 +58,17 @@ def test_a_replay_command_prints_what_the_readme_shows(
 
 
 def test_every_file_that_the_readme_names_is_there() -> None:
-    for path in re.findall(r"\b((?:examples|tests|docs|manifests)/[\w./-]+\w)", README):
-        assert (ROOT / path).exists(), path
+    for text in PAGES.values():
+        for path in re.findall(r"\b((?:examples|tests|docs|manifests)/[\w./-]+\w)", text):
+            assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)", PAGES[page]):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", reference.PAGES)
+def test_the_reference_is_that_of_the_code(page: str) -> None:
+    assert (reference.FOLDER / page).read_text() == reference.PAGES[page](), "run make docs"

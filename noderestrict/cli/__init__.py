@@ -5,10 +5,35 @@ import importlib
 import importlib.metadata
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from noderestrict.cli._config import ConfigurableParser
 from noderestrict.cli._errors import UsageError
+
+
+def build_parser(
+    only: str | None = None,
+) -> tuple[argparse.ArgumentParser, Mapping[str, ConfigurableParser]]:
+    """Return the parser, and that of each command.
+
+    Args:
+        only: a command; the modules of the others are not loaded, because they cost time.
+    """
+    parser = argparse.ArgumentParser(
+        prog="noderestrict",
+        description="Kubernetes node isolation outside the API server.",
+    )
+    version = importlib.metadata.version("noderestrict")
+    parser.add_argument("--version", action="version", version=f"noderestrict {version}")
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, parser_class=ConfigurableParser
+    )
+    names = sorted(
+        module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")
+    )
+    for name in [only] if only in names else names:
+        importlib.import_module(f"{__name__}.{name}").add_parser(commands)
+    return parser, commands.choices
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,22 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The subcommand's exit code; 2 for a usage error, 130 for an interrupt.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(
-        prog="noderestrict",
-        description="Kubernetes node isolation outside the API server.",
-    )
-    version = importlib.metadata.version("noderestrict")
-    parser.add_argument("--version", action="version", version=f"noderestrict {version}")
-    subparsers = parser.add_subparsers(
-        dest="command", metavar="COMMAND", required=True, parser_class=ConfigurableParser
-    )
-    names = sorted(
-        module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")
-    )
-    # Only the module that is asked for is imported: the others cost start-up time.
-    asked = [name for name in names if name in arguments[:1]]
-    for name in asked or names:
-        importlib.import_module(f"{__name__}.{name}").add_parser(subparsers)
+    parser, _ = build_parser(arguments[0] if arguments else None)
     options = parser.parse_args(arguments)
     try:
         return int(options.run(options))

@@ -56,7 +56,7 @@ class ConfigurableParser(argparse.ArgumentParser):
         except ConfigError as error:
             self.error(str(error))
         # An appending flag would add to its default, instead of replacing it.
-        lists = {action.dest for action in self._flags().values() if action.nargs == "+"}
+        lists = {action.dest for action in self.flags().values() if action.nargs == "+"}
         self.set_defaults(**{key: val for key, val in settings.items() if key not in lists})
         options, rest = super().parse_known_args(args, namespace)
         for key in lists & settings.keys():
@@ -64,7 +64,8 @@ class ConfigurableParser(argparse.ArgumentParser):
                 setattr(options, key, settings[key])
         return options, rest
 
-    def _flags(self) -> dict[str, argparse.Action]:
+    def flags(self) -> dict[str, argparse.Action]:
+        """Return the flags that other sources may set, by their long names."""
         return {
             max(action.option_strings, key=len).removeprefix("--"): action
             for action in self._actions
@@ -95,7 +96,7 @@ class ConfigurableParser(argparse.ArgumentParser):
             return {}
         if not isinstance(content, dict):
             raise ConfigError(f"--config {file}: a mapping of flags to values is needed")
-        flags = self._flags()
+        flags = self.flags()
         found = {}
         for key, value in content.items():
             action = flags.get(key) if isinstance(key, str) else None
@@ -105,7 +106,7 @@ class ConfigurableParser(argparse.ArgumentParser):
         return found
 
     def _from_environment(self, environ: Mapping[str, str]) -> dict[str, Any]:
-        flags = {_variable(name): action for name, action in self._flags().items()}
+        flags = {_variable(name): action for name, action in self.flags().items()}
         found = {}
         for variable, text in environ.items():
             if not variable.startswith(PREFIX) or variable == f"{PREFIX}CONFIG":
@@ -124,8 +125,8 @@ class ConfigurableParser(argparse.ArgumentParser):
         import yaml
 
         values = {
-            name: _plain(name, getattr(options, action.dest))
-            for name, action in self._flags().items()
+            name: plain(name, getattr(options, action.dest))
+            for name, action in self.flags().items()
         }
         kept = {name: value for name, value in values.items() if value is not None}
         return yaml.safe_dump(kept, sort_keys=False)
@@ -171,7 +172,8 @@ def _text(value: Any, where: str) -> str:
     raise ConfigError(f"{where}: {value!r} is no value of a flag")
 
 
-def _plain(name: str, value: Any) -> Any:
+def plain(name: str, value: Any) -> Any:
+    """Return a flag's value as a file for ``--config`` has it."""
     if isinstance(value, Path):
         return str(value)
     if name == "kubernetes-version" and value is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from noderestrict import admission
@@ -94,13 +94,11 @@ def objects_span(body: bytes) -> tuple[int, int]:
     return body.index(b'"object": ') + len(b'"object": '), body.index(b', "oldObject"')
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_an_edited_review_raises_nothing_but_review_error(data: st.DataObject) -> None:
     answer(data.draw(edited(data.draw(st.sampled_from(REVIEWS)))))
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=64), st.binary(max_size=64))
 def test_bytes_around_an_envelope_raise_nothing_but_review_error(head: bytes, tail: bytes) -> None:
     envelope = b'{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":'
@@ -113,14 +111,12 @@ def test_a_hostile_review_is_refused(name: str) -> None:
     assert isinstance(judge(HOSTILE[name]), Denied)
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.sampled_from(sorted(HOSTILE)), st.data())
 def test_no_bytes_in_the_object_make_a_hostile_review_pass(name: str, data: st.DataObject) -> None:
     body = HOSTILE[name]
     assert not isinstance(answer(data.draw(edited(body, *objects_span(body)))), Allowed)
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.sampled_from(REVIEWS), st.data())
 def test_a_part_of_a_review_is_no_review(body: bytes, data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(body.rstrip()) - 1))
@@ -163,7 +159,6 @@ SECRET_POD = json.loads(
 )
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.sampled_from(paths(SECRET_POD["request"]["object"])), JSON)
 def test_one_changed_value_does_not_clear_a_pod_of_three_faults(
     path: tuple[Any, ...], value: Any
@@ -177,7 +172,6 @@ def test_one_changed_value_does_not_clear_a_pod_of_three_faults(
     assert not isinstance(answer(body), Allowed)
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.sampled_from(REVIEWS))
 def test_judging_twice_gives_the_same(body: bytes) -> None:
     assert answer(body) == answer(body)

@@ -214,6 +214,37 @@ class ControlPlane:
             "kube-apiserver", *(f"--{key}={value}" for key, value in flags.items() if value)
         )
 
+    def has(self, name: str) -> bool:
+        """Tell whether a binary is there."""
+        return (self._binaries / name).exists()
+
+    def start_controllers(self, *names: str) -> None:
+        """Run some controllers of kube-controller-manager."""
+        kubeconfig = self.folder / "controllers.kubeconfig"
+        kubeconfig.write_text(json.dumps(self.admin.kubeconfig()))
+        self._start(
+            "kube-controller-manager",
+            f"--kubeconfig={kubeconfig}",
+            f"--controllers={','.join(names)}",
+            "--leader-elect=false",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={free_port()}",
+            f"--cert-dir={self.folder / 'controllers'}",
+        )
+
+    def kubectl(self, kubeconfig: Path, *arguments: str, stdin: str = "") -> tuple[int, str]:
+        """Return exit code and output of kubectl."""
+        done = subprocess.run(
+            [self._binaries / "kubectl", f"--kubeconfig={kubeconfig}", *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env={"HOME": str(self.folder), "PATH": os.environ["PATH"]},
+        )
+        return done.returncode, done.stdout + done.stderr
+
     def kill_api_server(self) -> None:
         process = self._processes["kube-apiserver"]
         process.kill()

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,7 +89,7 @@ def eventually(seconds: float, check: Any) -> None:
     while True:
         try:
             check()
-        except (APIError, pytest.fail.Exception):
+        except (APIError, AssertionError, pytest.fail.Exception):
             if time.monotonic() > end:
                 raise
             time.sleep(0.05)
@@ -106,6 +107,63 @@ def test_a_node_reads_what_its_pods_name_and_nothing_else(cluster: ControlPlane)
     forbidden(worker2, f"{SECRETS}/mysecret")
     forbidden(worker2, f"{SECRETS}/othersecret")
     forbidden(worker1, SECRETS)
+
+
+def deployment(node: str) -> dict[str, Any]:
+    spec = {**app(node)["spec"], "automountServiceAccountToken": False}
+    labels = {"app": "myapp"}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "myapp"},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": spec},
+        },
+    }
+
+
+def test_the_walk_through_with_a_deployment_and_kubectl(
+    cluster: ControlPlane, tmp_path: Path
+) -> None:
+    for name in ("kubectl", "kube-controller-manager"):
+        if not cluster.has(name):
+            pytest.skip(f"there is no {name} in KUBEBUILDER_ASSETS")
+    cluster.start_controllers("deployment-controller", "replicaset-controller")
+
+    def kubectl(user: Client, *arguments: str, stdin: object = None) -> tuple[int, str]:
+        config = tmp_path / "kubeconfig"
+        config.write_text(json.dumps(user.kubeconfig()))
+        return cluster.kubectl(config, *arguments, stdin=json.dumps(stdin) if stdin else "")
+
+    admin, worker1, worker2 = cluster.admin, cluster.node("worker-1"), cluster.node("worker-2")
+    for name in ("walked", "othersecret"):
+        kubectl(admin, "create", "secret", "generic", name, "--from-literal=password=x")
+    wanted = deployment("worker-1")
+    wanted["spec"]["template"]["spec"]["volumes"] = [
+        {"name": "s", "secret": {"secretName": "walked"}}
+    ]
+    code, output = kubectl(admin, "apply", "-f", "-", stdin=wanted)
+    assert code == 0, output
+
+    def pod_is_there() -> None:
+        pods = admin.get(f"{PODS}?labelSelector=app%3Dmyapp")["items"]
+        assert pods
+        assert pods[0]["spec"]["nodeName"] == "worker-1"
+
+    eventually(30, pod_is_there)
+    code, output = kubectl(worker1, "get", "secret", "walked", "-o", "name")
+    assert (code, output.strip()) == (0, "secret/walked")
+    code, output = kubectl(worker1, "get", "secret", "othersecret")
+    assert code != 0
+    assert "Forbidden" in output
+    assert "nothing on node worker-1 refers to" in output
+    for name in ("walked", "othersecret"):
+        code, output = kubectl(worker2, "get", "secret", name)
+        assert code != 0
+        assert "Forbidden" in output
+    assert kubectl(admin, "delete", "deployment", "myapp", "--wait=false")[0] == 0
 
 
 def test_access_follows_pods_as_they_come_and_go(cluster: ControlPlane) -> None:

@@ -63,7 +63,7 @@ KEYS = b"{" + b",".join(b'"k%d":1' % number for number in range(10_000)) + b"}"
         b"",
         b"\x00" * 1000,
         b"\xef\xbb\xbf" + BAD,
-        BAD[:-1],
+        BAD.strip()[:-1],
         BAD + b"}",
     ],
     ids=[

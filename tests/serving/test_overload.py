@@ -3,6 +3,7 @@
 import asyncio
 import json
 import ssl
+import urllib.request
 from pathlib import Path
 
 from tests.serving.clients import BAD, EXAMPLES, Tally, http, read_answer
@@ -72,8 +73,6 @@ async def test_what_is_too_much_is_refused_and_the_rest_is_right(tmp_path: Path)
 
 
 def metrics(server: Server) -> str:
-    import urllib.request
-
     with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics") as response:
         text: str = response.read().decode()
         return text
@@ -81,11 +80,8 @@ def metrics(server: Server) -> str:
 
 async def test_a_refusal_for_overload_says_when_to_try_again(tmp_path: Path) -> None:
     with serving(tmp_path, "--max-in-flight", "1") as server:
-        connect = (  # the one that is let in never ends
-            "127.0.0.1", server.port,
-        )  # fmt: skip
         reader, writer = await asyncio.open_connection(
-            *connect, ssl=server.context, server_hostname="localhost"
+            "127.0.0.1", server.port, ssl=server.context, server_hostname="localhost"
         )
         writer.write(http(BAD)[:-10])
         while True:

@@ -90,7 +90,7 @@ async def test_no_request_fails_while_servers_are_replaced(tmp_path: Path) -> No
 
 
 async def _start(stack: contextlib.AsyncExitStack, folder: Path, ca: Authority) -> Server:
-    folder.mkdir()
+    await asyncio.to_thread(folder.mkdir)
     running = serving(folder, "--state", str(EXAMPLES / "state.json"), ca=ca, state=False)
     server = await asyncio.to_thread(running.__enter__)
     stack.push_async_callback(asyncio.to_thread, running.__exit__, None, None, None)

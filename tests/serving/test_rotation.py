@@ -2,7 +2,7 @@
 
 import asyncio
 import datetime as dt
-import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def swap(directory: Path, number: int, certificate: bytes, key: bytes) -> None:
     (data / "tls.key").write_bytes(key)
     link = directory / "..data_tmp"
     link.symlink_to(data.name)
-    os.replace(link, directory / "..data")
+    link.replace(directory / "..data")
     for name in ("tls.crt", "tls.key"):
         if not (directory / name).is_symlink():
             (directory / name).symlink_to(f"..data/{name}")
@@ -118,8 +118,6 @@ def test_an_unreadable_key_is_told_and_the_good_one_stays(server: Server, mounte
 
 def test_a_missing_certificate_is_waited_for(tmp_path: Path, ca: Authority) -> None:
     pair = leaf(ca)
-    import threading
-
     timer = threading.Timer(0.5, swap, (tmp_path, 0, pair.certificate, pair.key))
     (tmp_path / "tls.crt").symlink_to("..data/tls.crt")
     (tmp_path / "tls.key").symlink_to("..data/tls.key")

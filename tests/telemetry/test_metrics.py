@@ -1,0 +1,40 @@
+"""Metrics that stay few, whoever asks."""
+
+from noderestrict.telemetry.metrics import OTHER, Metrics
+
+
+def test_names_that_callers_choose_make_no_new_series() -> None:
+    metrics = Metrics()
+    for number in range(1000):
+        metrics.decisions.count(f"r{number}", f"s{number}", "CREATE", "", "allowed", "enforce")
+    lines = [
+        line
+        for line in metrics.exposition().decode().splitlines()
+        if line.startswith("noderestrict_admission_decisions_total{")
+    ]
+    assert len(lines) == 1
+    assert f'resource="{OTHER}"' in lines[0]
+    assert lines[0].endswith(" 1000.0")
+    assert len(metrics.decisions._children) == 0
+
+
+def test_a_decision_is_counted_by_what_it_was_about() -> None:
+    metrics = Metrics()
+    metrics.decisions.count("pods", "status", "UPDATE", "pods/status-own", "denied", "enforce")
+    assert (
+        'noderestrict_admission_decisions_total{decision="denied",mode="enforce",'
+        'operation="UPDATE",resource="pods",rule="pods/status-own",subresource="status"} 1.0'
+    ) in metrics.exposition().decode()
+
+
+def test_every_metric_is_ours_or_of_the_process_and_has_a_unit_where_it_measures() -> None:
+    for family in Metrics().registry.collect():
+        assert family.name.startswith(("noderestrict_", "process_", "python_"))
+        if family.type == "histogram":
+            assert family.name.endswith(("_seconds", "_bytes"))
+
+
+def test_two_processes_of_metrics_do_not_share_a_registry() -> None:
+    one, other = Metrics(), Metrics()
+    one.internal_errors.inc()
+    assert "noderestrict_internal_errors_total 0.0" in other.exposition().decode()
