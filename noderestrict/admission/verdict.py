@@ -1,5 +1,6 @@
 """Judge one request."""
 
+from collections.abc import Set
 from functools import cache
 from typing import Any
 
@@ -19,10 +20,18 @@ _NULL = b"null"
 _tree_decoder = msgspec.json.Decoder()
 
 
-def judge(request: Request, settings: Settings, listers: Listers) -> Decision:
+def judge(
+    request: Request, settings: Settings, listers: Listers, skipped: Set[str] = frozenset()
+) -> Decision:
     """Judge a request as the in-tree NodeRestriction plugin would.
 
     Pure: it depends on its arguments alone.
+
+    Args:
+        request: decoded.
+        settings: gates and audiences.
+        listers: answer look-ups.
+        skipped: ids of rules that do not count.
 
     Raises:
         LookupUnavailableError: a look-up could not be made.
@@ -69,7 +78,7 @@ def judge(request: Request, settings: Settings, listers: Listers) -> Decision:
         old_tree=old_tree,
     )
     try:
-        return evaluate(row, attributes)
+        return evaluate(row, attributes, skipped)
     except RecursionError:
         # A comparison of whole objects goes as deep as they do.
         return forbidden("request/object", f"{_where(request)}: an object is nested too deeply")

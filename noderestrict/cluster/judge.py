@@ -7,7 +7,7 @@ refuses. What cannot be asked is answered 500, so that the kubelet tries again.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 from noderestrict import admission
@@ -203,14 +203,16 @@ class ClusterJudge:
                 delay = _RELEARN_SECONDS
             await asyncio.sleep(delay)
 
-    async def judge(self, request: admission.Request, deadline: float) -> Allowed | Denied:
+    async def judge(
+        self, request: admission.Request, deadline: float, skipped: Set[str] = frozenset()
+    ) -> Allowed | Denied:
         """Return the decision; a refusal depends only on what the API server itself answered."""
         live: dict[Key, Record | None] = {}
         refused: set[Question] = set()
         settings = self._settings
         for _ in range(_ROUNDS):
             listers = ClusterListers(self.stores, live)
-            decision = admission.judge(request, settings, listers)
+            decision = admission.judge(request, settings, listers, skipped)
             if isinstance(decision, Allowed):
                 return decision
             denied = decision.otherwise if isinstance(decision, Question) else decision

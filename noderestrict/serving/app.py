@@ -9,10 +9,12 @@ from aiohttp import web
 
 from noderestrict import admission, authorization
 from noderestrict.graph.authorizer import Opinion
-from noderestrict.policy.decision import Denied
+from noderestrict.policy.decision import Allowed, Denied
+from noderestrict.serving import modes
 from noderestrict.serving.authorizers import Authorizer
 from noderestrict.serving.judges import Judge
 from noderestrict.serving.limits import Budget, Limits, parse_timeout
+from noderestrict.serving.modes import Modes
 from noderestrict.telemetry.logs import LOGGER, NodeLimiter
 from noderestrict.telemetry.metrics import Metrics
 
@@ -24,6 +26,8 @@ _DEFAULT_TIMEOUT = 10.0
 _LONGEST_TIMEOUT = 30.0
 # Network and the API server's own work need a part of its time-out.
 _DEADLINE_SHARE = 0.9
+# Longer warnings are cut by the API server.
+_WARNING = 256
 
 Endpoint = Callable[[web.BaseRequest, float], Awaitable[web.Response]]
 
@@ -45,6 +49,7 @@ class App:
         metrics: counted into.
         limits: what is refused for overload or size.
         authorizer: answers ``/authorize``; None for no such path.
+        rule_modes: of the rules; all are enforced if None.
     """
 
     def __init__(
@@ -53,9 +58,11 @@ class App:
         metrics: Metrics,
         limits: Limits | None = None,
         authorizer: Authorizer | None = None,
+        rule_modes: Modes | None = None,
     ) -> None:
         self._judge = judge
         self._authorizer = authorizer
+        self.modes = rule_modes or Modes()
         self._metrics = metrics
         self._limits = limits or Limits()
         self._budget = Budget(self._limits)
@@ -184,24 +191,50 @@ class App:
             request = admission.decode(body)
         except admission.ReviewError as error:
             raise HTTPError(400, str(error)) from None
-        decision = await self._judge.judge(request, deadline)
-        answer = admission.encode(request, decision)
+        verdict = await modes.judge(self._judge, request, deadline, self.modes)
+        decision = verdict.decision
+        if verdict.reported or isinstance(decision, Denied):
+            answer = self._answer_objection(request, verdict)
+        else:
+            answer = admission.encode(request, decision)
         seconds = time.perf_counter() - started
         self._metrics.validate_seconds.observe(seconds)
-        denied = isinstance(decision, Denied)
-        self._metrics.decisions.count(
-            request.resource,
-            request.sub_resource,
-            request.operation,
-            decision.rule,
-            "denied" if denied else "allowed",
-            "enforce",
-        )
+        self._count(request, decision, modes.ENFORCE)
+        for denied in verdict.reported:
+            self._count(request, denied, self.modes.of(denied.rule))
+            self._log_refusal(request, denied, seconds)
         if isinstance(decision, Denied):
             self._log_refusal(request, decision, seconds)
         elif LOGGER.isEnabledFor(_DEBUG):
             LOGGER.debug("allowed", extra=_log_fields(request, seconds))
         return web.Response(body=answer, headers=_JSON)
+
+    def _answer_objection(self, request: admission.Request, verdict: modes.Verdict) -> bytes:
+        """Encode an answer whose audit annotations and warnings tell which rule objected."""
+        decision = verdict.decision
+        denied = isinstance(decision, Denied)
+        rules = [objection.rule for objection in verdict.reported]
+        annotations = {
+            "rule": ",".join([*rules, *([decision.rule] if denied else [])]),
+            "node": request.node or "",
+            "decision": "denied" if denied else "would-be-denied",
+        }
+        warnings = [
+            f"noderestrict would refuse this ({objection.rule}): {objection.message}"[:_WARNING]
+            for objection in verdict.reported
+            if self.modes.of(objection.rule) == modes.WARN
+        ]
+        return admission.encode(request, decision, warnings, annotations)
+
+    def _count(self, request: admission.Request, decision: Allowed | Denied, mode: str) -> None:
+        self._metrics.decisions.count(
+            request.resource,
+            request.sub_resource,
+            request.operation,
+            decision.rule,
+            "denied" if isinstance(decision, Denied) else "allowed",
+            mode,
+        )
 
     async def _authorize(self, http: web.BaseRequest, deadline: float) -> web.Response:
         started = time.perf_counter()
@@ -244,12 +277,14 @@ class App:
         if not self._logged.allow(request.node or ""):
             self._metrics.dropped_logs.inc()
             return
+        mode = self.modes.of(denied.rule)
         LOGGER.warning(
-            "refused",
+            "refused" if mode == modes.ENFORCE else "would be refused",
             extra={
                 **_log_fields(request, seconds),
                 "rule": denied.rule,
                 "code": denied.code,
+                "mode": mode,
                 "why": denied.message[:2000],
             },
         )

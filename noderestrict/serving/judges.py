@@ -1,6 +1,6 @@
 """Who judges a decoded request."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Protocol
 
 from noderestrict import admission
@@ -12,12 +12,15 @@ from noderestrict.policy.settings import Settings
 class Judge(Protocol):
     """Answers a request within a deadline."""
 
-    async def judge(self, request: admission.Request, deadline: float) -> Allowed | Denied:
+    async def judge(
+        self, request: admission.Request, deadline: float, skipped: Set[str] = frozenset()
+    ) -> Allowed | Denied:
         """Return the decision.
 
         Args:
             request: a decoded AdmissionReview's.
             deadline: on the event loop's clock, seconds.
+            skipped: ids of rules that do not count.
         """
 
     def checks(self) -> Mapping[str, bool]:
@@ -35,9 +38,10 @@ class LocalJudge:
         self,
         request: admission.Request,
         deadline: float,  # noqa: ARG002 (nothing is waited for)
+        skipped: Set[str] = frozenset(),
     ) -> Allowed | Denied:
         """Return the decision; a question for the cluster's authorizer is answered no."""
-        decision = admission.judge(request, self._settings, self._listers)
+        decision = admission.judge(request, self._settings, self._listers, skipped)
         return decision.otherwise if isinstance(decision, Question) else decision
 
     def checks(self) -> Mapping[str, bool]:

@@ -2,3 +2,40 @@
 
 A rule returns None when it has no objection.
 """
+
+#: The id of every rule, as messages, metrics and modes name it.
+RULES = (
+    "identity/node-name",
+    "request/object",
+    "pods/mirror-annotation",
+    "pods/mirror-node-name",
+    "pods/mirror-owner",
+    "pods/mirror-owner-uid",
+    "pods/mirror-references",
+    "pods/delete-own",
+    "pods/evict-own",
+    "pods/status-own",
+    "pods/status-labels",
+    "pods/status-resource-claims",
+    "pods/status-extended-resource-claim",
+    "pods/closed-world",
+    "nodes/own-name",
+    "nodes/config-source",
+    "nodes/labels",
+    "nodes/taints",
+    "nodes/owner-references",
+    "persistentvolumeclaims/status-fields",
+    "persistentvolumeclaims/closed-world",
+    "serviceaccounts-token/bound-pod",
+    "serviceaccounts-token/audience",
+    "leases/namespace",
+    "leases/own-name",
+    "csinodes/own-name",
+    "resourceslices/own-node-name",
+    "certificatesigningrequests/common-name",
+    "podcertificaterequests/gate",
+    "podcertificaterequests/only-create",
+    "podcertificaterequests/node",
+    "podcertificaterequests/pod",
+    "podcertificaterequests/service-account",
+)

@@ -9,7 +9,7 @@ from noderestrict.api import corev1, metav1
 from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.decision import Denied, forbidden
 
-_KUBELET_LABELS = frozenset(
+KUBELET_LABELS = frozenset(
     {
         "kubernetes.io/hostname",
         "kubernetes.io/os",
@@ -44,7 +44,7 @@ def label_is_forbidden(key: str) -> bool:
     if not (_within(namespace, "kubernetes.io") or _within(namespace, "k8s.io")):
         return False
     return not (
-        key in _KUBELET_LABELS
+        key in KUBELET_LABELS
         or _within(namespace, "kubelet.kubernetes.io")
         or _within(namespace, "node.kubernetes.io")
     )

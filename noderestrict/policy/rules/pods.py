@@ -91,7 +91,10 @@ def mirror_owner_uid(request: Attributes) -> Denied | None:
     Field: metadata.ownerReferences[0].uid. Since 1.18.
     """
     rule = "pods/mirror-owner-uid"
-    owner = (_metadata(request.new).ownerReferences or [])[0]
+    owners = _metadata(request.new).ownerReferences
+    if not owners:
+        return None  # pods/mirror-owner has refused that, unless it is switched off
+    owner = owners[0]
     node = request.listers.node(request.node)
     if node is None:
         return not_found(

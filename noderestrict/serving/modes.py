@@ -1,0 +1,66 @@
+"""What a refusal leads to: rules are enforced, or only reported, one by one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from noderestrict import admission
+from noderestrict.policy.decision import Allowed, Denied
+from noderestrict.serving.judges import Judge
+
+ENFORCE, WARN, AUDIT, OFF = "enforce", "warn", "audit", "off"
+MODES = (ENFORCE, WARN, AUDIT, OFF)
+
+
+@dataclass(frozen=True, slots=True)
+class Modes:
+    """The mode of each rule.
+
+    Attributes:
+        default: of the rules that ``by_rule`` does not name: ``enforce`` refuses; ``warn`` allows
+            with a warning to the client; ``audit`` allows, and tells the audit log, the metrics
+            and the log; ``off`` does not count.
+        by_rule: by rule id.
+    """
+
+    default: str = ENFORCE
+    by_rule: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, rule: str) -> str:
+        """Return the mode of a rule."""
+        return self.by_rule.get(rule, self.default)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is answered: the decision, and the refusals that were only reported."""
+
+    decision: Allowed | Denied
+    reported: tuple[Denied, ...] = ()
+
+
+async def judge(
+    judge_: Judge, request: admission.Request, deadline: float, modes: Modes
+) -> Verdict:
+    """Judge a request until a refusal is enforced, or nothing objects.
+
+    Args:
+        judge_: decides.
+        request: decoded.
+        deadline: on the event loop's clock, seconds.
+        modes: of the rules.
+    """
+    skipped: set[str] = set()
+    reported: list[Denied] = []
+    while True:
+        decision = await judge_.judge(request, deadline, skipped)
+        if isinstance(decision, Allowed):
+            return Verdict(decision, tuple(reported))
+        mode = modes.of(decision.rule)
+        if mode == ENFORCE:
+            return Verdict(decision, tuple(reported))
+        if mode != OFF:
+            reported.append(decision)
+        if decision.rule in skipped:
+            # What cannot even be read has no further rules.
+            return Verdict(Allowed(), tuple(dict.fromkeys(reported)))
+        skipped.add(decision.rule)

@@ -1,0 +1,93 @@
+"""Rules that are only reported."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from noderestrict import admission
+from noderestrict.policy.decision import Allowed, Denied, Question
+from noderestrict.policy.rules import RULES
+from noderestrict.policy.settings import Settings
+from noderestrict.replay.cases import Case, cases
+from noderestrict.replay.state import load_state
+from noderestrict.serving.judges import LocalJudge
+from noderestrict.serving.modes import AUDIT, ENFORCE, OFF, WARN, Modes, Verdict, judge
+from tests.serving.clients import BAD, EXAMPLES, GOOD
+from tests.serving.tls import serving
+
+CONFORMANCE = Path(__file__).parents[1] / "conformance" / "admission"
+LISTERS = load_state([str(CONFORMANCE / "state.json")])
+JUDGE = LocalJudge(Settings.for_version(), LISTERS)
+REVIEWS = [
+    admission.decode(case.review)
+    for case in cases(str(CONFORMANCE / "generated.jsonl"))
+    if isinstance(case, Case) and case.state is None
+]
+
+
+PLAIN = [admission.judge(request, Settings.for_version(), LISTERS) for request in REVIEWS]
+
+
+def verdicts(modes: Modes) -> list[Verdict]:
+    async def all_of_them() -> list[Verdict]:
+        return [await judge(JUDGE, request, 0, modes) for request in REVIEWS]
+
+    return asyncio.run(all_of_them())
+
+
+def test_nothing_is_refused_where_nothing_is_enforced_and_everything_is_told() -> None:
+    for decision, found in zip(PLAIN, verdicts(Modes(AUDIT)), strict=True):
+        assert isinstance(found.decision, Allowed)
+        decision = decision.otherwise if isinstance(decision, Question) else decision
+        if isinstance(decision, Denied):
+            assert found.reported[0] == decision
+        else:
+            assert found.reported == ()
+
+
+def test_what_is_off_is_not_told() -> None:
+    assert not [found for found in verdicts(Modes(OFF)) if found.reported]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_rule_that_is_only_reported_switches_no_other_off(rule: str) -> None:
+    modes = Modes(ENFORCE, {rule: WARN})
+    for decision, found in zip(PLAIN, verdicts(modes), strict=True):
+        decision = decision.otherwise if isinstance(decision, Question) else decision
+        if isinstance(decision, Denied) and decision.rule != rule:
+            assert found == Verdict(decision)
+        elif isinstance(found.decision, Denied):
+            assert found.decision.rule != rule
+            assert found.reported == (decision,)
+
+
+def answer(body: bytes) -> dict[str, object]:
+    response: dict[str, object] = json.loads(body)["response"]
+    return response
+
+
+@pytest.mark.parametrize("mode", ["warn", "audit"])
+def test_a_server_allows_and_tells(tmp_path: Path, mode: str) -> None:
+    state = ("--state", str(EXAMPLES / "state.json"))
+    with serving(
+        tmp_path, *state, "--rule-modes", f"pods/mirror-references={mode}", state=False
+    ) as (server):
+        response = answer(server.request("/validate", BAD)[1])
+        assert response["allowed"] is True
+        assert response["auditAnnotations"] == {
+            "rule": "pods/mirror-references",
+            "node": "worker-1",
+            "decision": "would-be-denied",
+        }
+        assert ("warnings" in response) is (mode == "warn")
+        assert f'"mode":"{mode}"' in server.wait_for_log("would be refused")[0]
+        assert "auditAnnotations" not in answer(server.request("/validate", GOOD)[1])
+
+
+def test_a_refusal_is_annotated_too(tmp_path: Path) -> None:
+    with serving(tmp_path, "--state", str(EXAMPLES / "state.json"), state=False) as server:
+        response = answer(server.request("/validate", BAD)[1])
+        assert response["allowed"] is False
+        assert response["auditAnnotations"]["decision"] == "denied"  # type: ignore[index]
