@@ -1,9 +1,17 @@
 """What tells the API server to ask us, and what we may ask it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from noderestrict.policy.table import ANY, TABLE
+from noderestrict.render.conditions import (
+    NODE_USERS,
+    OWN_CSI_NODE,
+    OWN_LEASE,
+    OWN_NODE,
+    OWN_POD,
+    Condition,
+)
 
 Object = dict[str, Any]
 
@@ -18,68 +26,88 @@ _SUB_RESOURCES = {
     "serviceaccounts": ("token",),
 }
 
-#: Only node users. The group is tested in the rules too; this only saves calls.
-NODE_USERS = {
-    "name": "node-users",
-    "expression": "has(request.userInfo.username) && has(request.userInfo.groups) && "
-    "'system:nodes' in request.userInfo.groups && "
-    "request.userInfo.username.startsWith('system:node:')",
+#: name: the resources of one webhook, and the condition under which it is not asked. Several
+#: webhooks instead of one, so that each evaluates only the condition of its own resource.
+_WEBHOOKS: Mapping[str, tuple[tuple[str, ...], Condition | None]] = {
+    "pods": (("pods",), OWN_POD),
+    "nodes": (("nodes",), OWN_NODE),
+    "leases": (("leases",), OWN_LEASE),
+    "csinodes": (("csinodes",), OWN_CSI_NODE),
+    "tokens": (("serviceaccounts",), None),
+    "claims": (("persistentvolumeclaims",), None),
+    "devices": (("resourceslices",), None),
+    "certificates": (("certificatesigningrequests", "podcertificaterequests"), None),
 }
 
 
-def webhook_rules() -> list[Object]:
-    """Return the rules of a webhook configuration for everything that the table judges.
+def webhook_rules(only: Collection[str] | None = None) -> list[Object]:
+    """Return the rules of a webhook for everything that the table judges.
 
     A resource is named with all its subresources: what is not sent cannot be refused.
+
+    Args:
+        only: plural resources; all if None.
     """
     resources: dict[str, dict[str, None]] = {}
     for row in TABLE:
         group, resource, _, _ = row.target
-        resources.setdefault(group, {})[resource] = None
-    rules = []
-    for group, names in resources.items():
-        rules.append(
-            {
-                "apiGroups": [group],
-                "apiVersions": list(_VERSIONS.get(group, (ANY,))),
-                "operations": list(_OPERATIONS),
-                "resources": [
-                    f"{name}/{sub}" if sub else name
-                    for name in names
-                    for sub in _SUB_RESOURCES.get(name, ("", "*"))
-                ],
-                "scope": ANY,
-            }
-        )
-    return rules
+        if only is None or resource in only:
+            resources.setdefault(group, {})[resource] = None
+    return [
+        {
+            "apiGroups": [group],
+            "apiVersions": list(_VERSIONS.get(group, (ANY,))),
+            "operations": list(_OPERATIONS),
+            "resources": [
+                f"{name}/{sub}" if sub else name
+                for name in names
+                for sub in _SUB_RESOURCES.get(name, ("", "*"))
+            ],
+            "scope": ANY,
+        }
+        for group, names in resources.items()
+    ]
 
 
 def webhook_configuration(
-    client_config: Mapping[str, Any], *, failure_policy: str = "Fail", timeout_seconds: int = 3
+    client_config: Mapping[str, Any],
+    *,
+    failure_policy: str = "Fail",
+    timeout_seconds: int = 3,
+    annotations: Mapping[str, str] | None = None,
 ) -> Object:
-    """Return a ValidatingWebhookConfiguration with one webhook for all rules.
+    """Return the ValidatingWebhookConfiguration for all rules.
+
+    Requests of nodes that keep a cluster alive, and that CEL alone proves harmless, pass while the
+    webhook is away: renewing the own lease, reporting the status of the own Node and of own pods,
+    registering, deleting own pods. All others are refused then.
 
     Args:
-        client_config: of the webhook: ``url`` or ``service``, and ``caBundle``.
-        failure_policy: what happens to requests of nodes when no answer comes.
+        client_config: of every webhook: ``url`` or ``service``, and ``caBundle``.
+        failure_policy: what happens to the others when no answer comes.
         timeout_seconds: for one answer.
+        annotations: of the object.
     """
+    metadata: Object = {"name": NAME}
+    if annotations:
+        metadata["annotations"] = dict(annotations)
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingWebhookConfiguration",
-        "metadata": {"name": NAME},
+        "metadata": metadata,
         "webhooks": [
             {
-                "name": "rules.noderestrict.io",
+                "name": f"{name}.noderestrict.io",
                 "clientConfig": dict(client_config),
-                "rules": webhook_rules(),
+                "rules": webhook_rules(resources),
                 "admissionReviewVersions": ["v1"],
                 "sideEffects": "None",
                 "matchPolicy": "Equivalent",
                 "failurePolicy": failure_policy,
                 "timeoutSeconds": timeout_seconds,
-                "matchConditions": [NODE_USERS],
+                "matchConditions": [NODE_USERS, *([condition] if condition else [])],
             }
+            for name, (resources, condition) in _WEBHOOKS.items()
         ],
     }
 

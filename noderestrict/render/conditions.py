@@ -1,0 +1,135 @@
+"""CEL conditions under which the API server need not ask.
+
+Each mirrors rules: what it skips, those rules allow. Everything else, and whatever CEL cannot
+read, reaches the webhook. Every field that may be absent is tested first: an error in a condition
+is a failure of the webhook, which the failurePolicy decides.
+"""
+
+from noderestrict.policy.rules.leases import NODE_LEASE_NAMESPACE
+from noderestrict.policy.rules.nodes import KUBELET_LABELS
+
+Condition = dict[str, str]
+
+_USER = "request.userInfo.username"
+
+#: Only node users. The rules test this too; here it saves calls.
+NODE_USERS: Condition = {
+    "name": "node-users",
+    "expression": "has(request.userInfo.username) && has(request.userInfo.groups) && "
+    f"'system:nodes' in request.userInfo.groups && {_USER}.startsWith('system:node:')",
+}
+
+
+def _operation(operation: str, sub_resource: str = "") -> str:
+    if sub_resource:
+        where = f"has(request.subResource) && request.subResource == '{sub_resource}'"
+    else:
+        where = "(!has(request.subResource) || request.subResource == '')"
+    return f"request.operation == '{operation}' && {where}"
+
+
+def _is_the_node(path: str) -> str:
+    """Return a test that a field is there and names the requesting node."""
+    present = f"has({path})" if path.startswith("request.") else _present(path)
+    return f"{present} && {path} != '' && 'system:node:' + {path} == {_USER}"
+
+
+def _present(path: str) -> str:
+    """Return a test that each step of a path is there, and none of them null."""
+    root, *steps = path.split(".")
+    tests = [f"{root} != null"]
+    for step in steps:
+        tests.append(f"has({root}.{step})")
+        root = f"{root}.{step}"
+    return " && ".join(tests)
+
+
+def _unchanged(path: str) -> str:
+    old, new = f"oldObject.{path}", f"object.{path}"
+    both = f"{_present(old)} && {_present(new)} && {old} == {new}"
+    neither = f"!({_present(old)}) && !({_present(new)})"
+    return f"(({both}) || ({neither}))"
+
+
+def _all(*tests: str) -> str:
+    return " && ".join(tests)
+
+
+def _asked_unless(name: str, *harmless: str) -> Condition:
+    either = " || ".join(f"({case})" for case in harmless)
+    return {"name": name, "expression": f"!({either})"}
+
+
+def _open_labels() -> str:
+    """Return a test that a new Node has only labels that nodes may set."""
+    keys = ", ".join(f"'{key}'" for key in sorted(KUBELET_LABELS))
+    labels = "object.metadata.labels"
+    return (
+        f"(!({_present(labels)}) || {labels}.all(key, "
+        r"!key.matches('^([^/]*[.])?(kubernetes[.]io|k8s[.]io)/') || "
+        f"key in [{keys}] || "
+        r"key.matches('^([^/]*[.])?(kubelet|node)[.]kubernetes[.]io/')))"
+    )
+
+
+#: Rules: pods/status-*, pods/delete-own.
+OWN_POD = _asked_unless(
+    "not-own-pod-as-before",
+    _all(
+        _operation("UPDATE", "status"),
+        _is_the_node("oldObject.spec.nodeName"),
+        _unchanged("metadata.labels"),
+        _unchanged("status.resourceClaimStatuses"),
+        _unchanged("status.extendedResourceClaimStatus"),
+    ),
+    _all(
+        _operation("DELETE"),
+        "has(request.name)",
+        _present("oldObject.metadata.name"),
+        "request.name == oldObject.metadata.name",
+        _is_the_node("oldObject.spec.nodeName"),
+    ),
+)
+
+_UNCHANGED_NODE = _all(
+    _is_the_node("request.name"),
+    *map(
+        _unchanged,
+        ("metadata.labels", "metadata.ownerReferences", "spec.taints", "spec.configSource"),
+    ),
+)
+#: Rules: nodes/*. A Node that registers itself has no owner to change, and may set taints.
+OWN_NODE = _asked_unless(
+    "not-own-node-as-before",
+    _all(_operation("UPDATE"), _UNCHANGED_NODE),
+    _all(_operation("UPDATE", "status"), _UNCHANGED_NODE),
+    _all(
+        _operation("CREATE"),
+        _is_the_node("request.name"),
+        f"!({_present('object.spec.configSource')})",
+        _open_labels(),
+    ),
+)
+
+
+def _own(name: str, *tests: str) -> Condition:
+    """Return the condition for objects of which a node has one, with its own name."""
+    return _asked_unless(
+        name,
+        *(
+            _all(*tests, _operation(operation), _is_the_node(path))
+            for operation, path in (
+                ("CREATE", "object.metadata.name"),
+                ("UPDATE", "request.name"),
+                ("DELETE", "request.name"),
+            )
+        ),
+    )
+
+
+#: Rules: leases/*.
+OWN_LEASE = _own(
+    "not-own-lease", f"has(request.namespace) && request.namespace == '{NODE_LEASE_NAMESPACE}'"
+)
+#: Rules: csinodes/own-name.
+OWN_CSI_NODE = _own("not-own-csi-node")
