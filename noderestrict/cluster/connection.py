@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,27 @@ class Connection:
         async with self._response("POST", path, None, body, seconds) as response:
             return await response.read()
 
+    async def put(self, path: str, body: Mapping[str, Any], *, seconds: float = 30) -> bytes:
+        """Return the body that answers a PUT.
+
+        Raises:
+            ClusterError: there was no answer, or one that is no success.
+        """
+        async with self._response("PUT", path, None, body, seconds) as response:
+            return await response.read()
+
+    async def json_patch(
+        self, path: str, operations: Sequence[Mapping[str, Any]], *, seconds: float = 30
+    ) -> bytes:
+        """Return the body that answers a JSON patch.
+
+        Raises:
+            ClusterError: there was no answer, or one that is no success.
+        """
+        kind = "application/json-patch+json"
+        async with self._response("PATCH", path, None, operations, seconds, kind) as response:
+            return await response.read()
+
     async def stream(
         self, path: str, query: Mapping[str, str], *, inactivity: float
     ) -> AsyncIterator[bytes]:
@@ -136,8 +157,9 @@ class Connection:
         method: str,
         path: str,
         query: Mapping[str, str] | None,
-        body: Mapping[str, Any] | None,
+        body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None,
         limit: float | aiohttp.ClientTimeout,
+        content_type: str = "application/json",
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         what = f"{method} {path}"
         response = None
@@ -146,7 +168,7 @@ class Connection:
                 path,
                 method,
                 query_params=list((query or {}).items()),
-                header_params={"Accept": "application/json", "Content-Type": "application/json"},
+                header_params={"Accept": "application/json", "Content-Type": content_type},
                 body=body,
                 auth_settings=["BearerToken"],
                 _preload_content=False,

@@ -1,0 +1,126 @@
+"""Write certificates into a cluster: the Secret that is served, the CA that verifies it."""
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+import jsonpatch
+import msgspec
+
+from noderestrict.cluster.connection import ClusterError, Connection
+
+_NOT_FOUND, _CONFLICT, _UNPROCESSABLE = 404, 409, 422
+_ATTEMPTS = 5
+_CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+Secret = dict[str, bytes]
+
+
+async def read_secret(connection: Connection, namespace: str, name: str) -> Secret | None:
+    """Return the data of a Secret, None if there is none.
+
+    Raises:
+        ClusterError: it could not be read.
+    """
+    try:
+        value = await _read(connection, f"/api/v1/namespaces/{namespace}/secrets/{name}")
+    except ClusterError as error:
+        if error.code == _NOT_FOUND:
+            return None
+        raise
+    return {key: base64.b64decode(data) for key, data in (value.get("data") or {}).items()}
+
+
+async def write_secret(connection: Connection, namespace: str, name: str, data: Secret) -> None:
+    """Create or replace a Secret of type kubernetes.io/tls.
+
+    Raises:
+        ClusterError: it could not be written.
+    """
+    path = f"/api/v1/namespaces/{namespace}/secrets"
+    value = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/tls",
+        "metadata": {"name": name, "namespace": namespace},
+        "data": {key: base64.b64encode(content).decode() for key, content in data.items()},
+    }
+    try:
+        await connection.put(f"{path}/{name}", value)
+    except ClusterError as error:
+        if error.code != _NOT_FOUND:
+            raise
+        await connection.post(path, value)
+
+
+async def read_bundles(connection: Connection, configuration: str) -> dict[str, bytes]:
+    """Return the CA bundle of each webhook of a configuration.
+
+    Raises:
+        ClusterError: it could not be read.
+    """
+    value = await _read(connection, f"{_CONFIGURATIONS}/{configuration}")
+    return {
+        webhook["name"]: base64.b64decode(webhook["clientConfig"].get("caBundle") or "")
+        for webhook in value.get("webhooks") or ()
+    }
+
+
+def bundle_patch(value: Any, change: Callable[[bytes], bytes]) -> list[dict[str, Any]]:
+    """Return the JSON patch that changes every CA bundle of a webhook configuration.
+
+    It tests what it was made from, so that nobody else's change is lost.
+
+    Args:
+        value: the configuration as it is.
+        change: makes the new bundle from the old one.
+    """
+    operations: list[dict[str, Any]] = []
+    for index, webhook in enumerate(value.get("webhooks") or ()):
+        old = webhook["clientConfig"].get("caBundle")
+        new = base64.b64encode(change(base64.b64decode(old or ""))).decode()
+        if new == old:
+            continue
+        path = f"/webhooks/{index}/clientConfig/caBundle"
+        operations.append(
+            {"op": "test", "path": f"/webhooks/{index}/name", "value": webhook["name"]}
+        )
+        if old:
+            operations.append({"op": "test", "path": path, "value": old})
+        operations.append({"op": "replace" if old else "add", "path": path, "value": new})
+    if operations:
+        version = value["metadata"]["resourceVersion"]
+        operations.insert(0, {"op": "test", "path": "/metadata/resourceVersion", "value": version})
+    return operations
+
+
+async def change_bundles(
+    connection: Connection, configuration: str, change: Callable[[bytes], bytes]
+) -> bool:
+    """Change every CA bundle of a webhook configuration; tries again when somebody else did too.
+
+    Returns:
+        Whether there was anything to change.
+
+    Raises:
+        ClusterError: it could not be done.
+    """
+    path = f"{_CONFIGURATIONS}/{configuration}"
+    for attempt in range(_ATTEMPTS):
+        value = await _read(connection, path)
+        operations = bundle_patch(value, change)
+        if not operations:
+            return False
+        # What cannot be applied here must not reach the API server.
+        jsonpatch.JsonPatch(operations).apply(value)
+        try:
+            await connection.json_patch(path, operations)
+        except ClusterError as error:
+            if error.code not in (_CONFLICT, _UNPROCESSABLE) or attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            return True
+    return False
+
+
+async def _read(connection: Connection, path: str) -> Any:
+    return msgspec.json.decode(await connection.get(path))
