@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install run test lint fuzz docs bench test-e2e lock clean
+.PHONY: install run test lint fuzz docs manifests bench test-e2e lock clean
 
 install: $(STAMP)
 
@@ -35,6 +35,9 @@ fuzz: install
 # The pages of docs/reference, from the code.
 docs: install
 	$(BIN)/python -m tests.reference
+
+manifests: install
+	$(BIN)/noderestrict render manifests
 
 bench: install
 	$(BIN)/python -m tests.benchmarks

@@ -36,6 +36,21 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(filter(None, (name.strip() for name in text.split(","))))
 
 
+def _rule_modes(text: str) -> dict[str, str]:
+    from noderestrict.policy.rules import RULES
+    from noderestrict.serving.modes import MODES
+
+    modes = {}
+    for entry in _names(text):
+        rule, equals, mode = entry.partition("=")
+        if rule not in RULES:
+            raise argparse.ArgumentTypeError(f"{rule!r} is no rule; known: {', '.join(RULES)}")
+        if not equals or mode not in MODES:
+            raise argparse.ArgumentTypeError(f"{entry!r} is not RULE={'|'.join(MODES)}")
+        modes[rule] = mode
+    return modes
+
+
 def _port(text: str) -> int:
     if not text.isdigit() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is no port between 0 and 65535")
@@ -173,6 +188,20 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="answer SubjectAccessReviews too, as the Node authorizer does, at /authorize",
     )
+    rules.add_argument(
+        "--mode",
+        choices=("enforce", "warn", "audit", "off"),
+        default="enforce",
+        help="of all rules: refuse, allow with a warning to the client, allow and only report, or "
+        "do not count (default: enforce)",
+    )
+    rules.add_argument(
+        "--rule-modes",
+        type=_rule_modes,
+        default={},
+        metavar="RULE=MODE,…",
+        help="of single rules, such as nodes/labels=audit",
+    )
     add_policy_flags(rules)
     logs = parser.add_argument_group("logs")
     logs.add_argument("--log-format", choices=("json", "console"), default="json")
@@ -269,6 +298,7 @@ async def _serve(
     from noderestrict.serving.app import App
     from noderestrict.serving.certificates import Certificates
     from noderestrict.serving.limits import Limits
+    from noderestrict.serving.modes import Modes
     from noderestrict.serving.server import ServerOptions
     from noderestrict.serving.server import run as serve
     from noderestrict.telemetry.logs import LOGGER
@@ -285,7 +315,7 @@ async def _serve(
             print(_how_to_call(port), flush=True)
 
     await serve(
-        App(judge, metrics, limits, authorizer),
+        App(judge, metrics, limits, authorizer, Modes(options.mode, options.rule_modes)),
         metrics,
         Certificates(files, metrics),
         ServerOptions(

@@ -1,0 +1,38 @@
+"""``noderestrict render``: the manifests."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from noderestrict.cli._errors import UsageError
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand's parser."""
+    parser = subparsers.add_parser(
+        "render",
+        help="write the manifests",
+        description="Write the manifests: a base and an overlay for each way to run, for "
+        "kubectl apply -k DIR/overlays/NAME.",
+    )
+    parser.add_argument("directory", type=Path, metavar="DIR", help="made if it is not there")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write all files and print their paths; returns 0.
+
+    Raises:
+        UsageError: a file cannot be written.
+    """
+    from noderestrict.render.manifests import manifests
+
+    for path, text in sorted(manifests().items()):
+        file = options.directory / path
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        except OSError as error:
+            raise UsageError(f"{file}: {error.strerror or error}") from None
+        print(file)
+    return 0

@@ -1,0 +1,420 @@
+"""What runs the webhook in a cluster: the pods, what they may do, and how they are reached."""
+
+from typing import Any
+
+from noderestrict.render.registration import NAME, Object, cluster_role, cluster_role_binding
+
+NAMESPACE = "noderestrict"
+IMAGE = "noderestrict:0.1.0"
+TLS_SECRET = "noderestrict-tls"  # noqa: S105 (a name)
+PORT, METRICS_PORT = 8443, 9090
+LABELS = {"app.kubernetes.io/name": NAME}
+CERTS_JOB = "noderestrict-certs"
+_TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 (a path)
+_TLS_PATH = "/etc/noderestrict/tls"
+
+
+def _meta(name: str, **more: Any) -> Object:
+    return {"name": name, "namespace": NAMESPACE, "labels": dict(LABELS), **more}
+
+
+def namespace() -> Object:
+    """Return the namespace; it admits pods on the host network, for the control-plane overlay."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {
+            "name": NAMESPACE,
+            "labels": {"pod-security.kubernetes.io/enforce": "privileged"},
+        },
+    }
+
+
+def service_account(name: str = NAME) -> list[Object]:
+    """Return a service account and a Secret with a token of it.
+
+    The token is a mounted Secret, not one that the kubelet requests: such a request waits for this
+    very webhook. A node reads the Secret only while it runs one of the pods.
+    """
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": _meta(name),
+            "automountServiceAccountToken": False,
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "kubernetes.io/service-account-token",
+            "metadata": _meta(
+                f"{name}-token", annotations={"kubernetes.io/service-account.name": name}
+            ),
+        },
+    ]
+
+
+def rbac() -> list[Object]:
+    """Return what the serving pods may do: read, and ask the authorizer."""
+    subject = {"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}
+    return [cluster_role(), cluster_role_binding(subject)]
+
+
+def _container(name: str, arguments: list[str], **more: Any) -> Object:
+    return {
+        "name": name,
+        "image": IMAGE,
+        "args": arguments,
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        **more,
+    }
+
+
+def _pod_spec(container: Object, account: str, volumes: list[Object], **more: Any) -> Object:
+    return {
+        "serviceAccountName": account,
+        "automountServiceAccountToken": False,
+        # The variables of Services would look like settings of ours.
+        "enableServiceLinks": False,
+        "priorityClassName": "system-cluster-critical",
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 65532,
+            "runAsGroup": 65532,
+            "fsGroup": 65532,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [
+            {
+                **container,
+                "volumeMounts": [
+                    {"name": "token", "mountPath": _TOKEN_PATH, "readOnly": True},
+                    *container.get("volumeMounts", []),
+                ],
+            }
+        ],
+        "volumes": [
+            {"name": "token", "secret": {"secretName": f"{account}-token", "defaultMode": 0o440}},
+            *volumes,
+        ],
+        **more,
+    }
+
+
+def _server(arguments: list[str], host: str | None = None) -> Object:
+    def probe(path: str, **more: int) -> Object:
+        where = {"path": path, "port": METRICS_PORT, **({"host": host} if host else {})}
+        return {"httpGet": where, **more}
+
+    metrics = f"--metrics-address={host or '0.0.0.0'}:{METRICS_PORT}"  # noqa: S104 (scraped)
+    return _container(
+        NAME,
+        ["serve", f"--tls-dir={_TLS_PATH}", f"--port={PORT}", metrics, *arguments],
+        ports=[
+            {"name": "https", "containerPort": PORT},
+            {"name": "metrics", "containerPort": METRICS_PORT},
+        ],
+        livenessProbe=probe("/livez", periodSeconds=10, timeoutSeconds=5, failureThreshold=6),
+        readinessProbe=probe("/readyz", periodSeconds=2, timeoutSeconds=2),
+        resources={"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
+        volumeMounts=[{"name": "tls", "mountPath": _TLS_PATH, "readOnly": True}],
+    )
+
+
+# Not optional: the server itself waits for the files, and says so.
+_TLS_VOLUME = {
+    "name": "tls",
+    "secret": {"secretName": TLS_SECRET, "optional": True, "defaultMode": 0o440},
+}
+# Where nodes are not ready, because of us among others, our pods must start first.
+_TOLERATIONS = [
+    {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"},
+    {"key": "node.kubernetes.io/not-ready", "operator": "Exists"},
+]
+
+
+def deployment() -> Object:
+    """Return two replicas on different nodes."""
+    spread = {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": dict(LABELS)},
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": _meta(NAME),
+        "spec": {
+            "replicas": 2,
+            "selector": {"matchLabels": dict(LABELS)},
+            "strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": {
+                "metadata": {"labels": dict(LABELS)},
+                "spec": _pod_spec(
+                    _server(["--tls-wait=600"]),
+                    NAME,
+                    [_TLS_VOLUME],
+                    terminationGracePeriodSeconds=45,
+                    tolerations=_TOLERATIONS,
+                    topologySpreadConstraints=[spread],
+                ),
+            },
+        },
+    }
+
+
+def daemon_set() -> Object:
+    """Return a server beside each API server, reached on loopback."""
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": _meta(NAME),
+        "spec": {
+            "selector": {"matchLabels": dict(LABELS)},
+            "updateStrategy": {"rollingUpdate": {"maxUnavailable": 1}},
+            "template": {
+                "metadata": {"labels": dict(LABELS)},
+                "spec": _pod_spec(
+                    _server(["--tls-wait=600", "--bind-address=127.0.0.1"], "127.0.0.1"),
+                    NAME,
+                    [_TLS_VOLUME],
+                    terminationGracePeriodSeconds=45,
+                    hostNetwork=True,
+                    dnsPolicy="ClusterFirstWithHostNet",
+                    nodeSelector={"node-role.kubernetes.io/control-plane": ""},
+                    tolerations=[{"operator": "Exists"}],
+                ),
+            },
+        },
+    }
+
+
+def service() -> Object:
+    """Return the Service that the API server calls."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _meta(NAME),
+        "spec": {
+            "selector": dict(LABELS),
+            "ports": [
+                {"name": "https", "port": 443, "targetPort": "https"},
+                {"name": "metrics", "port": METRICS_PORT, "targetPort": "metrics"},
+            ],
+        },
+    }
+
+
+def disruption_budget() -> Object:
+    """Return the budget that keeps one server up while nodes are drained."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": _meta(NAME),
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": dict(LABELS)}},
+    }
+
+
+def network_policy() -> Object:
+    """Return what may reach the pods: our two ports, from anywhere.
+
+    The API server's addresses differ in every cluster, and a wrong one would lock it.
+    """
+    ports = [{"protocol": "TCP", "port": port} for port in (PORT, METRICS_PORT)]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": _meta(NAME),
+        "spec": {
+            "podSelector": {"matchLabels": dict(LABELS)},
+            "policyTypes": ["Ingress"],
+            "ingress": [{"ports": ports}],
+        },
+    }
+
+
+def certificate_jobs(names: list[str], served_at: str | None) -> list[Object]:
+    """Return what makes and renews the certificate without cert-manager.
+
+    Args:
+        names: DNS names and addresses that it is for.
+        served_at: where the jobs see the server, or None.
+    """
+    arguments = [
+        f"--secret={NAMESPACE}/{TLS_SECRET}",
+        f"--webhook-configuration={NAME}",
+        f"--dns-names={','.join(names)}",
+        *([f"--served-at={served_at}"] if served_at else []),
+    ]
+    spec = _pod_spec(
+        _container("certs", ["certs", "bootstrap", *arguments]),
+        CERTS_JOB,
+        [],
+        restartPolicy="OnFailure",
+        tolerations=_TOLERATIONS,
+    )
+    template = {"metadata": {"labels": {"app.kubernetes.io/name": CERTS_JOB}}, "spec": spec}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": CERTS_JOB}
+    subject = {"kind": "ServiceAccount", "name": CERTS_JOB, "namespace": NAMESPACE}
+    return [
+        *service_account(CERTS_JOB),
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": _meta(CERTS_JOB),
+            "rules": [
+                {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
+                {
+                    "apiGroups": [""],
+                    "resources": ["secrets"],
+                    "resourceNames": [TLS_SECRET],
+                    "verbs": ["get", "update"],
+                },
+            ],
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": _meta(CERTS_JOB),
+            "roleRef": role,
+            "subjects": [subject],
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": CERTS_JOB},
+            "rules": [
+                {
+                    "apiGroups": ["admissionregistration.k8s.io"],
+                    "resources": ["validatingwebhookconfigurations"],
+                    "resourceNames": [NAME],
+                    "verbs": ["get", "patch"],
+                }
+            ],
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": CERTS_JOB},
+            "roleRef": {**role, "kind": "ClusterRole"},
+            "subjects": [subject],
+        },
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": _meta(CERTS_JOB),
+            "spec": {"backoffLimit": 20, "template": template},
+        },
+        {
+            "apiVersion": "batch/v1",
+            "kind": "CronJob",
+            "metadata": _meta(CERTS_JOB),
+            "spec": {
+                "schedule": "17 3 * * *",
+                "concurrencyPolicy": "Forbid",
+                "jobTemplate": {"spec": {"backoffLimit": 5, "template": template}},
+            },
+        },
+    ]
+
+
+def cert_manager(names: list[str]) -> list[Object]:
+    """Return a CA of the namespace's own, and the certificate that it signs.
+
+    Args:
+        names: DNS names that the certificate is for.
+    """
+    api = "cert-manager.io/v1"
+    own, ca = "noderestrict-selfsigned", "noderestrict-ca"
+
+    def issuer(name: str, spec: Object) -> Object:
+        return {"apiVersion": api, "kind": "Issuer", "metadata": _meta(name), "spec": spec}
+
+    def certificate(name: str, by: str, **spec: Any) -> Object:
+        return {
+            "apiVersion": api,
+            "kind": "Certificate",
+            "metadata": _meta(name),
+            "spec": {
+                "secretName": name,
+                "issuerRef": {"name": by, "kind": "Issuer"},
+                "privateKey": {"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always"},
+                **spec,
+            },
+        }
+
+    return [
+        issuer(own, {"selfSigned": {}}),
+        certificate(ca, own, isCA=True, commonName=ca, duration="87600h"),
+        issuer(ca, {"ca": {"secretName": ca}}),
+        certificate(TLS_SECRET, ca, dnsNames=names, usages=["server auth", "digital signature"]),
+    ]
+
+
+def monitoring() -> list[Object]:
+    """Return what makes the Prometheus operator scrape, and alert."""
+
+    def alert(name: str, expression: str, wait: str, severity: str, text: str) -> Object:
+        return {
+            "alert": name,
+            "expr": expression,
+            "for": wait,
+            "labels": {"severity": severity},
+            "annotations": {"summary": text},
+        }
+
+    day = 24 * 3600
+    rules = [
+        alert(
+            "NoderestrictSelfTestFailed", "noderestrict_self_test_ok == 0", "1m", "critical",
+            "A known-bad review was allowed.",
+        ),
+        alert(
+            "NoderestrictDown", f'absent(up{{job="{NAME}"}} == 1)', "2m", "critical",
+            "No server answers: requests of nodes are refused by failurePolicy.",
+        ),
+        alert(
+            "NoderestrictInternalErrors", "increase(noderestrict_internal_errors_total[10m]) > 0",
+            "0m", "warning", "Requests ended in an exception.",
+        ),
+        alert(
+            "NoderestrictOverloaded", "rate(noderestrict_shed_requests_total[5m]) > 0", "5m",
+            "warning", "Requests are refused for overload.",
+        ),
+        alert(
+            "NoderestrictCertificateExpires",
+            f"noderestrict_certificate_expiry_timestamp_seconds - time() < {7 * day}", "1h",
+            "warning", "The served certificate expires within a week.",
+        ),
+        alert(
+            "NoderestrictCertificateProblem", "noderestrict_certificate_problem == 1", "10m",
+            "warning", "The certificate files hold a pair that cannot be served.",
+        ),
+        alert(
+            "NoderestrictStoreStale", "noderestrict_store_age_seconds > 300", "5m", "warning",
+            "A store has not heard from the API server for minutes: look-ups go live.",
+        ),
+    ]  # fmt: skip
+    api = "monitoring.coreos.com/v1"
+    return [
+        {
+            "apiVersion": api,
+            "kind": "ServiceMonitor",
+            "metadata": _meta(NAME),
+            "spec": {
+                "selector": {"matchLabels": dict(LABELS)},
+                "endpoints": [{"port": "metrics", "interval": "30s"}],
+            },
+        },
+        {
+            "apiVersion": api,
+            "kind": "PrometheusRule",
+            "metadata": _meta(NAME),
+            "spec": {"groups": [{"name": NAME, "rules": rules}]},
+        },
+    ]

@@ -1,0 +1,114 @@
+"""The checked-in manifests are those of the code, and hang together."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from noderestrict.cli import build_parser, main
+from noderestrict.policy.table import TABLE
+from noderestrict.render import workload
+from noderestrict.render.manifests import manifests
+from noderestrict.render.registration import webhook_configuration, webhook_rules
+from noderestrict.telemetry.metrics import Metrics
+
+ROOT = Path(__file__).parents[2]
+FILES = manifests()
+
+
+def objects() -> list[dict[str, Any]]:
+    return [
+        value for text in FILES.values() for value in yaml.safe_load_all(text) if value is not None
+    ]
+
+
+def test_the_files_are_what_make_manifests_writes(tmp_path: Path) -> None:
+    assert main(["render", str(tmp_path)]) == 0
+    for folder in (tmp_path, ROOT / "manifests"):
+        found = {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*.yaml")}
+        assert found == FILES, "run make manifests"
+
+
+def test_every_resource_that_a_kustomization_names_is_there() -> None:
+    for path, text in FILES.items():
+        if path.endswith("kustomization.yaml"):
+            for resource in yaml.safe_load(text)["resources"]:
+                target = (Path("/m") / path).parent / resource
+                where = str(target.resolve().relative_to("/m"))
+                assert where in FILES or f"{where}/kustomization.yaml" in FILES
+
+
+def test_everything_that_the_rules_judge_is_sent_to_exactly_one_webhook() -> None:
+    sent = [
+        resource.split("/")[0]
+        for webhook in webhook_configuration({})["webhooks"]
+        for rule in webhook["rules"]
+        for resource in rule["resources"]
+        if "/" not in resource or resource.endswith("/token")
+    ]
+    assert sorted(sent) == sorted({row.target[1] for row in TABLE})
+    assert {rule["apiGroups"][0] for rule in webhook_rules()} == {row.target[0] for row in TABLE}
+
+
+def test_every_webhook_fails_closed_and_fast_and_is_for_nodes_alone() -> None:
+    for webhook in webhook_configuration({})["webhooks"]:
+        assert webhook["failurePolicy"] == "Fail"
+        assert webhook["timeoutSeconds"] <= 3
+        assert webhook["matchPolicy"] == "Equivalent"
+        assert webhook["sideEffects"] == "None"
+        assert webhook["matchConditions"][0]["name"] == "node-users"
+
+
+def test_the_serving_account_can_write_nothing() -> None:
+    for value in workload.rbac():
+        for rule in value.get("rules", ()):
+            if rule.get("resources") != ["subjectaccessreviews"]:
+                assert set(rule["verbs"]) <= {"get", "list", "watch"}
+
+
+def test_no_pod_asks_the_kubelet_for_a_token() -> None:
+    for value in objects():
+        for spec in re.findall(r"'serviceAccountName'", str(value)):
+            assert spec
+            assert "'automountServiceAccountToken': False" in str(value)
+            assert "serviceAccountToken'" not in str(value).replace(
+                "automountServiceAccountToken'", ""
+            )
+
+
+def test_containers_run_without_rights_and_with_flags_that_exist() -> None:
+    parsers = build_parser()[1]
+    seen = 0
+    for value in (workload.deployment(), workload.daemon_set()):
+        container = value["spec"]["template"]["spec"]["containers"][0]
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        command, *arguments = container["args"]
+        parsers[command].parse_args(arguments)
+        seen += 1
+    for value in workload.certificate_jobs(["a"], "b:443"):
+        if value["kind"] == "Job":
+            command, *arguments = value["spec"]["template"]["spec"]["containers"][0]["args"]
+            options = parsers[command].parse_args(arguments)
+            assert options.secret == (workload.NAMESPACE, workload.TLS_SECRET)
+            seen += 1
+    assert seen == 3
+
+
+def test_alerts_use_metrics_that_exist() -> None:
+    exposed = Metrics().exposition().decode()
+    rules = workload.monitoring()[1]["spec"]["groups"][0]["rules"]
+    for rule in rules:
+        for name in re.findall(r"noderestrict_\w+", rule["expr"]):
+            assert f"# TYPE {name} " in exposed, name
+
+
+def test_a_directory_that_cannot_be_made_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    assert main(["render", str(file)]) == 2
+    assert str(file) in capsys.readouterr().err
