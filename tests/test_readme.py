@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from noderestrict.cli import main
+from noderestrict.policy.rules import RULES
 from tests import reference
 
 ROOT = Path(__file__).parent.parent
@@ -32,6 +33,7 @@ def test_the_rule_table_lists_every_rule_and_no_other() -> None:
     rules = set(re.findall(r'"([a-z-]+/[a-z-]+)"', code)) | {
         f"{resource}/closed-world" for resource in ("pods", "persistentvolumeclaims")
     }
+    assert rules == set(RULES)
     documented = set(re.findall(r"^\| `([a-z-]+/[a-z-]+)` \|", README, re.MULTILINE))
     assert documented == rules
 

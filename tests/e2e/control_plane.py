@@ -54,6 +54,8 @@ class Client:
         self._context.load_cert_chain(self._file)
         self._connection: http.client.HTTPSConnection | None = None
         self.ca, self.pair = ca, pair
+        #: Of the last answer.
+        self.warnings: list[str] = []
 
     def request(
         self,
@@ -73,6 +75,7 @@ class Client:
                 self._connection.request(method, path, data, {"Content-Type": content_type})
                 response = self._connection.getresponse()
                 answer = response.read()
+                self.warnings = response.headers.get_all("Warning") or []
                 break
             except (http.client.HTTPException, OSError):
                 self._connection.close()
