@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+IMAGE ?= noderestrict:0.1.0
 
-.PHONY: install run test lint fuzz docs manifests bench test-e2e lock clean
+.PHONY: install run test lint fuzz docs manifests image bench test-e2e e2e-kind lock clean
 
 install: $(STAMP)
 
@@ -24,6 +25,13 @@ lint: install
 	$(BIN)/ruff check noderestrict tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Bases may be pinned: IMAGE_ARGS="--build-arg RUN_IMAGE=…@sha256:…".
+image:
+	docker build --tag $(IMAGE) $(IMAGE_ARGS) .
+
+e2e-kind: install image
+	$(BIN)/python -m tests.kind
 
 test-e2e: install
 	$(BIN)/python -m pytest -m e2e tests/e2e

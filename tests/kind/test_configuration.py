@@ -1,0 +1,31 @@
+"""What can be checked of the kind path without kind."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.kind import __main__ as kind
+
+
+def test_the_plugin_is_off_for_every_version_of_kubeadm() -> None:
+    patches = kind.cluster_configuration()["nodes"][0]["kubeadmConfigPatches"]  # type: ignore[index]
+    found = {}
+    for patch in map(yaml.safe_load, patches):
+        arguments = patch["apiServer"]["extraArgs"]
+        if isinstance(arguments, list):
+            arguments = {one["name"]: one["value"] for one in arguments}
+        found[patch["apiVersion"]] = arguments["disable-admission-plugins"]
+    assert found == {f"kubeadm.k8s.io/{version}": "NodeRestriction" for version in kind.VERSIONS}
+
+
+def test_the_overlay_and_the_image_are_those_that_are_built() -> None:
+    makefile = (kind.ROOT / "Makefile").read_text()
+    assert f"IMAGE ?= {kind.IMAGE}" in makefile
+    assert (kind.OVERLAY / "kustomization.yaml").exists()
+
+
+def test_what_is_missing_on_the_machine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(Path(__file__).parent))
+    with pytest.raises(SystemExit, match="docker, kind, kubectl"):
+        kind.main()
