@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 IMAGE ?= noderestrict:0.1.0
 
-.PHONY: install run test lint fuzz docs manifests image bench test-e2e e2e-kind lock clean
+.PHONY: install run test lint fuzz docs manifests image bench bench-compare test-e2e e2e-kind lock clean
 
 install: $(STAMP)
 
@@ -47,8 +47,12 @@ docs: install
 manifests: install
 	$(BIN)/noderestrict render manifests
 
+# For example BENCH_ARGS="--only server --json new.json --peer https://127.0.0.1:9443/validate".
 bench: install
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
+
+bench-compare: install
+	$(BIN)/python -m tests.benchmarks.compare $(OLD) $(NEW)
 
 # The versions that the tests passed with; run after a change of dependencies.
 lock: install

@@ -1,10 +1,16 @@
 """``make bench``: figures of this machine, in one run.
 
 Decisions are measured in process, per kind of review, as captured from an API server; the graph is
-that of 5,000 nodes with 30 pods each.
+that of 5,000 nodes with 30 pods each; stores list as many pods; the server runs in its own process.
 """
 
+import argparse
+import contextlib
 import gc
+import io
+import json
+import os
+import platform
 import resource
 import time
 from collections import defaultdict
@@ -15,12 +21,13 @@ import msgspec
 
 from noderestrict import admission, authorization
 from noderestrict.api import corev1
+from noderestrict.cli import main
 from noderestrict.graph.graph import Graph
 from noderestrict.policy.features import LATEST_MINOR, defaults
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.cases import Case, cases
 from noderestrict.replay.state import load_state
-from tests.benchmarks import stores
+from tests.benchmarks import server, stores
 
 CAPTURED = Path(__file__).parent.parent / "conformance" / "captured"
 NODES, PODS = 5_000, 30
@@ -42,7 +49,7 @@ def resident_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def admission_figures() -> None:
+def admission_figures() -> dict[str, float]:
     listers = load_state([str(CAPTURED / "state.json")])
     settings = Settings.for_version()
     kinds: dict[str, list[bytes]] = defaultdict(list)
@@ -51,6 +58,7 @@ def admission_figures() -> None:
         request = admission.decode(case.review)
         kinds[f"{request.operation} {admission.resource_path(request)}"].append(case.review)
     print(f"{'review':<44}{'bytes':>8}{'µs':>8}")
+    figures = {}
     for kind, bodies in sorted(kinds.items()):
         if len(bodies) < 5:
             continue
@@ -60,7 +68,9 @@ def admission_figures() -> None:
             request = admission.decode(body)
             return admission.encode(request, admission.judge(request, settings, listers))
 
-        print(f"{kind:<44}{len(body):>8}{1e6 / rate(answer):>8.1f}")
+        figures[kind] = 1e6 / rate(answer)
+        print(f"{kind:<44}{len(body):>8}{figures[kind]:>8.1f}")
+    return figures
 
 
 def pod(node: int, number: int) -> corev1.Pod:
@@ -96,7 +106,7 @@ def review(**attributes: object) -> bytes:
     )
 
 
-def graph_figures() -> None:
+def graph_figures() -> dict[str, float]:
     gc.collect()
     before = resident_mib()
     graph = Graph()
@@ -120,6 +130,7 @@ def graph_figures() -> None:
         "unknown secret": review(**secret, namespace="ns-1", name="none"),
         "own pods by selector": review(verb="list", resource="pods", fieldSelector=selector),
     }
+    figures = {"build_seconds": building, "bytes_a_pod": grown, "process_mib": resident_mib()}
     print(f"  {'question':<24}{'decisions/s':>14}{'with JSON/s':>14}")
     for name, body in questions.items():
         decoded = authorization.decode(body)
@@ -129,7 +140,8 @@ def graph_figures() -> None:
             return authorization.encode(asked, authorization.judge(asked, graph, features))
 
         plain = rate(lambda decoded=decoded: authorization.judge(decoded, graph, features))  # type: ignore[misc]
-        print(f"  {name:<24}{plain:>14,.0f}{rate(with_json):>14,.0f}")
+        figures[name], figures[f"{name} with JSON"] = plain, rate(with_json)
+        print(f"  {name:<24}{plain:>14,.0f}{figures[f'{name} with JSON']:>14,.0f}")
     changing = pod(1, 0)
     changing_back = pod(2, 0)
     changing_back.metadata = changing.metadata
@@ -138,10 +150,54 @@ def graph_figures() -> None:
         graph.upsert("pods", changing_back)
         graph.upsert("pods", changing)
 
-    print(f"  one update of a pod that shares a Secret: {1e6 / rate(move) / 2:.1f} µs")
+    figures["update_us"] = 1e6 / rate(move) / 2
+    print(f"  one update of a pod that shares a Secret: {figures['update_us']:.1f} µs")
+    return figures
+
+
+def replay_figures() -> dict[str, float]:
+    """Replay the conformance cases in process, after a first run."""
+    folder = CAPTURED.parent / "admission"
+    command = ["replay", "--state", str(folder / "state.json"), str(folder / "generated.jsonl")]
+    seconds = 9e9
+    for _ in range(3):
+        start = time.perf_counter()
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            assert main(command) == 0
+        seconds = min(seconds, time.perf_counter() - start)
+    count = int(output.getvalue().splitlines()[-1].split()[0])
+    print(f"\nreplay: {count / seconds:,.0f} cases/s")
+    return {"cases_per_second": count / seconds}
+
+
+SECTIONS: dict[str, Callable[[list[str]], object]] = {
+    "decisions": lambda _peers: admission_figures(),
+    "graph": lambda _peers: graph_figures(),
+    "replay": lambda _peers: replay_figures(),
+    "stores": lambda _peers: stores.figures(),
+    "server": server.figures,
+}
+
+
+def bench() -> None:
+    parser = argparse.ArgumentParser(prog="make bench")
+    parser.add_argument("--only", choices=SECTIONS, action="append", help="may be given again")
+    parser.add_argument("--peer", action="append", default=[], metavar="URL", help="of a server")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
+    options = parser.parse_args()
+    model = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.machine(),
+    )
+    print(f"{os.cpu_count()} cores, {model}, Python {platform.python_version()}\n")
+    results = {name: SECTIONS[name](options.peer) for name in options.only or SECTIONS}
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    admission_figures()
-    graph_figures()
-    stores.figures()
+    bench()

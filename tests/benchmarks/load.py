@@ -1,0 +1,91 @@
+"""The load generator: ``python -m tests.benchmarks.load``, with a job as JSON on stdin.
+
+It speaks just enough HTTP/1.1 over keep-alive TLS connections to saturate a server from one core.
+"""
+
+import asyncio
+import json
+import ssl
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import uvloop
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to send.
+
+    Attributes:
+        url: of the server.
+        body: path of the request's body.
+        seconds: how long.
+        connections: kept open.
+        rate: requests a second over all connections; 0 for as many as there can be.
+    """
+
+    url: str
+    body: str
+    seconds: float
+    connections: int = 8
+    rate: float = 0
+
+
+async def _client(job: Job, request: bytes, start: float, number: int) -> list[float]:
+    host, port = urlsplit(job.url).hostname or "", urlsplit(job.url).port or 443
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    reader, writer = await asyncio.open_connection(host, port, ssl=context)
+    latencies = []
+    gap = job.connections / job.rate if job.rate else 0.0
+    due = start + gap * number / job.connections
+    while (now := time.perf_counter()) < start + job.seconds:
+        if gap:
+            if due > now:
+                await asyncio.sleep(due - now)
+            # From when it was due, so that a server that falls behind does not look fast.
+            begun = due
+            due += gap
+        else:
+            begun = now
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 200"):
+            raise SystemExit(f"{job.url}: {head[:100]!r}")
+        lower = head.lower()
+        at = lower.index(b"content-length:") + 15
+        await reader.readexactly(int(lower[at : lower.index(b"\r", at)]))
+        latencies.append(time.perf_counter() - begun)
+    writer.close()
+    return latencies
+
+
+async def run(job: Job) -> dict[str, float]:
+    body = Path(job.body).read_bytes()  # noqa: ASYNC240 (before anything is measured)
+    url = urlsplit(job.url)
+    head = (
+        f"POST {url.path}?timeout=3s HTTP/1.1\r\nHost: {url.netloc}\r\nAccept: application/json\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        "User-Agent: kube-apiserver-admission\r\n\r\n"
+    )
+    request = head.encode() + body
+    start = time.perf_counter() + 0.1
+    clients = (_client(job, request, start, number) for number in range(job.connections))
+    latencies = sorted(latency for found in await asyncio.gather(*clients) for latency in found)
+    if not latencies:
+        raise SystemExit(f"{job.url}: no answers")
+    return {
+        "requests": len(latencies),
+        "per_second": len(latencies) / job.seconds,
+        "p50_ms": latencies[len(latencies) // 2] * 1000,
+        "p99_ms": latencies[len(latencies) * 99 // 100] * 1000,
+    }
+
+
+if __name__ == "__main__":
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        print(json.dumps(runner.run(run(Job(**json.load(sys.stdin))))))
