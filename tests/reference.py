@@ -50,7 +50,10 @@ def metrics() -> str:
         for family in collector.collect():
             if not family.name.startswith("noderestrict_"):
                 continue
-            labels = ", ".join(f"`{name}`" for name in getattr(collector, "_labelnames", ()))
+            labels = ", ".join(
+                f"`{name}`"
+                for name in getattr(collector, "label_names", getattr(collector, "_labelnames", ()))
+            )
             total = "_total" if family.type == "counter" else ""
             rows.append(
                 f"| `{family.name}{total}` | {family.type} | {labels} | {family.documentation} |"

@@ -1,7 +1,6 @@
 """Decode an AdmissionReview, encode its answer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -19,8 +18,7 @@ class ReviewError(ValueError):
     """The bytes are no AdmissionReview that can be answered; the message says what is wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """The request of an AdmissionReview.
 
     Attributes:

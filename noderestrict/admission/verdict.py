@@ -97,15 +97,15 @@ def _object(
     Every object of a node's request is decoded, also where no rule reads it: what does not decode
     as its kind is refused, whatever it is for.
     """
-    data = bytes(raw)
-    if data.strip() == _NULL:
+    # Raw JSON has no space around it.
+    if len(raw) == len(_NULL) and bytes(raw) == _NULL:
         if wanted is None:
             return None
         return forbidden(
             "request/object", f"{_where(request)}: request.{field} is null; the rules need it"
         )
     try:
-        decoded = _decoder(wanted or metav1.PartialObject).decode(data)
+        decoded = _decoder(wanted or metav1.PartialObject).decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         return forbidden("request/object", f"{_where(request)}: request.{field}: {error}")
     except RecursionError:

@@ -1,15 +1,15 @@
 """One request as rules see it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from noderestrict.policy.listers import Listers
 from noderestrict.policy.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(msgspec.Struct, frozen=True):
     """A node user's request, decoded for the rules of its resource.
 
     Attributes:
@@ -35,8 +35,8 @@ class Attributes:
     listers: Listers
     new: Any = None
     old: Any = None
-    new_tree: Mapping[str, Any] = field(default_factory=dict)
-    old_tree: Mapping[str, Any] = field(default_factory=dict)
+    new_tree: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    old_tree: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
     @property
     def where(self) -> str:

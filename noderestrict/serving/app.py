@@ -26,6 +26,8 @@ _DEFAULT_TIMEOUT = 10.0
 _LONGEST_TIMEOUT = 30.0
 # Network and the API server's own work need a part of its time-out.
 _DEADLINE_SHARE = 0.9
+# Paths as sent, query included, that are remembered.
+_ROUTES = 100
 # Longer warnings are cut by the API server.
 _WARNING = 256
 
@@ -66,10 +68,12 @@ class App:
         self._metrics = metrics
         self._limits = limits or Limits()
         self._budget = Budget(self._limits)
+        metrics.in_flight.set_function(lambda: self._budget.requests)
         self._logged = NodeLimiter()
         self._posts: dict[str, Endpoint] = {"/validate": self._validate}
         if authorizer is not None:
             self._posts["/authorize"] = self._authorize
+        self._routes: dict[str, tuple[Endpoint, float]] = {}
         self._gets = {"/livez": self._livez, "/healthz": self._livez, "/readyz": self._readyz}
         self.conditions: dict[str, Callable[[], bool]] = {}
         self.draining = False
@@ -97,12 +101,13 @@ class App:
         return response
 
     async def _dispatch(self, request: web.BaseRequest) -> web.Response:
-        path = request.path
         if request.method == "POST":
-            endpoint = self._posts.get(path)
-            if endpoint is not None:
-                return await self._bounded(request, endpoint)
-        elif request.method in ("GET", "HEAD"):
+            # As sent: taking a URL apart costs more than most decisions.
+            route = self._routes.get(request.raw_path) or self._route(request)
+            if route is not None:
+                return await self._bounded(request, *route)
+        path = request.path
+        if request.method in ("GET", "HEAD"):
             get = self._gets.get(path)
             if get is not None:
                 return get(request)
@@ -113,32 +118,43 @@ class App:
         known = ", ".join((*self._posts, *self._gets))
         raise HTTPError(404, f"there is nothing at this path; known: {known}")
 
-    async def _bounded(self, request: web.BaseRequest, endpoint: Endpoint) -> web.Response:
+    def _route(self, request: web.BaseRequest) -> tuple[Endpoint, float] | None:
+        """Return the endpoint of a path and the seconds that its query leaves for an answer."""
+        endpoint = self._posts.get(request.path)
+        if endpoint is None:
+            return None
+        timeout = parse_timeout(request.query.get("timeout", "")) or _DEFAULT_TIMEOUT
+        route = endpoint, min(timeout, _LONGEST_TIMEOUT) * _DEADLINE_SHARE
+        if len(self._routes) < _ROUTES:
+            self._routes[request.raw_path] = route
+        return route
+
+    async def _bounded(
+        self, request: web.BaseRequest, endpoint: Endpoint, seconds: float
+    ) -> web.Response:
         limit = self._budget.enter()
         if limit is not None:
             raise self._shed(limit)
-        self._metrics.in_flight.inc()
         size = 0
         try:
-            loop = asyncio.get_running_loop()
-            timeout = parse_timeout(request.query.get("timeout", "")) or _DEFAULT_TIMEOUT
-            timeout = min(timeout, _LONGEST_TIMEOUT) * _DEADLINE_SHARE
-            if self.lag >= timeout:
+            if self.lag >= seconds:
                 raise self._shed("deadline")
-            size = request.content_length or self._limits.body_bytes
-            if size > self._limits.body_bytes and request.content_length is not None:
+            length = request.content_length
+            size = self._limits.body_bytes if length is None else length
+            if size > self._limits.body_bytes:
+                too_large, size = size, 0
                 raise HTTPError(
                     413,
-                    f"the body has {size} bytes; the limit is {self._limits.body_bytes} bytes",
+                    f"the body has {too_large} bytes; the limit is {self._limits.body_bytes} bytes",
                 )
             limit = self._budget.reserve(size)
             if limit is not None:
                 size = 0
                 raise self._shed(limit)
-            return await endpoint(request, loop.time() + timeout - self.lag)
+            deadline = asyncio.get_running_loop().time() + seconds - self.lag
+            return await endpoint(request, deadline)
         finally:
             self._budget.leave(size)
-            self._metrics.in_flight.dec()
 
     def _shed(self, limit: str) -> HTTPError:
         self._metrics.shed[limit].inc()
@@ -152,7 +168,8 @@ class App:
         Raises:
             HTTPError: 400 for another content type, 408 for a slow sender, 413 for a large body.
         """
-        if request.content_type != "application/json":
+        kind = request.headers.get("Content-Type")
+        if kind != "application/json" and request.content_type != "application/json":
             raise HTTPError(
                 400, f"Content-Type is {request.content_type[:80]!r}; application/json is needed"
             )

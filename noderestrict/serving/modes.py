@@ -49,12 +49,12 @@ async def judge(
         deadline: on the event loop's clock, seconds.
         modes: of the rules.
     """
+    decision = await judge_.judge(request, deadline)
+    if isinstance(decision, Allowed):
+        return Verdict(decision)
     skipped: set[str] = set()
     reported: list[Denied] = []
     while True:
-        decision = await judge_.judge(request, deadline, skipped)
-        if isinstance(decision, Allowed):
-            return Verdict(decision, tuple(reported))
         mode = modes.of(decision.rule)
         if mode == ENFORCE:
             return Verdict(decision, tuple(reported))
@@ -64,3 +64,6 @@ async def judge(
             # What cannot even be read has no further rules.
             return Verdict(Allowed(), tuple(dict.fromkeys(reported)))
         skipped.add(decision.rule)
+        decision = await judge_.judge(request, deadline, skipped)
+        if isinstance(decision, Allowed):
+            return Verdict(decision, tuple(reported))

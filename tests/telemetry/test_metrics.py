@@ -15,7 +15,7 @@ def test_names_that_callers_choose_make_no_new_series() -> None:
     assert len(lines) == 1
     assert f'resource="{OTHER}"' in lines[0]
     assert lines[0].endswith(" 1000.0")
-    assert len(metrics.decisions._children) == 0
+    assert len(metrics.decisions.counts) == 1
 
 
 def test_a_decision_is_counted_by_what_it_was_about() -> None:
