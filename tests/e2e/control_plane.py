@@ -187,9 +187,10 @@ class ControlPlane:
         for name, data in files.items():
             (self.folder / name).write_bytes(data)
 
-    def _start(self, name: str, *arguments: str) -> None:
-        log = (self.folder / f"{name}.log").open("ab")
-        self._processes[name] = subprocess.Popen(
+    def _start(self, name: str, *arguments: str, process: str = "") -> None:
+        process = process or name
+        log = (self.folder / f"{process}.log").open("ab")
+        self._processes[process] = subprocess.Popen(
             [self._binaries / name, *arguments], stdout=log, stderr=log, cwd=self.folder
         )
         log.close()
@@ -221,14 +222,46 @@ class ControlPlane:
         """Tell whether a binary is there."""
         return (self._binaries / name).exists()
 
-    def start_controllers(self, *names: str) -> None:
-        """Run some controllers of kube-controller-manager."""
-        kubeconfig = self.folder / "controllers.kubeconfig"
+    def _admin_file(self) -> Path:
+        kubeconfig = self.folder / "admin.kubeconfig"
         kubeconfig.write_text(json.dumps(self.admin.kubeconfig()))
+        return kubeconfig
+
+    def start_scheduler(self) -> None:
+        """Run kube-scheduler."""
+        self._start(
+            "kube-scheduler",
+            f"--kubeconfig={self._admin_file()}",
+            "--leader-elect=false",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={free_port()}",
+            f"--cert-dir={self.folder / 'scheduler'}",
+        )
+
+    def start_hollow_node(self, name: str) -> None:
+        """Run a kubelet without containers, with a node's client certificate."""
+        kubeconfig = self.folder / f"{name}.kubeconfig"
+        kubeconfig.write_text(json.dumps(self.node(name).kubeconfig()))
+        self._start(
+            "kubemark",
+            "--morph=kubelet",
+            f"--name={name}",
+            f"--kubeconfig={kubeconfig}",
+            f"--kubelet-port={free_port()}",
+            f"--kubelet-read-only-port={free_port()}",
+            "--use-host-image-service=false",
+            process=name,
+        )
+
+    def start_controllers(self, controllers: str, *flags: str) -> None:
+        """Run controllers of kube-controller-manager, named as its flag names them."""
         self._start(
             "kube-controller-manager",
-            f"--kubeconfig={kubeconfig}",
-            f"--controllers={','.join(names)}",
+            f"--kubeconfig={self._admin_file()}",
+            f"--controllers={controllers}",
+            f"--service-account-private-key-file={self.folder / 'sa.key'}",
+            f"--root-ca-file={self.folder / 'ca.crt'}",
+            *flags,
             "--leader-elect=false",
             "--bind-address=127.0.0.1",
             f"--secure-port={free_port()}",

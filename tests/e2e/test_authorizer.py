@@ -130,7 +130,7 @@ def test_the_walk_through_with_a_deployment_and_kubectl(
     for name in ("kubectl", "kube-controller-manager"):
         if not cluster.has(name):
             pytest.skip(f"there is no {name} in KUBEBUILDER_ASSETS")
-    cluster.start_controllers("deployment-controller", "replicaset-controller")
+    cluster.start_controllers("deployment-controller,replicaset-controller")
 
     def kubectl(user: Client, *arguments: str, stdin: object = None) -> tuple[int, str]:
         config = tmp_path / "kubeconfig"

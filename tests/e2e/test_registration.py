@@ -153,11 +153,17 @@ def pod(name: str, node: str) -> dict[str, Any]:
     }
 
 
-def calls(server_: Server) -> int:
+def metrics(server_: Server) -> str:
+    """Return what a server exposes."""
     url = f"http://127.0.0.1:{server_.metrics_port}/metrics"
     with urllib.request.urlopen(url) as response:
-        text = response.read().decode()
-    found = re.search(r'duration_seconds_count\{endpoint="validate"\} (\d+)', text)
+        text: str = response.read().decode()
+        return text
+
+
+def calls(server_: Server) -> int:
+    """Return how many reviews a server has judged."""
+    found = re.search(r'duration_seconds_count\{endpoint="validate"\} (\d+)', metrics(server_))
     assert found
     return int(found[1])
 
