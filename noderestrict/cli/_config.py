@@ -16,7 +16,7 @@ _SERVICE_LINKS = (f"{PREFIX}SERVICE_", f"{PREFIX}PORT_")
 _OWN = ("config", "print_config", "help")
 
 
-class ConfigError(Exception):
+class ConfigError(ValueError):
     """A source holds what cannot be used; the message names source, key and value."""
 
 
@@ -27,6 +27,14 @@ class ConfigurableParser(argparse.ArgumentParser):
     """
 
     configurable = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # What is given must be recognized by its whole name, since other sources give way to it.
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        #: The file that was read, and the settings that it may change later.
+        self._file: Path | None = None
+        self._given: set[str] = set()
+        self._plain_defaults: dict[str, Any] = {}
 
     def add_config_flags(self) -> None:
         """Add ``--config`` and ``--print-config``."""
@@ -57,6 +65,7 @@ class ConfigurableParser(argparse.ArgumentParser):
             self.error(str(error))
         # An appending flag would add to its default, instead of replacing it.
         lists = {action.dest for action in self.flags().values() if action.nargs == "+"}
+        self._plain_defaults = {action.dest: action.default for action in self.flags().values()}
         self.set_defaults(**{key: val for key, val in settings.items() if key not in lists})
         options, rest = super().parse_known_args(args, namespace)
         for key in lists & settings.keys():
@@ -80,8 +89,38 @@ class ConfigurableParser(argparse.ArgumentParser):
         except argparse.ArgumentError:
             file = None  # the parser itself reports it
         file = file or environ.get(f"{PREFIX}CONFIG")
-        found = self._from_file(Path(file)) if file else {}
-        return found | self._from_environment(environ)
+        self._file = Path(file) if file else None
+        environment = self._from_environment(environ)
+        self._given = environment.keys() | {
+            action.dest
+            for action in self.flags().values()
+            for option in action.option_strings
+            if any(arg == option or arg.startswith(f"{option}=") for arg in args)
+        }
+        return self.read_file() | environment
+
+    def read_file(self) -> dict[str, Any]:
+        """Return what the file says now, as the flags' values by destination; {} without a file.
+
+        Raises:
+            ConfigError: the file cannot be used.
+        """
+        return self._from_file(self._file) if self._file else {}
+
+    def changed_by_file(self, options: argparse.Namespace, dest: str) -> Any:
+        """Return a setting as the file has it now, unless flag or environment give it.
+
+        Args:
+            options: as parsed at the start.
+            dest: of the flag.
+
+        Raises:
+            ConfigError: the file cannot be used.
+        """
+        found = self.read_file()
+        if dest in self._given:
+            return getattr(options, dest)
+        return found.get(dest, self._plain_defaults[dest])
 
     def _from_file(self, file: Path) -> dict[str, Any]:
         import yaml  # here, because most commands never need it

@@ -1,12 +1,15 @@
 """``noderestrict serve``: the webhook server."""
 
 import argparse
+import asyncio
 import datetime as dt
+import os
 import ssl
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from noderestrict.cli._config import PREFIX
 from noderestrict.cli._errors import UsageError
 from noderestrict.cli._flags import add_policy_flags, policy_settings
 from noderestrict.policy.settings import Settings
@@ -203,11 +206,35 @@ def add_parser(subparsers: Any) -> None:
         help="of single rules, such as nodes/labels=audit",
     )
     add_policy_flags(rules)
+    rules.add_argument(
+        "--config-poll",
+        type=_seconds,
+        default=5.0,
+        metavar="SECONDS",
+        help="between looks at the file of --config, whose mode and rule-modes may change while "
+        "the server runs (default: 5)",
+    )
+    capture = parser.add_argument_group(
+        "capture", "Judged reviews as case files for replay, without secrets, tokens and CSRs."
+    )
+    capture.add_argument("--capture", type=Path, metavar="DIR", help="write them there")
+    capture.add_argument(
+        "--capture-denied-only", action="store_true", help="leave out what was allowed"
+    )
+    capture.add_argument(
+        "--capture-every", type=_positive, default=1, metavar="N", help="one review of N"
+    )
+    capture.add_argument(
+        "--capture-files", type=_positive, default=10, metavar="N", help="how many are kept"
+    )
+    capture.add_argument(
+        "--capture-file-mib", type=_positive, default=10, metavar="MIB", help="size of one file"
+    )
     logs = parser.add_argument_group("logs")
     logs.add_argument("--log-format", choices=("json", "console"), default="json")
     logs.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     parser.add_config_flags()
-    parser.set_defaults(run=run, effective=parser.effective)
+    parser.set_defaults(run=run, parser=parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -221,7 +248,7 @@ def run(options: argparse.Namespace) -> int:
     from noderestrict.telemetry import logs
 
     if options.print_config:
-        print(options.effective(options), end="")
+        print(options.parser.effective(options), end="")
         return 0
     logs.configure(options.log_level, options.log_format)
     if options.state and (options.kubeconfig or options.context):
@@ -296,13 +323,27 @@ async def _serve(
     background: Coroutine[Any, Any, None] | None = None,
 ) -> None:
     from noderestrict.serving.app import App
+    from noderestrict.serving.capture import Capture, CaptureOptions
     from noderestrict.serving.certificates import Certificates
     from noderestrict.serving.limits import Limits
     from noderestrict.serving.modes import Modes
+    from noderestrict.serving.reload import follow_modes
     from noderestrict.serving.server import ServerOptions
     from noderestrict.serving.server import run as serve
     from noderestrict.telemetry.logs import LOGGER
 
+    capture = None
+    if options.capture is not None:
+        capture = Capture(
+            CaptureOptions(
+                options.capture,
+                options.capture_denied_only,
+                options.capture_every,
+                options.capture_files,
+                options.capture_file_mib * 2**20,
+            ),
+            metrics,
+        )
     limits = Limits(
         requests=options.max_in_flight,
         header_seconds=options.header_timeout,
@@ -314,8 +355,16 @@ async def _serve(
         if options.dev:
             print(_how_to_call(port), flush=True)
 
+    def modes() -> Modes:
+        now = options.parser.changed_by_file
+        return Modes(now(options, "mode"), now(options, "rule_modes"))
+
+    app = App(judge, metrics, limits, authorizer, modes(), capture)
+    following = [] if background is None else [background]
+    if options.config is not None or os.environ.get(f"{PREFIX}CONFIG"):
+        following.append(follow_modes(app, metrics, modes, options.config_poll))
     await serve(
-        App(judge, metrics, limits, authorizer, Modes(options.mode, options.rule_modes)),
+        app,
         metrics,
         Certificates(files, metrics),
         ServerOptions(
@@ -330,8 +379,10 @@ async def _serve(
             client_names=frozenset(options.client_allowed_names),
         ),
         started=started,
-        background=background,
+        background=following,
     )
+    if capture is not None:
+        await asyncio.to_thread(capture.close)
 
 
 def _certificate_files(options: argparse.Namespace) -> "CertificateFiles":

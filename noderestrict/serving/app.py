@@ -12,6 +12,7 @@ from noderestrict.graph.authorizer import Opinion
 from noderestrict.policy.decision import Allowed, Denied
 from noderestrict.serving import modes
 from noderestrict.serving.authorizers import Authorizer
+from noderestrict.serving.capture import Capture
 from noderestrict.serving.judges import Judge
 from noderestrict.serving.limits import Budget, Limits, parse_timeout
 from noderestrict.serving.modes import Modes
@@ -52,6 +53,7 @@ class App:
         limits: what is refused for overload or size.
         authorizer: answers ``/authorize``; None for no such path.
         rule_modes: of the rules; all are enforced if None.
+        capture: takes judged reviews.
     """
 
     def __init__(
@@ -61,10 +63,12 @@ class App:
         limits: Limits | None = None,
         authorizer: Authorizer | None = None,
         rule_modes: Modes | None = None,
+        capture: Capture | None = None,
     ) -> None:
         self._judge = judge
         self._authorizer = authorizer
         self.modes = rule_modes or Modes()
+        self._capture = capture
         self._metrics = metrics
         self._limits = limits or Limits()
         self._budget = Budget(self._limits)
@@ -217,6 +221,9 @@ class App:
         seconds = time.perf_counter() - started
         self._metrics.validate_seconds.observe(seconds)
         self._count(request, decision, modes.ENFORCE)
+        if self._capture is not None:
+            # What the rules said, whatever their mode made of it.
+            self._capture.offer(body, verdict.reported[0] if verdict.reported else decision)
         for denied in verdict.reported:
             self._count(request, denied, self.modes.of(denied.rule))
             self._log_refusal(request, denied, seconds)

@@ -7,7 +7,7 @@ import gc
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,7 +145,7 @@ async def run(
     options: ServerOptions,
     *,
     started: Callable[[int], None],
-    background: Coroutine[Any, Any, None] | None = None,
+    background: Sequence[Coroutine[Any, Any, None]] = (),
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
@@ -155,7 +155,7 @@ async def run(
         certificates: served, and followed.
         options: where, and for how long.
         started: called with the port when requests are answered.
-        background: runs beside the server, such as what keeps the stores; its end is an error.
+        background: run beside the server, such as what keeps the stores; their end is an error.
 
     Raises:
         StartError: there is no certificate, or an address cannot be listened on.
@@ -290,7 +290,7 @@ def _tasks(
     metrics: Metrics,
     certificates: Certificates,
     options: ServerOptions,
-    background: Coroutine[Any, Any, None] | None,
+    background: Sequence[Coroutine[Any, Any, None]],
     stop: _Stop,
 ) -> Any:
     self_test_ok = True
@@ -323,9 +323,7 @@ def _tasks(
 
     app.conditions["self-test"] = lambda: self_test_ok
     app.conditions["certificate"] = lambda: not certificates.expired(dt.datetime.now(dt.UTC))
-    jobs: list[Coroutine[Any, Any, None]] = [poll_certificates(), self_test(), measure_lag()]
-    if background is not None:
-        jobs.append(background)
+    jobs = [poll_certificates(), self_test(), measure_lag(), *background]
     tasks = [asyncio.get_running_loop().create_task(job) for job in jobs]
     for task in tasks:
         task.add_done_callback(ended)

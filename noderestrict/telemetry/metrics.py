@@ -133,6 +133,22 @@ class Metrics:
             "1 while the files hold a pair that cannot be served.",
             registry=registry,
         )
+        config = Counter(
+            "noderestrict_config_reloads_total",
+            "Changed configuration files, by what became of them.",
+            ("result",),
+            registry=registry,
+        )
+        self.config_loaded = config.labels("loaded")
+        self.config_refused = config.labels("refused")
+        self.captured = Counter(
+            "noderestrict_captured_reviews_total", "Reviews written to disk.", registry=registry
+        )
+        self.capture_dropped = Counter(
+            "noderestrict_capture_dropped_total",
+            "Reviews that were to be written, but did not fit or could not be.",
+            registry=registry,
+        )
         self.store_objects = Gauge(
             "noderestrict_store_objects",
             "Objects in a store.",

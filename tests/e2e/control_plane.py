@@ -191,8 +191,10 @@ class ControlPlane:
         process = process or name
         log = (self.folder / f"{process}.log").open("ab")
         self._processes[process] = subprocess.Popen(
-            [self._binaries / name, *arguments], stdout=log, stderr=log, cwd=self.folder
-        )
+            [self._binaries / name, *arguments], stdout=log, stderr=log, cwd=self.folder,
+            # Hollow kubelets leave their folders behind.
+            env={**os.environ, "TMPDIR": str(self.folder)},
+        )  # fmt: skip
         log.close()
 
     def start_api_server(self) -> None:

@@ -14,7 +14,7 @@ from noderestrict.replay.cases import Case, cases
 from noderestrict.replay.state import load_state
 from noderestrict.serving.judges import LocalJudge
 from noderestrict.serving.modes import AUDIT, ENFORCE, OFF, WARN, Modes, Verdict, judge
-from tests.serving.clients import BAD, EXAMPLES, GOOD
+from tests.serving.clients import BAD, EXAMPLES, GOOD, Client, Tally
 from tests.serving.tls import serving
 
 CONFORMANCE = Path(__file__).parents[1] / "conformance" / "admission"
@@ -91,3 +91,40 @@ def test_a_refusal_is_annotated_too(tmp_path: Path) -> None:
         response = answer(server.request("/validate", BAD)[1])
         assert response["allowed"] is False
         assert response["auditAnnotations"]["decision"] == "denied"  # type: ignore[index]
+
+
+async def test_a_rule_is_enforced_on_a_running_server_and_no_request_fails(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("rule-modes: {pods/mirror-references: audit}\n")
+    flags = ("--state", str(EXAMPLES / "state.json"), "--config", str(config),
+             "--config-poll", "0.05")  # fmt: skip
+    running = serving(tmp_path, *flags, state=False)
+    server = await asyncio.to_thread(running.__enter__)
+    tally = Tally()
+    clients = [Client(server.port, server.context, tally, reconnect=10**9) for _ in range(10)]
+    tasks = [asyncio.create_task(client.run()) for client in clients]
+    try:
+        assert answer((await asyncio.to_thread(server.request, "/validate", BAD))[1])["allowed"]
+        config.write_text("rule-modes: {pods/mirror-references: nonsense}\n")
+        told = await asyncio.to_thread(server.wait_for_log, "configuration not taken")
+        assert "nonsense" in told[0]
+        assert answer((await asyncio.to_thread(server.request, "/validate", BAD))[1])["allowed"]
+        config.write_text("rule-modes: {}\n")
+        await asyncio.to_thread(server.wait_for_log, '"rule modes"')
+        refused = await asyncio.to_thread(server.request, "/validate", BAD)
+        assert answer(refused[1])["allowed"] is False
+    finally:
+        for client in clients:
+            client.stopping = True
+        await asyncio.gather(*tasks)
+        await asyncio.to_thread(running.__exit__, None, None, None)
+    assert tally.failures == []
+    assert tally.answers.keys() == {200}
+
+
+async def test_a_flag_stays_in_effect_whatever_the_file_says(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("mode: enforce\n")
+    flags = ("--state", str(EXAMPLES / "state.json"), "--config", str(config), "--mode", "audit")
+    with serving(tmp_path, *flags, state=False) as server:
+        assert answer(server.request("/validate", BAD)[1])["allowed"] is True
