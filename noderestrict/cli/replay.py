@@ -3,11 +3,16 @@
 import argparse
 import os
 import sys
+import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._errors import UsageError
 from noderestrict.cli._flags import add_policy_flags, policy_settings
+
+if TYPE_CHECKING:
+    from noderestrict.replay.audit import Undecided
+    from noderestrict.replay.reports import Report
 
 _PROGRESS_EVERY = 500
 
@@ -28,7 +33,20 @@ def add_parser(subparsers: Any) -> None:
         help="reviews or cases: JSON, JSON lines, a List, YAML, each also .gz; - for stdin",
     )
     add_policy_flags(parser)
-    parser.add_argument("--output", choices=("table", "json"), default="table", help="the report")
+    parser.add_argument(
+        "--audit-log",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="the API server's audit log, JSON lines, also .gz: judge the writes of nodes in it",
+    )
+    parser.add_argument(
+        "--output",
+        choices=("table", "json", "html", "junit", "markdown"),
+        default="table",
+        help="the report",
+    )
     parser.add_argument("--explain", action="store_true", help="show the look-ups of each case")
     parser.add_argument(
         "--fail-on-denied", action="store_true", help="exit with 1 if any review is denied"
@@ -43,19 +61,16 @@ def run(options: argparse.Namespace) -> int:
         UsageError: the state cannot be read.
     """
     from noderestrict.graph.graph import Graph
+    from noderestrict.replay.audit import AuditLog, Undecided
     from noderestrict.replay.cases import Case, QuestionsCase, cases
     from noderestrict.replay.questions import ask_case
-    from noderestrict.replay.reports import (
-        JSONReport,
-        Report,
-        TableReport,
-    )
     from noderestrict.replay.run import Row, Summary, judge_case
     from noderestrict.replay.sources import Unreadable
     from noderestrict.replay.state import StateError, load_state
 
     files, state = _files_and_state(options)
-    if not files:
+    logs = [file for group in options.audit_log for file in group]
+    if not files and not logs:
         raise UsageError("a FILE with reviews is needed; - is stdin")
     graph = Graph()
     try:
@@ -74,13 +89,9 @@ def run(options: argparse.Namespace) -> int:
             yield case
 
     terminal = sys.stdout.isatty()
-    report: Report
-    if options.output == "json":
-        report = JSONReport(sys.stdout, sys.stderr, explain=options.explain)
-    else:
-        colour = terminal and "NO_COLOR" not in os.environ
-        report = TableReport(sys.stdout, colour=colour, explain=options.explain)
+    report = _report(options, terminal=terminal)
     summary = Summary()
+    started = time.perf_counter()
     progress = sys.stderr.isatty() and not terminal
     try:
         for file in files:
@@ -93,14 +104,56 @@ def run(options: argparse.Namespace) -> int:
                         report.result(result)
                 if progress and summary.total % _PROGRESS_EVERY == 0:
                     print(f"\r{summary.total} cases", end="", file=sys.stderr, flush=True)
+        audit = AuditLog(settings, listers)
+        for log in logs:
+            for row in audit.rows(log):
+                if isinstance(row, Undecided):
+                    if options.explain:
+                        _tell_undecided(row)
+                    continue
+                summary.count(row)
+                if isinstance(row, Unreadable):
+                    print(f"noderestrict replay: {row}", file=sys.stderr)
+                else:
+                    report.result(row)
         if progress:
             print("\r\033[K", end="", file=sys.stderr)
         report.end(summary)
         sys.stdout.flush()
+        if logs:
+            seconds = max(time.perf_counter() - started, 1e-9)
+            counts = audit.counts
+            print(
+                f"audit log: {counts.events} events, {counts.judged} writes of nodes judged, "
+                f"{counts.undecided} of which too little is known (--explain tells); "
+                f"{counts.bytes / seconds / 1e6:.0f} MB/s",
+                file=sys.stderr,
+            )
     except BrokenPipeError:
         # The reader has seen enough; stdout must not be flushed again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return summary.exit_code(fail_on_denied=options.fail_on_denied)
+
+
+def _report(options: argparse.Namespace, *, terminal: bool) -> "Report":
+    from noderestrict.replay import documents, reports
+
+    if options.output == "json":
+        return reports.JSONReport(sys.stdout, sys.stderr, explain=options.explain)
+    if options.output == "html":
+        return documents.HTMLReport(sys.stdout)
+    if options.output == "markdown":
+        return documents.MarkdownReport(sys.stdout)
+    if options.output == "junit":
+        return documents.JUnitReport(sys.stdout, fail_on_denied=options.fail_on_denied)
+    colour = terminal and "NO_COLOR" not in os.environ
+    return reports.TableReport(sys.stdout, colour=colour, explain=options.explain)
+
+
+def _tell_undecided(row: "Undecided") -> None:
+    reference = row.event.objectRef
+    what = f"{row.event.verb} {reference.resource} {reference.name}" if reference else ""
+    print(f"not judged: {row.event.auditID} {what}: {row.problem}", file=sys.stderr)
 
 
 def _files_and_state(options: argparse.Namespace) -> tuple[list[str], list[str]]:

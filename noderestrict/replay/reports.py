@@ -9,7 +9,7 @@ from noderestrict.replay.run import Row, Summary
 _RED, _GREEN, _YELLOW, _PLAIN = "\033[31m", "\033[32m", "\033[33m", "\033[0m"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Escape what would start lines, colours or anything else that a node could forge."""
     if text.isprintable():
         return text
@@ -51,18 +51,20 @@ class TableReport:
             tail = ""
         else:
             verdict = self._paint(_RED, f"{'denied ' + str(row.code):<10}")
-            tail = f"  {row.rule}: {_printable(row.message)}"
+            tail = f"  {row.rule}: {printable(row.message)}"
         mark = ""
         if row.ok is False and row.expect is not None:
             wanted = row.expect
             shown = "allowed" if wanted.allowed else f"denied {wanted.code or ''}".rstrip()
             mark = self._paint(_YELLOW, f"  NOT AS EXPECTED ({shown})")
-        who = f"{_printable(row.id):<24}  {_printable(node):<8}"
-        line = f"{who}  {_printable(row.what):<44}  {verdict}{mark}{tail}"
+        who = f"{printable(row.id):<24}  {printable(node):<8}"
+        line = f"{who}  {printable(row.what):<44}  {verdict}{mark}{tail}"
         self._out.write(f"{line.rstrip()}\n")
+        for note in row.notes if not row.allowed else ():
+            self._out.write(f"    {printable(note)}\n")
         if self._explain:
             for line in row.lookups or ("no look-up was needed",):
-                self._out.write(f"    {_printable(line)}\n")
+                self._out.write(f"    {printable(line)}\n")
 
     def end(self, summary: Summary) -> None:
         """Write the summary as the last line."""
@@ -97,6 +99,9 @@ class JSONReport:
         if row.expect is not None:
             line["expected"] = msgspec.to_builtins(row.expect)
             line["ok"] = row.ok
+        if row.notes:
+            line["notes"] = row.notes
+            line["userAgent"] = row.user_agent
         if self._explain:
             line["lookups"] = row.lookups
         self._out.write(msgspec.json.encode(line).decode() + "\n")

@@ -41,6 +41,12 @@ class Row:
     expect: Expectation | None
     ok: bool | None
     lookups: tuple[str, ...]
+    #: What is known of where the case comes from, and what was assumed.
+    notes: tuple[str, ...] = ()
+    user_agent: str = ""
+    #: The existing and the new object, JSON.
+    old: bytes = b"null"
+    new: bytes = b"null"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,8 @@ class Result:
             expect=self.case.expect,
             ok=self.ok,
             lookups=self.lookups,
+            old=bytes(request.old_object),
+            new=bytes(request.object),
         )
 
 

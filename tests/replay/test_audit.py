@@ -1,0 +1,168 @@
+"""The API server's audit log: who would be refused."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noderestrict.cli import main
+from noderestrict.policy.listers import MemoryListers
+from noderestrict.policy.settings import Settings
+from noderestrict.replay.audit import AuditLog, Undecided
+from noderestrict.replay.run import Row
+from noderestrict.replay.sources import Unreadable
+
+USER = {"username": "system:node:n1", "groups": ["system:nodes", "system:authenticated"]}
+ADMIN = {"username": "admin", "groups": ["system:masters"]}
+
+
+def event(verb: str, resource: str, name: str, **more: Any) -> dict[str, Any]:
+    reference = {"resource": resource, "name": name, "apiVersion": "v1", **more.pop("ref", {})}
+    return {
+        "kind": "Event",
+        "apiVersion": "audit.k8s.io/v1",
+        "level": "RequestResponse",
+        "auditID": f"{verb}-{name}",
+        "stage": "ResponseComplete",
+        "verb": verb,
+        "user": USER,
+        "userAgent": "kubelet/v1.36",
+        "objectRef": reference,
+        "responseStatus": {"code": 200},
+        **more,
+    }
+
+
+def node(name: str = "n1", **labels: str) -> dict[str, Any]:
+    return {"kind": "Node", "apiVersion": "v1", "metadata": {"name": name, "labels": labels}}
+
+
+def pod(name: str, node_name: str) -> dict[str, Any]:
+    metadata = {"name": name, "namespace": "ns", "uid": name}
+    return {"kind": "Pod", "apiVersion": "v1", "metadata": metadata,
+            "spec": {"nodeName": node_name, "containers": []}}  # fmt: skip
+
+
+def judged(tmp_path: Path, *events: Any) -> list[Row | Undecided | Unreadable]:
+    file = tmp_path / "audit.log"
+    file.write_text("".join(json.dumps(one) + "\n" for one in events))
+    return list(AuditLog(Settings.for_version(), MemoryListers()).rows(str(file)))
+
+
+def row(found: list[Row | Undecided | Unreadable]) -> Row:
+    (one,) = found
+    assert isinstance(one, Row), one
+    return one
+
+
+def test_others_and_reads_are_not_judged(tmp_path: Path) -> None:
+    assert judged(
+        tmp_path,
+        event("patch", "nodes", "n2", user=ADMIN),
+        event("get", "nodes", "n2"),
+        event("patch", "nodes", "n2", stage="RequestReceived"),
+    ) == []  # fmt: skip
+
+
+def test_names_alone_refuse_at_every_level(tmp_path: Path) -> None:
+    found = row(judged(tmp_path, event("patch", "nodes", "n2", level="Metadata")))
+    assert (found.allowed, found.rule) == (False, "nodes/own-name")
+    assert found.user_agent == "kubelet/v1.36"
+
+
+def test_what_needs_an_object_is_not_guessed_at_level_metadata(tmp_path: Path) -> None:
+    (found,) = judged(tmp_path, event("create", "pods", "p", level="Metadata"))
+    assert isinstance(found, Undecided)
+    assert "level Metadata holds no object" in found.problem
+    (found,) = judged(tmp_path, event("patch", "nodes", "n1", level="Metadata"))
+    assert isinstance(found, Undecided)
+
+
+def test_a_patch_changes_what_it_names(tmp_path: Path) -> None:
+    forbidden = {"node-restriction.kubernetes.io/a": "b"}
+    patch = event(
+        "patch", "nodes", "n1", requestObject={"metadata": {"labels": forbidden}},
+        responseObject=node(**forbidden),
+    )  # fmt: skip
+    found = row(judged(tmp_path, patch))
+    assert (found.allowed, found.rule) == (False, "nodes/labels")
+    assert "assumed: the existing object is not in the log" in found.notes[1]
+    harmless = event(
+        "patch", "nodes", "n1", requestObject={"status": {"phase": "x"}},
+        responseObject=node(**forbidden),
+    )  # fmt: skip
+    assert row(judged(tmp_path, harmless)).allowed
+
+
+def test_the_existing_object_is_taken_from_earlier_events(tmp_path: Path) -> None:
+    labelled = node(**{"node-restriction.kubernetes.io/a": "b"})
+    before = event("update", "nodes", "n1", user=ADMIN, requestObject=labelled,
+                   responseObject=labelled)  # fmt: skip
+    removing = event("update", "nodes", "n1", requestObject=node(), responseObject=node())
+    found = row(judged(tmp_path, before, removing))
+    assert (found.allowed, found.rule) == (False, "nodes/labels")
+    assert found.notes == ("level RequestResponse",)
+    keeping = event("update", "nodes", "n1", requestObject=labelled)
+    assert row(judged(tmp_path, before, keeping)).allowed
+
+
+def test_pods_are_learned_from_the_log(tmp_path: Path) -> None:
+    where = {"ref": {"namespace": "ns"}}
+    created = event("create", "pods", "p", user=ADMIN, responseObject=pod("p", "n2"), **where)
+    deleted = event("delete", "pods", "p", ref={"namespace": "ns"})
+    found = row(judged(tmp_path, created, deleted))
+    assert (found.allowed, found.rule) == (False, "pods/delete-own")
+    (unknown,) = judged(tmp_path, deleted)
+    assert isinstance(unknown, Undecided)
+    assert "not found" in unknown.problem
+
+
+def test_an_impersonated_user_is_who_admission_sees(tmp_path: Path) -> None:
+    found = judged(tmp_path, event("delete", "nodes", "n2", user=ADMIN, impersonatedUser=USER))
+    assert row(found).rule == "nodes/own-name"
+
+
+def test_lines_that_are_no_events_are_named_and_the_rest_is_judged(tmp_path: Path) -> None:
+    file = tmp_path / "audit.log"
+    bad = '{"user": {"username": "system:node:n1"'
+    good = json.dumps(event("delete", "nodes", "n2"))
+    file.write_text(f"{bad}\n\n{good}\n")
+    first, second = AuditLog(Settings.for_version(), MemoryListers()).rows(str(file))
+    assert isinstance(first, Unreadable)
+    assert str(first).startswith(f"{file}:1: no audit event")
+    assert isinstance(second, Row)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_command_tells_what_it_judged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], packed: bool
+) -> None:
+    lines = "".join(json.dumps(event("delete", "nodes", f"n{n}")) + "\n" for n in range(1, 4))
+    file = tmp_path / "audit.log"
+    data = lines.encode()
+    file.write_bytes(gzip.compress(data) if packed else data)
+    assert main(["replay", "--audit-log", str(file), "--fail-on-denied"]) == 1
+    out, err = capsys.readouterr()
+    assert "3 cases: 1 allowed, 2 denied" in out
+    assert "audit log: 3 events, 3 writes of nodes judged, 0 of which too little is known" in err
+
+
+def test_a_broken_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "audit.log.gz"
+    file.write_bytes(gzip.compress(b"x" * 1000)[:-10])
+    assert main(["replay", "--audit-log", str(file), str(tmp_path / "none")]) == 2
+    assert str(file) in capsys.readouterr().err
+
+
+def test_memory_stays_bounded_whatever_the_log_holds(tmp_path: Path) -> None:
+    file = tmp_path / "audit.log"
+    with file.open("w") as out:
+        for number in range(25_000):
+            created = event("create", "leases", f"l{number}", user=ADMIN,
+                            responseObject={"kind": "Lease"})  # fmt: skip
+            out.write(json.dumps(created) + "\n")
+    log = AuditLog(Settings.for_version(), MemoryListers())
+    assert list(log.rows(str(file))) == []
+    assert len(log._objects) == 20_000
