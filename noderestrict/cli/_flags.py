@@ -17,6 +17,14 @@ def _checked(parse: Any) -> Any:
     return convert
 
 
+def host_and_port(text: str) -> tuple[str, int]:
+    """Return the address that a flag's text names."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
 def add_policy_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that choose the rules' settings."""
     parser.add_argument(

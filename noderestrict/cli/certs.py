@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._errors import UsageError
+from noderestrict.cli._flags import host_and_port
 
 if TYPE_CHECKING:
     from noderestrict.cluster.connection import Connection
@@ -31,13 +32,6 @@ def _secret(text: str) -> tuple[str, str]:
     if not namespace or not name or "/" in name or not slash:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAMESPACE/NAME")
     return namespace, name
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
-    return host.strip("[]"), int(port)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -86,7 +80,7 @@ def add_parser(subparsers: Any) -> None:
             )
             action.add_argument(
                 "--served-at",
-                type=_address,
+                type=host_and_port,
                 metavar="HOST:PORT",
                 help="the old CA is dropped when the new certificate is served here",
             )

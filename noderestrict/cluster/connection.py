@@ -103,13 +103,21 @@ class Connection:
         async with self._response("GET", path, query, None, seconds) as response:
             return await response.read()
 
-    async def post(self, path: str, body: Mapping[str, Any], *, seconds: float = 30) -> bytes:
+    async def post(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        seconds: float = 30,
+    ) -> bytes:
         """Return the body that answers a POST.
 
         Raises:
             ClusterError: there was no answer, or one that is no success.
         """
-        async with self._response("POST", path, None, body, seconds) as response:
+        async with self._response("POST", path, query, body, seconds, headers=headers) as response:
             return await response.read()
 
     async def put(self, path: str, body: Mapping[str, Any], *, seconds: float = 30) -> bytes:
@@ -160,6 +168,7 @@ class Connection:
         body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None,
         limit: float | aiohttp.ClientTimeout,
         content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         what = f"{method} {path}"
         response = None
@@ -168,7 +177,11 @@ class Connection:
                 path,
                 method,
                 query_params=list((query or {}).items()),
-                header_params={"Accept": "application/json", "Content-Type": content_type},
+                header_params={
+                    "Accept": "application/json",
+                    "Content-Type": content_type,
+                    **(headers or {}),
+                },
                 body=body,
                 auth_settings=["BearerToken"],
                 _preload_content=False,

@@ -1,0 +1,224 @@
+"""Each check of the doctor, and what makes it fail, on a real API server."""
+
+import base64
+import contextlib
+import copy
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from noderestrict.cli import main
+from noderestrict.render.authorizer import authorization_configuration
+from noderestrict.render.registration import webhook_configuration
+from tests.e2e.conftest import USER
+from tests.e2e.control_plane import APIError
+from tests.e2e.test_registration import RBAC, Registered, configured, until_refused
+from tests.e2e.test_registration import registered as registered  # a fixture
+from tests.serving.tls import authority
+
+Examined = Callable[..., dict[str, tuple[str, str]]]
+
+
+@pytest.fixture
+def doctor(registered: Registered, capsys: pytest.CaptureFixture[str]) -> Examined:
+    kubeconfig = registered.folder / "doctor"
+    kubeconfig.write_text(json.dumps(registered.admin.kubeconfig()))
+
+    def examine(*flags: str) -> dict[str, tuple[str, str]]:
+        capsys.readouterr()
+        code = main(["doctor", "--kubeconfig", str(kubeconfig), "--server-user", USER,
+                     "--output", "json", *flags])  # fmt: skip
+        findings = json.loads(capsys.readouterr().out)
+        assert code == any(finding["status"] == "fail" for finding in findings)
+        order = ("pass", "warn", "fail")
+        worst: dict[str, tuple[str, str]] = {}
+        for finding in findings:
+            before = worst.get(finding["check"], ("pass", ""))[0]
+            if finding["check"] not in worst or order.index(finding["status"]) > order.index(
+                before
+            ):
+                worst[finding["check"]] = (finding["status"], finding["message"])
+        return worst
+
+    return examine
+
+
+def configuration(registered: Registered) -> dict[str, Any]:
+    return webhook_configuration(registered.client_config(registered.enforcing))
+
+
+@pytest.fixture
+def healthy(registered: Registered) -> Iterator[None]:
+    with configured(registered, configuration(registered)):
+        until_refused(registered.control_plane.node("probe"))
+        yield
+
+
+@pytest.mark.usefixtures("healthy")
+def test_a_guarded_cluster_passes(registered: Registered, doctor: Examined, tmp_path: Path) -> None:
+    kubelet = tmp_path / "kubelet"
+    kubelet.write_text(json.dumps(registered.control_plane.node("n1").kubeconfig()))
+    authorization = tmp_path / "authorization.yaml"
+    authorization.write_text(yaml.safe_dump(authorization_configuration("/w")))
+    found = doctor("--node-kubeconfig", str(kubelet), "--authorization-config", str(authorization))
+    for check in ("server version", "registration", "known-bad request", "rights",
+                  "node credentials", "authorizer"):  # fmt: skip
+        assert found[check][0] == "pass", found
+    # The certificate of a test lives for a day.
+    assert "expires in" in found["certificate"][1]
+    assert found["in-tree plugin"][0] == "warn"
+
+
+def test_an_unregistered_webhook_fails(registered: Registered, doctor: Examined) -> None:
+    found = doctor()
+    assert found["registration"][0] == "fail"
+    assert found["known-bad request"] == ("fail", "a node may write the lease of another node")
+
+
+def change(path: list[Any], value: Any) -> Callable[[dict[str, Any]], None]:
+    def apply(configuration: dict[str, Any]) -> None:
+        where: Any = configuration["webhooks"]
+        for step in path[:-1]:
+            where = where[step]
+        where[path[-1]] = value
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("edit", "status", "message"),
+    [
+        (lambda value: value["webhooks"].pop(0), "fail", "not sent to any webhook"),
+        (change([0, "rules", 0, "resources"], ["pods"]), "fail", "pods/*"),
+        (change([0, "rules", 0, "operations"], ["CREATE"]), "fail", "DELETE core/pods"),
+        (change([0, "matchPolicy"], "Exact"), "fail", "matchPolicy is 'Exact'"),
+        (change([0, "failurePolicy"], "Ignore"), "warn", "failurePolicy is 'Ignore'"),
+        (change([0, "timeoutSeconds"], 30), "warn", "timeoutSeconds is 30"),
+        (
+            change([0, "namespaceSelector"], {"matchLabels": {"a": "b"}}),
+            "fail", "namespaceSelector leaves objects out",
+        ),
+        (
+            change([0, "matchConditions", 1, "expression"], "false"),
+            "fail", "is not as rendered",
+        ),
+    ],
+)  # fmt: skip
+def test_a_registration_with_a_hole_fails(
+    registered: Registered, doctor: Examined, edit: Any, status: str, message: str
+) -> None:
+    value = copy.deepcopy(configuration(registered))
+    edit(value)
+    with configured(registered, value):
+        found = doctor()["registration"]
+    assert found[0] == status
+    assert message in found[1]
+
+
+def test_a_ca_bundle_that_verifies_nothing_fails(registered: Registered, doctor: Examined) -> None:
+    value = configuration(registered)
+    for webhook in value["webhooks"]:
+        del webhook["clientConfig"]["caBundle"]
+    with configured(registered, value):
+        assert "caBundle is empty" in doctor()["certificate"][1]
+    other = authority()
+    bundle = registered.client_config(registered.enforcing)
+    bundle["caBundle"] = base64.b64encode(other.certificate).decode()
+    with configured(registered, webhook_configuration(bundle)):
+        found = doctor()["certificate"]
+    assert found[0] == "fail"
+    assert "does not verify" in found[1]
+
+
+def test_a_server_that_is_away_fails(registered: Registered, doctor: Examined) -> None:
+    client = {**registered.client_config(registered.enforcing), "url": "https://127.0.0.1:1/x"}
+    with configured(registered, webhook_configuration(client)):
+        found = doctor()
+    assert "no answer" in found["certificate"][1]
+    assert found["known-bad request"][0] == "fail"
+
+
+def test_a_service_without_endpoints_fails(registered: Registered, doctor: Examined) -> None:
+    bundle = registered.client_config(registered.enforcing)["caBundle"]
+    client = {"service": {"name": "nowhere", "namespace": "default"}, "caBundle": bundle}
+    with configured(registered, webhook_configuration(client)):
+        found = doctor()
+        assert found["endpoints"] == ("fail", "Service default/nowhere has 0 ready endpoints")
+        assert found["certificate"][0] == "warn"
+        port = registered.enforcing.port
+        assert found["certificate"][1] != doctor("--connect", f"127.0.0.1:{port}")["certificate"][1]
+
+
+@pytest.mark.usefixtures("healthy")
+def test_rights_that_are_missing_or_too_many_fail(registered: Registered, doctor: Examined) -> None:
+    nobody = doctor("--server-user", "system:serviceaccount:default:nobody")["rights"]
+    assert nobody[0] == "fail"
+    assert "may not get nodes" in nobody[1]
+    admin = registered.admin
+    role = {
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": "too-much"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole",
+                    "name": "cluster-admin"},
+        "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": USER}],
+    }  # fmt: skip
+    admin.create(f"{RBAC}/clusterrolebindings", role)
+    try:
+        end = time.monotonic() + 10
+        while (found := doctor()["rights"])[0] != "fail":
+            assert time.monotonic() < end
+        assert "may get secrets" in found[1]
+    finally:
+        admin.delete(f"{RBAC}/clusterrolebindings/too-much")
+
+
+@pytest.mark.usefixtures("healthy")
+def test_credentials_that_are_no_nodes_fail(
+    registered: Registered, doctor: Examined, tmp_path: Path
+) -> None:
+    file = tmp_path / "kubeconfig"
+    for user, group in (("system:node:n1", ""), ("n1", "system:nodes"), ("system:node:", "x")):
+        file.write_text(json.dumps(registered.control_plane.user(user, group).kubeconfig()))
+        assert "is no node" in doctor("--node-kubeconfig", str(file))["node credentials"][1]
+    file.write_text("nothing")
+    assert doctor("--node-kubeconfig", str(file))["node credentials"][0] == "fail"
+
+
+@pytest.mark.usefixtures("healthy")
+def test_an_authorizer_in_the_wrong_order_or_slow_is_told(doctor: Examined, tmp_path: Path) -> None:
+    file = tmp_path / "authorization.yaml"
+    value = authorization_configuration("/w", seconds=300)
+    value["authorizers"].reverse()
+    file.write_text(yaml.safe_dump(value))
+    assert doctor("--authorization-config", str(file))["authorizer"][0] == "warn"
+    for authorizers in ([{"type": "RBAC"}], [{"type": "Webhook"}, {"type": "AlwaysAllow"}]):
+        file.write_text(yaml.safe_dump({"authorizers": authorizers}))
+        assert doctor("--authorization-config", str(file))["authorizer"][0] == "fail"
+
+
+@pytest.mark.usefixtures("healthy")
+def test_an_api_server_with_the_plugin_on_is_told(registered: Registered, doctor: Examined) -> None:
+    admin = registered.admin
+    with contextlib.suppress(APIError):
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kube-system"}}
+        admin.create("/api/v1/namespaces", namespace)
+    pod = {
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "kube-apiserver", "labels": {"component": "kube-apiserver"}},
+        "spec": {"nodeName": "n1", "containers": [
+            {"name": "c", "image": "x",
+             "command": ["kube-apiserver", "--enable-admission-plugins=NodeRestriction",
+                         "--authorization-mode=Webhook,RBAC"]}]},
+    }  # fmt: skip
+    admin.create("/api/v1/namespaces/kube-system/pods", pod)
+    try:
+        found = doctor()
+        assert "NodeRestriction is on, too" in found["in-tree plugin"][1]
+        assert "Webhook stands before RBAC" in found["authorizer"][1]
+    finally:
+        admin.delete("/api/v1/namespaces/kube-system/pods/kube-apiserver")
