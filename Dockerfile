@@ -15,7 +15,8 @@ RUN python -m venv --copies /opt/noderestrict \
  && rm -rf /usr/local/lib/python3.*/ensurepip /usr/local/lib/python3.*/test \
            /usr/local/lib/python3.*/idlelib /usr/local/lib/python3.*/tkinter \
            /usr/local/lib/python3.*/site-packages/pip* \
- && python -m compileall -q /usr/local/lib/python3.*/ /opt/noderestrict/lib || true
+ # For a fast start; a file of the standard library that does not compile is never imported.
+ && { python -m compileall -q /usr/local/lib/python3.*/ /opt/noderestrict/lib || true; }
 # What Python itself links to, beside the C library that the run image has.
 RUN mkdir -p /libs \
  && find /usr/local/bin/python3 /usr/local/lib /opt/noderestrict -name '*.so*' -o -name 'python3.[0-9]*' -type f \

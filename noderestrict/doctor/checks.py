@@ -195,12 +195,9 @@ async def _served(name: str, bundle: bytes, host: str, address: tuple[str, int])
 async def _endpoints(connection: Connection, options: Options) -> AsyncIterator[Finding]:
     configuration = await _configuration(connection, options)
     services = {
-        (
-            webhook["clientConfig"]["service"]["namespace"],
-            webhook["clientConfig"]["service"]["name"],
-        )
+        (service["namespace"], service["name"])
         for webhook in configuration.get("webhooks") or ()
-        if "service" in webhook["clientConfig"]
+        if (service := webhook["clientConfig"].get("service"))
     }
     for namespace, name in sorted(services):
         slices = await _read(
@@ -397,17 +394,15 @@ def check_authorization_config(file: Path) -> list[Finding]:
         found.append(warned(check, f"{file}: Node answers, too", "remove it, or the webhook"))
     if "AlwaysAllow" in types:
         found.append(failed(check, f"{file}: AlwaysAllow opens everything", "remove it"))
-    for one in authorizers:
-        webhook = one.get("webhook") or {}
-        for ttl in ("authorizedTTL", "unauthorizedTTL"):
-            if one["type"] == "Webhook" and _seconds(webhook.get(ttl)) > _LONGEST_TTL:
-                found.append(
-                    warned(
-                        check,
-                        f"{file}: {ttl} is {webhook.get(ttl)}: access follows pods that late",
-                        "set it to 1s",
-                    )  # fmt: skip
-                )
+    webhooks = [one.get("webhook") or {} for one in authorizers if one["type"] == "Webhook"]
+    found += [
+        warned(
+            check, f"{file}: {ttl} is {webhook.get(ttl)}: so late access follows", "set it to 1s"
+        )
+        for webhook in webhooks
+        for ttl in ("authorizedTTL", "unauthorizedTTL")
+        if _seconds(webhook.get(ttl)) > _LONGEST_TTL
+    ]
     return found or [passed(check, f"{file}: {', '.join(types)}")]
 
 

@@ -55,7 +55,8 @@ def _check_webhook(webhook: Mapping[str, Any]) -> Iterator[Finding]:
     if webhook.get("matchPolicy") != "Equivalent":
         yield failed(
             _CHECK,
-            f"{name}: matchPolicy is {webhook.get('matchPolicy')!r}: other API versions pass unseen",
+            f"{name}: matchPolicy is {webhook.get('matchPolicy')!r}: "
+            "other API versions pass unseen",
             "set matchPolicy: Equivalent",
         )
     for selector in ("namespaceSelector", "objectSelector"):

@@ -1,10 +1,12 @@
 """The files of ``manifests/``: a base, and an overlay for each way to run."""
 
+import json
 from collections.abc import Mapping, Sequence
 
 import yaml
 
 from noderestrict.render import workload
+from noderestrict.render.dashboard import dashboard
 from noderestrict.render.registration import NAME, Object, webhook_configuration
 
 _SERVICE_NAMES = [
@@ -133,7 +135,18 @@ def manifests() -> dict[str, str]:
     files["overlays/audit/kustomization.yaml"] = _audit()
     files["overlays/kind/kustomization.yaml"] = _kind()
     files["components/monitoring/monitoring.yaml"] = _text(workload.monitoring())
+    # Grafana's sidecar loads dashboards from ConfigMaps with this label.
+    files["components/monitoring/dashboard.json"] = json.dumps(dashboard(), indent=2) + "\n"
     files["components/monitoring/kustomization.yaml"] = _kustomization(
-        kind="Component", resources=["monitoring.yaml"]
+        kind="Component",
+        resources=["monitoring.yaml"],
+        configMapGenerator=[
+            {
+                "name": "noderestrict-dashboard",
+                "namespace": workload.NAMESPACE,
+                "files": ["dashboard.json"],
+                "options": {"labels": {"grafana_dashboard": "1"}, "disableNameSuffixHash": True},
+            }
+        ],
     )
     return files

@@ -38,11 +38,9 @@ def doctor(registered: Registered, capsys: pytest.CaptureFixture[str]) -> Examin
         order = ("pass", "warn", "fail")
         worst: dict[str, tuple[str, str]] = {}
         for finding in findings:
-            before = worst.get(finding["check"], ("pass", ""))[0]
-            if finding["check"] not in worst or order.index(finding["status"]) > order.index(
-                before
-            ):
-                worst[finding["check"]] = (finding["status"], finding["message"])
+            check, status = finding["check"], finding["status"]
+            if check not in worst or order.index(status) > order.index(worst[check][0]):
+                worst[check] = (status, finding["message"])
         return worst
 
     return examine

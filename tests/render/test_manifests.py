@@ -10,6 +10,7 @@ import yaml
 from noderestrict.cli import build_parser, main
 from noderestrict.policy.table import TABLE
 from noderestrict.render import workload
+from noderestrict.render.dashboard import API_SERVER_METRICS, dashboard
 from noderestrict.render.manifests import manifests
 from noderestrict.render.registration import webhook_configuration, webhook_rules
 from noderestrict.telemetry.metrics import Metrics
@@ -20,14 +21,21 @@ FILES = manifests()
 
 def objects() -> list[dict[str, Any]]:
     return [
-        value for text in FILES.values() for value in yaml.safe_load_all(text) if value is not None
+        value
+        for text in FILES.values()
+        for value in yaml.safe_load_all(text)
+        if value is not None and "kind" in value
     ]
 
 
 def test_the_files_are_what_make_manifests_writes(tmp_path: Path) -> None:
     assert main(["render", str(tmp_path)]) == 0
     for folder in (tmp_path, ROOT / "manifests"):
-        found = {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*.yaml")}
+        found = {
+            str(file.relative_to(folder)): file.read_text()
+            for file in folder.rglob("*")
+            if file.is_file()
+        }
         assert found == FILES, "run make manifests"
 
 
@@ -97,12 +105,16 @@ def test_containers_run_without_rights_and_with_flags_that_exist() -> None:
     assert seen == 3
 
 
-def test_alerts_use_metrics_that_exist() -> None:
+def test_alerts_and_dashboard_use_metrics_that_exist() -> None:
     exposed = Metrics().exposition().decode()
     rules = workload.monitoring()[1]["spec"]["groups"][0]["rules"]
-    for rule in rules:
-        for name in re.findall(r"noderestrict_\w+", rule["expr"]):
-            assert f"# TYPE {name} " in exposed, name
+    targets = [target for panel in dashboard()["panels"] for target in panel["targets"]]
+    for expression in (one["expr"] for one in [*rules, *targets]):
+        for name in re.findall(r"(?:noderestrict|apiserver)_\w+", expression):
+            metric = name.removesuffix("_bucket")
+            assert f"# TYPE {metric} " in exposed or metric in API_SERVER_METRICS, name
+        assert expression.count("(") == expression.count(")")
+        assert expression.count("{") == expression.count("}")
 
 
 def test_a_directory_that_cannot_be_made_is_named(
