@@ -14,7 +14,11 @@ Object = dict[str, Any]
 
 
 def authorization_configuration(
-    kubeconfig: str, *, seconds: int = 1, failure_policy: str = "NoOpinion"
+    kubeconfig: str,
+    *,
+    seconds: int = 1,
+    failure_policy: str = "NoOpinion",
+    version: str = "v1",
 ) -> Object:
     """Return an AuthorizationConfiguration with RBAC and our webhook, for node users alone.
 
@@ -22,9 +26,10 @@ def authorization_configuration(
         kubeconfig: path, on the API server's machine, of the file that names our server.
         seconds: how long answers are remembered; access is withdrawn no faster than this.
         failure_policy: ``NoOpinion`` or ``Deny``, for when no answer comes.
+        version: ``v1``, or ``v1beta1`` for Kubernetes 1.30 and 1.31.
     """
     return {
-        "apiVersion": "apiserver.config.k8s.io/v1",
+        "apiVersion": f"apiserver.config.k8s.io/{version}",
         "kind": "AuthorizationConfiguration",
         "authorizers": [
             {"type": "RBAC", "name": "rbac"},

@@ -1,6 +1,7 @@
 """Read documents: JSON, JSON lines, arrays, Lists, YAML, each also as ``.gz``, and stdin."""
 
 import gzip
+import re
 import sys
 import zlib
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import msgspec
 
 STDIN = "-"
 _YAML = (".yaml", ".yml")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +68,11 @@ def read_bytes(file: str) -> bytes:
         OSError: it cannot be read, or is broken gzip.
     """
     data = sys.stdin.buffer.read() if file == STDIN else Path(file).read_bytes()
-    if data[:2] != b"\x1f\x8b":
-        return data
     try:
-        return gzip.decompress(data)
+        plain = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
     except (EOFError, zlib.error) as error:
         raise OSError(f"broken gzip: {error}") from None
+    return plain.removeprefix(_BYTE_ORDER_MARK)
 
 
 def documents(file: str) -> Iterator[Document | Unreadable]:
@@ -92,12 +93,30 @@ def documents(file: str) -> Iterator[Document | Unreadable]:
     if not name.endswith(".jsonl"):
         try:
             msgspec.json.decode(data, type=msgspec.Raw)
-        except (msgspec.DecodeError, RecursionError):
-            pass
+        except (msgspec.DecodeError, RecursionError) as error:
+            first = data.lstrip().split(b"\n", 1)[0]
+            if not _is_json(first):
+                # One value over several lines: each of them would be an error of its own.
+                yield Unreadable(file, _line_of(data, error), f"not JSON: {error}")
+                return
         else:
             yield from _items(file, 1, data)
             return
     yield from _lines(file, data)
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        msgspec.json.decode(data, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
+
+
+def _line_of(data: bytes, error: Exception) -> int:
+    """Return the line that an error is on, 1 if it does not say."""
+    at = re.search(r"\(byte (\d+)\)", str(error))
+    return data.count(b"\n", 0, int(at[1])) + 1 if at else 1
 
 
 def _lines(file: str, data: bytes) -> Iterator[Document | Unreadable]:
@@ -132,7 +151,18 @@ def _yaml(file: str, data: bytes) -> Iterator[Document | Unreadable]:
     import yaml
 
     try:
-        loader = yaml.SafeLoader(data)
+
+        class Loader(yaml.SafeLoader):
+            """Reads no aliases: a few of them can stand for more than fits into memory."""
+
+            def compose_node(self, parent: Any, index: Any) -> Any:
+                if self.check_event(yaml.AliasEvent):
+                    mark = self.peek_event().start_mark
+                    problem = "aliases are not read"
+                    raise yaml.composer.ComposerError(None, None, problem, mark)
+                return super().compose_node(parent, index)
+
+        loader = Loader(data)
         # Timestamps stay the text that they are in JSON.
         loader.yaml_implicit_resolvers = {
             key: [entry for entry in entries if entry[0] != "tag:yaml.org,2002:timestamp"]

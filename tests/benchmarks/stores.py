@@ -24,7 +24,10 @@ def resident_mib() -> float:
 
 
 def peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Return the most that this process has held."""
+    status = Path("/proc/self/status").read_text()
+    kib = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(kib.split()[1]) / 1024
 
 
 async def ours(api: client.ApiClient) -> int:
@@ -116,7 +119,7 @@ def figures() -> dict[str, dict[str, float]]:
         server.wait()
         server.stdout.close()
     own, other = found["ours"], found["typed"]
-    print(f"\nlist of {TOTAL} pods on {NODES} nodes from a local server, 500 a page")
+    print(f"\nlist of {TOTAL} pods on {NODES} nodes from a local server, in pages")
     print(
         f"  noderestrict: {own['seconds']:.1f} s, {own['bytes_a_pod']:.0f} bytes a pod, process "
         f"{own['resident_mib']:.0f} MiB (peak {own['peak_mib']:.0f}), event loop held up for at "

@@ -20,6 +20,8 @@ SECRET = "c3VwZXItc2VjcmV0"
 
 Capture = pytest.CaptureFixture[str]
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
 
 def run(capsys: Capture, *arguments: object) -> tuple[int, str, str]:
     code = main(["replay", *map(str, arguments)])
@@ -415,3 +417,31 @@ def test_a_reader_that_stops_early_is_no_error(tmp_path: Path) -> None:
     replay.stderr.close()
     assert replay.wait() == 0
     assert errors == b""
+
+
+def test_a_typo_in_indented_json_is_one_problem_on_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "review.json"
+    file.write_text('{\n  "kind": "AdmissionReview",\n  "request": {\n    "uid": oops\n  }\n}\n')
+    assert main(["replay", str(file)]) == 2
+    problems = [line for line in capsys.readouterr().err.splitlines() if str(file) in line]
+    assert len(problems) == 1
+    assert f"{file}:4: not JSON" in problems[0]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_json(tmp_path: Path) -> None:
+    file = tmp_path / "review.json"
+    file.write_bytes(b"\xef\xbb\xbf" + (EXAMPLES / "own-pod-status-review.json").read_bytes())
+    assert main(["replay", "--state", str(EXAMPLES / "state.json"), str(file)]) == 0
+
+
+def test_yaml_aliases_are_refused_before_they_grow(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    file = tmp_path / "bomb.yaml"
+    file.write_text("\n".join(lines))
+    assert main(["replay", str(file)]) == 2
+    assert f"{file}:2: neither JSON nor YAML: aliases are not read" in capsys.readouterr().err
