@@ -157,7 +157,7 @@ def _yaml(file: str, data: bytes) -> Iterator[Document | Unreadable]:
 
             def compose_node(self, parent: Any, index: Any) -> Any:
                 if self.check_event(yaml.AliasEvent):
-                    mark = self.peek_event().start_mark
+                    mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
                     problem = "aliases are not read"
                     raise yaml.composer.ComposerError(None, None, problem, mark)
                 return super().compose_node(parent, index)
