@@ -1,6 +1,7 @@
 """Clients that keep connections open and count what goes wrong."""
 
 import asyncio
+import contextlib
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +41,14 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
     return int(lines[0].split()[1]), body, "connection: close" in lines
 
 
+async def hang_up(writer: asyncio.StreamWriter) -> None:
+    """Close a connection to its end, so that no transport is left to the garbage collector."""
+    writer.close()
+    with contextlib.suppress(OSError, ssl.SSLError, TimeoutError):
+        async with asyncio.timeout(5):
+            await writer.wait_closed()
+
+
 class Client:
     """Sends a good and a bad review in turn; reconnects when told to, or every so often."""
 
@@ -65,7 +74,7 @@ class Client:
             except (OSError, ssl.SSLError, EOFError) as error:
                 self._tally.failures.append(f"request: {error!r}")
             finally:
-                writer.close()
+                await hang_up(writer)
 
     async def _requests(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pause: float

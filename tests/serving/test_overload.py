@@ -6,7 +6,7 @@ import ssl
 import urllib.request
 from pathlib import Path
 
-from tests.serving.clients import BAD, EXAMPLES, Tally, http, read_answer
+from tests.serving.clients import BAD, EXAMPLES, Tally, hang_up, http, read_answer
 from tests.serving.tls import Server, serving
 
 LIMIT = 8
@@ -48,7 +48,7 @@ async def slow_client(port: int, context: ssl.SSLContext, tally: Tally, body: by
             if status == 200 and b'"allowed":false' not in answer:
                 tally.wrong.append(answer.decode())
         finally:
-            writer.close()
+            await hang_up(writer)
 
 
 async def test_what_is_too_much_is_refused_and_the_rest_is_right(tmp_path: Path) -> None:
@@ -92,4 +92,4 @@ async def test_a_refusal_for_overload_says_when_to_try_again(tmp_path: Path) -> 
         assert b"overloaded: the limit on requests" in body
         writer.write(http(BAD)[-10:])
         assert (await read_answer(reader))[0] == 200
-        writer.close()
+        await hang_up(writer)

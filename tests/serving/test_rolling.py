@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from noderestrict.pki.issue import Authority
-from tests.serving.clients import EXAMPLES, Client, Tally
+from tests.serving.clients import EXAMPLES, Client, Tally, hang_up
 from tests.serving.tls import Server, authority, serving
 
 RESTARTS = 20
@@ -19,6 +19,7 @@ class Balancer:
 
     def __init__(self) -> None:
         self.servers: list[Server] = []
+        self.tasks: set[asyncio.Task[None]] = set()
         self._turn = 0
 
     async def _ready(self, server: Server) -> bool:
@@ -26,12 +27,16 @@ class Balancer:
             reader, writer = await asyncio.open_connection("127.0.0.1", server.metrics_port)
             writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             answer = await reader.read()
-            writer.close()
+            await hang_up(writer)
         except OSError:
             return False
         return answer.startswith(b"HTTP/1.1 200")
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
         with contextlib.suppress(OSError, asyncio.CancelledError):
             for _ in range(200):
                 self._turn += 1
@@ -43,8 +48,8 @@ class Balancer:
             try:
                 await asyncio.gather(_pump(reader, far), _pump(far_reader, writer))
             finally:
-                far.close()
-        writer.close()
+                await hang_up(far)
+        await hang_up(writer)
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -62,6 +67,9 @@ async def balancing() -> AsyncIterator[tuple[Balancer, int]]:
         yield balancer, listener.sockets[0].getsockname()[1]
     finally:
         listener.close()
+        for task in list(balancer.tasks):
+            task.cancel()
+        await asyncio.gather(*balancer.tasks, return_exceptions=True)
 
 
 async def test_no_request_fails_while_servers_are_replaced(tmp_path: Path) -> None:
@@ -82,8 +90,6 @@ async def test_no_request_fails_while_servers_are_replaced(tmp_path: Path) -> No
         for client in clients:
             client.stopping = True
         await asyncio.gather(*tasks)
-        # Let the balancer see that all connections are closed.
-        await asyncio.sleep(0.1)
     assert tally.failures == []
     assert tally.wrong == []
     assert tally.answers.keys() == {200}
