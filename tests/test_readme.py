@@ -9,6 +9,7 @@ import pytest
 from noderestrict.cli import main
 from noderestrict.policy.rules import RULES
 from tests import reference
+from tests.serving.tls import serving
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -57,6 +58,14 @@ def test_a_command_prints_what_the_documentation_shows(
         assert tail == "tail -n 1"
         lines = lines[-1:]
     assert [line.rstrip() for line in lines] == [line.rstrip() for line in output.splitlines()]
+
+
+def test_the_server_answers_what_the_readme_shows(tmp_path: Path) -> None:
+    shown = re.findall(r"^\$ curl .*@(\S+) https://\S+\n(\{.*\})$", README, re.MULTILINE)
+    assert len(shown) == 2
+    with serving(tmp_path, "--state", str(ROOT / "examples/state.json"), state=False) as server:
+        for file, answer in shown:
+            assert server.request("/validate", (ROOT / file).read_bytes())[1].decode() == answer
 
 
 def test_every_file_that_the_readme_names_is_there() -> None:
