@@ -212,10 +212,12 @@ class App:
             request = admission.decode(body)
         except admission.ReviewError as error:
             raise HTTPError(400, str(error)) from None
-        verdict = await modes.judge(self._judge, request, deadline, self.modes)
+        # Bound once: they may change while the judge waits.
+        rule_modes = self.modes
+        verdict = await modes.judge(self._judge, request, deadline, rule_modes)
         decision = verdict.decision
         if verdict.reported or isinstance(decision, Denied):
-            answer = self._answer_objection(request, verdict)
+            answer = _answer_objection(request, verdict, rule_modes)
         else:
             answer = admission.encode(request, decision)
         seconds = time.perf_counter() - started
@@ -225,30 +227,14 @@ class App:
             # What the rules said, whatever their mode made of it.
             self._capture.offer(body, verdict.reported[0] if verdict.reported else decision)
         for denied in verdict.reported:
-            self._count(request, denied, self.modes.of(denied.rule))
-            self._log_refusal(request, denied, seconds)
+            mode = rule_modes.of(denied.rule)
+            self._count(request, denied, mode)
+            self._log_refusal(request, denied, seconds, mode)
         if isinstance(decision, Denied):
-            self._log_refusal(request, decision, seconds)
+            self._log_refusal(request, decision, seconds, modes.ENFORCE)
         elif LOGGER.isEnabledFor(_DEBUG):
             LOGGER.debug("allowed", extra=_log_fields(request, seconds))
         return web.Response(body=answer, headers=_JSON)
-
-    def _answer_objection(self, request: admission.Request, verdict: modes.Verdict) -> bytes:
-        """Encode an answer whose audit annotations and warnings tell which rule objected."""
-        decision = verdict.decision
-        denied = isinstance(decision, Denied)
-        rules = [objection.rule for objection in verdict.reported]
-        annotations = {
-            "rule": ",".join([*rules, *([decision.rule] if denied else [])]),
-            "node": request.node or "",
-            "decision": "denied" if denied else "would-be-denied",
-        }
-        warnings = [
-            f"noderestrict would refuse this ({objection.rule}): {objection.message}"[:_WARNING]
-            for objection in verdict.reported
-            if self.modes.of(objection.rule) == modes.WARN
-        ]
-        return admission.encode(request, decision, warnings, annotations)
 
     def _count(self, request: admission.Request, decision: Allowed | Denied, mode: str) -> None:
         self._metrics.decisions.count(
@@ -297,11 +283,12 @@ class App:
             },
         )
 
-    def _log_refusal(self, request: admission.Request, denied: Denied, seconds: float) -> None:
+    def _log_refusal(
+        self, request: admission.Request, denied: Denied, seconds: float, mode: str
+    ) -> None:
         if not self._logged.allow(request.node or ""):
             self._metrics.dropped_logs.inc()
             return
-        mode = self.modes.of(denied.rule)
         LOGGER.warning(
             "refused" if mode == modes.ENFORCE else "would be refused",
             extra={
@@ -329,6 +316,26 @@ class App:
         else:
             text = "ok"
         return web.Response(body=text.encode(), status=200 if ready else 503, headers=_TEXT)
+
+
+def _answer_objection(
+    request: admission.Request, verdict: modes.Verdict, rule_modes: Modes
+) -> bytes:
+    """Encode an answer whose audit annotations and warnings tell which rule objected."""
+    decision = verdict.decision
+    denied = isinstance(decision, Denied)
+    rules = [objection.rule for objection in verdict.reported]
+    annotations = {
+        "rule": ",".join([*rules, *([decision.rule] if denied else [])]),
+        "node": request.node or "",
+        "decision": "denied" if denied else "would-be-denied",
+    }
+    warnings = [
+        f"noderestrict would refuse this ({objection.rule}): {objection.message}"[:_WARNING]
+        for objection in verdict.reported
+        if rule_modes.of(objection.rule) == modes.WARN
+    ]
+    return admission.encode(request, decision, warnings, annotations)
 
 
 def _log_fields(request: admission.Request, seconds: float) -> dict[str, object]:

@@ -18,6 +18,7 @@ from noderestrict.telemetry.logs import LOGGER
 from noderestrict.telemetry.metrics import Metrics
 
 _QUEUE = 1000
+_QUEUE_BYTES = 64 * 1024 * 1024
 _STOP_SECONDS = 10.0
 _PREFIX = "capture-"
 #: By kind, what is removed: values that must not leave the API server.
@@ -68,6 +69,8 @@ class Capture:
         self._options = options
         self._metrics = metrics
         self._queue: queue.Queue[tuple[bytes, Allowed | Denied] | None] = queue.Queue(_QUEUE)
+        self._lock = threading.Lock()
+        self._waiting = 0
         self._seen = 0
         self._number = 0
         self._file: Path | None = None
@@ -83,9 +86,13 @@ class Capture:
         self._seen += 1
         if self._seen % self._options.every:
             return
-        try:
+        with self._lock:
+            fits = self._waiting + len(body) <= _QUEUE_BYTES and not self._queue.full()
+            if fits:
+                self._waiting += len(body)
+        if fits:
             self._queue.put_nowait((body, decision))
-        except queue.Full:
+        else:
             self._metrics.capture_dropped.inc()
 
     def close(self) -> None:
@@ -96,6 +103,8 @@ class Capture:
 
     def _write_all(self) -> None:
         while (item := self._queue.get()) is not None:
+            with self._lock:
+                self._waiting -= len(item[0])
             try:
                 self._write(case_line(*item))
             except (OSError, ValueError, RecursionError) as error:

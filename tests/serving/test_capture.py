@@ -96,6 +96,16 @@ def test_what_does_not_fit_is_dropped_and_counted(tmp_path: Path) -> None:
     assert len(captured(tmp_path)) <= written
 
 
+def test_the_bytes_that_wait_are_bounded(tmp_path: Path) -> None:
+    metrics = Metrics()
+    capture = Capture(CaptureOptions(tmp_path), metrics)
+    capture.close()
+    for _ in range(20):
+        capture.offer(b"x" * (8 * 1024 * 1024), DENIED)
+    assert capture._waiting == 64 * 1024 * 1024
+    assert exposed(metrics, "noderestrict_capture_dropped_total") == 12
+
+
 def review(kind: str, value: dict[str, Any]) -> bytes:
     request = {"uid": "1", "kind": {"kind": kind}, "object": value, "oldObject": value}
     return json.dumps({"request": request}).encode()
