@@ -116,6 +116,7 @@ def run(options: argparse.Namespace) -> int:
                     print(f"noderestrict replay: {row}", file=sys.stderr)
                 else:
                     report.result(row)
+        summary.undecided = audit.counts.undecided
         if progress:
             print("\r\033[K", end="", file=sys.stderr)
         report.end(summary)
@@ -125,7 +126,7 @@ def run(options: argparse.Namespace) -> int:
             counts = audit.counts
             print(
                 f"audit log: {counts.events} events, {counts.judged} writes of nodes judged, "
-                f"{counts.undecided} of which too little is known (--explain tells); "
+                f"{counts.undecided} not (--explain tells why); "
                 f"{counts.bytes / seconds / 1e6:.0f} MB/s",
                 file=sys.stderr,
             )

@@ -70,12 +70,14 @@ def changes(old: bytes, new: bytes) -> list[tuple[str, str, str]]:
 
 
 _ABSENT = object()
+_ABSENT_TEXT = "(absent)"
+_OF_THE_API_SERVER = ("managedFields", "resourceVersion")
 
 
 def _differences(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
-            if path == "metadata" and key == "managedFields":
+            if path == "metadata" and key in _OF_THE_API_SERVER:
                 continue
             step = f"[{key!r}]" if not key.isidentifier() else f".{key}" if path else key
             yield from _differences(old.get(key, _ABSENT), new.get(key, _ABSENT), path + step)
@@ -88,7 +90,7 @@ def _differences(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any, Any]
 
 def _shown(value: Any) -> str:
     if value is _ABSENT:
-        return "(absent)"
+        return _ABSENT_TEXT
     text = printable(msgspec.json.encode(value).decode())
     return text if len(text) <= _VALUE else f"{text[:_VALUE]}…"
 
@@ -96,7 +98,8 @@ def _shown(value: Any) -> str:
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --bad: #c0271b; --good: #1a7f37; --soft: #8881; }
 @media (prefers-color-scheme: dark) { :root { --bad: #ff8078; --good: #57c878; } }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 1rem; }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 1rem;
+  overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .sums { display: flex; flex-wrap: wrap; gap: .75rem; padding: 0; list-style: none; }
 .sums li { border: 1px solid var(--line); border-radius: .5rem; padding: .5rem 1rem; }
@@ -104,11 +107,13 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .tables { display: flex; flex-wrap: wrap; gap: 2rem; }
 table { border-collapse: collapse; } th { text-align: left; }
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .75rem .25rem 0;
-  vertical-align: top; overflow-wrap: anywhere; }
-td.n { text-align: right; font-variant-numeric: tabular-nums; }
+  vertical-align: top; }
+.scroll th, .scroll td { min-width: 5.5rem; }
+@media (min-width: 40rem) { .scroll td:first-child { overflow-wrap: normal; } }
+td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 details { border: 1px solid var(--line); border-radius: .5rem; margin: .5rem 0;
   padding: .5rem .75rem; }
-summary { cursor: pointer; overflow-wrap: anywhere; } code { overflow-wrap: anywhere; }
+summary { cursor: pointer; } details p { margin: .5rem 0; }
 .bad { color: var(--bad); font-weight: 600; } .good { color: var(--good); }
 .scroll { overflow-x: auto; } .note { opacity: .75; }
 del { color: var(--bad); text-decoration: none; } ins { color: var(--good); text-decoration: none; }
@@ -137,9 +142,13 @@ class HTMLReport:
             "judged": summary.total,
             "allowed": summary.allowed,
             "denied": summary.denied,
+        }
+        troubles = {
             "not as expected": summary.unexpected,
+            "not judged: no object": summary.undecided,
             "unreadable": summary.unreadable,
         }
+        sums |= {name: count for name, count in troubles.items() if count}
         items = "".join(f"<li><b>{count:,}</b>{name}</li>" for name, count in sums.items())
         tables = "".join(
             _count_table(title, counts)
@@ -178,24 +187,29 @@ def _count_table(title: str, counts: Counter[str]) -> str:
 def _details(row: Row) -> str:
     kind = "good" if row.allowed else "bad"
     rows = "".join(
-        f"<tr><td><code>{_text(path)}</code></td><td><del>{escape(was)}</del></td>"
-        f"<td><ins>{escape(becomes)}</ins></td></tr>"
+        f"<tr><td><code>{_text(path)}</code></td><td>{_side('del', was)}</td>"
+        f"<td>{_side('ins', becomes)}</td></tr>"
         for path, was, becomes in changes(row.old, row.new)
     )
     table = (
         '<div class="scroll"><table><tr><th>Field</th><th>Before</th><th>After</th></tr>'
         f"{rows}</table></div>"
     )
-    notes = "".join(
-        f'<p class="note">{_text(note)}</p>'
-        for note in (*row.notes, *([f"user agent {row.user_agent}"] if row.user_agent else []))
-    )
+    notes = [f"case {row.id}", *row.notes]
+    if row.user_agent:
+        notes.append(f"user agent {row.user_agent}")
     return (
         f'<details><summary><span class="{kind}">{_text(_verdict(row))}</span> '
         f"<b>{_text(row.node or '-')}</b> {_text(row.what)} <code>{_text(row.rule)}</code>"
-        f"</summary><p>{_text(row.message)}</p>{table if rows else ''}{notes}"
-        f'<p class="note">case {_text(row.id)}</p></details>'
+        f"</summary><p>{_text(row.message)}</p>{table if rows else ''}"
+        f'<p class="note">{" · ".join(map(_text, notes))}</p></details>'
     )
+
+
+def _side(tag: str, value: str) -> str:
+    if value == _ABSENT_TEXT:
+        return f'<span class="note">{value}</span>'
+    return f"<{tag}>{escape(value)}</{tag}>"
 
 
 class MarkdownReport:

@@ -93,6 +93,8 @@ class Summary:
     expected: int = 0
     unexpected: int = 0
     unreadable: int = 0
+    #: Writes in an audit log of which too little is known.
+    undecided: int = 0
 
     def count(self, result: Row | Unreadable) -> None:
         """Count one result."""
@@ -112,6 +114,8 @@ class Summary:
             f"{self.expected} of {self.expected + self.unexpected} as expected, "
             f"{self.unexpected} not as expected"
         )
+        if self.undecided:
+            text += f"; {self.undecided} not judged, for want of an object"
         return f"{text}; {self.unreadable} unreadable" if self.unreadable else text
 
     def exit_code(self, *, fail_on_denied: bool) -> int:

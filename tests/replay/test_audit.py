@@ -146,7 +146,7 @@ def test_the_command_tells_what_it_judged(
     assert main(["replay", "--audit-log", str(file), "--fail-on-denied"]) == 1
     out, err = capsys.readouterr()
     assert "3 cases: 1 allowed, 2 denied" in out
-    assert "audit log: 3 events, 3 writes of nodes judged, 0 of which too little is known" in err
+    assert "audit log: 3 events, 3 writes of nodes judged, 0 not (--explain tells why)" in err
 
 
 def test_a_broken_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

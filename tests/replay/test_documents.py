@@ -69,6 +69,16 @@ def test_the_page_tells_verdict_rule_and_message_and_loads_nothing(
     assert "script" not in page.tags
 
 
+def test_a_page_of_an_audit_log_tells_who_and_what_could_not_be_judged(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main(["replay", "--audit-log", str(EXAMPLES / "audit-log.jsonl"), "--output", "html"])
+    page = Page(capsys.readouterr().out)
+    assert "1not judged: no object" in page.text
+    assert "By user agentgpu-feature-agent/0.4.12" in page.text
+    assert "metadata.labels['node-role.kubernetes.io/gpu'](absent)" in page.text
+
+
 def test_the_page_shows_what_changed(capsys: pytest.CaptureFixture[str], evil: str) -> None:
     page = Page(report(capsys, "html", evil))
     assert "spec.nodeName" in page.text
