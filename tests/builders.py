@@ -29,6 +29,7 @@ KINDS = {
     "certificatesigningrequests": ("certificates.k8s.io", "v1", "CertificateSigningRequest"),
     "podcertificaterequests": ("certificates.k8s.io", "v1beta1", "PodCertificateRequest"),
     "secrets": ("", "v1", "Secret"),
+    "events": ("", "v1", "Event"),
 }
 
 LISTERS = MemoryListers(

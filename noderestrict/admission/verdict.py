@@ -46,7 +46,13 @@ def judge(
         )
     row = None
     if request.operation != "CONNECT":
-        row = row_for(request.group, request.resource, request.sub_resource, request.operation)
+        row = row_for(
+            request.group,
+            request.resource,
+            request.sub_resource,
+            request.operation,
+            settings.extra.rules,
+        )
     new_type = row.new if row else None
     old_type = row.old if row else None
     new = _object(request, "object", request.object, new_type)

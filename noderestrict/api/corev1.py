@@ -250,10 +250,14 @@ class NodeConfigSource(msgspec.Struct, frozen=True):
 
 
 class NodeSpec(msgspec.Struct):
-    """The fields of a Node's specification that node users may not change."""
+    """The fields of a Node's specification that rules guard."""
 
     configSource: NodeConfigSource | None = None
     taints: list[Taint] | None = None
+    unschedulable: bool | None = None
+    podCIDR: str | None = None
+    podCIDRs: list[str] | None = None
+    providerID: str | None = None
 
 
 class Node(msgspec.Struct):
@@ -263,6 +267,27 @@ class Node(msgspec.Struct):
     kind: str | None = None
     metadata: ObjectMeta | None = None
     spec: NodeSpec | None = None
+
+
+class NodeAddress(msgspec.Struct, gc=False):
+    """One entry of ``status.addresses``."""
+
+    address: str | None = None
+
+
+class NodeStatus(msgspec.Struct):
+    """A Node's status: where it is reached."""
+
+    addresses: list[NodeAddress] | None = None
+
+
+class ReportedNode(msgspec.Struct):
+    """A Node as look-ups need it: with what it reports of itself."""
+
+    apiVersion: str | None = None
+    kind: str | None = None
+    metadata: ObjectMeta | None = None
+    status: NodeStatus | None = None
 
 
 class ServiceAccount(msgspec.Struct):
@@ -302,6 +327,7 @@ class CSIPersistentVolumeSource(msgspec.Struct):
 class ObjectReference(msgspec.Struct, gc=False):
     """A reference to an object, such as ``spec.claimRef``."""
 
+    kind: str | None = None
     namespace: str | None = None
     name: str | None = None
 
@@ -333,3 +359,13 @@ class PersistentVolume(msgspec.Struct):
     kind: str | None = None
     metadata: ObjectMeta | None = None
     spec: PersistentVolumeSpec | None = None
+
+
+class Event(msgspec.Struct):
+    """An Event: what it is about, in the words of v1 and of events.k8s.io/v1."""
+
+    apiVersion: str | None = None
+    kind: str | None = None
+    metadata: ObjectMeta | None = None
+    involvedObject: ObjectReference | None = None
+    regarding: ObjectReference | None = None

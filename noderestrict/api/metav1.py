@@ -23,6 +23,7 @@ class ObjectMeta(msgspec.Struct):
     labels: dict[str, str | None] | None = None
     annotations: dict[str, str | None] | None = None
     ownerReferences: list[OwnerReference] | None = None
+    finalizers: list[str] | None = None
 
 
 class PartialObject(msgspec.Struct):

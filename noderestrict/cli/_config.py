@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from noderestrict.policy.keys import NodeKeys
+
 PREFIX = "NODERESTRICT_"
 # In a pod, a Service named noderestrict sets these; see "service links" of Kubernetes.
 _SERVICE_LINKS = (f"{PREFIX}SERVICE_", f"{PREFIX}PORT_")
@@ -207,8 +209,14 @@ def _text(value: Any, where: str) -> str:
     if isinstance(value, list):
         return ",".join(_text(item, where) for item in value)
     if isinstance(value, dict):
-        return ",".join(f"{key}={_text(item, where)}" for key, item in value.items())
+        return ",".join(f"{key}={_entry(item, where)}" for key, item in value.items())
     raise ConfigError(f"{where}: {value!r} is no value of a flag")
+
+
+def _entry(value: Any, where: str) -> str:
+    if isinstance(value, list):
+        return "|".join(_text(item, where) for item in value)
+    return _text(value, where)
 
 
 def plain(name: str, value: Any) -> Any:
@@ -223,6 +231,8 @@ def plain(name: str, value: Any) -> Any:
         return [file for group in value for file in group] or None
     if isinstance(value, tuple):
         return list(value)
+    if isinstance(value, NodeKeys):
+        return {pattern: list(keys) for pattern, keys in value.by_pattern.items()} or None
     if isinstance(value, Mapping):
         return dict(value) or None
     return value

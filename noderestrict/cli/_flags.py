@@ -4,6 +4,9 @@ import argparse
 from typing import Any
 
 from noderestrict.policy import features
+from noderestrict.policy.extra import FORBIDDEN_LABELS, Extra, parse_strict_rules
+from noderestrict.policy.keys import NodeKeys, parse_allowed_labels, parse_node_keys
+from noderestrict.policy.rules import STRICT_RULES
 from noderestrict.policy.settings import Settings
 
 
@@ -56,6 +59,52 @@ def add_policy_flags(parser: argparse.ArgumentParser) -> None:
         metavar="A,B",
         help="the API server's --api-audiences (its default is the service account issuer)",
     )
+    add_extra_flags(parser)
+
+
+def add_extra_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for policy beyond the in-tree plugin."""
+    parser.add_argument(
+        "--strict-rules",
+        type=_checked(parse_strict_rules),
+        default=(),
+        metavar="A,B",
+        help="rules beyond the in-tree plugin that are on, or all: "
+        f"{', '.join(rule for rule in STRICT_RULES if rule != FORBIDDEN_LABELS)}",
+    )
+    keys = "NODES=KEY|KEY,…"
+    parser.add_argument(
+        "--allow-node-labels",
+        type=_checked(parse_allowed_labels),
+        default=NodeKeys(),
+        metavar=keys,
+        help="labels that nodes may set besides those that Kubernetes lets them, by node name, "
+        "where * stands for anything; a key that ends with * is a prefix",
+    )
+    parser.add_argument(
+        "--forbid-node-labels",
+        type=_checked(parse_node_keys),
+        default=NodeKeys(),
+        metavar=keys,
+        help=f"labels that nodes may not set, whatever else lets them ({FORBIDDEN_LABELS})",
+    )
+    parser.add_argument(
+        "--allow-node-annotations",
+        type=_checked(parse_node_keys),
+        default=NodeKeys(),
+        metavar=keys,
+        help="annotations that strict rule nodes/annotations lets nodes set besides the kubelet's",
+    )
+
+
+def extra_policy(options: argparse.Namespace) -> Extra:
+    """Return the policy beyond the in-tree plugin that the flags ask for."""
+    return Extra.of(
+        options.strict_rules,
+        options.allow_node_labels,
+        options.forbid_node_labels,
+        options.allow_node_annotations,
+    )
 
 
 def policy_settings(options: argparse.Namespace) -> Settings:
@@ -65,4 +114,5 @@ def policy_settings(options: argparse.Namespace) -> Settings:
         features.LATEST_MINOR if minor is None else minor,
         options.feature_gates,
         options.api_audiences,
+        extra=extra_policy(options),
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._errors import UsageError
-from noderestrict.cli._flags import host_and_port
+from noderestrict.cli._flags import add_extra_flags, extra_policy, host_and_port
 
 if TYPE_CHECKING:
     from noderestrict.doctor.findings import Finding
@@ -49,6 +49,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="FILE",
         help="a copy of the API server's AuthorizationConfiguration",
     )
+    add_extra_flags(parser)
     parser.add_argument("--output", choices=("table", "json"), default="table")
     parser.add_argument(
         "--kubeconfig", metavar="FILE", help="default: the service account of the pod"
@@ -90,6 +91,7 @@ async def _findings(options: argparse.Namespace) -> "list[Finding]":
         options.server_user,
         tuple(options.node_kubeconfig),
         options.authorization_config,
+        extra_policy(options),
     )
     async with connected(options.kubeconfig, options.context) as connection:
         return [finding async for finding in examine(connection, wanted)]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from noderestrict.cli._errors import UsageError
+from noderestrict.cli._flags import add_extra_flags, extra_policy
 
 
 def add_parser(subparsers: Any) -> None:
@@ -16,6 +17,7 @@ def add_parser(subparsers: Any) -> None:
         "kubectl apply -k DIR/overlays/NAME.",
     )
     parser.add_argument("directory", type=Path, metavar="DIR", help="made if it is not there")
+    add_extra_flags(parser)
     parser.set_defaults(run=run)
 
 
@@ -27,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     """
     from noderestrict.render.manifests import manifests
 
-    for path, text in sorted(manifests().items()):
+    for path, text in sorted(manifests(extra_policy(options)).items()):
         file = options.directory / path
         try:
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -11,19 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._config import PREFIX
 from noderestrict.cli._errors import UsageError
-from noderestrict.cli._flags import add_policy_flags, policy_settings
+from noderestrict.cli._flags import add_policy_flags, extra_policy, policy_settings
+from noderestrict.policy.rules import STRICT_RULES
 from noderestrict.policy.settings import Settings
 
 if TYPE_CHECKING:
     from noderestrict.serving.authorizers import Authorizer
     from noderestrict.serving.certificates import CertificateFiles
     from noderestrict.serving.judges import Judge
+    from noderestrict.serving.modes import Modes
     from noderestrict.telemetry.metrics import Metrics
 
 _TLS_VERSIONS = {"VersionTLS12": ssl.TLSVersion.TLSv1_2, "VersionTLS13": ssl.TLSVersion.TLSv1_3}
 _DEV_DIRECTORY = Path(".noderestrict-dev")
 _DEV_NAMES = ("localhost", "127.0.0.1", "::1")
 _DEV_LIFETIME = dt.timedelta(days=30)
+_HOW_ON = "name it in --strict-rules, labels in --forbid-node-labels; a restart is needed"
 
 
 def _address(text: str) -> tuple[str, int] | None:
@@ -250,6 +253,10 @@ def run(options: argparse.Namespace) -> int:
     if options.print_config:
         print(options.parser.effective(options), end="")
         return 0
+    try:
+        _modes(options)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     logs.configure(options.log_level, options.log_format)
     if options.state and (options.kubeconfig or options.context):
         raise UsageError("--state answers all look-ups: it excludes --kubeconfig and --context")
@@ -294,6 +301,7 @@ async def _serve_cluster(options: argparse.Namespace, files: "CertificateFiles")
                 options.feature_gates,
                 options.api_audiences,
                 audiences_pending=options.api_audiences is None,
+                extra=extra_policy(options),
             )
             graph = Graph()
             sinks = graph_sinks(graph, settings.features, minor) if options.authorizer else ()
@@ -326,7 +334,6 @@ async def _serve(
     from noderestrict.serving.capture import Capture, CaptureOptions
     from noderestrict.serving.certificates import Certificates
     from noderestrict.serving.limits import Limits
-    from noderestrict.serving.modes import Modes
     from noderestrict.serving.reload import follow_modes
     from noderestrict.serving.server import ServerOptions
     from noderestrict.serving.server import run as serve
@@ -355,14 +362,10 @@ async def _serve(
         if options.dev:
             print(_how_to_call(port), flush=True)
 
-    def modes() -> Modes:
-        now = options.parser.changed_by_file
-        return Modes(now(options, "mode"), now(options, "rule_modes"))
-
-    app = App(judge, metrics, limits, authorizer, modes(), capture)
+    app = App(judge, metrics, limits, authorizer, _modes(options), capture)
     following = [] if background is None else [background]
     if options.config is not None or os.environ.get(f"{PREFIX}CONFIG"):
-        following.append(follow_modes(app, metrics, modes, options.config_poll))
+        following.append(follow_modes(app, metrics, lambda: _modes(options), options.config_poll))
     await serve(
         app,
         metrics,
@@ -383,6 +386,23 @@ async def _serve(
     )
     if capture is not None:
         await asyncio.to_thread(capture.close)
+
+
+def _modes(options: argparse.Namespace) -> "Modes":
+    """Return the modes as the file has them now.
+
+    Raises:
+        ValueError: the file cannot be used, or a rule is named that is off.
+    """
+    from noderestrict.serving.modes import Modes
+
+    now = options.parser.changed_by_file
+    by_rule = now(options, "rule_modes")
+    on = extra_policy(options).rules
+    for rule in by_rule:
+        if rule in STRICT_RULES and rule not in on:
+            raise ValueError(f"rule-modes: {rule!r} is off, so that it has no mode: {_HOW_ON}")
+    return Modes(now(options, "mode"), by_rule)
 
 
 def _certificate_files(options: argparse.Namespace) -> "CertificateFiles":

@@ -8,6 +8,7 @@ refuses. What cannot be asked is answered 500, so that the kubelet tries again.
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import replace
 from typing import Any
 
 from noderestrict import admission
@@ -199,7 +200,9 @@ class ClusterJudge:
             else:
                 if audiences != self._settings.api_audiences:
                     LOGGER.info("API audiences", extra={"audiences": list(audiences)})
-                    self._settings = Settings(self._settings.features, audiences)
+                    self._settings = replace(
+                        self._settings, api_audiences=audiences, audiences_pending=False
+                    )
                 delay = _RELEARN_SECONDS
             await asyncio.sleep(delay)
 

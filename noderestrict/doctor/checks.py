@@ -6,7 +6,7 @@ import datetime as dt
 import json
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.questions import is_open_to_cve_2021_25735, server_version
 from noderestrict.doctor.findings import Finding, failed, passed, warned
 from noderestrict.doctor.registration import check_registration
+from noderestrict.policy.extra import Extra
 from noderestrict.policy.features import LATEST_MINOR, OLDEST_MINOR
 from noderestrict.policy.identity import NODE_USER_PREFIX, NODES_GROUP
 from noderestrict.render.registration import cluster_role
@@ -51,6 +52,7 @@ class Options:
         server_user: whose rights are checked.
         node_kubeconfigs: of kubelets.
         authorization_config: a copy of the API server's file.
+        extra: policy beyond the in-tree plugin, with which the manifests were rendered.
     """
 
     configuration: str = "noderestrict"
@@ -58,6 +60,7 @@ class Options:
     server_user: str = "system:serviceaccount:noderestrict:noderestrict"
     node_kubeconfigs: tuple[Path, ...] = ()
     authorization_config: Path | None = None
+    extra: Extra = field(default_factory=Extra)
 
 
 async def examine(connection: Connection, options: Options) -> AsyncIterator[Finding]:
@@ -126,7 +129,7 @@ async def _registration(connection: Connection, options: Options) -> AsyncIterat
             "apply an overlay of manifests/overlays",
         )
         return
-    for finding in check_registration(configuration):
+    for finding in check_registration(configuration, options.extra):
         yield finding
 
 

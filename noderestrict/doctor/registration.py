@@ -4,24 +4,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from noderestrict.doctor.findings import Finding, failed, passed, warned
+from noderestrict.policy.extra import Extra
 from noderestrict.policy.table import ANY
 from noderestrict.render.registration import webhook_configuration, webhook_rules
 
 _CHECK = "registration"
-_RENDER = "apply the rendered manifests again (noderestrict render)"
+_RENDER = (
+    "apply the rendered manifests again (noderestrict render), and give both the same policy flags"
+)
 _SECONDS = 3
 
 
-def check_registration(configuration: Mapping[str, Any]) -> Iterator[Finding]:
+def check_registration(configuration: Mapping[str, Any], extra: Extra) -> Iterator[Finding]:
     """Yield what is wrong with a ValidatingWebhookConfiguration.
 
     Args:
         configuration: as it is in the cluster.
+        extra: the policy beyond the in-tree plugin that it is there for.
     """
     webhooks = configuration.get("webhooks") or []
     missing = [
         f"{operation} {group or 'core'}/{resource}"
-        for rule in webhook_rules()
+        for rule in webhook_rules(extra=extra)
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for operation in rule["operations"]
@@ -30,7 +34,7 @@ def check_registration(configuration: Mapping[str, Any]) -> Iterator[Finding]:
     if missing:
         yield failed(_CHECK, f"not sent to any webhook: {', '.join(missing[:8])}", _RENDER)
     for webhook in webhooks:
-        yield from _check_webhook(webhook)
+        yield from _check_webhook(webhook, extra)
     if not missing:
         yield passed(_CHECK, "every resource and subresource that the rules need is sent")
 
@@ -50,7 +54,7 @@ def _names(resources: Sequence[str], wanted: str) -> bool:
     return bool(either & set(resources))
 
 
-def _check_webhook(webhook: Mapping[str, Any]) -> Iterator[Finding]:
+def _check_webhook(webhook: Mapping[str, Any], extra: Extra) -> Iterator[Finding]:
     name = webhook.get("name")
     if webhook.get("matchPolicy") != "Equivalent":
         yield failed(
@@ -77,7 +81,7 @@ def _check_webhook(webhook: Mapping[str, Any]) -> Iterator[Finding]:
         )
     known = {
         condition["name"]: condition["expression"]
-        for one in webhook_configuration({})["webhooks"]
+        for one in webhook_configuration({}, extra=extra)["webhooks"]
         for condition in one["matchConditions"]
     }
     for condition in webhook.get("matchConditions") or ():

@@ -31,10 +31,11 @@ _NO_METADATA = ObjectMeta()
 
 
 class NodeRecord(msgspec.Struct, frozen=True, gc=False):
-    """What rules know of a Node."""
+    """What rules know of a Node; ``addresses`` are IP addresses and host names."""
 
     name: str
     uid: str = ""
+    addresses: tuple[str, ...] = ()
 
 
 class PodRecord(msgspec.Struct, frozen=True, gc=False):
@@ -127,10 +128,13 @@ class Listers(Protocol):
         """Return the CSIDriver of this name."""
 
 
-def node_record(node: corev1.Node) -> NodeRecord:
+def node_record(node: corev1.ReportedNode) -> NodeRecord:
     """Reduce a Node to what rules look up."""
     meta = node.metadata or _NO_METADATA
-    return NodeRecord(meta.name or "", meta.uid or "")
+    addresses = (node.status.addresses if node.status else None) or ()
+    return NodeRecord(
+        meta.name or "", meta.uid or "", tuple(one.address for one in addresses if one.address)
+    )
 
 
 def pod_record(pod: corev1.Pod) -> PodRecord:
@@ -213,7 +217,7 @@ def _migrated_driver(sources: corev1.Volume | corev1.PersistentVolumeSpec) -> st
 
 #: For each plural resource that rules look up: the Struct to decode and its reduction.
 RECORDS: dict[str, tuple[type[msgspec.Struct], Callable[[Any], Record]]] = {
-    "nodes": (corev1.Node, node_record),
+    "nodes": (corev1.ReportedNode, node_record),
     "pods": (corev1.Pod, pod_record),
     "serviceaccounts": (corev1.ServiceAccount, service_account_record),
     "persistentvolumeclaims": (corev1.PersistentVolumeClaim, claim_record),

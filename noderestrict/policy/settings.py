@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from noderestrict.policy import features as gates
+from noderestrict.policy.extra import Extra
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,11 +16,13 @@ class Settings:
         api_audiences: the API server's ``--api-audiences``; None while they are not known.
         audiences_pending: they will be learned: until then, a refusal that hinges on them is
             answered 500. Otherwise None means that no default audience is assumed.
+        extra: policy beyond the in-tree plugin.
     """
 
     features: Mapping[str, bool] = field(default_factory=lambda: gates.defaults(gates.LATEST_MINOR))
     api_audiences: tuple[str, ...] | None = None
     audiences_pending: bool = False
+    extra: Extra = field(default_factory=Extra)
 
     @classmethod
     def for_version(
@@ -29,10 +32,12 @@ class Settings:
         api_audiences: tuple[str, ...] | None = None,
         *,
         audiences_pending: bool = False,
+        extra: Extra | None = None,
     ) -> "Settings":
         """Return the settings of Kubernetes 1.``minor``.
 
         Raises:
             ValueError: an override names an unknown feature gate.
         """
-        return cls(gates.resolve(minor, overrides or {}), api_audiences, audiences_pending)
+        features = gates.resolve(minor, overrides or {})
+        return cls(features, api_audiences, audiences_pending, extra or Extra())

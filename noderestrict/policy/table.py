@@ -1,11 +1,12 @@
 """The rules in the order of evaluation, and what they cover.
 
 One row per resource, subresource and operation; a resource with a closed world refuses what no
-row names. Everything else is allowed.
+row names. Everything else is allowed. Strict rules, where they are on, come after the others.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
 
 import msgspec
 
@@ -15,8 +16,10 @@ from noderestrict.policy.decision import Decision
 from noderestrict.policy.rules import (
     certificatesigningrequests,
     csinodes,
+    events,
     leases,
     nodes,
+    nodes_strict,
     persistentvolumeclaims,
     podcertificaterequests,
     pods,
@@ -150,14 +153,80 @@ TABLE: tuple[Row, ...] = (
     ),
 )
 
-_BY_TARGET = {row.target: row for row in TABLE}
+_NODE_CREATE, _NODE_UPDATE = ("", "nodes", ANY, CREATE), ("", "nodes", ANY, UPDATE)
+_EVENT_GROUPS = ("", "events.k8s.io")
+
+#: By id, what a strict rule adds: to the row of the same target, if there is one.
+STRICT: Mapping[str, tuple[Row, ...]] = {
+    **{
+        rule_id: tuple(Row(target, (rule,), new=corev1.Node) for target in targets)
+        for rule_id, rule, targets in (
+            ("nodes/forbidden-labels", nodes_strict.forbidden_labels, (_NODE_CREATE, _NODE_UPDATE)),
+            ("nodes/unschedulable", nodes_strict.unschedulable, (_NODE_UPDATE,)),
+            ("nodes/pod-cidr", nodes_strict.pod_cidr, (_NODE_CREATE, _NODE_UPDATE)),
+            ("nodes/provider-id", nodes_strict.provider_id, (_NODE_UPDATE,)),
+            ("nodes/annotations", nodes_strict.annotations, (_NODE_CREATE, _NODE_UPDATE)),
+            ("nodes/finalizers", nodes_strict.finalizers, (_NODE_CREATE, _NODE_UPDATE)),
+        )
+    },
+    "nodes/delete-self": (Row(("", "nodes", ANY, DELETE), (nodes_strict.delete_self,)),),
+    "certificatesigningrequests/addresses": (
+        Row(
+            ("certificates.k8s.io", "certificatesigningrequests", ANY, CREATE),
+            (certificatesigningrequests.addresses,),
+            new=certificatesv1.CertificateSigningRequest,
+        ),
+    ),
+    "events/about-own": tuple(
+        Row(
+            (group, "events", ANY, operation),
+            (events.about_own,),
+            new=None if operation == DELETE else corev1.Event,
+            old=None if operation == CREATE else corev1.Event,
+        )
+        for group in _EVENT_GROUPS
+        for operation in (CREATE, UPDATE, DELETE)
+    ),
+}
+
+_BY_TARGET: Mapping[Target, Row] = {row.target: row for row in TABLE}
 
 
-def row_for(group: str, resource: str, sub_resource: str, operation: str) -> Row | None:
-    """Return the row for a request, the most specific one; None if no rule judges it."""
+@cache
+def table(strict: frozenset[str]) -> Mapping[Target, Row]:
+    """Return all rows by their targets.
+
+    Args:
+        strict: ids of the strict rules that are on.
+    """
+    rows = dict(_BY_TARGET)
+    for rule_id, added in STRICT.items():
+        for row in added if rule_id in strict else ():
+            base = rows.get(row.target)
+            rows[row.target] = replace(base, rules=base.rules + row.rules) if base else row
+    return rows
+
+
+def row_for(
+    group: str,
+    resource: str,
+    sub_resource: str,
+    operation: str,
+    strict: frozenset[str] = frozenset(),
+) -> Row | None:
+    """Return the row for a request, the most specific one; None if no rule judges it.
+
+    Args:
+        group: of the resource.
+        resource: plural.
+        sub_resource: "" for none.
+        operation: of the request.
+        strict: ids of the strict rules that are on.
+    """
+    rows = table(strict) if strict else _BY_TARGET
     for sub in (sub_resource, ANY):
         for op in (operation, ANY):
-            row = _BY_TARGET.get((group, resource, sub, op))
+            row = rows.get((group, resource, sub, op))
             if row is not None:
                 return row
     return None

@@ -5,8 +5,10 @@ read, reaches the webhook. Every field that may be absent is tested first: an er
 is a failure of the webhook, which the failurePolicy decides.
 """
 
+from noderestrict.policy.extra import Extra
 from noderestrict.policy.rules.leases import NODE_LEASE_NAMESPACE
 from noderestrict.policy.rules.nodes import KUBELET_LABELS
+from noderestrict.policy.rules.nodes_strict import KUBELET_ANNOTATIONS
 
 Condition = dict[str, str]
 
@@ -91,25 +93,62 @@ OWN_POD = _asked_unless(
     ),
 )
 
-_UNCHANGED_NODE = _all(
-    _is_the_node("request.name"),
-    *map(
-        _unchanged,
-        ("metadata.labels", "metadata.ownerReferences", "spec.taints", "spec.configSource"),
-    ),
-)
-#: Rules: nodes/*. A Node that registers itself has no owner to change, and may set taints.
-OWN_NODE = _asked_unless(
-    "not-own-node-as-before",
-    _all(_operation("UPDATE"), _UNCHANGED_NODE),
-    _all(_operation("UPDATE", "status"), _UNCHANGED_NODE),
-    _all(
-        _operation("CREATE"),
-        _is_the_node("request.name"),
-        f"!({_present('object.spec.configSource')})",
-        _open_labels(),
-    ),
-)
+#: What each strict rule looks at when a Node changes.
+_STRICT_FIELDS = {
+    "nodes/unschedulable": ("spec.unschedulable",),
+    "nodes/pod-cidr": ("spec.podCIDR", "spec.podCIDRs"),
+    "nodes/provider-id": ("spec.providerID",),
+    "nodes/annotations": ("metadata.annotations",),
+    "nodes/finalizers": ("metadata.finalizers",),
+}
+
+
+def _absent(path: str) -> str:
+    return f"!({_present(path)})"
+
+
+def _strict_create(extra: Extra) -> list[str]:
+    """Return what must hold of a new Node for the strict rules that read one."""
+    tests = []
+    for rule in ("nodes/pod-cidr", "nodes/finalizers"):
+        if rule in extra.rules:
+            tests += [_absent(f"object.{path}") for path in _STRICT_FIELDS[rule]]
+    if "nodes/annotations" in extra.rules:
+        keys = ", ".join(f"'{key}'" for key in sorted(KUBELET_ANNOTATIONS))
+        path = "object.metadata.annotations"
+        tests.append(f"({_absent(path)} || {path}.all(key, key in [{keys}]))")
+    forbidden = [
+        f"key.startsWith('{key[:-1]}')" if key.endswith("*") else f"key == '{key}'"
+        for key in extra.forbidden_labels.keys()  # noqa: SIM118 (no mapping)
+    ]
+    if forbidden:
+        path = "object.metadata.labels"
+        tests.append(f"({_absent(path)} || !{path}.exists(key, {' || '.join(forbidden)}))")
+    return tests
+
+
+def own_node(extra: Extra) -> Condition:
+    """Return the condition for Nodes.
+
+    Rules: nodes/*. A Node that registers itself has no owner to change, and may set taints.
+    """
+    fields = ["metadata.labels", "metadata.ownerReferences", "spec.taints", "spec.configSource"]
+    for rule, paths in _STRICT_FIELDS.items():
+        if rule in extra.rules:
+            fields += paths
+    unchanged = _all(_is_the_node("request.name"), *map(_unchanged, fields))
+    return _asked_unless(
+        "not-own-node-as-before",
+        _all(_operation("UPDATE"), unchanged),
+        _all(_operation("UPDATE", "status"), unchanged),
+        _all(
+            _operation("CREATE"),
+            _is_the_node("request.name"),
+            _absent("object.spec.configSource"),
+            _open_labels(),
+            *_strict_create(extra),
+        ),
+    )
 
 
 def _own(name: str, *tests: str) -> Condition:
@@ -133,3 +172,18 @@ OWN_LEASE = _own(
 )
 #: Rules: csinodes/own-name.
 OWN_CSI_NODE = _own("not-own-csi-node")
+
+#: Rules: events/about-own, where it is on.
+OWN_EVENT = _asked_unless(
+    "not-about-own-node",
+    *(
+        _all(
+            _operation("CREATE"),
+            _present(f"object.{field}.kind"),
+            f"object.{field}.kind == 'Node'",
+            _is_the_node(f"object.{field}.name"),
+            _absent(f"object.{other}"),
+        )
+        for field, other in (("involvedObject", "regarding"), ("regarding", "involvedObject"))
+    ),
+)

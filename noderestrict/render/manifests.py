@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
+from noderestrict.policy.extra import Extra
 from noderestrict.render import workload
 from noderestrict.render.dashboard import dashboard
 from noderestrict.render.registration import NAME, Object, webhook_configuration
@@ -42,9 +43,9 @@ def _delete(kind: str, api_version: str) -> Object:
     return {"patch": yaml.safe_dump(value, sort_keys=False)}
 
 
-def _audit() -> str:
+def _audit(extra: Extra) -> str:
     """Return the overlay in which nothing is refused, whatever becomes of the webhook."""
-    count = len(webhook_configuration(_SERVICE)["webhooks"])
+    count = len(webhook_configuration(_SERVICE, extra=extra)["webhooks"])
     ignore = (
         {"op": "replace", "path": f"/webhooks/{index}/failurePolicy", "value": "Ignore"}
         for index in range(count)
@@ -85,13 +86,18 @@ def _kind() -> str:
     )
 
 
-def manifests() -> dict[str, str]:
-    """Return the content of every file, by its path under ``manifests/``."""
+def manifests(extra: Extra | None = None) -> dict[str, str]:
+    """Return the content of every file, by its path under ``manifests/``.
+
+    Args:
+        extra: policy beyond the in-tree plugin, which both the server and its registration need.
+    """
+    extra = extra or Extra()
     base = {
         "namespace.yaml": [workload.namespace()],
         "service-account.yaml": workload.service_account(),
         "rbac.yaml": workload.rbac(),
-        "deployment.yaml": [workload.deployment()],
+        "deployment.yaml": [workload.deployment(extra.flags())],
         "service.yaml": [workload.service()],
         "disruption-budget.yaml": [workload.disruption_budget()],
         "network-policy.yaml": [workload.network_policy()],
@@ -100,20 +106,22 @@ def manifests() -> dict[str, str]:
     overlays: dict[str, dict[str, list[Object]]] = {
         "cert-manager": {
             "certificates.yaml": workload.cert_manager(_SERVICE_NAMES),
-            "webhook.yaml": [webhook_configuration(_SERVICE, annotations=inject)],
+            "webhook.yaml": [webhook_configuration(_SERVICE, annotations=inject, extra=extra)],
         },
         "self-signed": {
             "certificates.yaml": workload.certificate_jobs(
                 _SERVICE_NAMES, f"{_SERVICE_NAMES[0]}:443"
             ),
-            "webhook.yaml": [webhook_configuration(_SERVICE)],
+            "webhook.yaml": [webhook_configuration(_SERVICE, extra=extra)],
         },
         "control-plane": {
             # The jobs run anywhere, and see no loopback of a control-plane node.
             "certificates.yaml": workload.certificate_jobs([_LOOPBACK, "localhost"], None),
-            "daemon-set.yaml": [workload.daemon_set()],
+            "daemon-set.yaml": [workload.daemon_set(extra.flags())],
             "webhook.yaml": [
-                webhook_configuration({"url": f"https://{_LOOPBACK}:{workload.PORT}/validate"})
+                webhook_configuration(
+                    {"url": f"https://{_LOOPBACK}:{workload.PORT}/validate"}, extra=extra
+                )
             ],
         },
     }
@@ -132,7 +140,7 @@ def manifests() -> dict[str, str]:
         files[f"overlays/{overlay}/kustomization.yaml"] = _kustomization(
             resources=["../../base", *sorted(parts)], patches=patches
         )
-    files["overlays/audit/kustomization.yaml"] = _audit()
+    files["overlays/audit/kustomization.yaml"] = _audit(extra)
     files["overlays/kind/kustomization.yaml"] = _kind()
     files["components/monitoring/monitoring.yaml"] = _text(workload.monitoring())
     # Grafana's sidecar loads dashboards from ConfigMaps with this label.

@@ -3,14 +3,16 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from noderestrict.policy.table import ANY, TABLE
+from noderestrict.policy.extra import Extra
+from noderestrict.policy.table import ANY, table
 from noderestrict.render.conditions import (
     NODE_USERS,
     OWN_CSI_NODE,
+    OWN_EVENT,
     OWN_LEASE,
-    OWN_NODE,
     OWN_POD,
     Condition,
+    own_node,
 )
 
 Object = dict[str, Any]
@@ -26,31 +28,38 @@ _SUB_RESOURCES = {
     "serviceaccounts": ("token",),
 }
 
-#: name: the resources of one webhook, and the condition under which it is not asked. Several
-#: webhooks instead of one, so that each evaluates only the condition of its own resource.
-_WEBHOOKS: Mapping[str, tuple[tuple[str, ...], Condition | None]] = {
-    "pods": (("pods",), OWN_POD),
-    "nodes": (("nodes",), OWN_NODE),
-    "leases": (("leases",), OWN_LEASE),
-    "csinodes": (("csinodes",), OWN_CSI_NODE),
-    "tokens": (("serviceaccounts",), None),
-    "claims": (("persistentvolumeclaims",), None),
-    "devices": (("resourceslices",), None),
-    "certificates": (("certificatesigningrequests", "podcertificaterequests"), None),
-}
+
+def _webhooks(extra: Extra) -> dict[str, tuple[tuple[str, ...], Condition | None]]:
+    """Return, by name, the resources of one webhook, and the condition under which it is not asked.
+
+    Several webhooks instead of one, so that each evaluates only the condition of its own resource.
+    """
+    webhooks: dict[str, tuple[tuple[str, ...], Condition | None]] = {
+        "pods": (("pods",), OWN_POD),
+        "nodes": (("nodes",), own_node(extra)),
+        "leases": (("leases",), OWN_LEASE),
+        "csinodes": (("csinodes",), OWN_CSI_NODE),
+        "tokens": (("serviceaccounts",), None),
+        "claims": (("persistentvolumeclaims",), None),
+        "devices": (("resourceslices",), None),
+        "certificates": (("certificatesigningrequests", "podcertificaterequests"), None),
+    }
+    if "events/about-own" in extra.rules:
+        webhooks["events"] = (("events",), OWN_EVENT)
+    return webhooks
 
 
-def webhook_rules(only: Collection[str] | None = None) -> list[Object]:
+def webhook_rules(only: Collection[str] | None = None, extra: Extra | None = None) -> list[Object]:
     """Return the rules of a webhook for everything that the table judges.
 
     A resource is named with all its subresources: what is not sent cannot be refused.
 
     Args:
         only: plural resources; all if None.
+        extra: policy beyond the in-tree plugin.
     """
     resources: dict[str, dict[str, None]] = {}
-    for row in TABLE:
-        group, resource, _, _ = row.target
+    for group, resource, _, _ in table((extra or Extra()).rules):
         if only is None or resource in only:
             resources.setdefault(group, {})[resource] = None
     return [
@@ -75,6 +84,7 @@ def webhook_configuration(
     failure_policy: str = "Fail",
     timeout_seconds: int = 3,
     annotations: Mapping[str, str] | None = None,
+    extra: Extra | None = None,
 ) -> Object:
     """Return the ValidatingWebhookConfiguration for all rules.
 
@@ -87,6 +97,7 @@ def webhook_configuration(
         failure_policy: what happens to the others when no answer comes.
         timeout_seconds: for one answer.
         annotations: of the object.
+        extra: policy beyond the in-tree plugin.
     """
     metadata: Object = {"name": NAME}
     if annotations:
@@ -99,7 +110,7 @@ def webhook_configuration(
             {
                 "name": f"{name}.noderestrict.io",
                 "clientConfig": dict(client_config),
-                "rules": webhook_rules(resources),
+                "rules": webhook_rules(resources, extra),
                 "admissionReviewVersions": ["v1"],
                 "sideEffects": "None",
                 "matchPolicy": "Equivalent",
@@ -107,7 +118,7 @@ def webhook_configuration(
                 "timeoutSeconds": timeout_seconds,
                 "matchConditions": [NODE_USERS, *([condition] if condition else [])],
             }
-            for name, (resources, condition) in _WEBHOOKS.items()
+            for name, (resources, condition) in _webhooks(extra or Extra()).items()
         ],
     }
 

@@ -1,5 +1,6 @@
 """What runs the webhook in a cluster: the pods, what they may do, and how they are reached."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from noderestrict.render.registration import NAME, Object, cluster_role, cluster_role_binding
@@ -137,7 +138,7 @@ _TOLERATIONS = [
 ]
 
 
-def deployment() -> Object:
+def deployment(flags: Sequence[str] = ()) -> Object:
     """Return two replicas on different nodes."""
     spread = {
         "maxSkew": 1,
@@ -156,7 +157,7 @@ def deployment() -> Object:
             "template": {
                 "metadata": {"labels": dict(LABELS)},
                 "spec": _pod_spec(
-                    _server(["--tls-wait=600"]),
+                    _server(["--tls-wait=600", *flags]),
                     NAME,
                     [_TLS_VOLUME],
                     terminationGracePeriodSeconds=45,
@@ -168,7 +169,7 @@ def deployment() -> Object:
     }
 
 
-def daemon_set() -> Object:
+def daemon_set(flags: Sequence[str] = ()) -> Object:
     """Return a server beside each API server, reached on loopback."""
     return {
         "apiVersion": "apps/v1",
@@ -180,7 +181,7 @@ def daemon_set() -> Object:
             "template": {
                 "metadata": {"labels": dict(LABELS)},
                 "spec": _pod_spec(
-                    _server(["--tls-wait=600", "--bind-address=127.0.0.1"], "127.0.0.1"),
+                    _server(["--tls-wait=600", "--bind-address=127.0.0.1", *flags], "127.0.0.1"),
                     NAME,
                     [_TLS_VOLUME],
                     terminationGracePeriodSeconds=45,

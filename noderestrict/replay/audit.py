@@ -51,6 +51,7 @@ _BY_NAME = frozenset(
     {
         "identity/node-name",
         "nodes/own-name",
+        "nodes/delete-self",
         "leases/namespace",
         "leases/own-name",
         "csinodes/own-name",
@@ -206,7 +207,13 @@ class AuditLog:
         if isinstance(result, Unreadable):
             return result
         decision = result.decision
-        row = row_for(reference.apiGroup, reference.resource, reference.subresource, operation)
+        row = row_for(
+            reference.apiGroup,
+            reference.resource,
+            reference.subresource,
+            operation,
+            self._settings.extra.rules,
+        )
         reads = row is not None and (row.new is not None or row.old is not None)
         if isinstance(decision, Allowed):
             if not has_object and reads:

@@ -1,6 +1,6 @@
 """Judge cases, and compare with what is expected."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from noderestrict import admission
 from noderestrict.policy.decision import Allowed, Decision, Denied, Question
@@ -132,9 +132,9 @@ def judge_case(case: Case, settings: Settings, listers: MemoryListers) -> Result
         if case.features:
             check_gates(case.features)
             gates = {**settings.features, **case.features}
-            settings = Settings(gates, settings.api_audiences)
+            settings = replace(settings, features=gates)
         if case.api_audiences is not None:
-            settings = Settings(settings.features, case.api_audiences)
+            settings = replace(settings, api_audiences=case.api_audiences)
         if case.state is not None:
             listers = MemoryListers()
             add_objects(listers, case.state, "state")

@@ -12,12 +12,12 @@ from prometheus_client import (
     generate_latest,
 )
 
-from noderestrict.policy.table import TABLE
+from noderestrict.policy.table import STRICT, TABLE
 from noderestrict.telemetry import hot
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 3, 10)
 _BYTES = (1024, 4096, 16384, 65536, 262144, 1048576, 8388608)
-_RESOURCES = {row.target[1] for row in TABLE}
+_RESOURCES = {row.target[1] for rows in (TABLE, *STRICT.values()) for row in rows}
 _SUB_RESOURCES = {"", "status", "eviction", "token", "resize", "ephemeralcontainers", "exec"}
 OTHER = "other"
 

@@ -36,6 +36,9 @@ def file(tmp_path: Path) -> Path:
         "kubernetes-version: 1.34\n"
         "metrics-address: 127.0.0.1:9000\n"
         "state: [one.json, two.json]\n"
+        "strict-rules: [nodes/unschedulable, events/about-own]\n"
+        "allow-node-labels: {gpu-*: [node-role.kubernetes.io/gpu, acc.k8s.io/*], n1: a.k8s.io/b}\n"
+        "forbid-node-labels: {'*': tier}\n"
     )
     return path
 
@@ -66,6 +69,12 @@ def test_what_is_printed_has_the_same_effect_as_what_was_read(
     assert first["authorizer"] is True
     assert first["kubernetes-version"] == "1.34"
     assert first["state"] == ["one.json", "two.json"]
+    assert first["strict-rules"] == ["nodes/unschedulable", "events/about-own"]
+    assert first["allow-node-labels"] == {
+        "gpu-*": ["node-role.kubernetes.io/gpu", "acc.k8s.io/*"],
+        "n1": ["a.k8s.io/b"],
+    }
+    assert first["forbid-node-labels"] == {"*": ["tier"]}
     again = tmp_path / "again.yaml"
     again.write_text(yaml.safe_dump(first))
     assert effective(capsys, "--config", str(again)) == first

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from noderestrict.cli import main
+from noderestrict.policy.extra import Extra, parse_strict_rules
 from noderestrict.render.authorizer import authorization_configuration
 from noderestrict.render.registration import webhook_configuration
 from tests.e2e.conftest import USER
@@ -70,6 +71,20 @@ def test_a_guarded_cluster_passes(registered: Registered, doctor: Examined, tmp_
     # The certificate of a test lives for a day.
     assert "expires in" in found["certificate"][1]
     assert found["in-tree plugin"][0] == "warn"
+
+
+def test_a_registration_for_other_policy_flags_fails(
+    registered: Registered, doctor: Examined
+) -> None:
+    extra = Extra.of(parse_strict_rules("nodes/pod-cidr,events/about-own"))
+    client = registered.client_config(registered.enforcing)
+    flags = extra.flags()
+    with configured(registered, webhook_configuration(client)):
+        assert "events" in doctor(*flags)["registration"][1]
+    with configured(registered, webhook_configuration(client, extra=extra)):
+        assert doctor(*flags)["registration"][0] == "pass"
+        status, message = doctor()["registration"]
+        assert (status, "not-own-node-as-before" in message) == ("fail", True)
 
 
 def test_an_unregistered_webhook_fails(registered: Registered, doctor: Examined) -> None:

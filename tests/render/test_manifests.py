@@ -69,6 +69,27 @@ def test_every_webhook_fails_closed_and_fast_and_is_for_nodes_alone() -> None:
         assert webhook["matchConditions"][0]["name"] == "node-users"
 
 
+def test_policy_flags_reach_the_server_and_its_registration(tmp_path: Path) -> None:
+    flags = ["--strict-rules=nodes/finalizers,events/about-own", "--forbid-node-labels=*=tier|a/*"]
+    assert main(["render", str(tmp_path), *flags]) == 0
+    for file in ("base/deployment.yaml", "overlays/control-plane/daemon-set.yaml"):
+        workload_ = yaml.safe_load((tmp_path / file).read_text())
+        assert workload_["spec"]["template"]["spec"]["containers"][0]["args"][-2:] == flags
+    for overlay in ("cert-manager", "self-signed", "control-plane"):
+        registration = yaml.safe_load((tmp_path / f"overlays/{overlay}/webhook.yaml").read_text())
+        webhooks = {webhook["name"].split(".")[0]: webhook for webhook in registration["webhooks"]}
+        assert {rule["apiGroups"][0] for rule in webhooks["events"]["rules"]} == {
+            "",
+            "events.k8s.io",
+        }
+        condition = webhooks["nodes"]["matchConditions"][1]["expression"]
+        assert "metadata.finalizers" in condition
+        assert "key.startsWith('a/') || key == 'tier'" in condition
+        assert "unschedulable" not in condition
+    patches = yaml.safe_load((tmp_path / "overlays/audit/kustomization.yaml").read_text())
+    assert patches["patches"][1]["patch"].count("failurePolicy") == len(webhooks)
+
+
 def test_the_serving_account_can_write_nothing() -> None:
     for value in workload.rbac():
         for rule in value.get("rules", ()):

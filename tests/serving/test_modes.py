@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from noderestrict import admission
+from noderestrict.cli import main
 from noderestrict.policy.decision import Allowed, Denied, Question
 from noderestrict.policy.rules import RULES
 from noderestrict.policy.settings import Settings
@@ -128,3 +129,39 @@ async def test_a_flag_stays_in_effect_whatever_the_file_says(tmp_path: Path) -> 
     flags = ("--state", str(EXAMPLES / "state.json"), "--config", str(config), "--mode", "audit")
     with serving(tmp_path, *flags, state=False) as server:
         assert answer(server.request("/validate", BAD)[1])["allowed"] is True
+
+
+def test_a_strict_rule_that_is_off_has_no_mode(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", "--tls-dir", str(tmp_path), "--rule-modes", "nodes/pod-cidr=audit"]) == 2
+    assert "'nodes/pod-cidr' is off, so that it has no mode" in capsys.readouterr().err
+
+
+def test_a_strict_rule_can_be_tried_in_audit_mode(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "strict-rules: [nodes/unschedulable]\nrule-modes: {nodes/unschedulable: audit}\n"
+    )
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "worker-1"}}
+    review = json.loads(GOOD)
+    review["request"] |= {
+        "kind": {"group": "", "version": "v1", "kind": "Node"},
+        "resource": {"group": "", "version": "v1", "resource": "nodes"},
+        "subResource": "",
+        "name": "worker-1",
+        "namespace": "",
+        "oldObject": node,
+        "object": {**node, "spec": {"unschedulable": True}},
+    }
+    state = ("--state", str(EXAMPLES / "state.json"), "--config", str(config))
+    with serving(tmp_path, *state, "--config-poll", "0.05", state=False) as server:
+        told = answer(server.request("/validate", json.dumps(review).encode())[1])
+        assert told["allowed"] is True
+        assert told["auditAnnotations"]["rule"] == "nodes/unschedulable"  # type: ignore[index]
+        config.write_text("strict-rules: [nodes/unschedulable]\n")
+        server.wait_for_log('"rule modes"')
+        told = answer(server.request("/validate", json.dumps(review).encode())[1])
+        assert told["allowed"] is False
+        config.write_text("rule-modes: {nodes/pod-cidr: audit}\n")
+        assert "'nodes/pod-cidr' is off" in server.wait_for_log("configuration not taken")[0]

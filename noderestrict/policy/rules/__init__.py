@@ -3,6 +3,19 @@
 A rule returns None when it has no objection.
 """
 
+#: Rules beyond the in-tree plugin: each is off unless the operator asks for it.
+STRICT_RULES = (
+    "nodes/forbidden-labels",
+    "nodes/unschedulable",
+    "nodes/pod-cidr",
+    "nodes/provider-id",
+    "nodes/annotations",
+    "nodes/finalizers",
+    "nodes/delete-self",
+    "certificatesigningrequests/addresses",
+    "events/about-own",
+)
+
 #: The id of every rule, as messages, metrics and modes name it.
 RULES = (
     "identity/node-name",
@@ -38,4 +51,5 @@ RULES = (
     "podcertificaterequests/node",
     "podcertificaterequests/pod",
     "podcertificaterequests/service-account",
+    *STRICT_RULES,
 )

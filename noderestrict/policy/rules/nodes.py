@@ -172,7 +172,8 @@ def _owners(node: corev1.Node) -> list[tuple[object, ...]]:
 def labels(request: Attributes) -> Denied | None:
     """Refuse labels that operators steer by: a node could attract workloads it should not run.
 
-    Field: metadata.labels, keys added, changed or removed. Since 1.13, closed in 1.16.
+    Field: metadata.labels, keys added, changed or removed, but for those that the operator opens.
+    Since 1.13, closed in 1.16.
     """
     before, after = _labels(request.old), _labels(request.new)
     if before == after:
@@ -182,6 +183,7 @@ def labels(request: Attributes) -> Denied | None:
         for key in before.keys() | after.keys()
         if (key not in before or key not in after or (before[key] or "") != (after[key] or ""))
         and label_is_forbidden(key)
+        and not request.settings.extra.allowed_labels.cover(request.node, key)
     )
     if not offending:
         return None

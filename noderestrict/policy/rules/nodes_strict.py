@@ -1,0 +1,153 @@
+"""Nodes, beyond the in-tree plugin: what a kubelet has no need to change of its own Node.
+
+Each rule is off unless the operator asks for it. All hold for nodes/status, too, which may change
+metadata.
+"""
+
+from collections.abc import Callable, Sequence
+
+from noderestrict.api import corev1
+from noderestrict.policy.attributes import Attributes
+from noderestrict.policy.decision import Denied, forbidden
+
+#: What kubelets, and kubeadm with a kubelet's credential, write.
+KUBELET_ANNOTATIONS = frozenset(
+    {
+        "alpha.kubernetes.io/provided-node-ip",
+        "csi.volume.kubernetes.io/nodeid",
+        "kubeadm.alpha.kubernetes.io/cri-socket",
+        "volumes.kubernetes.io/controller-managed-attach-detach",
+        "volumes.kubernetes.io/keep-terminated-pod-volumes",
+    }
+)
+
+
+def _spec(node: corev1.Node | None) -> corev1.NodeSpec:
+    return (node.spec if node else None) or corev1.NodeSpec()
+
+
+def _kept(
+    request: Attributes, rule: str, field: str, read: Callable[[corev1.Node | None], object]
+) -> Denied | None:
+    before, after = read(request.old), read(request.new)
+    if before == after:
+        return None
+    return forbidden(
+        rule,
+        f"{request.where}: {field} changed from {before!r} to {after!r}; a strict rule of this "
+        f"cluster keeps it from nodes",
+    )
+
+
+def unschedulable(request: Attributes) -> Denied | None:
+    """Refuse that a node cordons or uncordons itself.
+
+    Field: spec.unschedulable, on UPDATE; a node may register as unschedulable.
+    """
+    return _kept(
+        request,
+        "nodes/unschedulable",
+        "spec.unschedulable",
+        lambda node: bool(_spec(node).unschedulable),
+    )
+
+
+def _pod_cidrs(node: corev1.Node | None) -> list[str]:
+    spec = _spec(node)
+    return list(dict.fromkeys([*([spec.podCIDR] if spec.podCIDR else []), *(spec.podCIDRs or ())]))
+
+
+def pod_cidr(request: Attributes) -> Denied | None:
+    """Refuse that a node chooses its pods' addresses: it could draw the traffic of others.
+
+    Fields: spec.podCIDR, spec.podCIDRs, on CREATE and UPDATE.
+    """
+    return _kept(request, "nodes/pod-cidr", "spec.podCIDRs", _pod_cidrs)
+
+
+def provider_id(request: Attributes) -> Denied | None:
+    """Refuse that a node passes for another machine of the cloud.
+
+    Field: spec.providerID, on UPDATE; a kubelet may register with the one of its flag.
+    """
+    return _kept(
+        request, "nodes/provider-id", "spec.providerID", lambda node: _spec(node).providerID or ""
+    )
+
+
+def finalizers(request: Attributes) -> Denied | None:
+    """Refuse that a node keeps its Node from being deleted, or lets it go early.
+
+    Field: metadata.finalizers, on CREATE and UPDATE.
+    """
+
+    def read(node: corev1.Node | None) -> Sequence[str]:
+        return (node.metadata.finalizers if node and node.metadata else None) or []
+
+    return _kept(request, "nodes/finalizers", "metadata.finalizers", read)
+
+
+def annotations(request: Attributes) -> Denied | None:
+    """Refuse annotations that are not the kubelet's: other components trust theirs.
+
+    Field: metadata.annotations, keys added, changed or removed, on CREATE and UPDATE.
+    """
+    offending = [
+        key
+        for key in _changed(_annotations(request.old), _annotations(request.new))
+        if key not in KUBELET_ANNOTATIONS
+        and not request.settings.extra.allowed_annotations.cover(request.node, key)
+    ]
+    if not offending:
+        return None
+    return forbidden(
+        "nodes/annotations",
+        f"{request.where}: metadata.annotations changed at {', '.join(map(repr, offending))}; a "
+        f"strict rule of this cluster opens only the kubelet's own to nodes",
+    )
+
+
+def forbidden_labels(request: Attributes) -> Denied | None:
+    """Refuse labels that the operator keeps from these nodes.
+
+    Field: metadata.labels, keys added, changed or removed, on CREATE and UPDATE.
+    """
+    offending = [
+        key
+        for key in _changed(_labels(request.old), _labels(request.new))
+        if request.settings.extra.forbidden_labels.cover(request.node, key)
+    ]
+    if not offending:
+        return None
+    return forbidden(
+        "nodes/forbidden-labels",
+        f"{request.where}: metadata.labels changed at {', '.join(map(repr, offending))}, which "
+        f"this cluster's policy keeps from node {request.node!r}",
+    )
+
+
+def delete_self(request: Attributes) -> Denied | None:
+    """Refuse that a node deletes its own Node: it could return with other labels and taints."""
+    return forbidden(
+        "nodes/delete-self",
+        f"{request.where}: a strict rule of this cluster lets no node delete its own Node",
+    )
+
+
+_Keys = dict[str, str | None]
+
+
+def _changed(before: _Keys, after: _Keys) -> list[str]:
+    return sorted(
+        key
+        for key in before.keys() | after.keys()
+        if key not in before or key not in after or (before[key] or "") != (after[key] or "")
+    )
+
+
+def _annotations(node: corev1.Node | None) -> _Keys:
+    return (node.metadata.annotations if node and node.metadata else None) or {}
+
+
+def _labels(node: corev1.Node | None) -> _Keys:
+    return (node.metadata.labels if node and node.metadata else None) or {}
