@@ -13,7 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from noderestrict import admission
+from noderestrict.policy.decision import Allowed
+from noderestrict.policy.settings import Settings
 from noderestrict.replay.cases import Case, cases
+from noderestrict.replay.state import load_state
 from tests.benchmarks.load import Job
 from tests.serving.tls import authority, leaf, serving, write_pair
 
@@ -55,11 +59,13 @@ class Target:
 
 def bodies(folder: Path) -> dict[str, Path]:
     """Write one captured, allowed review of each kind, filled up to its size."""
-    found = {}
+    settings, listers = Settings.for_version(), load_state([str(CAPTURED / "state.json")])
+    found: dict[str, Path] = {}
     for case in cases(str(CAPTURED / "captured.jsonl")):
         assert isinstance(case, Case)
-        # Those that RBAC must grant are refused, and logged, without a cluster.
-        if case.expect is None or not case.expect.allowed or case.audience_grants:
+        # As the server under test judges it: a refusal would be logged.
+        decision = admission.judge(admission.decode(case.review), settings, listers)
+        if not isinstance(decision, Allowed):
             continue
         review = json.loads(bytes(case.review))
         request = review["request"]
