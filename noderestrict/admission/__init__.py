@@ -1,6 +1,7 @@
 """AdmissionReview: bytes to decision to bytes, without sockets."""
 
 from noderestrict.admission.review import Request, ReviewError, decode, encode, resource_path
+from noderestrict.admission.typed import TypedDecoder
 from noderestrict.admission.verdict import judge
 
-__all__ = ["Request", "ReviewError", "decode", "encode", "judge", "resource_path"]
+__all__ = ["Request", "ReviewError", "TypedDecoder", "decode", "encode", "judge", "resource_path"]

@@ -1,6 +1,7 @@
 """Decode an AdmissionReview, encode its answer."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -10,7 +11,7 @@ from noderestrict.policy.identity import node_name
 
 API_VERSION = "admission.k8s.io/v1"
 
-_decoder = msgspec.json.Decoder(admissionv1.AdmissionReview)
+_decoder = msgspec.json.Decoder(admissionv1.AdmissionReview[msgspec.Raw, msgspec.Raw])
 _encoder = msgspec.json.Encoder()
 
 
@@ -34,8 +35,8 @@ class Request(msgspec.Struct, frozen=True):
         user: who asks.
         node: the node's name, "" for a node user without one, None for anybody else.
         dry_run: nothing will be stored.
-        object: raw JSON, ``null`` for none.
-        old_object: raw JSON, ``null`` for none.
+        object: raw JSON, ``null`` for none; or the Struct that its rules need, decoded already.
+        old_object: likewise.
     """
 
     uid: str
@@ -50,8 +51,8 @@ class Request(msgspec.Struct, frozen=True):
     user: admissionv1.UserInfo
     node: str | None
     dry_run: bool
-    object: msgspec.Raw
-    old_object: msgspec.Raw
+    object: msgspec.Raw | msgspec.Struct
+    old_object: msgspec.Raw | msgspec.Struct
 
     @property
     def api_version(self) -> str:
@@ -71,6 +72,15 @@ def decode(body: bytes | msgspec.Raw) -> Request:
         raise ReviewError(f"the body is no AdmissionReview: {error}") from None
     except RecursionError:
         raise ReviewError("the body is no AdmissionReview: it is nested too deeply") from None
+    return checked(review)
+
+
+def checked(review: admissionv1.AdmissionReview[Any, Any]) -> Request:
+    """Return the request of a review.
+
+    Raises:
+        ReviewError: it cannot be answered.
+    """
     if review.apiVersion != API_VERSION or review.kind != "AdmissionReview":
         raise ReviewError(
             f"apiVersion {review.apiVersion!r}, kind {review.kind!r}: only "
@@ -103,8 +113,8 @@ def decode(body: bytes | msgspec.Raw) -> Request:
         user=user,
         node=node_name(user.username or "", user.groups or ()),
         dry_run=bool(request.dryRun),
-        object=request.object,
-        old_object=request.oldObject,
+        object=admissionv1.NULL if request.object is None else request.object,
+        old_object=admissionv1.NULL if request.oldObject is None else request.oldObject,
     )
 
 

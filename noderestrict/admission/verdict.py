@@ -96,28 +96,33 @@ def _decoder(kind: type[msgspec.Struct]) -> msgspec.json.Decoder[Any]:
 
 
 def _object(
-    request: Request, field: str, raw: msgspec.Raw, wanted: type[msgspec.Struct] | None
+    request: Request,
+    field: str,
+    given: msgspec.Raw | msgspec.Struct,
+    wanted: type[msgspec.Struct] | None,
 ) -> Any:
     """Return the decoded object, None where there is none, or a refusal.
 
     Every object of a node's request is decoded, also where no rule reads it: what does not decode
     as its kind is refused, whatever it is for.
     """
-    # Raw JSON has no space around it.
-    if len(raw) == len(_NULL) and bytes(raw) == _NULL:
-        if wanted is None:
-            return None
-        return forbidden(
-            "request/object", f"{_where(request)}: request.{field} is null; the rules need it"
-        )
-    try:
-        decoded = _decoder(wanted or metav1.PartialObject).decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        return forbidden("request/object", f"{_where(request)}: request.{field}: {error}")
-    except RecursionError:
-        return forbidden(
-            "request/object", f"{_where(request)}: request.{field} is nested too deeply"
-        )
+    decoded: Any = given
+    if isinstance(given, msgspec.Raw):
+        # Raw JSON has no space around it.
+        if len(given) == len(_NULL) and bytes(given) == _NULL:
+            if wanted is None:
+                return None
+            return forbidden(
+                "request/object", f"{_where(request)}: request.{field} is null; the rules need it"
+            )
+        try:
+            decoded = _decoder(wanted or metav1.PartialObject).decode(given)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            return forbidden("request/object", f"{_where(request)}: request.{field}: {error}")
+        except RecursionError:
+            return forbidden(
+                "request/object", f"{_where(request)}: request.{field} is nested too deeply"
+            )
     if request.kind is not None and (decoded.apiVersion, decoded.kind) != request.kind:
         return forbidden(
             "request/object",
@@ -127,7 +132,7 @@ def _object(
     return decoded
 
 
-def _tree(request: Request, field: str, raw: msgspec.Raw) -> Any:
+def _tree(request: Request, field: str, raw: Any) -> Any:
     """Return the object as plain values, or a refusal.
 
     What decoded as a Struct may still fail here: the decoder skips fields that no Struct has.

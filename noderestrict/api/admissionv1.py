@@ -1,5 +1,7 @@
 """admission.k8s.io/v1: AdmissionReview as the API server sends it."""
 
+from typing import Generic, TypeVar
+
 import msgspec
 
 NULL = msgspec.Raw(b"null")
@@ -30,8 +32,12 @@ class GroupVersionKind(msgspec.Struct, gc=False):
     kind: str | None = None
 
 
-class AdmissionRequest(msgspec.Struct):
-    """The request of a review; objects stay raw until a rule reads them."""
+New = TypeVar("New")
+Old = TypeVar("Old")
+
+
+class AdmissionRequest(msgspec.Struct, Generic[New, Old]):
+    """The request of a review; the types of its objects are chosen by who decodes it."""
 
     uid: str
     operation: str
@@ -43,16 +49,16 @@ class AdmissionRequest(msgspec.Struct):
     namespace: str | None = None
     dryRun: bool | None = None
     # msgspec.Raw | None does not accept an object, and null decodes as Raw(b"null").
-    object: msgspec.Raw = NULL
-    oldObject: msgspec.Raw = NULL
+    object: New = NULL  # type: ignore[assignment] # the default of any type
+    oldObject: Old = NULL  # type: ignore[assignment] # likewise
 
 
-class AdmissionReview(msgspec.Struct):
+class AdmissionReview(msgspec.Struct, Generic[New, Old]):
     """The envelope."""
 
     apiVersion: str | None = None
     kind: str | None = None
-    request: AdmissionRequest | None = None
+    request: AdmissionRequest[New, Old] | None = None
 
 
 class Status(msgspec.Struct, omit_defaults=True):

@@ -4,7 +4,7 @@ Before "nothing refers to it" is answered, the pods of the node are listed live 
 newer than the graph.
 """
 
-import asyncio
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -142,7 +142,7 @@ class ClusterAuthorizer:
         node = review.attributes.node
         try:
             self._budget.spend(node)
-            left = deadline - asyncio.get_running_loop().time()
+            left = deadline - time.monotonic()
             pods = await self._calls.ask(node, lambda: self._pods_of(node), left)
         except BudgetExhaustedError:
             # A node that is refused so often gets its refusals from the graph alone.

@@ -7,6 +7,7 @@ refuses. What cannot be asked is answered 500, so that the kubelet tries again.
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
@@ -250,7 +251,7 @@ def _age(reflector: Reflector) -> Callable[[], float]:
 
 
 def _left(deadline: float) -> float:
-    return deadline - asyncio.get_running_loop().time()
+    return deadline - time.monotonic()
 
 
 def _unknown(request: admission.Request, decision: Denied | Question, error: Exception) -> Denied:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from noderestrict import admission
 from noderestrict.policy.decision import Allowed, Decision, Denied, Question
 from noderestrict.policy.features import check_gates
@@ -78,8 +80,8 @@ class Result:
             expect=self.case.expect,
             ok=self.ok,
             lookups=self.lookups,
-            old=bytes(request.old_object),
-            new=bytes(request.object),
+            old=_json(request.old_object),
+            new=_json(request.object),
         )
 
 
@@ -123,6 +125,10 @@ class Summary:
         if self.unreadable:
             return 2
         return int(self.unexpected > 0 or (fail_on_denied and self.denied > 0))
+
+
+def _json(given: msgspec.Raw | msgspec.Struct) -> bytes:
+    return bytes(given) if isinstance(given, msgspec.Raw) else msgspec.json.encode(given)
 
 
 def judge_case(case: Case, settings: Settings, listers: MemoryListers) -> Result | Unreadable:

@@ -16,6 +16,7 @@ from noderestrict.serving.capture import Capture
 from noderestrict.serving.judges import Judge
 from noderestrict.serving.limits import Budget, Limits, parse_timeout
 from noderestrict.serving.modes import Modes
+from noderestrict.serving.response import Answer
 from noderestrict.telemetry.logs import LOGGER, NodeLimiter
 from noderestrict.telemetry.metrics import Metrics
 
@@ -32,7 +33,7 @@ _ROUTES = 100
 # Longer warnings are cut by the API server.
 _WARNING = 256
 
-Endpoint = Callable[[web.BaseRequest, float], Awaitable[web.Response]]
+Endpoint = Callable[[web.BaseRequest, float], Awaitable[web.StreamResponse]]
 
 
 class HTTPError(Exception):
@@ -66,6 +67,7 @@ class App:
         capture: Capture | None = None,
     ) -> None:
         self._judge = judge
+        self._decoder = admission.TypedDecoder()
         self._authorizer = authorizer
         self.modes = rule_modes or Modes()
         self._capture = capture
@@ -86,7 +88,7 @@ class App:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; never raises but for cancellation."""
         try:
-            response = await self._dispatch(request)
+            response: web.StreamResponse = await self._dispatch(request)
         except HTTPError as error:
             self._metrics.rejected[error.code].inc()
             response = _error(error.code, str(error), error.headers)
@@ -104,7 +106,7 @@ class App:
             response.force_close()
         return response
 
-    async def _dispatch(self, request: web.BaseRequest) -> web.Response:
+    async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.method == "POST":
             # As sent: taking a URL apart costs more than most decisions.
             route = self._routes.get(request.raw_path) or self._route(request)
@@ -135,7 +137,7 @@ class App:
 
     async def _bounded(
         self, request: web.BaseRequest, endpoint: Endpoint, seconds: float
-    ) -> web.Response:
+    ) -> web.StreamResponse:
         limit = self._budget.enter()
         if limit is not None:
             raise self._shed(limit)
@@ -155,7 +157,7 @@ class App:
             if limit is not None:
                 size = 0
                 raise self._shed(limit)
-            deadline = asyncio.get_running_loop().time() + seconds - self.lag
+            deadline = time.monotonic() + seconds - self.lag
             return await endpoint(request, deadline)
         finally:
             self._budget.leave(size)
@@ -205,11 +207,11 @@ class App:
             raise HTTPError(400, f"the body cannot be read: {error}") from None
         return b"".join(chunks)
 
-    async def _validate(self, http: web.BaseRequest, deadline: float) -> web.Response:
+    async def _validate(self, http: web.BaseRequest, deadline: float) -> Answer:
         started = time.perf_counter()
         body = await self._read_json(http)
         try:
-            request = admission.decode(body)
+            request = self._decoder.decode(body)
         except admission.ReviewError as error:
             raise HTTPError(400, str(error)) from None
         # Bound once: they may change while the judge waits.
@@ -234,7 +236,7 @@ class App:
             self._log_refusal(request, decision, seconds, modes.ENFORCE)
         elif LOGGER.isEnabledFor(_DEBUG):
             LOGGER.debug("allowed", extra=_log_fields(request, seconds))
-        return web.Response(body=answer, headers=_JSON)
+        return Answer(answer)
 
     def _count(self, request: admission.Request, decision: Allowed | Denied, mode: str) -> None:
         self._metrics.decisions.count(
@@ -246,7 +248,7 @@ class App:
             mode,
         )
 
-    async def _authorize(self, http: web.BaseRequest, deadline: float) -> web.Response:
+    async def _authorize(self, http: web.BaseRequest, deadline: float) -> Answer:
         started = time.perf_counter()
         body = await self._read_json(http)
         try:
@@ -263,7 +265,7 @@ class App:
         else:
             self._metrics.authorization_no_opinion.inc()
             self._log_no_opinion(review, opinion, seconds)
-        return web.Response(body=authorization.encode(review, opinion), headers=_JSON)
+        return Answer(authorization.encode(review, opinion))
 
     def _log_no_opinion(
         self, review: authorization.Review, opinion: Opinion, seconds: float

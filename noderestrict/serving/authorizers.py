@@ -16,7 +16,7 @@ class Authorizer(Protocol):
 
         Args:
             review: a decoded SubjectAccessReview.
-            deadline: on the event loop's clock, seconds.
+            deadline: of time.monotonic(), seconds.
         """
 
 

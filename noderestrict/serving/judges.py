@@ -19,7 +19,7 @@ class Judge(Protocol):
 
         Args:
             request: a decoded AdmissionReview's.
-            deadline: on the event loop's clock, seconds.
+            deadline: of time.monotonic(), seconds.
             skipped: ids of rules that do not count.
         """
 

@@ -46,7 +46,7 @@ async def judge(
     Args:
         judge_: decides.
         request: decoded.
-        deadline: on the event loop's clock, seconds.
+        deadline: of time.monotonic(), seconds.
         modes: of the rules.
     """
     decision = await judge_.judge(request, deadline)

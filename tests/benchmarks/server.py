@@ -71,6 +71,10 @@ def bodies(folder: Path) -> dict[str, Path]:
         request = review["request"]
         if "system:nodes" not in (request["userInfo"].get("groups") or ()):
             continue
+        if request.get("subResource") == "status" and _labels(request, "object") != _labels(
+            request, "oldObject"
+        ):
+            continue  # kubelets report status without
         key = (request["operation"], request["resource"]["resource"],
                request.get("subResource") or "")  # fmt: skip
         for name, (*wanted, size) in KINDS.items():
@@ -79,6 +83,10 @@ def bodies(folder: Path) -> dict[str, Path]:
                 found[name].write_bytes(_filled(review, size))
     assert found.keys() == KINDS.keys(), found.keys()
     return found
+
+
+def _labels(request: dict[str, Any], place: str) -> Any:
+    return request[place]["metadata"].get("labels")
 
 
 def _filled(review: dict[str, Any], size: int) -> bytes:

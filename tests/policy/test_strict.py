@@ -125,6 +125,15 @@ def test_a_strict_rule_refuses_and_names_what_it_saw(rule: str, body: bytes, par
     assert_denied(strictly(body), rule, part)
 
 
+def test_an_object_that_an_operation_has_no_use_for_is_not_read() -> None:
+    both = {"new": node(metadata={"finalizers": ["a/b"]}), "old": node(spec={"podCIDR": "x"})}
+    assert_denied(strictly(review("nodes", "CREATE", name="n1", **both)), "nodes/finalizers")
+    own, other = event(kind="Node", name="n1"), event(kind="Node", name="n2")
+    for operation, new, old in (("CREATE", own, other), ("DELETE", other, own)):
+        body = review("events", operation, name="e", namespace="ns", new=new, old=old)
+        assert_allowed(strictly(body))
+
+
 @pytest.mark.parametrize(("rule", "body", "part"), REFUSED)
 def test_nothing_beyond_the_plugin_is_refused_by_default(rule: str, body: bytes, part: str) -> None:
     assert (rule in STRICT_RULES, bool(part)) == (True, True)

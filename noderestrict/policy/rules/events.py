@@ -15,12 +15,19 @@ def about_own(request: Attributes) -> Denied | None:
     Fields: involvedObject, in events.k8s.io regarding, of the new and of the existing event. A pod
     that is not there passes: kubelets report the end of pods that are just deleted.
     """
-    for event in (request.new, request.old):
-        if event is not None:
-            denied = _about_own(request, event)
-            if denied is not None:
-                return denied
+    for event in _guarded(request):
+        denied = _about_own(request, event)
+        if denied is not None:
+            return denied
     return None
+
+
+def _guarded(request: Attributes) -> list[corev1.Event]:
+    if request.operation == "CREATE":
+        return [request.new]
+    if request.operation == "DELETE":
+        return [request.old]
+    return [request.new, request.old]
 
 
 def _about_own(request: Attributes, event: corev1.Event) -> Denied | None:

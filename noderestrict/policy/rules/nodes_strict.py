@@ -22,6 +22,11 @@ KUBELET_ANNOTATIONS = frozenset(
 )
 
 
+def _existing(request: Attributes) -> corev1.Node | None:
+    """Return the existing Node; a new one has none, whatever the review holds."""
+    return request.old if request.operation == "UPDATE" else None
+
+
 def _spec(node: corev1.Node | None) -> corev1.NodeSpec:
     return (node.spec if node else None) or corev1.NodeSpec()
 
@@ -29,7 +34,7 @@ def _spec(node: corev1.Node | None) -> corev1.NodeSpec:
 def _kept(
     request: Attributes, rule: str, field: str, read: Callable[[corev1.Node | None], object]
 ) -> Denied | None:
-    before, after = read(request.old), read(request.new)
+    before, after = read(_existing(request)), read(request.new)
     if before == after:
         return None
     return forbidden(
@@ -94,7 +99,7 @@ def annotations(request: Attributes) -> Denied | None:
     """
     offending = [
         key
-        for key in _changed(_annotations(request.old), _annotations(request.new))
+        for key in _changed(_annotations(_existing(request)), _annotations(request.new))
         if key not in KUBELET_ANNOTATIONS
         and not request.settings.extra.allowed_annotations.cover(request.node, key)
     ]
@@ -114,7 +119,7 @@ def forbidden_labels(request: Attributes) -> Denied | None:
     """
     offending = [
         key
-        for key in _changed(_labels(request.old), _labels(request.new))
+        for key in _changed(_labels(_existing(request)), _labels(request.new))
         if request.settings.extra.forbidden_labels.cover(request.node, key)
     ]
     if not offending:

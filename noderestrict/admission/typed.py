@@ -1,0 +1,77 @@
+"""Decode an AdmissionReview and its objects in one pass.
+
+Which Structs the objects need depends on the resource, which only decoding tells. But the API
+server writes the same words for the same resource each time: what they led to is remembered, and
+tried. It is only a guess at speed: the decoded request itself says whether it was right.
+"""
+
+from typing import Any, cast
+
+import msgspec
+
+from noderestrict.admission.review import Request, ReviewError, checked, decode
+from noderestrict.api import admissionv1, metav1
+from noderestrict.policy.table import STRICT, row_for
+
+#: group, resource, subresource, operation
+_Target = tuple[str, str, str, str]
+_Decoder = msgspec.json.Decoder[admissionv1.AdmissionReview[Any, Any]]
+
+# A Struct that a strict rule reads does where no rule reads any.
+_ALL = frozenset(STRICT)
+# Callers choose words: what is remembered must not grow with them.
+_REMEMBERED = 100
+_HEAD = 4096
+
+
+class TypedDecoder:
+    """Decodes reviews as ``decode`` does, faster where the same resource came before."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, tuple[_Target, _Decoder]] = {}
+
+    def decode(self, body: bytes) -> Request:
+        """Decode an AdmissionReview; its objects may be Structs already.
+
+        Raises:
+            ReviewError: the bytes are something else.
+        """
+        words = _words(body)
+        known = self._known.get(words)
+        if known is None:
+            request = decode(body)
+            self._remember(words, _target(request))
+            return request
+        target, decoder = known
+        try:
+            request = checked(decoder.decode(body))
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ReviewError):
+            # In two passes, which tell an unreadable object from an unreadable review.
+            return decode(body)
+        return request if _target(request) == target else decode(body)
+
+    def _remember(self, words: bytes, target: _Target) -> None:
+        row = row_for(*target, _ALL)
+        if not words or len(self._known) >= _REMEMBERED or (row is not None and row.trees):
+            return
+        new, old = (row.new, row.old) if row is not None else (None, None)
+        partial = metav1.PartialObject
+        # A type that is made here is beyond the type checker.
+        review = cast("Any", admissionv1.AdmissionReview)[
+            (new or partial) | None, (old or partial) | None
+        ]
+        self._known[words] = target, msgspec.json.Decoder(review)
+
+
+def _target(request: Request) -> _Target:
+    return request.group, request.resource, request.sub_resource, request.operation
+
+
+def _words(body: bytes) -> bytes:
+    """Return the API server's words for resource, subresource and operation; b"" for none."""
+    start = body.find(b'"resource":{', 0, _HEAD)
+    end = body.find(b',"requestKind":', start, _HEAD)
+    operation = body.find(b'"operation":"', end, _HEAD)
+    if start < 0 or end < 0 or operation < 0:
+        return b""
+    return body[start:end] + body[operation : operation + 20]
