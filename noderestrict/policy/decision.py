@@ -1,17 +1,15 @@
 """What a rule can answer."""
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Allowed:
+class Allowed(msgspec.Struct, frozen=True):
     """The request may pass; ``rule`` is the id of the rule that settled it, if one did."""
 
     rule: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Denied:
+class Denied(msgspec.Struct, frozen=True):
     """The request is refused.
 
     Attributes:
@@ -27,8 +25,7 @@ class Denied:
     rule: str
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(msgspec.Struct, frozen=True):
     """The cluster's authorizer decides.
 
     It is asked whether the requesting user may do ``request-serviceaccounts-token-audience`` on

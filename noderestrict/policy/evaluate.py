@@ -6,6 +6,8 @@ from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.decision import Allowed, Decision, Question
 from noderestrict.policy.table import Row
 
+_ALLOWED = Allowed()
+
 
 def evaluate(row: Row, request: Attributes, skipped: Set[str] = frozenset()) -> Decision:
     """Return the first objection of the row's rules, or Allowed.
@@ -30,4 +32,4 @@ def evaluate(row: Row, request: Attributes, skipped: Set[str] = frozenset()) -> 
         if isinstance(decision, Question) and rule is not row.rules[-1]:
             raise AssertionError(f"{rule.__name__} asks a question before the last rule")
         return decision
-    return Allowed()
+    return _ALLOWED

@@ -6,7 +6,7 @@ row names. Everything else is allowed. Strict rules, where they are on, come aft
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 
 import msgspec
 
@@ -207,6 +207,7 @@ def table(strict: frozenset[str]) -> Mapping[Target, Row]:
     return rows
 
 
+@lru_cache(maxsize=1000)
 def row_for(
     group: str,
     resource: str,

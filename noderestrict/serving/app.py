@@ -88,7 +88,12 @@ class App:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; never raises but for cancellation."""
         try:
-            response: web.StreamResponse = await self._dispatch(request)
+            # As sent: taking a URL apart costs more than most decisions.
+            route = self._routes.get(request.raw_path) if request.method == "POST" else None
+            if route is not None:
+                response = await self._bounded(request, *route)
+            else:
+                response = await self._dispatch(request)
         except HTTPError as error:
             self._metrics.rejected[error.code].inc()
             response = _error(error.code, str(error), error.headers)
@@ -108,8 +113,7 @@ class App:
 
     async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.method == "POST":
-            # As sent: taking a URL apart costs more than most decisions.
-            route = self._routes.get(request.raw_path) or self._route(request)
+            route = self._route(request)
             if route is not None:
                 return await self._bounded(request, *route)
         path = request.path
@@ -138,27 +142,17 @@ class App:
     async def _bounded(
         self, request: web.BaseRequest, endpoint: Endpoint, seconds: float
     ) -> web.StreamResponse:
-        limit = self._budget.enter()
+        length = request.content_length
+        size = self._limits.body_bytes if length is None else length
+        if size > self._limits.body_bytes:
+            raise HTTPError(
+                413, f"the body has {size} bytes; the limit is {self._limits.body_bytes} bytes"
+            )
+        limit = "deadline" if self.lag >= seconds else self._budget.enter(size)
         if limit is not None:
             raise self._shed(limit)
-        size = 0
         try:
-            if self.lag >= seconds:
-                raise self._shed("deadline")
-            length = request.content_length
-            size = self._limits.body_bytes if length is None else length
-            if size > self._limits.body_bytes:
-                too_large, size = size, 0
-                raise HTTPError(
-                    413,
-                    f"the body has {too_large} bytes; the limit is {self._limits.body_bytes} bytes",
-                )
-            limit = self._budget.reserve(size)
-            if limit is not None:
-                size = 0
-                raise self._shed(limit)
-            deadline = time.monotonic() + seconds - self.lag
-            return await endpoint(request, deadline)
+            return await endpoint(request, time.monotonic() + seconds - self.lag)
         finally:
             self._budget.leave(size)
 

@@ -36,22 +36,18 @@ class Budget:
         self.requests = 0
         self.bytes = 0
 
-    def enter(self) -> str | None:
-        """Count a request in, or return the name of the limit that refuses it."""
+    def enter(self, size: int) -> str | None:
+        """Count in a request with a body of so many bytes, or return the limit that refuses it."""
         if self.requests >= self._limits.requests:
             return "requests"
-        self.requests += 1
-        return None
-
-    def reserve(self, size: int) -> str | None:
-        """Count a body in, or return the name of the limit that refuses it."""
         if self.bytes + size > self._limits.total_bytes:
             return "bytes"
+        self.requests += 1
         self.bytes += size
         return None
 
     def leave(self, size: int) -> None:
-        """Count a request out, with the bytes it had reserved."""
+        """Count it out."""
         self.requests -= 1
         self.bytes -= size
 

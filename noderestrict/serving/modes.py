@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from noderestrict import admission
 from noderestrict.policy.decision import Allowed, Denied
 from noderestrict.serving.judges import Judge
@@ -30,8 +32,7 @@ class Modes:
         return self.by_rule.get(rule, self.default)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What is answered: the decision, and the refusals that were only reported."""
 
     decision: Allowed | Denied

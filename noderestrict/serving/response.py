@@ -46,15 +46,17 @@ class Answer(web.StreamResponse):
         transport = self._request.transport if self._request is not None else None
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client is gone")
-        connection = "Connection: close\r\n" if self._close else ""
-        date = _date(int(time.time()))
-        head = (
-            f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nDate: {date}\r\n"
-            f"Content-Length: {len(self._answer)}\r\n{connection}\r\n"
+        transport.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n%b%bContent-Length: %d\r\n\r\n%b"
+            % (
+                _date(int(time.time())),
+                b"Connection: close\r\n" if self._close else b"",
+                len(self._answer),
+                self._answer,
+            )
         )
-        transport.write(head.encode("ascii") + self._answer)
 
 
 @lru_cache(maxsize=1)
-def _date(second: int) -> str:
-    return formatdate(second, usegmt=True)
+def _date(second: int) -> bytes:
+    return f"Date: {formatdate(second, usegmt=True)}\r\n".encode("ascii")

@@ -105,6 +105,9 @@ def taints(request: Attributes) -> Denied | None:
 
     Field: spec.taints, in order; null is empty. Since 1.11.
     """
+    old, new = request.old.spec, request.new.spec
+    if old is not None and new is not None and old.taints == new.taints:
+        return None
     before, after = _taints(request.old), _taints(request.new)
     if before == after:
         return None
