@@ -162,11 +162,11 @@ class App:
         headers = {} if limit == "deadline" else {"Retry-After": "1"}
         return HTTPError(503, f"overloaded: the limit on {limit} is reached", headers)
 
-    async def _read_json(self, request: web.BaseRequest) -> bytes:
-        """Return the body of a JSON request.
+    def _arrived(self, request: web.BaseRequest) -> bytes:
+        """Return the body of a JSON request that is here already, b"" if some of it is missing.
 
         Raises:
-            HTTPError: 400 for another content type, 408 for a slow sender, 413 for a large body.
+            HTTPError: 400 for another content type, 413 for a large body.
         """
         kind = request.headers.get("Content-Type")
         if kind != "application/json" and request.content_type != "application/json":
@@ -174,16 +174,22 @@ class App:
                 400, f"Content-Type is {request.content_type[:80]!r}; application/json is needed"
             )
         content = request.content
-        if content.is_eof():
-            body = b"" if content.at_eof() else content.read_nowait(-1)
-        else:
-            body = await self._read_slowly(request)
+        if not content.is_eof() or content.at_eof():
+            return b""
+        return self._measured(content.read_nowait(-1))
+
+    def _measured(self, body: bytes) -> bytes:
         if len(body) > self._limits.body_bytes:
             raise HTTPError(413, f"the body is over {self._limits.body_bytes} bytes")
         self._metrics.body_bytes.observe(len(body))
         return body
 
-    async def _read_slowly(self, request: web.BaseRequest) -> bytes:
+    async def _read(self, request: web.BaseRequest) -> bytes:
+        """Return a body as it arrives.
+
+        Raises:
+            HTTPError: 400 for one that cannot be read, 408 for a slow sender, 413 for a large body.
+        """
         chunks = []
         size = 0
         try:
@@ -199,18 +205,40 @@ class App:
             ) from None
         except web.RequestPayloadError as error:
             raise HTTPError(400, f"the body cannot be read: {error}") from None
-        return b"".join(chunks)
+        return self._measured(b"".join(chunks))
 
     async def _validate(self, http: web.BaseRequest, deadline: float) -> Answer:
         started = time.perf_counter()
-        body = await self._read_json(http)
+        body = self._arrived(http) or await self._read(http)
         try:
             request = self._decoder.decode(body)
         except admission.ReviewError as error:
             raise HTTPError(400, str(error)) from None
+        decision = await self._judge.judge(request, deadline)
+        if isinstance(decision, Denied):
+            return await self._object(body, request, decision, deadline, started)
+        answer = admission.encode(request, decision)
+        seconds = time.perf_counter() - started
+        self._metrics.validate_seconds.observe(seconds)
+        self._count(request, decision, modes.ENFORCE)
+        if self._capture is not None:
+            self._capture.offer(body, decision)
+        if LOGGER.isEnabledFor(_DEBUG):
+            LOGGER.debug("allowed", extra=_log_fields(request, seconds))
+        return Answer(answer)
+
+    async def _object(
+        self,
+        body: bytes,
+        request: admission.Request,
+        objection: Denied,
+        deadline: float,
+        started: float,
+    ) -> Answer:
+        """Answer a request that a rule objects to, as the modes of the rules have it."""
         # Bound once: they may change while the judge waits.
         rule_modes = self.modes
-        verdict = await modes.judge(self._judge, request, deadline, rule_modes)
+        verdict = await modes.settle(self._judge, request, objection, deadline, rule_modes)
         decision = verdict.decision
         if verdict.reported or isinstance(decision, Denied):
             answer = _answer_objection(request, verdict, rule_modes)
@@ -228,8 +256,6 @@ class App:
             self._log_refusal(request, denied, seconds, mode)
         if isinstance(decision, Denied):
             self._log_refusal(request, decision, seconds, modes.ENFORCE)
-        elif LOGGER.isEnabledFor(_DEBUG):
-            LOGGER.debug("allowed", extra=_log_fields(request, seconds))
         return Answer(answer)
 
     def _count(self, request: admission.Request, decision: Allowed | Denied, mode: str) -> None:
@@ -244,7 +270,7 @@ class App:
 
     async def _authorize(self, http: web.BaseRequest, deadline: float) -> Answer:
         started = time.perf_counter()
-        body = await self._read_json(http)
+        body = self._arrived(http) or await self._read(http)
         try:
             review = authorization.decode(body)
         except authorization.ReviewError as error:

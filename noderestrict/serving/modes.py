@@ -39,23 +39,22 @@ class Verdict(msgspec.Struct, frozen=True):
     reported: tuple[Denied, ...] = ()
 
 
-async def judge(
-    judge_: Judge, request: admission.Request, deadline: float, modes: Modes
+async def settle(
+    judge: Judge, request: admission.Request, objection: Denied, deadline: float, modes: Modes
 ) -> Verdict:
-    """Judge a request until a refusal is enforced, or nothing objects.
+    """Judge a request on until a refusal is enforced, or nothing more objects.
 
     Args:
-        judge_: decides.
+        judge: decides.
         request: decoded.
+        objection: what the judge said first.
         deadline: of time.monotonic(), seconds.
         modes: of the rules.
     """
-    decision = await judge_.judge(request, deadline)
-    if isinstance(decision, Allowed):
-        return Verdict(decision)
+    decision: Allowed | Denied = objection
     skipped: set[str] = set()
     reported: list[Denied] = []
-    while True:
+    while isinstance(decision, Denied):
         mode = modes.of(decision.rule)
         if mode == ENFORCE:
             return Verdict(decision, tuple(reported))
@@ -65,6 +64,5 @@ async def judge(
             # What cannot even be read has no further rules.
             return Verdict(Allowed(), tuple(dict.fromkeys(reported)))
         skipped.add(decision.rule)
-        decision = await judge_.judge(request, deadline, skipped)
-        if isinstance(decision, Allowed):
-            return Verdict(decision, tuple(reported))
+        decision = await judge.judge(request, deadline, skipped)
+    return Verdict(decision, tuple(reported))
