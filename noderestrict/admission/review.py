@@ -13,6 +13,10 @@ API_VERSION = "admission.k8s.io/v1"
 
 _decoder = msgspec.json.Decoder(admissionv1.AdmissionReview[msgspec.Raw, msgspec.Raw])
 _encoder = msgspec.json.Encoder()
+_ALLOWED = (
+    b'{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview",'
+    b'"response":{"uid":%b,"allowed":true}}'
+)
 
 
 class ReviewError(ValueError):
@@ -121,8 +125,8 @@ def checked(review: admissionv1.AdmissionReview[Any, Any]) -> Request:
 def _kind(kind: admissionv1.GroupVersionKind | None) -> tuple[str, str] | None:
     if kind is None or not kind.kind:
         return None
-    group = f"{kind.group}/" if kind.group else ""
-    return f"{group}{kind.version or ''}", kind.kind
+    version = kind.version or ""
+    return (f"{kind.group}/{version}" if kind.group else version), kind.kind
 
 
 def encode(
@@ -132,6 +136,9 @@ def encode(
     audit_annotations: Mapping[str, str] | None = None,
 ) -> bytes:
     """Encode the answer to a request; a Question that nobody answered is refused."""
+    if isinstance(decision, Allowed) and not warnings and not audit_annotations:
+        # Nearly all answers: only the uid differs.
+        return _ALLOWED % _encoder.encode(request.uid)
     if isinstance(decision, Question):
         decision = decision.otherwise
     status = None
