@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from noderestrict import admission
 from noderestrict.policy.decision import Allowed
@@ -149,12 +150,30 @@ def targets(folder: Path, peers: list[str]) -> Iterator[list[Target]]:
                     f"https://127.0.0.1:{server.port}/validate",
                     server.process.pid,
                 ),
-                *(Target(url, url, None) for url in peers),
+                *(Target(url, url, _listener(url)) for url in peers),
             ]
     finally:
         floor.kill()
         floor.wait()
         floor.stdout.close()
+
+
+def _listener(url: str) -> int | None:
+    """Return the process on this machine that listens at a URL, None for one that is not seen."""
+    listening = "0A"
+    port = urlsplit(url).port or 443
+    sockets = {
+        f"socket:[{fields[9]}]"
+        for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
+        if table.exists()
+        for fields in (line.split() for line in table.read_text().splitlines()[1:])
+        if fields[3] == listening and int(fields[1].rpartition(":")[2], 16) == port
+    }
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if str(descriptor.readlink()) in sockets:
+                return int(descriptor.parts[2])
+    return None
 
 
 def start_up(folder: Path) -> tuple[float, float]:
