@@ -27,7 +27,7 @@ from noderestrict.policy.features import LATEST_MINOR, defaults
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.cases import Case, cases
 from noderestrict.replay.state import load_state
-from tests.benchmarks import server, stores
+from tests.benchmarks import fairness, server, stores
 
 CAPTURED = Path(__file__).parent.parent / "conformance" / "captured"
 NODES, PODS = 5_000, 30
@@ -175,6 +175,7 @@ SECTIONS: dict[str, Callable[[list[str]], object]] = {
     "graph": lambda _peers: graph_figures(),
     "replay": lambda _peers: replay_figures(),
     "stores": lambda _peers: stores.figures(),
+    "fairness": lambda _peers: fairness.figures(),
     "server": server.figures,
 }
 

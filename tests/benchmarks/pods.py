@@ -1,9 +1,10 @@
-"""An API server that has nothing but pods: ``python -m tests.benchmarks.pods``."""
+"""An API server with pods and little else: ``python -m tests.benchmarks.pods``."""
 
 import asyncio
 import json
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 NODES, PODS_A_NODE = 5_000, 30
 TOTAL = NODES * PODS_A_NODE
@@ -75,9 +76,31 @@ async def _list(request: web.Request) -> web.Response:
     return web.Response(text=body, content_type="application/json")
 
 
+async def _version(_request: web.Request) -> web.Response:
+    return web.json_response({"major": "1", "minor": "31", "gitVersion": "v1.31.0"})
+
+
+async def _nothing(_request: web.Request) -> web.Response:
+    return web.json_response({"metadata": {"resourceVersion": "1"}, "items": []})
+
+
+async def _silence(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await asyncio.Event().wait()
+    return response
+
+
+@web.middleware
+async def _watched(request: web.Request, handler: Handler) -> web.StreamResponse:
+    return await (_silence if "watch" in request.query else handler)(request)
+
+
 async def main() -> None:
-    app = web.Application()
+    app = web.Application(middlewares=[_watched])
     app.router.add_get("/api/v1/pods", _list)
+    app.router.add_get("/version", _version)
+    app.router.add_get("/{any:.*}", _nothing)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -222,8 +222,9 @@ def _kind(kind: str, body: Path, servers: list[Target]) -> dict[str, Any]:
     found = {}
     for index, target in enumerate(servers):
         best = min((one[index] for one in rounds), key=lambda figure: figure["cpu_us"])
-        half = load(Job(target.url, str(body), SECONDS, rate=best["per_second"] / 2))
-        found[target.name] = {**best, "p99_half_ms": half["p99_ms"]}
+        at_half = Job(target.url, str(body), SECONDS, rate=best["per_second"] / 2)
+        p99 = min(load(at_half)["p99_ms"] for _ in range(2))
+        found[target.name] = {**best, "p99_half_ms": p99}
     floor = found["floor"]["cpu_us"]
     for name, figure in found.items():
         figure["ratio"] = figure["cpu_us"] / floor if floor else 0.0
