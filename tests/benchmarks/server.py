@@ -223,7 +223,8 @@ def _kind(kind: str, body: Path, servers: list[Target]) -> dict[str, Any]:
     for index, target in enumerate(servers):
         best = min((one[index] for one in rounds), key=lambda figure: figure["cpu_us"])
         at_half = Job(target.url, str(body), SECONDS, rate=best["per_second"] / 2)
-        p99 = min(load(at_half)["p99_ms"] for _ in range(2))
+        # The best of some: while one virtual machine waits for another, nobody answers.
+        p99 = min(load(at_half)["p99_ms"] for _ in range(3))
         found[target.name] = {**best, "p99_half_ms": p99}
     floor = found["floor"]["cpu_us"]
     for name, figure in found.items():

@@ -15,15 +15,16 @@ from noderestrict.policy.listers import PodRecord
 def token_bound_to_own_pod(request: Attributes) -> Denied | None:
     """Refuse a token that is not bound to a pod on this node: it would outlive or escape it.
 
-    Field: spec.boundObjectRef. Since 1.11 (uid and node since 1.11).
+    Field: spec.boundObjectRef. Since 1.10.
     """
     rule = "serviceaccounts-token/bound-pod"
     token: authenticationv1.TokenRequest = request.new
     reference = token.spec.boundObjectRef if token.spec else None
-    where = request.where
     if reference is None:
         return forbidden(
-            rule, f"{where}: spec.boundObjectRef is missing; bind the token to a pod on this node"
+            rule,
+            f"{request.where}: spec.boundObjectRef is missing; bind the token to a pod on this "
+            f"node",
         )
     for field, value, wanted in (
         ("apiVersion", reference.apiVersion, "v1"),
@@ -32,30 +33,33 @@ def token_bound_to_own_pod(request: Attributes) -> Denied | None:
         if value != wanted:
             return forbidden(
                 rule,
-                f"{where}: spec.boundObjectRef.{field} is {value or ''!r}; it must be {wanted!r}",
+                f"{request.where}: spec.boundObjectRef.{field} is {value or ''!r}; it must be "
+                f"{wanted!r}",
             )
     for field, value in (("name", reference.name), ("uid", reference.uid)):
         if not value:
             return forbidden(
-                rule, f"{where}: spec.boundObjectRef.{field} is empty; name the pod and its uid"
+                rule,
+                f"{request.where}: spec.boundObjectRef.{field} is empty; name the pod and its uid",
             )
     name = reference.name or ""
     pod = request.listers.pod(request.namespace, name)
     if pod is None:
         return not_found(
-            rule, f"{where}: pods {request.namespace}/{name} of spec.boundObjectRef is not found"
+            rule,
+            f"{request.where}: pods {request.namespace}/{name} of spec.boundObjectRef is not found",
         )
     if reference.uid != pod.uid:
         return forbidden(
             rule,
-            f"{where}: spec.boundObjectRef.uid is {reference.uid!r}, but pods "
+            f"{request.where}: spec.boundObjectRef.uid is {reference.uid!r}, but pods "
             f"{request.namespace}/{name} has uid {pod.uid!r}; it may have been created again",
         )
     if pod.node_name != request.node:
         return forbidden(
             rule,
-            f"{where}: pods {request.namespace}/{name} of spec.boundObjectRef has spec.nodeName "
-            f"{pod.node_name!r}; node {request.node!r} may ask for tokens of its own pods only",
+            f"{request.where}: pods {request.namespace}/{name} of spec.boundObjectRef has "
+            f"spec.nodeName {pod.node_name!r}; node {request.node!r} may ask for tokens of its own pods only",
         )
     return None
 
