@@ -217,8 +217,8 @@ def figures(peers: list[str]) -> dict[str, Any]:
 
 
 def _kind(kind: str, body: Path, servers: list[Target]) -> dict[str, Any]:
-    # In turns, twice, so that what else the machine does falls on all alike.
-    rounds = [[measure(target, body) for target in servers] for _ in range(2)]
+    # In turns, three times, so that what else the machine does falls on all alike.
+    rounds = [[measure(target, body) for target in servers] for _ in range(3)]
     found = {}
     for index, target in enumerate(servers):
         best = min((one[index] for one in rounds), key=lambda figure: figure["cpu_us"])

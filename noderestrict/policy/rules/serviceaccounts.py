@@ -59,7 +59,8 @@ def token_bound_to_own_pod(request: Attributes) -> Denied | None:
         return forbidden(
             rule,
             f"{request.where}: pods {request.namespace}/{name} of spec.boundObjectRef has "
-            f"spec.nodeName {pod.node_name!r}; node {request.node!r} may ask for tokens of its own pods only",
+            f"spec.nodeName {pod.node_name!r}; node {request.node!r} may ask for tokens of its own "
+            f"pods only",
         )
     return None
 
