@@ -366,26 +366,28 @@ async def _serve(
     following = [] if background is None else [background]
     if options.config is not None or os.environ.get(f"{PREFIX}CONFIG"):
         following.append(follow_modes(app, metrics, lambda: _modes(options), options.config_poll))
-    await serve(
-        app,
-        metrics,
-        Certificates(files, metrics),
-        ServerOptions(
-            host=options.bind_address,
-            port=options.port,
-            metrics=options.metrics_address,
-            tls_wait=options.tls_wait,
-            poll_certificates=options.tls_poll,
-            shutdown_delay=options.shutdown_delay,
-            log_level=options.log_level,
-            limits=limits,
-            client_names=frozenset(options.client_allowed_names),
-        ),
-        started=started,
-        background=following,
-    )
-    if capture is not None:
-        await asyncio.to_thread(capture.close)
+    try:
+        await serve(
+            app,
+            metrics,
+            Certificates(files, metrics),
+            ServerOptions(
+                host=options.bind_address,
+                port=options.port,
+                metrics=options.metrics_address,
+                tls_wait=options.tls_wait,
+                poll_certificates=options.tls_poll,
+                shutdown_delay=options.shutdown_delay,
+                log_level=options.log_level,
+                limits=limits,
+                client_names=frozenset(options.client_allowed_names),
+            ),
+            started=started,
+            background=following,
+        )
+    finally:
+        if capture is not None:
+            await asyncio.to_thread(capture.close)
 
 
 def _modes(options: argparse.Namespace) -> "Modes":

@@ -222,7 +222,7 @@ class App:
         self._metrics.validate_seconds.observe(seconds)
         self._count(request, decision, modes.ENFORCE)
         if self._capture is not None:
-            self._capture.offer(body, decision)
+            self._capture.offer(request, body, decision)
         if LOGGER.isEnabledFor(_DEBUG):
             LOGGER.debug("allowed", extra=_log_fields(request, seconds))
         return Answer(answer)
@@ -249,7 +249,8 @@ class App:
         self._count(request, decision, modes.ENFORCE)
         if self._capture is not None:
             # What the rules said, whatever their mode made of it.
-            self._capture.offer(body, verdict.reported[0] if verdict.reported else decision)
+            said = verdict.reported[0] if verdict.reported else decision
+            self._capture.offer(request, body, said)
         for denied in verdict.reported:
             mode = rule_modes.of(denied.rule)
             self._count(request, denied, mode)

@@ -1,11 +1,14 @@
 """Judged reviews on disk."""
 
 import json
+import resource
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from noderestrict import admission
 from noderestrict.cli import main
 from noderestrict.policy.decision import Allowed, forbidden
 from noderestrict.serving.capture import Capture, CaptureOptions, case_line
@@ -14,6 +17,7 @@ from tests.serving.clients import BAD, EXAMPLES, GOOD
 from tests.serving.tls import serving
 
 DENIED = forbidden("pods/mirror-references", "no")
+GOOD_REQUEST, BAD_REQUEST = admission.decode(GOOD), admission.decode(BAD)
 
 
 def captured(directory: Path) -> list[dict[str, Any]]:
@@ -53,8 +57,8 @@ def test_only_refusals_or_one_of_n_are_taken(tmp_path: Path) -> None:
     tenth = Capture(CaptureOptions(tmp_path / "tenth", every=10), Metrics())
     for capture in (denied, tenth):
         for _ in range(50):
-            capture.offer(GOOD, Allowed())
-            capture.offer(BAD, DENIED)
+            capture.offer(GOOD_REQUEST, GOOD, Allowed())
+            capture.offer(BAD_REQUEST, BAD, DENIED)
         capture.close()
     assert {case["expect"]["allowed"] for case in captured(tmp_path / "denied")} == {False}
     assert len(captured(tmp_path / "denied")) == 50
@@ -62,10 +66,11 @@ def test_only_refusals_or_one_of_n_are_taken(tmp_path: Path) -> None:
 
 
 def test_files_are_rotated_and_the_oldest_removed(tmp_path: Path) -> None:
-    options = CaptureOptions(tmp_path, files=3, file_bytes=3 * len(case_line(BAD, DENIED)))
+    line = case_line(BAD_REQUEST, BAD, DENIED)
+    options = CaptureOptions(tmp_path, files=3, file_bytes=3 * len(line))
     capture = Capture(options, Metrics())
     for _ in range(30):
-        capture.offer(BAD, DENIED)
+        capture.offer(BAD_REQUEST, BAD, DENIED)
     capture.close()
     assert len(list(tmp_path.iterdir())) == 3
     assert len(captured(tmp_path)) == 9
@@ -77,7 +82,7 @@ def test_a_disk_that_takes_nothing_hurts_nobody(tmp_path: Path) -> None:
     metrics = Metrics()
     capture = Capture(CaptureOptions(file / "below"), metrics)
     for _ in range(5):
-        capture.offer(BAD, DENIED)
+        capture.offer(BAD_REQUEST, BAD, DENIED)
     capture.close()
     assert exposed(metrics, "noderestrict_capture_dropped_total") == 5
     assert exposed(metrics, "noderestrict_captured_reviews_total") == 0
@@ -88,7 +93,7 @@ def test_what_does_not_fit_is_dropped_and_counted(tmp_path: Path) -> None:
     capture = Capture(CaptureOptions(tmp_path), metrics)
     capture._thread.join(0)
     for _ in range(20_000):
-        capture.offer(BAD, DENIED)
+        capture.offer(BAD_REQUEST, BAD, DENIED)
     capture.close()
     written = exposed(metrics, "noderestrict_captured_reviews_total")
     dropped = exposed(metrics, "noderestrict_capture_dropped_total")
@@ -101,16 +106,68 @@ def test_the_bytes_that_wait_are_bounded(tmp_path: Path) -> None:
     capture = Capture(CaptureOptions(tmp_path), metrics)
     capture.close()
     for _ in range(20):
-        capture.offer(b"x" * (8 * 1024 * 1024), DENIED)
+        capture.offer(BAD_REQUEST, b"x" * (8 * 1024 * 1024), DENIED)
     assert capture._waiting == 64 * 1024 * 1024
     assert exposed(metrics, "noderestrict_capture_dropped_total") == 12
 
 
+def written(metrics: Metrics, reviews: int) -> None:
+    """Wait until so many reviews are on disk, or dropped."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        done = exposed(metrics, "noderestrict_captured_reviews_total") + exposed(
+            metrics, "noderestrict_capture_dropped_total"
+        )
+        if done == reviews:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{done} of {reviews}")
+
+
+def test_half_a_line_of_a_full_disk_is_taken_back(tmp_path: Path) -> None:
+    metrics = Metrics()
+    capture = Capture(CaptureOptions(tmp_path), metrics)
+    capture.offer(BAD_REQUEST, BAD, DENIED)
+    written(metrics, 1)
+    line = len(case_line(BAD_REQUEST, BAD, DENIED))
+    _, unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (line + line // 2, unlimited))
+    try:
+        capture.offer(BAD_REQUEST, BAD, DENIED)
+        written(metrics, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))
+    capture.offer(BAD_REQUEST, BAD, DENIED)
+    capture.close()
+    assert len(captured(tmp_path)) == 2
+    assert exposed(metrics, "noderestrict_capture_dropped_total") == 1
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_review_is_written_as_it_came_on_one_line(indent: int | None) -> None:
+    body = json.dumps(json.loads(GOOD), indent=indent).encode() + b"\n"
+    line = case_line(GOOD_REQUEST, body, Allowed())
+    assert line.count(b"\n") == 1
+    case = json.loads(line)
+    assert case["review"] == json.loads(GOOD)
+    assert case["id"] == GOOD_REQUEST.uid
+    assert case["expect"] == {"allowed": True}
+
+
 def review(kind: str, value: dict[str, Any]) -> bytes:
-    request = {"uid": "1", "kind": {"kind": kind}, "object": value, "oldObject": value}
-    return json.dumps({"request": request}).encode()
+    request = {
+        "uid": "1",
+        "operation": "UPDATE",
+        "resource": {"resource": "things"},
+        "kind": {"version": "v1", "kind": kind} if kind else None,
+        "object": value,
+        "oldObject": value,
+    }
+    review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
+    return json.dumps(review).encode()
 
 
+@pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize(
     ("kind", "value"),
     [
@@ -125,7 +182,9 @@ def review(kind: str, value: dict[str, Any]) -> bytes:
         ),
     ],
 )  # fmt: skip
-def test_what_is_secret_is_not_written(kind: str, value: dict[str, Any]) -> None:
-    line = case_line(review(kind, value), Allowed())
+def test_what_is_secret_is_not_written(kind: str, value: dict[str, Any], told: bool) -> None:
+    # The kind is the review's word, or, without one, the object's own.
+    body = review(kind if told else "", {"kind": kind, **value})
+    line = case_line(admission.decode(body), body, Allowed())
     assert b"hunter2" not in line
     assert ("expect" in json.loads(line)) is (kind != "CertificateSigningRequest")
