@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import yaml
@@ -160,11 +161,9 @@ def _where(client: Mapping[str, Any], options: Options) -> tuple[str, tuple[str,
     if "service" in client:
         service = client["service"]
         return f"{service['name']}.{service['namespace']}.svc", options.connect
-    authority = client["url"].split("/")[2]
-    host, _, port = authority.rpartition(":")
-    if not host:
-        host, port = authority, "443"
-    return host, options.connect or (host, int(port))
+    url = urlsplit(client["url"])
+    host = url.hostname or ""
+    return host, options.connect or (host, url.port or 443)
 
 
 async def _served(name: str, bundle: bytes, host: str, address: tuple[str, int]) -> Finding:
@@ -345,8 +344,7 @@ def check_node_kubeconfig(file: Path) -> Finding:
     """Return whether a kubelet's client certificate makes it a node to the rules."""
     check = "node credentials"
     try:
-        config = yaml.safe_load(file.read_text())
-        user = config["users"][0]["user"]
+        user = _current_user(yaml.safe_load(file.read_text()))
         data = user.get("client-certificate-data")
         pem = (
             base64.b64decode(data)
@@ -354,13 +352,16 @@ def check_node_kubeconfig(file: Path) -> Finding:
             else (file.parent / user["client-certificate"]).read_bytes()
         )
         subject = x509.load_pem_x509_certificate(pem).subject
-    except (OSError, yaml.YAMLError, KeyError, TypeError, IndexError, ValueError) as error:
+    except (
+        OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, IndexError, ValueError
+    ) as error:  # fmt: skip
         return failed(
             check, f"{file}: no client certificate can be read: {error}", "give a kubeconfig"
         )
     names = [str(one.value) for one in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     groups = [str(one.value) for one in subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
-    name = names[0] if names else ""
+    # As the API server reads a subject with several: the last wins.
+    name = names[-1] if names else ""
     if NODES_GROUP in groups and name.removeprefix(NODE_USER_PREFIX) not in ("", name):
         return passed(check, f"{file}: {name} in {NODES_GROUP}")
     return failed(
@@ -368,6 +369,20 @@ def check_node_kubeconfig(file: Path) -> Finding:
         f"{file}: CN={name}, O={','.join(groups)} is no node: no rule holds it back",
         f"issue it with O={NODES_GROUP} and CN={NODE_USER_PREFIX}NAME",
     )
+
+
+def _current_user(config: Any) -> Any:
+    """Return the user of a kubeconfig's current context, or else the first."""
+    current = next(
+        (
+            one["context"]["user"]
+            for one in config.get("contexts") or ()
+            if one["name"] == config.get("current-context")
+        ),
+        None,
+    )
+    users = config["users"]
+    return next((one["user"] for one in users if one["name"] == current), users[0]["user"])
 
 
 async def _authorizer(_connection: Connection, options: Options) -> AsyncIterator[Finding]:

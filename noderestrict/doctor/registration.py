@@ -6,6 +6,7 @@ from typing import Any
 from noderestrict.doctor.findings import Finding, failed, passed, warned
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.table import ANY
+from noderestrict.render.conditions import NODE_USERS
 from noderestrict.render.registration import webhook_configuration, webhook_rules
 
 _CHECK = "registration"
@@ -13,6 +14,7 @@ _RENDER = (
     "apply the rendered manifests again (noderestrict render), and give both the same policy flags"
 )
 _SECONDS = 3
+_CLUSTER_SCOPED = frozenset({"nodes", "csinodes", "resourceslices", "certificatesigningrequests"})
 
 
 def check_registration(configuration: Mapping[str, Any], extra: Extra) -> Iterator[Finding]:
@@ -29,32 +31,43 @@ def check_registration(configuration: Mapping[str, Any], extra: Extra) -> Iterat
         for group in rule["apiGroups"]
         for resource in rule["resources"]
         for operation in rule["operations"]
-        if not any(_covers(webhook, group, resource, operation) for webhook in webhooks)
+        if not any(
+            _covers(one, group, rule["apiVersions"], resource, operation)
+            for webhook in webhooks
+            for one in webhook.get("rules") or ()
+        )
     ]
     if missing:
         yield failed(_CHECK, f"not sent to any webhook: {', '.join(missing[:8])}", _RENDER)
+    rendered = {one["name"]: one for one in webhook_configuration({}, extra=extra)["webhooks"]}
     for webhook in webhooks:
-        yield from _check_webhook(webhook, extra)
+        yield from _check_webhook(webhook)
+        yield from _check_conditions(webhook, rendered.get(webhook.get("name"), {}))
     if not missing:
         yield passed(_CHECK, "every resource and subresource that the rules need is sent")
 
 
-def _covers(webhook: Mapping[str, Any], group: str, resource: str, operation: str) -> bool:
-    return any(
-        {group, ANY} & set(rule.get("apiGroups") or ())
-        and {operation, ANY} & set(rule.get("operations") or ())
+def _covers(
+    rule: Mapping[str, Any], group: str, versions: Sequence[str], resource: str, operation: str
+) -> bool:
+    given = set(rule.get("apiVersions") or ())
+    scope = "Cluster" if resource.partition("/")[0] in _CLUSTER_SCOPED else "Namespaced"
+    return (
+        not {group, ANY}.isdisjoint(rule.get("apiGroups") or ())
+        and (ANY in given or given.issuperset(versions))
+        and (rule.get("scope") or ANY) in (scope, ANY)
+        and not {operation, ANY}.isdisjoint(rule.get("operations") or ())
         and _names(rule.get("resources") or (), resource)
-        for rule in webhook.get("rules") or ()
     )
 
 
 def _names(resources: Sequence[str], wanted: str) -> bool:
     plural, _, sub = wanted.partition("/")
     either = {wanted, f"{plural}/*", f"*/{sub}", "*/*"} if sub else {wanted, "*", "*/*"}
-    return bool(either & set(resources))
+    return not either.isdisjoint(resources)
 
 
-def _check_webhook(webhook: Mapping[str, Any], extra: Extra) -> Iterator[Finding]:
+def _check_webhook(webhook: Mapping[str, Any]) -> Iterator[Finding]:
     name = webhook.get("name")
     if webhook.get("matchPolicy") != "Equivalent":
         yield failed(
@@ -66,6 +79,14 @@ def _check_webhook(webhook: Mapping[str, Any], extra: Extra) -> Iterator[Finding
     for selector in ("namespaceSelector", "objectSelector"):
         if webhook.get(selector):
             yield failed(_CHECK, f"{name}: {selector} leaves objects out", f"remove the {selector}")
+    # The API server sends the first that it knows.
+    if (webhook.get("admissionReviewVersions") or ["v1"])[0] != "v1":
+        yield failed(
+            _CHECK,
+            f"{name}: admissionReviewVersions is {webhook['admissionReviewVersions']}: "
+            "reviews of other versions are not answered",
+            "set admissionReviewVersions: [v1]",
+        )
     if webhook.get("failurePolicy") != "Fail":
         yield warned(
             _CHECK,
@@ -79,16 +100,39 @@ def _check_webhook(webhook: Mapping[str, Any], extra: Extra) -> Iterator[Finding
             f"{name}: timeoutSeconds is {webhook.get('timeoutSeconds')}",
             f"set timeoutSeconds to at most {_SECONDS}: kubelets wait for it",
         )
-    known = {
-        condition["name"]: condition["expression"]
-        for one in webhook_configuration({}, extra=extra)["webhooks"]
-        for condition in one["matchConditions"]
-    }
+
+
+def _check_conditions(
+    webhook: Mapping[str, Any], rendered: Mapping[str, Any]
+) -> Iterator[Finding]:
+    """Yield the conditions that may skip what a rule would refuse.
+
+    What a condition proves holds for the resources of its own webhook alone.
+    """
+    name = webhook.get("name")
+    known = [condition["expression"] for condition in rendered.get("matchConditions") or ()]
+    others = _plurals(webhook) - _plurals(rendered)
     for condition in webhook.get("matchConditions") or ():
-        if known.get(condition.get("name")) != condition.get("expression"):
-            yield failed(
-                _CHECK,
-                f"{name}: matchCondition {condition.get('name')!r} is not as rendered: it may skip "
-                "what a rule would refuse",
-                _RENDER,
-            )
+        expression = condition.get("expression")
+        if expression == NODE_USERS["expression"]:
+            continue
+        if expression not in known:
+            problem = "is not as rendered"
+        elif others:
+            problem = f"is not made for {', '.join(sorted(others))}"
+        else:
+            continue
+        yield failed(
+            _CHECK,
+            f"{name}: matchCondition {condition.get('name')!r} {problem}: it may skip what a rule "
+            "would refuse",
+            _RENDER,
+        )
+
+
+def _plurals(webhook: Mapping[str, Any]) -> set[str]:
+    return {
+        resource.partition("/")[0]
+        for rule in webhook.get("rules") or ()
+        for resource in rule.get("resources") or ()
+    }

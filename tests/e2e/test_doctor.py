@@ -20,7 +20,7 @@ from tests.e2e.conftest import USER
 from tests.e2e.control_plane import APIError
 from tests.e2e.test_registration import RBAC, Registered, configured, until_refused
 from tests.e2e.test_registration import registered as registered  # a fixture
-from tests.serving.tls import authority
+from tests.serving.tls import authority, client_leaf
 
 Examined = Callable[..., dict[str, tuple[str, str]]]
 
@@ -120,6 +120,23 @@ def change(path: list[Any], value: Any) -> Callable[[dict[str, Any]], None]:
             change([0, "matchConditions", 1, "expression"], "false"),
             "fail", "is not as rendered",
         ),
+        (
+            # What it proves of leases, it does not of pods.
+            lambda value: value["webhooks"][0]["matchConditions"].append(
+                value["webhooks"][2]["matchConditions"][1]
+            ),
+            "fail", "'not-own-lease' is not as rendered",
+        ),
+        (
+            lambda value: value["webhooks"][2]["rules"].extend(value["webhooks"][0]["rules"]),
+            "fail", "'not-own-lease' is not made for pods",
+        ),
+        (change([0, "rules", 0, "scope"], "Cluster"), "fail", "core/pods"),
+        (change([2, "rules", 0, "apiVersions"], ["v1beta1"]), "fail", "coordination.k8s.io/leases"),
+        (
+            change([0, "admissionReviewVersions"], ["v1beta1", "v1"]),
+            "fail", "reviews of other versions are not answered",
+        ),
     ],
 )  # fmt: skip
 def test_a_registration_with_a_hole_fails(
@@ -198,6 +215,15 @@ def test_credentials_that_are_no_nodes_fail(
     for user, group in (("system:node:n1", ""), ("n1", "system:nodes"), ("system:node:", "x")):
         file.write_text(json.dumps(registered.control_plane.user(user, group).kubeconfig()))
         assert "is no node" in doctor("--node-kubeconfig", str(file))["node credentials"][1]
+    two_names = client_leaf(registered.control_plane.ca, "system:node:n1", "system:nodes", "admin")
+    config = registered.control_plane.node("n1").kubeconfig()
+    encoded = base64.b64encode(two_names.certificate).decode()
+    config["users"].insert(0, {"name": "v", "user": {"client-certificate-data": encoded}})
+    file.write_text(json.dumps(config))
+    assert doctor("--node-kubeconfig", str(file))["node credentials"][0] == "pass"
+    config["contexts"][0]["context"]["user"] = "v"
+    file.write_text(json.dumps(config))
+    assert "CN=admin," in doctor("--node-kubeconfig", str(file))["node credentials"][1]
     file.write_text("nothing")
     assert doctor("--node-kubeconfig", str(file))["node credentials"][0] == "fail"
 

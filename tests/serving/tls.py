@@ -36,7 +36,9 @@ def leaf(ca: Authority, *names: str, lifetime: dt.timedelta = DAY, now: dt.datet
     return ca.issue(names or ("localhost", "127.0.0.1"), lifetime=lifetime, now=now)
 
 
-def client_leaf(ca: Authority, common_name: str, organization: str = "") -> Leaf:
+def client_leaf(
+    ca: Authority, common_name: str, organization: str = "", *more_names: str
+) -> Leaf:
     """Return a client certificate, such as a kubelet's."""
     key = ec.generate_private_key(ec.SECP256R1())
     issuer = x509.load_pem_x509_certificate(ca.certificate)
@@ -45,6 +47,7 @@ def client_leaf(ca: Authority, common_name: str, organization: str = "") -> Leaf
     subject = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
     if organization:
         subject.append(x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization))
+    subject += [x509.NameAttribute(NameOID.COMMON_NAME, name) for name in more_names]
     certificate = (
         x509.CertificateBuilder()
         .subject_name(x509.Name(subject))
