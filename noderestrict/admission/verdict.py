@@ -55,10 +55,11 @@ def judge(
         )
     new_type = row.new if row else None
     old_type = row.old if row else None
-    new = _object(request, "object", request.object, new_type)
+    kind = row.kind if row else ""
+    new = _object(request, "object", request.object, new_type, kind)
     if isinstance(new, Denied):
         return new
-    old = _object(request, "oldObject", request.old_object, old_type)
+    old = _object(request, "oldObject", request.old_object, old_type, kind)
     if isinstance(old, Denied):
         return old
     if row is None:
@@ -78,8 +79,9 @@ def judge(
         name=request.name,
         settings=settings,
         listers=listers,
-        new=new,
-        old=old,
+        # Of an object that no rule asked for, none may make anything.
+        new=new if new_type else None,
+        old=old if old_type else None,
         new_tree=new_tree,
         old_tree=old_tree,
     )
@@ -100,6 +102,7 @@ def _object(
     field: str,
     given: msgspec.Raw | msgspec.Struct,
     wanted: type[msgspec.Struct] | None,
+    kind: str,
 ) -> Any:
     """Return the decoded object, None where there is none, or a refusal.
 
@@ -128,6 +131,12 @@ def _object(
             "request/object",
             f"{_where(request)}: request.{field} is apiVersion {decoded.apiVersion!r}, kind "
             f"{decoded.kind!r}, but request.kind says {request.kind[0]!r}, {request.kind[1]!r}",
+        )
+    if wanted is not None and decoded.kind != kind:
+        return forbidden(
+            "request/object",
+            f"{_where(request)}: request.{field} is of kind {decoded.kind!r}; the rules need "
+            f"{kind!r}",
         )
     return decoded
 

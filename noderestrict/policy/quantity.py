@@ -26,8 +26,9 @@ _LONGEST = 256
 def parse_quantity(text: object) -> Fraction:
     """Return the value of a quantity such as ``1Gi``, ``1024Mi``, ``100m`` or ``1e3``.
 
-    A JSON number is read as its text, and null as zero. As in Kubernetes, fractions are rounded
-    up to whole billionths, away from zero, and values are capped at 2**63 - 1.
+    A JSON number is read as its text, null as zero, and space around it is skipped. As in
+    Kubernetes, fractions are rounded up to whole billionths, away from zero, and values are capped
+    at 2**63 - 1.
 
     Raises:
         ValueError: the value is no quantity.
@@ -36,7 +37,7 @@ def parse_quantity(text: object) -> Fraction:
         return Fraction(0)
     if isinstance(text, bool) or not isinstance(text, str | int | float):
         raise ValueError(f"{text!r} is no quantity")  # noqa: TRY004 (bad input, whatever its type)
-    literal = str(text)
+    literal = str(text).strip()
     match = _FORM.fullmatch(literal) if len(literal) <= _LONGEST else None
     if match is None:
         raise ValueError(f"{literal[:40]!r} is no quantity")

@@ -43,6 +43,7 @@ class Row:
     Attributes:
         target: the requests it is for.
         rules: run in order; the first objection wins.
+        kind: of the objects that the rules read.
         new: the Struct of the object, which must be there; None if no rule reads it.
         old: the Struct of the existing object, likewise.
         trees: the rules compare whole objects, as plain values.
@@ -50,6 +51,7 @@ class Row:
 
     target: Target
     rules: tuple[Rule, ...]
+    kind: str = ""
     new: type[msgspec.Struct] | None = None
     old: type[msgspec.Struct] | None = None
     trees: bool = False
@@ -67,6 +69,7 @@ TABLE: tuple[Row, ...] = (
             pods.mirror_owner_uid,
             pods.mirror_references,
         ),
+        kind="Pod",
         new=corev1.Pod,
     ),
     Row(("", "pods", "", DELETE), (pods.delete_own,)),
@@ -78,14 +81,16 @@ TABLE: tuple[Row, ...] = (
             pods.status_resource_claims,
             pods.status_extended_resource_claim,
         ),
+        kind="Pod",
         new=corev1.PodStatusObject,
         old=corev1.PodStatusObject,
     ),
-    Row(("", "pods", "eviction", CREATE), (pods.evict_own,), new=_PARTIAL),
+    Row(("", "pods", "eviction", CREATE), (pods.evict_own,), kind="Eviction", new=_PARTIAL),
     Row(("", "pods", ANY, ANY), (pods.refuse_operation,)),
     Row(
         ("", "nodes", ANY, CREATE),
         (nodes.own_name, nodes.config_source, nodes.labels),
+        kind="Node",
         new=corev1.Node,
     ),
     Row(
@@ -97,6 +102,7 @@ TABLE: tuple[Row, ...] = (
             nodes.owner_references,
             nodes.labels,
         ),
+        kind="Node",
         new=corev1.Node,
         old=corev1.Node,
     ),
@@ -104,6 +110,7 @@ TABLE: tuple[Row, ...] = (
     Row(
         ("", "persistentvolumeclaims", "status", UPDATE),
         (persistentvolumeclaims.status_fields,),
+        kind="PersistentVolumeClaim",
         new=_PARTIAL,
         old=_PARTIAL,
         trees=True,
@@ -112,29 +119,39 @@ TABLE: tuple[Row, ...] = (
     Row(
         ("", "serviceaccounts", "token", CREATE),
         (serviceaccounts.token_bound_to_own_pod, serviceaccounts.token_audience),
+        kind="TokenRequest",
         new=authenticationv1.TokenRequest,
     ),
     Row(
         ("coordination.k8s.io", "leases", ANY, CREATE),
         (leases.lease_namespace, leases.own_lease),
+        kind="Lease",
         new=_PARTIAL,
     ),
     Row(("coordination.k8s.io", "leases", ANY, ANY), (leases.lease_namespace, leases.own_lease)),
-    Row(("storage.k8s.io", "csinodes", ANY, CREATE), (csinodes.own_csi_node,), new=_PARTIAL),
+    Row(
+        ("storage.k8s.io", "csinodes", ANY, CREATE),
+        (csinodes.own_csi_node,),
+        kind="CSINode",
+        new=_PARTIAL,
+    ),
     Row(("storage.k8s.io", "csinodes", ANY, ANY), (csinodes.own_csi_node,)),
     Row(
         ("resource.k8s.io", "resourceslices", ANY, CREATE),
         (resourceslices.own_resource_slice,),
+        kind="ResourceSlice",
         new=resourcev1.ResourceSlice,
     ),
     Row(
         ("resource.k8s.io", "resourceslices", ANY, DELETE),
         (resourceslices.own_resource_slice,),
+        kind="ResourceSlice",
         old=resourcev1.ResourceSlice,
     ),
     Row(
         ("certificates.k8s.io", "certificatesigningrequests", ANY, CREATE),
         (certificatesigningrequests.common_name,),
+        kind="CertificateSigningRequest",
         new=certificatesv1.CertificateSigningRequest,
     ),
     Row(
@@ -145,6 +162,7 @@ TABLE: tuple[Row, ...] = (
             podcertificaterequests.own_pod,
             podcertificaterequests.own_service_account,
         ),
+        kind="PodCertificateRequest",
         new=certificatesv1.PodCertificateRequest,
     ),
     Row(
@@ -159,7 +177,7 @@ _EVENT_GROUPS = ("", "events.k8s.io")
 #: By id, what a strict rule adds: to the row of the same target, if there is one.
 STRICT: Mapping[str, tuple[Row, ...]] = {
     **{
-        rule_id: tuple(Row(target, (rule,), new=corev1.Node) for target in targets)
+        rule_id: tuple(Row(target, (rule,), "Node", corev1.Node) for target in targets)
         for rule_id, rule, targets in (
             ("nodes/forbidden-labels", nodes_strict.forbidden_labels, (_NODE_CREATE, _NODE_UPDATE)),
             ("nodes/unschedulable", nodes_strict.unschedulable, (_NODE_UPDATE,)),
@@ -174,6 +192,7 @@ STRICT: Mapping[str, tuple[Row, ...]] = {
         Row(
             ("certificates.k8s.io", "certificatesigningrequests", ANY, CREATE),
             (certificatesigningrequests.addresses,),
+            kind="CertificateSigningRequest",
             new=certificatesv1.CertificateSigningRequest,
         ),
     ),
@@ -181,6 +200,7 @@ STRICT: Mapping[str, tuple[Row, ...]] = {
         Row(
             (group, "events", ANY, operation),
             (events.about_own,),
+            kind="Event",
             new=None if operation == DELETE else corev1.Event,
             old=None if operation == CREATE else corev1.Event,
         )

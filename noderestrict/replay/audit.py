@@ -179,10 +179,20 @@ class AuditLog:
         operation = _OPERATIONS[event.verb]
         if reference.subresource in _CONNECT:
             operation = "CONNECT"
+        row = row_for(
+            reference.apiGroup,
+            reference.resource,
+            reference.subresource,
+            operation,
+            self._settings.extra.rules,
+        )
         new, old, assumed = self._both(event, operation)
         has_object = new is not None or operation not in _OBJECT_NEEDED
         # A placeholder lets the rules that read names alone speak.
-        placeholder = {"metadata": {"name": reference.name, "namespace": reference.namespace}}
+        placeholder = {
+            "kind": row.kind if row else "",
+            "metadata": {"name": reference.name, "namespace": reference.namespace},
+        }
         review = {
             "apiVersion": API_VERSION,
             "kind": "AdmissionReview",
@@ -207,13 +217,6 @@ class AuditLog:
         if isinstance(result, Unreadable):
             return result
         decision = result.decision
-        row = row_for(
-            reference.apiGroup,
-            reference.resource,
-            reference.subresource,
-            operation,
-            self._settings.extra.rules,
-        )
         reads = row is not None and (row.new is not None or row.old is not None)
         if isinstance(decision, Allowed):
             if not has_object and reads:

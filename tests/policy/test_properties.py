@@ -54,8 +54,12 @@ def test_thousandths_and_wholes_agree(count: int) -> None:
     assert parse_quantity(f"{count}000m") == parse_quantity(str(count)) == count
 
 
+def test_space_around_a_quantity_does_not_count() -> None:
+    assert parse_quantity(" 1Gi\n") == parse_quantity("1Gi")
+
+
 @pytest.mark.parametrize(
-    "text", ["", "1Q", "Gi", "1 Gi", "1e", "--1", "1Gib", True, [], "٣", "9" * 999]
+    "text", ["", " ", "1Q", "Gi", "1 Gi", "1e", "--1", "1Gib", True, [], "٣", "9" * 999]
 )
 def test_what_is_no_quantity_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match="is no quantity"):

@@ -471,3 +471,16 @@ def test_a_missing_object_is_refused_where_a_rule_reads_it() -> None:
     for resource in ("pods", "nodes", "leases", "csinodes", "resourceslices"):
         body = review(resource, "CREATE", name="n1", namespace="kube-node-lease")
         assert_denied(judge(body), "request/object", "null")
+
+
+@pytest.mark.parametrize("resource", ["pods", "nodes", "leases", "csinodes", "resourceslices"])
+def test_an_object_of_another_kind_than_the_resource_has_is_refused(resource: str) -> None:
+    # The review agrees with its object, and both are wrong.
+    body = review(resource, "CREATE", name="n1", namespace="kube-node-lease", new=obj("secrets"))
+    assert_denied(judge(body), "request/object", "is of kind 'Secret'")
+
+
+def test_a_node_that_registers_is_judged_by_the_new_object_alone() -> None:
+    labels = {"node-restriction.kubernetes.io/tier": "a"}
+    body = review("nodes", "CREATE", name="n1", new=node(labels), old=node(labels))
+    assert_denied(judge(body), "nodes/labels", "node-restriction.kubernetes.io/tier")
