@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 _PUBLIC = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-_KEY_TYPES = (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)
+_SIGNED = b"noderestrict"
 
 
 class KeyPairError(ValueError):
@@ -81,14 +81,36 @@ def _check_key(leaf: x509.Certificate, key: bytes) -> None:
     if not key.strip():
         raise KeyPairError("the key is empty")
     try:
-        private = serialization.load_pem_private_key(key, None)
+        # The full check of an RSA key takes up to 300 ms, in which the process does nothing else;
+        # a signature tells as much.
+        private = serialization.load_pem_private_key(key, None, unsafe_skip_rsa_key_validation=True)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         # Not the library's message: it may quote what it read.
         raise KeyPairError("the key is no unencrypted PEM key") from None
-    if not isinstance(private, _KEY_TYPES):
-        raise KeyPairError("the key is neither RSA, ECDSA nor Ed25519")
-    if private.public_key().public_bytes(*_PUBLIC) != leaf.public_key().public_bytes(*_PUBLIC):
+    public = leaf.public_key()
+    if private.public_key().public_bytes(*_PUBLIC) != public.public_bytes(*_PUBLIC):
         raise KeyPairError("the key does not belong to the first certificate")
+    try:
+        _sign_and_verify(private, public)
+    except (ValueError, InvalidSignature, UnsupportedAlgorithm):
+        raise KeyPairError(
+            "the key is damaged: its certificate does not verify what it signs"
+        ) from None
+
+
+def _sign_and_verify(private: object, public: object) -> None:
+    """Raise InvalidSignature if the two are no pair, or ValueError if the key cannot sign."""
+    match private, public:
+        case rsa.RSAPrivateKey(), rsa.RSAPublicKey():
+            scheme = padding.PKCS1v15(), hashes.SHA256()
+            public.verify(private.sign(_SIGNED, *scheme), _SIGNED, *scheme)
+        case ec.EllipticCurvePrivateKey(), ec.EllipticCurvePublicKey():
+            algorithm = ec.ECDSA(hashes.SHA256())
+            public.verify(private.sign(_SIGNED, algorithm), _SIGNED, algorithm)
+        case ed25519.Ed25519PrivateKey(), ed25519.Ed25519PublicKey():
+            public.verify(private.sign(_SIGNED), _SIGNED)
+        case _:
+            raise KeyPairError("the key is neither RSA, ECDSA nor Ed25519")
 
 
 def _check_issuer(issued: x509.Certificate, issuer: x509.Certificate) -> None:

@@ -301,7 +301,8 @@ def _tasks(
     async def poll_certificates() -> None:
         while True:
             await asyncio.sleep(options.poll_certificates)
-            certificates.reload(dt.datetime.now(dt.UTC))
+            # Beside the event loop: a check takes milliseconds, and a disk may take longer.
+            await asyncio.to_thread(certificates.reload, dt.datetime.now(dt.UTC))
 
     async def self_test() -> None:
         nonlocal self_test_ok

@@ -83,6 +83,15 @@ def test_a_key_of_an_unusual_kind_is_refused() -> None:
     assert "key" in refusal(certificate(EC), key_pem(key))
 
 
+def test_a_damaged_key_is_refused() -> None:
+    numbers = RSA.private_numbers()
+    damaged = rsa.RSAPrivateNumbers(
+        numbers.p, numbers.q, numbers.d ^ 2, numbers.dmp1 ^ 2, numbers.dmq1, numbers.iqmp,
+        numbers.public_numbers,
+    ).private_key(unsafe_skip_rsa_key_validation=True)  # fmt: skip
+    assert "damaged" in refusal(certificate(RSA), key_pem(damaged))
+
+
 def test_an_encrypted_key_is_refused() -> None:
     secret = serialization.BestAvailableEncryption(b"x")
     assert refusal(certificate(EC), EC.private_bytes(PEM, FORMATS.PKCS8, secret))
