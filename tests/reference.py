@@ -1,5 +1,6 @@
 """The pages of docs/reference, made from the code: ``make docs``."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from noderestrict.cli import build_parser
@@ -41,23 +42,22 @@ def flags() -> str:
     )
 
 
+def described_metrics() -> Iterator[tuple[str, str, Sequence[str], str]]:
+    """Yield name, type, labels and meaning of each of our metrics."""
+    for collector in Metrics().registry._collector_to_names:
+        for family in collector.collect():
+            if family.name.startswith("noderestrict_"):
+                total = "_total" if family.type == "counter" else ""
+                labels = getattr(collector, "label_names", getattr(collector, "_labelnames", ()))
+                yield family.name + total, family.type, labels, family.documentation
+
+
 def metrics() -> str:
     """Return the page of metrics."""
-    rows = []
-    registry = Metrics().registry
-    names = registry._collector_to_names
-    for collector in names:
-        for family in collector.collect():
-            if not family.name.startswith("noderestrict_"):
-                continue
-            labels = ", ".join(
-                f"`{name}`"
-                for name in getattr(collector, "label_names", getattr(collector, "_labelnames", ()))
-            )
-            total = "_total" if family.type == "counter" else ""
-            rows.append(
-                f"| `{family.name}{total}` | {family.type} | {labels} | {family.documentation} |"
-            )
+    rows = [
+        f"| `{name}` | {kind} | {', '.join(f'`{label}`' for label in labels)} | {meaning} |"
+        for name, kind, labels, meaning in described_metrics()
+    ]
     return "\n".join(
         (
             "# Metrics",

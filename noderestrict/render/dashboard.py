@@ -10,8 +10,9 @@ API_SERVER_METRICS = (
     "apiserver_admission_webhook_admission_duration_seconds",
     "apiserver_admission_webhook_rejection_count",
     "apiserver_admission_webhook_fail_open_count",
+    "apiserver_admission_match_condition_exclusions_total",
 )
-_WEBHOOK = 'name=~".*noderestrict.io"'
+WEBHOOK = r'name=~".+[.]noderestrict[.]io"'
 
 
 def _rate(metric: str, by: str, selector: str = "") -> str:
@@ -46,7 +47,7 @@ _PANELS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
         "s",
         (
             (_quantile(f"{_OURS}_request_duration_seconds", "endpoint"), "server {{endpoint}}"),
-            (_quantile(API_SERVER_METRICS[0], "name", _WEBHOOK), "API server {{name}}"),
+            (_quantile(API_SERVER_METRICS[0], "name", WEBHOOK), "API server {{name}}"),
         ),
     ),
     (
@@ -58,9 +59,14 @@ _PANELS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
         "Refused by the API server",
         "reqps",
         (
-            (_rate(API_SERVER_METRICS[1], "name, error_type", _WEBHOOK), "{{name}} {{error_type}}"),
-            (_rate(API_SERVER_METRICS[2], "name", _WEBHOOK), "passed unseen: {{name}}"),
+            (_rate(API_SERVER_METRICS[1], "name, error_type", WEBHOOK), "{{name}} {{error_type}}"),
+            (_rate(API_SERVER_METRICS[2], "name", WEBHOOK), "passed unseen: {{name}}"),
         ),
+    ),
+    (
+        "Proven harmless, and not asked for",
+        "reqps",
+        ((_rate(API_SERVER_METRICS[3], "name, operation", WEBHOOK), "{{name}} {{operation}}"),),
     ),
     (
         "Overload and errors",
@@ -82,9 +88,9 @@ _PANELS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
         ((_rate(f"{_OURS}_live_lookups_total", "resource, result"), "{{resource}} {{result}}"),),
     ),
     (
-        "Event loop lag",
+        "Event loop lag, p99",
         "s",
-        ((f"max by (pod) ({_OURS}_event_loop_lag_seconds)", "{{pod}}"),),
+        ((_quantile(f"{_OURS}_event_loop_lag_seconds", "pod"), "{{pod}}"),),
     ),
     (
         "Certificate left",

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from noderestrict.render.dashboard import WEBHOOK
 from noderestrict.render.registration import NAME, Object, cluster_role, cluster_role_binding
 
 NAMESPACE = "noderestrict"
@@ -399,6 +400,29 @@ def monitoring() -> list[Object]:
         alert(
             "NoderestrictStoreStale", "noderestrict_store_age_seconds > 300", "5m", "warning",
             "A store has not heard from the API server for minutes: look-ups go live.",
+        ),
+        alert(
+            "NoderestrictConfigurationRefused",
+            'increase(noderestrict_config_reloads_total{result="refused"}[10m]) > 0', "0m",
+            "warning", "The configuration file cannot be used: the modes stay as they were.",
+        ),
+        alert(
+            "NoderestrictLoopHeldUp",
+            "histogram_quantile(0.99, sum by (le, pod) "
+            "(rate(noderestrict_event_loop_lag_seconds_bucket[5m]))) > 0.05",
+            "5m", "warning", "The event loop is held up: all answers wait.",
+        ),
+        alert(
+            "NoderestrictNotReached",
+            "sum by (name) (rate(apiserver_admission_webhook_rejection_count"
+            f'{{{WEBHOOK},error_type="calling_webhook_error"}}[5m])) > 0',
+            "2m", "critical", "The API server gets no answer, and refuses what it would ask for.",
+        ),
+        alert(
+            "NoderestrictPassedUnseen",
+            "sum by (name) "
+            f"(increase(apiserver_admission_webhook_fail_open_count{{{WEBHOOK}}}[5m])) > 0",
+            "0m", "critical", "Requests passed unseen: no answer came, failurePolicy is Ignore.",
         ),
     ]  # fmt: skip
     api = "monitoring.coreos.com/v1"

@@ -16,6 +16,7 @@ from noderestrict.policy.table import STRICT, TABLE
 from noderestrict.telemetry import hot
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 3, 10)
+_LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1)
 _BYTES = (1024, 4096, 16384, 65536, 262144, 1048576, 8388608)
 _RESOURCES = {row.target[1] for rows in (TABLE, *STRICT.values()) for row in rows}
 _SUB_RESOURCES = {"", "status", "eviction", "token", "resize", "ephemeralcontainers", "exec"}
@@ -105,11 +106,12 @@ class Metrics:
             "Refusals that were not logged, because their node was refused too often.",
             registry=registry,
         )
-        self.loop_lag = Gauge(
+        self.loop_lag = hot.Histogram(
             "noderestrict_event_loop_lag_seconds",
-            "How late the event loop last was.",
-            registry=registry,
-        )
+            "How late the event loop was, at 20 looks a second.",
+            _LAG_SECONDS,
+            registry,
+        ).series[""]
         self.self_test = Gauge(
             "noderestrict_self_test_ok",
             "1 while a known-bad review is refused.",

@@ -13,7 +13,7 @@ from noderestrict.render import workload
 from noderestrict.render.dashboard import API_SERVER_METRICS, dashboard
 from noderestrict.render.manifests import manifests
 from noderestrict.render.registration import webhook_configuration, webhook_rules
-from noderestrict.telemetry.metrics import Metrics
+from tests.reference import described_metrics
 
 ROOT = Path(__file__).parents[2]
 FILES = manifests()
@@ -126,14 +126,34 @@ def test_containers_run_without_rights_and_with_flags_that_exist() -> None:
     assert seen == 3
 
 
-def test_alerts_and_dashboard_use_metrics_that_exist() -> None:
-    exposed = Metrics().exposition().decode()
+def expressions() -> list[str]:
+    """Return what the alerts and the dashboard ask Prometheus."""
     rules = workload.monitoring()[1]["spec"]["groups"][0]["rules"]
     targets = [target for panel in dashboard()["panels"] for target in panel["targets"]]
-    for expression in (one["expr"] for one in [*rules, *targets]):
-        for name in re.findall(r"(?:noderestrict|apiserver)_\w+", expression):
+    return [one["expr"] for one in [*rules, *targets]]
+
+
+def labels(expression: str) -> set[str]:
+    """Return the labels that an expression selects or sums by."""
+    selected = re.findall(r"(\w+)=~?\"|(\w+)!=\"", expression)
+    by = re.findall(r"by \(([^)]*)\)", expression)
+    return {name for pair in selected for name in pair if name} | {
+        name.strip() for names in by for name in names.split(",")
+    }
+
+
+def test_alerts_and_dashboard_use_metrics_and_labels_that_exist() -> None:
+    ours = {name: set(labels) for name, _, labels, _ in described_metrics()}
+    # Prometheus adds these to what it scrapes.
+    added = {"pod", "job", "le"}
+    for expression in expressions():
+        names = re.findall(r"(?:noderestrict|apiserver)_\w+", expression)
+        for name in names:
             metric = name.removesuffix("_bucket")
-            assert f"# TYPE {metric} " in exposed or metric in API_SERVER_METRICS, name
+            assert metric in ours or metric in API_SERVER_METRICS
+            if metric in ours:
+                assert labels(expression) <= ours[metric] | added, expression
+        assert names or expression.startswith("absent(up")
         assert expression.count("(") == expression.count(")")
         assert expression.count("{") == expression.count("}")
 

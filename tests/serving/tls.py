@@ -141,7 +141,11 @@ def serving(
         ],
         stderr=subprocess.PIPE,
         text=True,
-        env={key: value for key, value in os.environ.items() if "NODERESTRICT" not in key},
+        env={
+            **{key: value for key, value in os.environ.items() if "NODERESTRICT" not in key},
+            # The cluster client leaves the keys of a kubeconfig there when it is killed.
+            "TMPDIR": str(directory),
+        },
     )  # fmt: skip
     assert process.stderr is not None
     log: list[str] = []
