@@ -207,6 +207,12 @@ class ClusterJudge:
                 delay = _RELEARN_SECONDS
             await asyncio.sleep(delay)
 
+    def allowed(self, request: admission.Request) -> Allowed | None:
+        """Return that a request is allowed, if the stores alone say so."""
+        listers = ClusterListers(self.stores, {})
+        decision = admission.judge(request, self._settings, listers)
+        return decision if isinstance(decision, Allowed) else None
+
     async def judge(
         self, request: admission.Request, deadline: float, skipped: Set[str] = frozenset()
     ) -> Allowed | Denied:

@@ -33,7 +33,9 @@ _ROUTES = 100
 # Longer warnings are cut by the API server.
 _WARNING = 256
 
-Endpoint = Callable[[web.BaseRequest, float], Awaitable[web.StreamResponse]]
+Endpoint = Callable[[web.BaseRequest, float], Awaitable[Answer]]
+#: What answers, and the seconds for an answer.
+_Route = tuple[Endpoint, float]
 
 
 class HTTPError(Exception):
@@ -79,7 +81,7 @@ class App:
         self._posts: dict[str, Endpoint] = {"/validate": self._validate}
         if authorizer is not None:
             self._posts["/authorize"] = self._authorize
-        self._routes: dict[str, tuple[Endpoint, float]] = {}
+        self._routes: dict[str, _Route] = {}
         self._gets = {"/livez": self._livez, "/healthz": self._livez, "/readyz": self._readyz}
         self.conditions: dict[str, Callable[[], bool]] = {}
         self.draining = False
@@ -87,13 +89,20 @@ class App:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; never raises but for cancellation."""
+        response: web.Response | Answer
         try:
             # As sent: taking a URL apart costs more than most decisions.
             route = self._routes.get(request.raw_path) if request.method == "POST" else None
-            if route is not None:
-                response = await self._bounded(request, *route)
+            found = route or self._find(request)
+            if isinstance(found, web.Response):
+                response = found
             else:
-                response = await self._dispatch(request)
+                endpoint, seconds = found
+                size = self._enter(request, seconds)
+                try:
+                    response = await endpoint(request, time.monotonic() + seconds - self.lag)
+                finally:
+                    self._budget.leave(size)
         except HTTPError as error:
             self._metrics.rejected[error.code].inc()
             response = _error(error.code, str(error), error.headers)
@@ -109,14 +118,17 @@ class App:
             response.force_close()
         if self.draining:
             response.force_close()
-        return response
+        return response  # type: ignore[return-value] # an Answer is enough of one
 
-    async def _dispatch(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.method == "POST":
-            route = self._route(request)
-            if route is not None:
-                return await self._bounded(request, *route)
+    def _find(self, request: web.BaseRequest) -> web.Response | _Route:
+        """Return the answer to a request without a body, or what answers one with a body.
+
+        Raises:
+            HTTPError: 404 or 405.
+        """
         path = request.path
+        if request.method == "POST" and path in self._posts:
+            return self._route(request)
         if request.method in ("GET", "HEAD"):
             get = self._gets.get(path)
             if get is not None:
@@ -128,20 +140,21 @@ class App:
         known = ", ".join((*self._posts, *self._gets))
         raise HTTPError(404, f"there is nothing at this path; known: {known}")
 
-    def _route(self, request: web.BaseRequest) -> tuple[Endpoint, float] | None:
+    def _route(self, request: web.BaseRequest) -> _Route:
         """Return the endpoint of a path and the seconds that its query leaves for an answer."""
-        endpoint = self._posts.get(request.path)
-        if endpoint is None:
-            return None
         timeout = parse_timeout(request.query.get("timeout", "")) or _DEFAULT_TIMEOUT
-        route = endpoint, min(timeout, _LONGEST_TIMEOUT) * _DEADLINE_SHARE
+        seconds = min(timeout, _LONGEST_TIMEOUT) * _DEADLINE_SHARE
+        route = self._posts[request.path], seconds
         if len(self._routes) < _ROUTES:
             self._routes[request.raw_path] = route
         return route
 
-    async def _bounded(
-        self, request: web.BaseRequest, endpoint: Endpoint, seconds: float
-    ) -> web.StreamResponse:
+    def _enter(self, request: web.BaseRequest, seconds: float) -> int:
+        """Count a request in against the limits, and return the bytes of its body.
+
+        Raises:
+            HTTPError: 413 for a large body, 503 for overload.
+        """
         length = request.content_length
         size = self._limits.body_bytes if length is None else length
         if size > self._limits.body_bytes:
@@ -151,10 +164,7 @@ class App:
         limit = "deadline" if self.lag >= seconds else self._budget.enter(size)
         if limit is not None:
             raise self._shed(limit)
-        try:
-            return await endpoint(request, time.monotonic() + seconds - self.lag)
-        finally:
-            self._budget.leave(size)
+        return size
 
     def _shed(self, limit: str) -> HTTPError:
         self._metrics.shed[limit].inc()
@@ -214,7 +224,7 @@ class App:
             request = self._decoder.decode(body)
         except admission.ReviewError as error:
             raise HTTPError(400, str(error)) from None
-        decision = await self._judge.judge(request, deadline)
+        decision = self._judge.allowed(request) or await self._judge.judge(request, deadline)
         if isinstance(decision, Denied):
             return await self._object(body, request, decision, deadline, started)
         answer = admission.encode(request, decision)

@@ -12,6 +12,9 @@ from noderestrict.policy.settings import Settings
 class Judge(Protocol):
     """Answers a request within a deadline."""
 
+    def allowed(self, request: admission.Request) -> Allowed | None:
+        """Return that a request is allowed, if that is certain without waiting for anything."""
+
     async def judge(
         self, request: admission.Request, deadline: float, skipped: Set[str] = frozenset()
     ) -> Allowed | Denied:
@@ -33,6 +36,11 @@ class LocalJudge:
     def __init__(self, settings: Settings, listers: Listers) -> None:
         self._settings = settings
         self._listers = listers
+
+    def allowed(self, request: admission.Request) -> Allowed | None:
+        """Return that a request is allowed, if it is."""
+        decision = admission.judge(request, self._settings, self._listers)
+        return decision if isinstance(decision, Allowed) else None
 
     async def judge(
         self,

@@ -7,17 +7,19 @@ from functools import lru_cache
 from aiohttp import HttpVersion11, web
 
 
-class Answer(web.StreamResponse):
+class Answer:
     """JSON with status 200, whose head and body leave in one piece.
 
-    ``web.Response`` takes longer to put a head together than most decisions take.
+    It has what aiohttp's connections ask of a ``web.StreamResponse``, and no more: to put such a
+    one together takes longer than most decisions.
 
     Args:
         body: JSON.
     """
 
+    __slots__ = ("_answer", "_close", "_request")
+
     def __init__(self, body: bytes) -> None:
-        super().__init__()
         self._answer = body
         self._close = False
         self._request: web.BaseRequest | None = None
@@ -37,7 +39,7 @@ class Answer(web.StreamResponse):
         if not request.keep_alive or request.version < HttpVersion11:
             self._close = True
 
-    async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002 (aiohttp's signature)
+    async def write_eof(self) -> None:
         """Write everything.
 
         Raises:
