@@ -92,6 +92,15 @@ class _Connection(RequestHandler):
         self.request_seen()
         super().connection_lost(exc)
 
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 (aiohttp's signature)
+        """Go on reading, if that was held up.
+
+        aiohttp calls this for each piece of a body, and parses nothing again each time: 6 % of the
+        time. A version that says otherwise whether it is held up is left to do as it does.
+        """
+        if getattr(self, "_reading_paused", True) or getattr(self, "_buffer_paused", True):
+            super().resume_reading(resume_parser)
+
     def request_seen(self) -> None:
         """Stop the clock: the headers of a request have arrived."""
         if self._header_timer is not None:
