@@ -1,19 +1,32 @@
-"""Small reviews while something large goes on: a list of all pods, reviews of several megabytes."""
+"""Small reviews while something long goes on: a list of all pods, huge reviews, new certificates.
+
+Beside the clients' latency stands what the server itself counted: how often its event loop was late
+by over 5 ms.
+"""
 
 import contextlib
+import datetime as dt
 import json
+import re
 import subprocess
 import sys
 import tempfile
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+
+from noderestrict.pki.issue import Leaf
 from tests.benchmarks.load import Job
 from tests.benchmarks.pods import TOTAL
 from tests.benchmarks.server import SECONDS, bodies, load
-from tests.serving.tls import Server, serving
+from tests.serving.tls import Server, serving, write_pair
 
 #: Reviews a second: far below saturation, since the other side of what goes on needs a core, too.
 RATE = 300
@@ -64,8 +77,71 @@ def _huge(body: Path, folder: Path) -> Path:
     return file
 
 
+def _rsa_pair() -> Leaf:
+    """Return a self-signed pair, such as cert-manager makes by default: its check takes longest."""
+    key = rsa.generate_private_key(65537, 2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bench")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    return Leaf(certificate.public_bytes(pem), key.private_bytes(pem, form, plain))
+
+
+@contextlib.contextmanager
+def _rotating(folder: Path) -> Iterator[None]:
+    """Put another pair into a folder, five times a second."""
+    pairs = [_rsa_pair(), _rsa_pair()]
+    done = threading.Event()
+
+    def rotate() -> None:
+        number = 0
+        while not done.wait(0.2):
+            number += 1
+            write_pair(folder, pairs[number % 2])
+
+    thread = threading.Thread(target=rotate)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _metric(server: Server, series: str) -> float:
+    url = f"http://127.0.0.1:{server.metrics_port}/metrics"
+    with urllib.request.urlopen(url) as response:
+        text = response.read().decode()
+    found = re.search(rf"^noderestrict_{re.escape(series)} (\S+)", text, re.MULTILINE)
+    assert found, series
+    return float(found[1])
+
+
+def _looks(server: Server) -> tuple[float, float]:
+    """Return how often the server looked at its loop, and found it late by over 5 ms."""
+    total = _metric(server, "event_loop_lag_seconds_count")
+    return total, total - _metric(server, 'event_loop_lag_seconds_bucket{le="0.005"}')
+
+
+def _measured(server: Server, body: str) -> dict[str, float]:
+    before = _looks(server)
+    found = load(Job(_url(server), body, SECONDS, rate=RATE))
+    looks, late = (now - then for now, then in zip(_looks(server), before, strict=True))
+    return {**found, "looks": looks, "late_looks": late}
+
+
 def figures() -> dict[str, dict[str, float]]:
-    """Return and print the latency of small reviews beside something large."""
+    """Return and print the latency of small reviews beside something long."""
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -74,21 +150,29 @@ def figures() -> dict[str, dict[str, float]]:
         small = str(files["lease"])
         print(f"\nlease reviews, {RATE} a second")
         with _listing(folder / "served") as server:
-            found["listing"] = load(Job(_url(server), small, SECONDS, rate=RATE))
+            found["listing"] = _measured(server, small)
             if server.request("/readyz")[0] == 200:
                 raise SystemExit("the pods were listed before the end: no figure")
-        with serving(folder / "served") as server:
-            found["alone"] = load(Job(_url(server), small, SECONDS, rate=RATE))
+        with serving(folder / "served", "--tls-poll", "0.1") as server:
+            found["alone"] = _measured(server, small)
             huge = _huge(files["node status"], folder)
             job = Job(_url(server), str(huge), SECONDS, connections=1, rate=5)
             beside = threading.Thread(target=load, args=(job,))
             beside.start()
-            found["huge"] = load(Job(_url(server), small, SECONDS, rate=RATE))
+            found["huge"] = _measured(server, small)
             beside.join()
+            with _rotating(folder / "served"):
+                found["rotation"] = _measured(server, small)
+            assert _metric(server, 'certificate_reloads_total{result="loaded"}') > 5
     for key, what in (
         ("alone", "nothing else"),
         ("listing", f"while {TOTAL} pods are listed"),
         ("huge", f"beside 5 reviews a second of {HUGE_BYTES / 1e6:.0f} MB"),
+        ("rotation", "while the certificate changes 5 times a second"),
     ):
-        print(f"  {what:<40} p50 {found[key]['p50_ms']:.2f} ms, p99 {found[key]['p99_ms']:.2f} ms")
+        one = found[key]
+        print(
+            f"  {what:<48} p50 {one['p50_ms']:.2f} ms, p99 {one['p99_ms']:.2f} ms; "
+            f"loop late by over 5 ms: {one['late_looks']:.0f} of {one['looks']:.0f} looks"
+        )
     return found
