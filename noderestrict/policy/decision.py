@@ -41,17 +41,26 @@ class Question(msgspec.Struct, frozen=True):
 
 Decision = Allowed | Denied | Question
 
+# A message names what the node chose; it ends up in answers, logs and audit logs.
+_LONGEST_MESSAGE = 4096
+
+
+def _denied(code: int, reason: str, message: str, rule: str) -> Denied:
+    if len(message) > _LONGEST_MESSAGE:
+        message = f"{message[:_LONGEST_MESSAGE]}…"
+    return Denied(code, reason, message, rule)
+
 
 def forbidden(rule: str, message: str) -> Denied:
-    """Refuse with 403 Forbidden."""
-    return Denied(403, "Forbidden", message, rule)
+    """Refuse with 403 Forbidden; a long message is cut."""
+    return _denied(403, "Forbidden", message, rule)
 
 
 def not_found(rule: str, message: str) -> Denied:
     """Refuse with 404 NotFound, as the in-tree plugin passes a lister's NotFound through."""
-    return Denied(404, "NotFound", message, rule)
+    return _denied(404, "NotFound", message, rule)
 
 
 def retriable(rule: str, message: str) -> Denied:
     """Refuse with 500, so that the kubelet tries again: the cluster may only be lagging."""
-    return Denied(500, "InternalError", message, rule)
+    return _denied(500, "InternalError", message, rule)

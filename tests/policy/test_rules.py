@@ -8,10 +8,12 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.name import _ASN1Type
 
-from noderestrict.policy.decision import Question
+from noderestrict.policy.decision import Denied, Question
 from noderestrict.policy.settings import Settings
 from tests.builders import (
+    Object,
     assert_allowed,
     assert_denied,
     claim,
@@ -408,6 +410,35 @@ def test_the_last_common_name_decides() -> None:
     )
 
 
+def _typed(*names: tuple[str, _ASN1Type]) -> dict[str, Any]:
+    attributes = [
+        x509.NameAttribute(x509.NameOID.COMMON_NAME, name, _type=kind) for name, kind in names
+    ]
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(attributes))
+    pem = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    csr = _csr()
+    csr["spec"]["request"] = base64.b64encode(pem).decode()
+    return csr
+
+
+@pytest.mark.parametrize(
+    "kind", [_ASN1Type.VisibleString, _ASN1Type.UniversalString, _ASN1Type.OctetString]
+)
+def test_a_common_name_that_the_signer_does_not_see_is_not_seen(kind: _ASN1Type) -> None:
+    victim = ("system:node:n2", _ASN1Type.UTF8String)
+    hidden = ("system:node:n1", kind)
+    rule = "certificatesigningrequests/common-name"
+    assert_denied(judge(_create_csr(_typed(victim, hidden))), rule, "'system:node:n2'")
+    assert_denied(judge(_create_csr(_typed(hidden))), rule, "is ''")
+
+
+def test_a_common_name_that_its_type_cannot_hold_is_unreadable() -> None:
+    wrong = ("system:node:n1", _ASN1Type.NumericString)
+    decision = judge(_create_csr(_typed(wrong)))
+    assert_denied(decision, "certificatesigningrequests/common-name", "cannot be read")
+
+
 def test_an_unreadable_signing_request_is_refused_without_showing_it() -> None:
     csr = _csr("system:node:n1")
     csr["spec"]["request"] = base64.b64encode(b"secret stuff").decode()
@@ -484,3 +515,43 @@ def test_a_node_that_registers_is_judged_by_the_new_object_alone() -> None:
     labels = {"node-restriction.kubernetes.io/tier": "a"}
     body = review("nodes", "CREATE", name="n1", new=node(labels), old=node(labels))
     assert_denied(judge(body), "nodes/labels", "node-restriction.kubernetes.io/tier")
+
+
+def _many(prefix: str, value: Any = "x") -> dict[str, Any]:
+    return {f"{prefix}{number}": value for number in range(5_000)}
+
+
+def _references(field: str, kind: str) -> Object:
+    variables = [{"name": "e", "valueFrom": {field: {"name": name}}} for name in _many(kind)]
+    return mirror_pod(containers=[{"name": "c", "env": variables}])
+
+
+BOUND = obj("pods", metadata={"name": "p1"}, spec={"nodeName": "n1"})
+CLAIMS = [{"name": name} for name in _many("c")]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        create_mirror(_references("secretKeyRef", "s")),
+        update_node(node(), node(_many("k8s.io/"))),
+        update_node(node(), node(spec={"taints": [{"key": key} for key in _many("k")]})),
+        pod_status(BOUND, {**BOUND, "metadata": {"name": "p1", "labels": _many("l")}}),
+        pod_status(BOUND, {**BOUND, "status": {"resourceClaimStatuses": CLAIMS}}),
+        token_request("p1", "p1-uid", *_many("a")),
+        update_claim(claim(), {**claim(), "metadata": {"annotations": _many("a")}}),
+        update_claim(claim(), claim(**_many("f"))),
+    ],
+)
+def test_of_thousands_of_wrong_values_a_message_names_the_first(body: bytes) -> None:
+    decision = judge(body)
+    denied = decision.otherwise if isinstance(decision, Question) else decision
+    assert isinstance(denied, Denied)
+    assert ", …" in denied.message
+    assert len(denied.message) < 2_000
+
+
+def test_a_message_is_cut_where_a_single_value_is_long() -> None:
+    decision = judge(update_node(node(), node({f"k8s.io/{'x' * 100_000}": ""})))
+    assert_denied(decision, "nodes/labels")
+    assert len(decision.message) < 5_000

@@ -5,8 +5,11 @@ spec.configSource. The same rules hold for nodes/status, which may change metada
 The source of every rule is plugin/pkg/admission/noderestriction of Kubernetes.
 """
 
+from itertools import islice
+
 from noderestrict.api import corev1, metav1
 from noderestrict.policy.attributes import Attributes
+from noderestrict.policy.compare import changed_keys, first_difference, listed
 from noderestrict.policy.decision import Denied, forbidden
 
 KUBELET_LABELS = frozenset(
@@ -36,6 +39,9 @@ def label_is_forbidden(key: str) -> bool:
     The source is getForbiddenLabels of the in-tree plugin and IsKubeletLabel of
     k8s.io/kubelet/pkg/apis. Case matters.
     """
+    # Nearly all: a node may have tens of thousands.
+    if "kubernetes.io" not in key and "k8s.io" not in key:
+        return False
     namespace, slash, _ = key.partition("/")
     if not slash:
         return False
@@ -105,31 +111,32 @@ def taints(request: Attributes) -> Denied | None:
 
     Field: spec.taints, in order; null is empty. Since 1.11.
     """
-    old, new = request.old.spec, request.new.spec
-    if old is not None and new is not None and old.taints == new.taints:
-        return None
     before, after = _taints(request.old), _taints(request.new)
-    if before == after:
+    index = first_difference(before, after, _taint)
+    if index is None:
         return None
     return forbidden(
         "nodes/taints",
-        f"{request.where}: spec.taints changed from {_show(before)} to {_show(after)}; "
-        f"a node may set taints only when it registers",
+        f"{request.where}: spec.taints changed from entry {index} on, from "
+        f"{_show(before, index)} to {_show(after, index)}; a node may set taints only when it "
+        f"registers",
     )
 
 
-_Taint = tuple[str, str, str, object]
+def _taints(node: corev1.Node) -> list[corev1.Taint]:
+    return (node.spec.taints if node.spec else None) or []
 
 
-def _taints(node: corev1.Node) -> list[_Taint]:
-    return [
-        (taint.key or "", taint.value or "", taint.effect or "", taint.timeAdded)
-        for taint in (node.spec.taints if node.spec else None) or ()
-    ]
+def _taint(taint: corev1.Taint) -> tuple[str, str, str, object]:
+    return taint.key or "", taint.value or "", taint.effect or "", taint.timeAdded
 
 
-def _show(taint_list: list[_Taint]) -> str:
-    return "[" + ", ".join(f"{key}={value}:{effect}" for key, value, effect, _ in taint_list) + "]"
+def _show(taint_list: list[corev1.Taint], start: int) -> str:
+    shown = (
+        f"{key}={value}:{effect}"
+        for key, value, effect, _ in map(_taint, islice(taint_list, start, None))
+    )
+    return f"[{listed(shown)}]"
 
 
 def owner_references(request: Attributes) -> Denied | None:
@@ -138,38 +145,29 @@ def owner_references(request: Attributes) -> Denied | None:
     Field: metadata.ownerReferences, also through nodes/status. Since 1.34.
     """
     before, after = _owners(request.old), _owners(request.new)
-    if before == after:
+    index = first_difference(before, after, _owner)
+    if index is None:
         return None
-    first = next(
-        (
-            index
-            for index, pair in enumerate(zip(before, after, strict=False))
-            if pair[0] != pair[1]
-        ),
-        min(len(before), len(after)),
-    )
     return forbidden(
         "nodes/owner-references",
-        f"{request.where}: metadata.ownerReferences changed from entry {first} on "
+        f"{request.where}: metadata.ownerReferences changed from entry {index} on "
         f"({len(before)} entries before, {len(after)} after); a node may not change its owners",
     )
 
 
-def _owners(node: corev1.Node) -> list[tuple[object, ...]]:
-    owners: list[metav1.OwnerReference] = (
-        node.metadata.ownerReferences if node.metadata else None
-    ) or []
-    return [
-        (
-            owner.apiVersion or "",
-            owner.kind or "",
-            owner.name or "",
-            owner.uid or "",
-            owner.controller,
-            owner.blockOwnerDeletion,
-        )
-        for owner in owners
-    ]
+def _owners(node: corev1.Node) -> list[metav1.OwnerReference]:
+    return (node.metadata.ownerReferences if node.metadata else None) or []
+
+
+def _owner(owner: metav1.OwnerReference) -> tuple[str, str, str, str, bool | None, bool | None]:
+    return (
+        owner.apiVersion or "",
+        owner.kind or "",
+        owner.name or "",
+        owner.uid or "",
+        owner.controller,
+        owner.blockOwnerDeletion,
+    )
 
 
 def labels(request: Attributes) -> Denied | None:
@@ -179,21 +177,14 @@ def labels(request: Attributes) -> Denied | None:
     Since 1.13, closed in 1.16.
     """
     before, after = _labels(request.old), _labels(request.new)
-    if before == after:
-        return None
-    offending = sorted(
-        key
-        for key in before.keys() | after.keys()
-        if (key not in before or key not in after or (before[key] or "") != (after[key] or ""))
-        and label_is_forbidden(key)
+    changes = listed(
+        f"{key!r} ({_change(before.get(key), after.get(key), key in before, key in after)})"
+        for key in changed_keys(before, after)
+        if label_is_forbidden(key)
         and not request.settings.extra.allowed_labels.cover(request.node, key)
     )
-    if not offending:
+    if not changes:
         return None
-    changes = ", ".join(
-        f"{key!r} ({_change(before.get(key), after.get(key), key in before, key in after)})"
-        for key in offending
-    )
     return forbidden(
         "nodes/labels",
         f"{request.where}: metadata.labels has changes that are not open to nodes: {changes}; "

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from noderestrict.api import corev1
 from noderestrict.policy.attributes import Attributes
+from noderestrict.policy.compare import changed_keys, listed
 from noderestrict.policy.decision import Denied, forbidden
 
 #: What kubelets, and kubeadm with a kubelet's credential, write.
@@ -97,17 +98,17 @@ def annotations(request: Attributes) -> Denied | None:
 
     Field: metadata.annotations, keys added, changed or removed, on CREATE and UPDATE.
     """
-    offending = [
-        key
-        for key in _changed(_annotations(_existing(request)), _annotations(request.new))
+    offending = listed(
+        repr(key)
+        for key in changed_keys(_annotations(_existing(request)), _annotations(request.new))
         if key not in KUBELET_ANNOTATIONS
         and not request.settings.extra.allowed_annotations.cover(request.node, key)
-    ]
+    )
     if not offending:
         return None
     return forbidden(
         "nodes/annotations",
-        f"{request.where}: metadata.annotations changed at {', '.join(map(repr, offending))}; a "
+        f"{request.where}: metadata.annotations changed at {offending}; a "
         f"strict rule of this cluster opens only the kubelet's own to nodes",
     )
 
@@ -117,16 +118,16 @@ def forbidden_labels(request: Attributes) -> Denied | None:
 
     Field: metadata.labels, keys added, changed or removed, on CREATE and UPDATE.
     """
-    offending = [
-        key
-        for key in _changed(_labels(_existing(request)), _labels(request.new))
+    offending = listed(
+        repr(key)
+        for key in changed_keys(_labels(_existing(request)), _labels(request.new))
         if request.settings.extra.forbidden_labels.cover(request.node, key)
-    ]
+    )
     if not offending:
         return None
     return forbidden(
         "nodes/forbidden-labels",
-        f"{request.where}: metadata.labels changed at {', '.join(map(repr, offending))}, which "
+        f"{request.where}: metadata.labels changed at {offending}, which "
         f"this cluster's policy keeps from node {request.node!r}",
     )
 
@@ -140,14 +141,6 @@ def delete_self(request: Attributes) -> Denied | None:
 
 
 _Keys = dict[str, str | None]
-
-
-def _changed(before: _Keys, after: _Keys) -> list[str]:
-    return sorted(
-        key
-        for key in before.keys() | after.keys()
-        if key not in before or key not in after or (before[key] or "") != (after[key] or "")
-    )
 
 
 def _annotations(node: corev1.Node | None) -> _Keys:

@@ -5,13 +5,13 @@ RecoverVolumeExpansionFailure, status.allocatedResources and status.allocatedRes
 The source is admitPVCStatus in plugin/pkg/admission/noderestriction of Kubernetes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from typing import Any
-
-import jsonpatch
 
 from noderestrict.policy import features
 from noderestrict.policy.attributes import Attributes
+from noderestrict.policy.compare import changed_keys, listed
 from noderestrict.policy.decision import Denied, forbidden
 from noderestrict.policy.quantity import parse_quantity
 
@@ -36,7 +36,7 @@ _POINTERS = frozenset(
         ("status", "modifyVolumeStatus"),
     }
 )
-# Maps of quantities, which compare by value; and maps whose keys exist even with empty values.
+# Maps of quantities, which compare by value.
 _QUANTITIES = frozenset(
     {
         ("spec", "resources", "limits"),
@@ -45,6 +45,9 @@ _QUANTITIES = frozenset(
         ("status", "capacity"),
     }
 )
+# Where equal values still hold quantities to read: what is none is refused.
+_ABOVE_QUANTITIES = frozenset(path[:steps] for path in _QUANTITIES for steps in range(len(path)))
+# Maps whose keys exist even with empty values.
 _MAPS = frozenset(
     {
         ("metadata", "annotations"),
@@ -83,89 +86,83 @@ def status_fields(request: Attributes) -> Denied | None:
     if request.settings.features[features.RECOVER_EXPANSION]:
         ignored |= _RECOVERY
     try:
-        before = _normalize(request.old_tree, (), ignored)
-        after = _normalize(request.new_tree, (), ignored)
+        changed = listed(_differences(request.old_tree, request.new_tree, (), "", ignored))
     except ValueError as error:
         return forbidden(rule, f"{request.where}: {error}")
-    if before == after:
+    if not changed:
         return None
     allowed = ", ".join(sorted(".".join(path) for path in ignored if path[0] == "status"))
     return forbidden(
         rule,
-        f"{request.where}: changed {', '.join(changed_paths(before, after))}; "
-        f"node {request.node!r} may change only {allowed}",
+        f"{request.where}: changed {changed}; node {request.node!r} may change only {allowed}",
     )
-
-
-def changed_paths(before: object, after: object) -> list[str]:
-    """Return the JSON paths at which two documents differ, sorted, each once."""
-    operations = jsonpatch.make_patch({"": before}, {"": after}).patch
-    paths: set[str] = set()
-    for operation in operations:
-        for pointer in filter(None, (operation["path"], operation.get("from"))):
-            path = _json_path(pointer)
-            value = operation.get("value") if pointer == operation["path"] else None
-            paths.update(f"{path}{leaf}" for leaf in _leaves(value))
-    return sorted(paths)
-
-
-def _leaves(value: object) -> list[str]:
-    if not isinstance(value, Mapping) or not value:
-        return [""]
-    return [f".{key}{leaf}" for key, item in value.items() for leaf in _leaves(item)]
-
-
-def _json_path(pointer: str) -> str:
-    path = ""
-    for step in pointer.split("/")[2:]:
-        name = step.replace("~1", "/").replace("~0", "~")
-        if name.isdigit():
-            path += f"[{name}]"
-        elif name.replace("_", "").replace("-", "").isalnum():
-            path += f".{name}" if path else name
-        else:
-            path += f"[{name!r}]"
-    return path or "the whole object"
 
 
 _Path = tuple[str, ...]
 
 
-def _normalize(value: Any, path: _Path, ignored: frozenset[_Path]) -> Any:
-    """Return a value in which all that is semantically equal is equal."""
-    if path in _QUANTITIES and value:
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{'.'.join(path)} is not an object of quantities")
-        return {name: _quantity(amount, path, name) for name, amount in value.items()}
-    if isinstance(value, Mapping):
-        keep_empty = path in _MAPS
-        result = {}
-        for key, item in value.items():
-            at = (*path, key)
-            if at in ignored:
-                continue
-            normal = _normalize(item, at, ignored)
-            if at in _POINTERS:
-                if item is not None:
-                    result[key] = normal
-            elif keep_empty:
-                result[key] = "" if item is None else normal
-            elif not _is_empty(normal):
-                result[key] = normal
-        return result
-    if isinstance(value, list):
-        return [_normalize(item, (*path, "*"), ignored) for item in value]
-    return value
+def _differences(
+    old: Any, new: Any, path: _Path, shown: str, ignored: frozenset[_Path]
+) -> Iterator[str]:
+    """Yield where two values are not semantically equal; None stands for what is not there.
+
+    Raises:
+        ValueError: a quantity is none.
+    """
+    if path in ignored:
+        return
+    if path in _QUANTITIES:
+        yield from _other_quantities(old, new, shown)
+    elif old == new and path not in _ABOVE_QUANTITIES:
+        return
+    elif path in _POINTERS and (old is None) != (new is None):
+        yield shown
+    elif isinstance(old, Mapping) or isinstance(new, Mapping):
+        if not (_is_mapping(old) and _is_mapping(new)):
+            yield shown or "the whole object"
+            return
+        old, new = old or {}, new or {}
+        if path in _MAPS:
+            yield from (f"{shown}{_step(key)}" for key in changed_keys(old, new))
+            return
+        for key in {**old, **new}:
+            at = f"{shown}{_step(key)}".removeprefix(".")
+            yield from _differences(old.get(key), new.get(key), (*path, key), at, ignored)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (was, becomes) in enumerate(zip(old, new, strict=True)):
+            yield from _differences(was, becomes, (*path, "*"), f"{shown}[{index}]", ignored)
+    elif not (_is_empty(old) and _is_empty(new)):
+        yield shown
+
+
+def _other_quantities(old: Any, new: Any, shown: str) -> Iterator[str]:
+    before, after = _quantities(old, shown), _quantities(new, shown)
+    for name in {**before, **after}:
+        if before.get(name) != after.get(name):
+            yield f"{shown}{_step(name)}"
+
+
+def _quantities(value: Any, shown: str) -> dict[str, Fraction]:
+    if not value:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{shown} is no object of quantities")  # noqa: TRY004 (bad input)
+    found = {}
+    for name, amount in value.items():
+        try:
+            found[name] = parse_quantity(amount)
+        except ValueError as error:
+            raise ValueError(f"{shown}[{name!r}]: {error}") from None
+    return found
+
+
+def _step(key: str) -> str:
+    return f".{key}" if key.replace("_", "").replace("-", "").isalnum() else f"[{key!r}]"
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping) or _is_empty(value)
 
 
 def _is_empty(value: Any) -> bool:
     return value is None or value is False or value in ("", 0) or value in ([], {})
-
-
-def _quantity(amount: Any, path: _Path, name: str) -> str:
-    try:
-        value = parse_quantity(amount)
-    except ValueError as error:
-        raise ValueError(f"{'.'.join(path)}[{name!r}]: {error}") from None
-    # As text, because a difference is shown as JSON.
-    return str(value)

@@ -8,8 +8,11 @@ Restricted fields and allowed values of a mirror pod:
 The source of every rule is plugin/pkg/admission/noderestriction of Kubernetes.
 """
 
+from itertools import islice
+
 from noderestrict.api import corev1, metav1
 from noderestrict.policy.attributes import Attributes
+from noderestrict.policy.compare import changed_keys, first_difference, listed
 from noderestrict.policy.decision import Denied, forbidden, not_found
 from noderestrict.policy.listers import MIRROR_POD_ANNOTATION
 from noderestrict.policy.references import references
@@ -116,13 +119,13 @@ def mirror_references(request: Attributes) -> Denied | None:
     Fields: every reference, a closed list (CVE-2025-4563, CVE-2024-3177). Since 1.7.
     """
     pod: corev1.Pod = request.new
-    found = list(references(pod.spec)) if pod.spec else []
+    found = listed(map(str, references(pod.spec))) if pod.spec else ""
     if not found:
         return None
     return forbidden(
         "pods/mirror-references",
         f"{request.where}: a mirror pod may not refer to other API objects, but has "
-        f"{', '.join(map(str, found))}; remove them from the static pod of node {request.node!r}",
+        f"{found}; remove them from the static pod of node {request.node!r}",
     )
 
 
@@ -194,18 +197,12 @@ def status_labels(request: Attributes) -> Denied | None:
     new: corev1.PodStatusObject = request.new
     before = (old.metadata.labels if old.metadata else None) or {}
     after = (new.metadata.labels if new.metadata else None) or {}
-    if before == after:
-        return None
-    changed = sorted(
-        key
-        for key in before.keys() | after.keys()
-        if key not in before or key not in after or (before[key] or "") != (after[key] or "")
-    )
+    changed = listed(map(repr, changed_keys(before, after)))
     if not changed:
         return None
     return forbidden(
         "pods/status-labels",
-        f"{request.where}: metadata.labels changed at {', '.join(map(repr, changed))}; "
+        f"{request.where}: metadata.labels changed at {changed}; "
         f"node {request.node!r} may not change labels while it updates the status",
     )
 
@@ -218,25 +215,26 @@ def status_resource_claims(request: Attributes) -> Denied | None:
     """
     old: corev1.PodStatusObject = request.old
     new: corev1.PodStatusObject = request.new
-    before = [
-        (claim.name or "", claim.resourceClaimName)
-        for claim in (old.status.resourceClaimStatuses if old.status else None) or ()
-    ]
-    after = [
-        (claim.name or "", claim.resourceClaimName)
-        for claim in (new.status.resourceClaimStatuses if new.status else None) or ()
-    ]
-    if before == after:
+    before = old.status.resourceClaimStatuses if old.status else None
+    after = new.status.resourceClaimStatuses if new.status else None
+    index = first_difference(before, after, _claim)
+    if index is None:
         return None
     return forbidden(
         "pods/status-resource-claims",
-        f"{request.where}: status.resourceClaimStatuses changed from {_claims(before)} to "
-        f"{_claims(after)}; only the control plane may change it",
+        f"{request.where}: status.resourceClaimStatuses changed from entry {index} on, from "
+        f"{_claims(before, index)} to {_claims(after, index)}; only the control plane may change "
+        f"it",
     )
 
 
-def _claims(claims: list[tuple[str, str | None]]) -> str:
-    return "[" + ", ".join(f"{name}={claim!r}" for name, claim in claims) + "]"
+def _claim(claim: corev1.PodResourceClaimStatus) -> tuple[str, str | None]:
+    return claim.name or "", claim.resourceClaimName
+
+
+def _claims(claims: list[corev1.PodResourceClaimStatus] | None, start: int) -> str:
+    shown = (f"{name}={claim!r}" for name, claim in map(_claim, islice(claims or (), start, None)))
+    return f"[{listed(shown)}]"
 
 
 def status_extended_resource_claim(request: Attributes) -> Denied | None:
@@ -246,9 +244,9 @@ def status_extended_resource_claim(request: Attributes) -> Denied | None:
     """
     old: corev1.PodStatusObject = request.old
     new: corev1.PodStatusObject = request.new
-    before = _extended(old.status.extendedResourceClaimStatus if old.status else None)
-    after = _extended(new.status.extendedResourceClaimStatus if new.status else None)
-    if before == after:
+    before = old.status.extendedResourceClaimStatus if old.status else None
+    after = new.status.extendedResourceClaimStatus if new.status else None
+    if before == after or _extended(before) == _extended(after):
         return None
     return forbidden(
         "pods/status-extended-resource-claim",

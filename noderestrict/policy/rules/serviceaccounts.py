@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from noderestrict.api import authenticationv1
 from noderestrict.policy import features
 from noderestrict.policy.attributes import Attributes
+from noderestrict.policy.compare import listed
 from noderestrict.policy.decision import Decision, Denied, Question, forbidden, not_found, retriable
 from noderestrict.policy.listers import PodRecord
 
@@ -87,7 +88,7 @@ def token_audience(request: Attributes) -> Decision | None:
         refused = forbidden(
             rule,
             f"{request.where}: spec.audiences has {len(audiences)} entries, "
-            f"{', '.join(map(repr, audiences))}; ask for one audience at a time",
+            f"{listed(map(repr, audiences))}; ask for one audience at a time",
         )
         return _unless_pending(request, refused)
 

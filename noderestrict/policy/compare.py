@@ -1,0 +1,53 @@
+"""Compare what was with what shall be, and tell of it in bounded time and length.
+
+A node chooses how large its objects are: neither the work nor a message may grow with all of it
+where the first differences tell enough.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TypeVar
+
+_Item = TypeVar("_Item")
+_ABSENT = object()
+_LISTED = 8
+
+
+def listed(items: Iterable[str]) -> str:
+    """Return the first of some texts, with a sign if there are more; "" for none."""
+    some = list(islice(items, _LISTED + 1))
+    return ", ".join(some[:_LISTED]) + (", …" if len(some) > _LISTED else "")
+
+
+def changed_keys(
+    before: Mapping[str, str | None], after: Mapping[str, str | None]
+) -> Iterator[str]:
+    """Yield the keys that were added, changed or removed; a null value is an empty one."""
+    if before == after:
+        return
+    for key, value in after.items():
+        was = before.get(key, _ABSENT)
+        if was != value and (was is _ABSENT or (was or "") != (value or "")):
+            yield key
+    yield from (key for key in before if key not in after)
+
+
+def first_difference(
+    before: Sequence[_Item] | None,
+    after: Sequence[_Item] | None,
+    meaning: Callable[[_Item], Hashable],
+) -> int | None:
+    """Return the first index at which two lists differ, None if they are equal; null is empty.
+
+    Args:
+        before: a list.
+        after: another.
+        meaning: of an item: what two equal ones have in common.
+    """
+    before, after = before or (), after or ()
+    if before == after:
+        return None
+    for index, (was, becomes) in enumerate(zip(before, after, strict=False)):
+        if was != becomes and meaning(was) != meaning(becomes):
+            return index
+    return None if len(before) == len(after) else min(len(before), len(after))

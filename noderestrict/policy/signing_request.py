@@ -1,0 +1,148 @@
+"""PEM certificate signing requests, read as Kubernetes reads them.
+
+The sources are ParseCSR of k8s.io/kubernetes/pkg/apis/certificates, and Go's encoding/pem and
+crypto/x509, on which it stands: who reads a request otherwise than the signer does can be made to
+see another name in it.
+"""
+
+import base64
+import binascii
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+_UNREADABLE = "holds a CERTIFICATE REQUEST that cannot be read"
+_TYPE = b"CERTIFICATE REQUEST"
+_BEGIN, _END, _DASHES = b"-----BEGIN ", b"\n-----END ", b"-----"
+#: ASN.1 types that are text to Go, and what each may hold. It skips a name of another type, which
+#: other readers take for text.
+_TEXT = {
+    "UTF8String": re.compile(r".*", re.DOTALL),
+    "T61String": re.compile(r".*", re.DOTALL),
+    "BMPString": re.compile(r".*", re.DOTALL),
+    "IA5String": re.compile(r"[\x00-\x7f]*"),
+    "NumericString": re.compile(r"[0-9 ]*"),
+    "PrintableString": re.compile(r"[A-Za-z0-9 '()+,./:=?*&-]*"),
+}
+
+
+def csr_common_name(pem: bytes) -> str:
+    """Return the last common name of the first PEM block, "" for none.
+
+    Raises:
+        ValueError: there is no CERTIFICATE REQUEST that can be read; its content is not shown.
+    """
+    from cryptography import x509
+
+    csr = _first_csr(pem)
+    try:
+        names = csr.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+    except (ValueError, TypeError):
+        raise ValueError(_UNREADABLE) from None
+    found = ""
+    for name in names:
+        # There is no public way to the ASN.1 type of a name.
+        form = _TEXT.get(name._type.name)  # noqa: SLF001
+        if form is not None:
+            found = str(name.value)
+            if not form.fullmatch(found):
+                raise ValueError(_UNREADABLE)
+    return found
+
+
+def csr_alternative_names(pem: bytes) -> list[str]:
+    """Return the subject alternative names of the first PEM block: DNS names, IP addresses.
+
+    A name of another type is returned as its type and value, which no address equals.
+
+    Raises:
+        ValueError: there is no CERTIFICATE REQUEST that can be read; its content is not shown.
+    """
+    from cryptography import x509
+
+    try:
+        extensions = _first_csr(pem).extensions
+        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        raise ValueError(_UNREADABLE) from None
+    return [
+        str(name.value)
+        if isinstance(name, x509.DNSName | x509.IPAddress)
+        else f"{type(name).__name__} {name.value}"
+        for name in names
+    ]
+
+
+def _first_csr(pem: bytes) -> "x509.CertificateSigningRequest":
+    # Here, because it is half of the start-up time of commands that never see a CSR.
+    from cryptography import x509
+
+    block = first_block(pem)
+    if block is None or block[0] != _TYPE:
+        raise ValueError("holds no PEM block of type CERTIFICATE REQUEST")
+    try:
+        return x509.load_der_x509_csr(block[1])
+    except (ValueError, TypeError):
+        raise ValueError(_UNREADABLE) from None
+
+
+def first_block(pem: bytes) -> tuple[bytes, bytes] | None:
+    """Return the type and the content of the first PEM block; None if there is none.
+
+    A block is what stands between an END line and the last BEGIN line before it, in time that grows
+    with the text and no faster. Text before it and headers in it are skipped; a block that is none
+    ends the search at its own END line only.
+
+    Args:
+        pem: text.
+    """
+    start = 0
+    while True:
+        end = pem.find(_END, start)
+        if end < 0:
+            return None
+        begin = pem.rfind(_BEGIN, start, end)
+        if begin < 0 or (begin > start and pem[begin - 1 : begin] != b"\n"):
+            start = end + len(_END)
+            continue
+        start = end + len(_END)
+        line, position = _line(pem, begin + len(_BEGIN))
+        if not line.endswith(_DASHES):
+            continue
+        kind = line.removesuffix(_DASHES)
+        headers = False
+        while b":" in (read := _line(pem, position))[0]:
+            headers, position = True, read[1]
+        if position >= len(pem) or start < position:
+            return None
+        if headers and end < position:
+            continue
+        trailer = kind + _DASHES
+        rest, _ = _line(pem, start + len(trailer))
+        if pem[start : start + len(trailer)] != trailer or rest:
+            continue
+        try:
+            return kind, _decoded(pem[position:end])
+        except binascii.Error:
+            continue
+
+
+def _line(pem: bytes, start: int) -> tuple[bytes, int]:
+    """Return a line without its end and the space before that, and where the next one starts."""
+    newline = pem.find(b"\n", start)
+    if newline < 0:
+        return pem[start:].rstrip(b" \t"), len(pem)
+    line = pem[start:newline]
+    return line.removesuffix(b"\r").rstrip(b" \t"), newline + 1
+
+
+def _decoded(body: bytes) -> bytes:
+    """Return what is base64 in the way of Go, which wants whole groups of four."""
+    text = body.translate(None, b" \t\r\n")
+    if len(text) % 4 or text.endswith(b"==="):
+        raise binascii.Error
+    return base64.b64decode(text, validate=True)
