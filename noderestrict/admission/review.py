@@ -10,6 +10,7 @@ from noderestrict.policy.decision import Allowed, Decision, Denied, Question
 from noderestrict.policy.identity import node_name
 
 API_VERSION = "admission.k8s.io/v1"
+_LONGEST_UID = 1024
 
 _decoder = msgspec.json.Decoder(admissionv1.AdmissionReview[msgspec.Raw, msgspec.Raw])
 _encoder = msgspec.json.Encoder()
@@ -95,6 +96,11 @@ def checked(review: admissionv1.AdmissionReview[Any, Any]) -> Request:
         raise ReviewError("request is missing: an AdmissionReview without it cannot be answered")
     if not request.uid:
         raise ReviewError("request.uid is empty: the answer must echo it")
+    if len(request.uid) > _LONGEST_UID:
+        raise ReviewError(
+            f"request.uid has {len(request.uid)} characters: the answer must echo it, and echoes "
+            f"no more than {_LONGEST_UID}"
+        )
     resource = request.resource
     if not resource.resource:
         raise ReviewError("request.resource.resource is empty")

@@ -131,7 +131,9 @@ class ConfigurableParser(argparse.ArgumentParser):
             content = yaml.safe_load(file.read_text())
         except OSError as error:
             raise ConfigError(f"--config {file}: {error.strerror or error}") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        except (
+            yaml.YAMLError, AttributeError, LookupError, TypeError, ValueError, RecursionError
+        ) as error:  # fmt: skip
             raise ConfigError(f"--config {file}: {' '.join(str(error).split())}") from None
         if content is None:
             return {}

@@ -58,6 +58,11 @@ class GraphSink:
         self._seen.add(_key(value))
         self._graph.upsert(self._plural, value)
 
+    def discard(self, value: Any) -> None:
+        """Remove one object of a list that is gone before its end."""
+        self._seen.discard(_key(value))
+        self.delete(value)
+
     def commit(self) -> None:
         """Remove what the list did not hold."""
         for namespace, name in set(self._graph.objects(self._plural)) - self._seen:

@@ -28,13 +28,16 @@ _FAILURES_BEFORE_LIST = 3
 
 
 class Sink(Protocol):
-    """Where objects go. Between ``begin`` and ``commit``, ``add`` collects a new content."""
+    """Where objects go. Between ``begin`` and ``commit``, a new content is collected."""
 
     def begin(self) -> None:
         """Start to collect; what an unfinished collection has is dropped."""
 
     def add(self, value: Any) -> None:
         """Collect one object."""
+
+    def discard(self, value: Any) -> None:
+        """Drop one object that was collected: it is gone before the list has ended."""
 
     def commit(self) -> None:
         """Make what was collected the content."""
@@ -280,11 +283,10 @@ class Reflector:
             self._version = meta.resourceVersion
 
     def _change(self, kind: str, value: Any) -> None:
-        if self._listing:
-            self._add(value)
-            return
         for sink in self._sinks:
-            if kind == "DELETED":
+            if self._listing:
+                (sink.discard if kind == "DELETED" else sink.add)(value)
+            elif kind == "DELETED":
                 sink.delete(value)
             else:
                 sink.upsert(value)

@@ -35,6 +35,10 @@ class Store:
         key, record = self._keyed(value)
         self._next[key] = record
 
+    def discard(self, value: Any) -> None:
+        """Drop one object that was collected."""
+        self._next.pop(self._keyed(value)[0], None)
+
     def commit(self) -> None:
         """Replace the content in one step."""
         self._records, self._next = self._next, {}

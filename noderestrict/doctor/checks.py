@@ -41,6 +41,10 @@ _TOO_MUCH = (
     ("impersonate", "", "users"),
 )
 _LONGEST_TTL = 5.0
+#: What reading a YAML file, and taking apart what is in it, may end in.
+_UNREADABLE_YAML = (
+    OSError, yaml.YAMLError, AttributeError, LookupError, TypeError, ValueError, RecursionError
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,9 +356,7 @@ def check_node_kubeconfig(file: Path) -> Finding:
             else (file.parent / user["client-certificate"]).read_bytes()
         )
         subject = x509.load_pem_x509_certificate(pem).subject
-    except (
-        OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, IndexError, ValueError
-    ) as error:  # fmt: skip
+    except _UNREADABLE_YAML as error:
         return failed(
             check, f"{file}: no client certificate can be read: {error}", "give a kubeconfig"
         )
@@ -400,8 +402,9 @@ def check_authorization_config(file: Path) -> list[Finding]:
     try:
         config = yaml.safe_load(file.read_text())
         authorizers = list(config["authorizers"])
-        types = [one["type"] for one in authorizers]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        types = [str(one["type"]) for one in authorizers]
+        webhooks = [dict(one["webhook"] or {}) for one in authorizers if "webhook" in one]
+    except _UNREADABLE_YAML as error:
         return [failed(check, f"{file}: no AuthorizationConfiguration: {error}", "check the file")]
     found = []
     if "Webhook" not in types:
@@ -412,7 +415,6 @@ def check_authorization_config(file: Path) -> list[Finding]:
         found.append(warned(check, f"{file}: Node answers, too", "remove it, or the webhook"))
     if "AlwaysAllow" in types:
         found.append(failed(check, f"{file}: AlwaysAllow opens everything", "remove it"))
-    webhooks = [one.get("webhook") or {} for one in authorizers if one["type"] == "Webhook"]
     found += [
         warned(
             check, f"{file}: {ttl} is {webhook.get(ttl)}: so late access follows", "set it to 1s"

@@ -7,6 +7,7 @@ a patch names counts as changed, as the kubelet's patches are differences.
 
 import gzip
 import sys
+import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -147,16 +148,22 @@ class AuditLog:
 
     def rows(self, file: str) -> Iterator[Row | Undecided | Unreadable]:
         """Yield each write of a node in a file, in its order; ``-`` is stdin, also gzip."""
+        is_audit_log = False
+        number = 0
         try:
             with _opened(file) as stream:
                 for number, line in enumerate(stream, start=1):
+                    is_audit_log = is_audit_log or b'"Event"' in line
                     self.counts.bytes += len(line)
                     if line.strip():
                         self.counts.events += 1
                         yield from self._line(file, number, line)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, zlib.error) as error:
             problem = getattr(error, "strerror", None) or str(error)
             yield Unreadable(file, 0, problem)
+        else:
+            if number and not is_audit_log:
+                yield Unreadable(file, 0, "it holds no audit event: one JSON object a line is read")
 
     def _line(self, file: str, number: int, line: bytes) -> Iterator[Row | Undecided | Unreadable]:
         # Most events are neither of nodes nor show an object.

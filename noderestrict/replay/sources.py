@@ -178,7 +178,8 @@ def _yaml(file: str, data: bytes) -> Iterator[Document | Unreadable]:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or getattr(error, "reason", "not YAML")
         yield Unreadable(file, mark.line + 1 if mark else 0, f"neither JSON nor YAML: {problem}")
-    except (TypeError, ValueError, RecursionError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+        # Its constructors raise all of these for values that are not of their tag.
         yield Unreadable(file, 0, f"YAML that is no JSON: {error}")
     else:
         if not found:

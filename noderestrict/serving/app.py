@@ -30,6 +30,8 @@ _LONGEST_TIMEOUT = 30.0
 _DEADLINE_SHARE = 0.9
 # Paths as sent, query included, that are remembered.
 _ROUTES = 100
+# Namespace and name have at most 63 and 253 characters.
+_LONGEST_NAME = 512
 # Longer warnings are cut by the API server.
 _WARNING = 256
 
@@ -176,13 +178,16 @@ class App:
         """Return the body of a JSON request that is here already, b"" if some of it is missing.
 
         Raises:
-            HTTPError: 400 for another content type, 413 for a large body.
+            HTTPError: 400 for another content type, 413 for a large body, 415 for a packed one.
         """
         kind = request.headers.get("Content-Type")
         if kind != "application/json" and request.content_type != "application/json":
             raise HTTPError(
                 400, f"Content-Type is {request.content_type[:80]!r}; application/json is needed"
             )
+        if "Content-Encoding" in request.headers:
+            # The API server sends none, and few bytes could become many.
+            raise HTTPError(415, "Content-Encoding is not taken: send the JSON itself")
         content = request.content
         if not content.is_eof() or content.at_eof():
             return b""
@@ -303,14 +308,14 @@ class App:
     ) -> None:
         if review.node is None:
             return
-        if not self._logged.allow(review.node):
+        if not self._logged.allow(_short(review.node)):
             self._metrics.dropped_logs.inc()
             return
         LOGGER.warning(
             "no opinion",
             extra={
-                "node": review.node,
-                "request": str(review.attributes or ""),
+                "node": _short(review.node),
+                "request": str(review.attributes or "")[:2000],
                 "why": opinion.reason[:2000],
                 "seconds": round(seconds, 6),
             },
@@ -319,7 +324,7 @@ class App:
     def _log_refusal(
         self, request: admission.Request, denied: Denied, seconds: float, mode: str
     ) -> None:
-        if not self._logged.allow(request.node or ""):
+        if not self._logged.allow(_short(request.node)):
             self._metrics.dropped_logs.inc()
             return
         LOGGER.warning(
@@ -371,13 +376,18 @@ def _answer_objection(
     return admission.encode(request, decision, warnings, annotations)
 
 
+def _short(name: str | None) -> str:
+    """Return a name as it is logged and remembered: whole, if Kubernetes allows it."""
+    return (name or "")[:_LONGEST_NAME]
+
+
 def _log_fields(request: admission.Request, seconds: float) -> dict[str, object]:
     where = f"{request.namespace}/{request.name}" if request.namespace else request.name
     return {
-        "node": request.node,
+        "node": _short(request.node),
         "operation": request.operation,
-        "resource": admission.resource_path(request),
-        "object": where,
+        "resource": _short(admission.resource_path(request)),
+        "object": _short(where),
         "uid": request.uid,
         "dry_run": request.dry_run,
         "seconds": round(seconds, 6),

@@ -6,6 +6,9 @@ from functools import lru_cache
 
 from aiohttp import HttpVersion11, web
 
+#: Answers that a client may leave unread: no API server leaves any.
+_UNREAD_BYTES = 1024 * 1024
+
 
 class Answer:
     """JSON with status 200, whose head and body leave in one piece.
@@ -43,7 +46,7 @@ class Answer:
         """Write everything.
 
         Raises:
-            ConnectionResetError: the client is gone.
+            ConnectionResetError: the client is gone, or sends on and on without reading.
         """
         transport = self._request.transport if self._request is not None else None
         if transport is None or transport.is_closing():
@@ -57,6 +60,9 @@ class Answer:
                 self._answer,
             )
         )
+        if transport.get_write_buffer_size() > _UNREAD_BYTES:
+            transport.abort()
+            raise ConnectionResetError("the client does not read its answers")
 
 
 @lru_cache(maxsize=1)

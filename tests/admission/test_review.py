@@ -59,6 +59,7 @@ def verdict(data: bytes) -> Allowed | Denied | Question:
         (json.dumps({**hostile(), "apiVersion": "admission.k8s.io/v1beta1"}).encode(), "v1beta1"),
         (json.dumps({**hostile(), "kind": "Pod"}).encode(), "'Pod'"),
         (body(uid=""), "request.uid is empty"),
+        (body(uid="u" * 1025), "request.uid has 1025 characters"),
         (body(operation="PATCH"), "'PATCH'"),
         (body(resource={"group": "", "version": "v1", "resource": ""}), "request.resource"),
         (body(userInfo="root"), "userInfo"),

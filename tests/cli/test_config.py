@@ -102,6 +102,8 @@ def test_a_list_on_the_command_line_replaces_that_of_the_file(
         ("[]", "a mapping of flags to values is needed"),
         ("a: b: c", "mapping values are not allowed here"),
         ("1: 2", "unknown key 1"),
+        ("mode: !!bool x", "x"),
+        ("port: !!int ''", "index"),
         ("kubernetes-version: 2.0", "kubernetes-version"),
         ("feature-gates: {Nonsense: true}", "Nonsense"),
     ],

@@ -3,12 +3,16 @@
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from noderestrict.api import corev1
+from noderestrict.cluster.authorizer import GraphSink
 from noderestrict.cluster.reflector import Pace, Reflector, Resource
 from noderestrict.cluster.store import Store
+from noderestrict.graph.graph import Graph
 from noderestrict.policy.listers import RECORDS
 from tests.cluster.scripted import Scripted, connected, reply, silent, watch
 
@@ -178,6 +182,33 @@ async def test_a_streaming_list_replaces_the_store_at_its_end() -> None:
     assert first["sendInitialEvents"] == "true"
     assert first["resourceVersionMatch"] == "NotOlderThan"
     assert script.asked[1][1]["resourceVersion"] == "6"
+
+
+async def test_what_is_deleted_while_it_is_listed_is_gone() -> None:
+    script = Scripted(
+        watch(
+            event("ADDED", pod("a", 1)),
+            event("ADDED", pod("b", 2)),
+            event("DELETED", pod("a", 3)),
+            bookmark(5, end=True),
+        )
+    )
+    run = Run()
+    await run.follow(script, streaming=True)
+    assert run.names() == {"b"}
+
+
+def test_a_pod_that_is_deleted_while_it_is_listed_opens_nothing() -> None:
+    graph = Graph()
+    sink = GraphSink(graph, "pods")
+    value = {"metadata": {"namespace": "ns", "name": "a"}, "spec": {"nodeName": "n1"}}
+    listed = msgspec.convert(value, corev1.Pod)
+    sink.begin()
+    sink.add(listed)
+    assert list(graph.objects("pods")) == [("ns", "a")]
+    sink.discard(listed)
+    sink.commit()
+    assert list(graph.objects("pods")) == []
 
 
 async def test_a_streaming_list_that_breaks_off_changes_nothing() -> None:

@@ -156,6 +156,24 @@ def test_a_broken_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert str(file) in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"some: yaml\n", "no audit event"),
+        (b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03" + b"\xff" * 40, "rror"),
+    ],
+)
+def test_a_file_that_is_no_audit_log_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], data: bytes, says: str
+) -> None:
+    file = tmp_path / "audit.log"
+    file.write_bytes(data)
+    assert main(["replay", "--audit-log", str(file)]) == 2
+    err = capsys.readouterr().err
+    assert str(file) in err
+    assert says in err
+
+
 def test_memory_stays_bounded_whatever_the_log_holds(tmp_path: Path) -> None:
     file = tmp_path / "audit.log"
     with file.open("w") as out:

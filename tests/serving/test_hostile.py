@@ -1,7 +1,9 @@
 """Bytes that no API server sends."""
 
+import gzip
 import json
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +47,39 @@ def head(*lines: str, path: str = "/validate") -> bytes:
 
 
 JSON = "Content-Type: application/json"
+
+
+def was_cut_off(tls: ssl.SSLSocket, request: bytes) -> bool:
+    """Send far more requests than have answers that fit into all buffers on the way."""
+    try:
+        for _ in range(50_000):
+            tls.sendall(request)
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def test_a_client_that_never_reads_its_answers_is_cut_off(server: Server) -> None:
+    review = json.loads(BAD)
+    review["request"]["uid"] = "u" * 1024
+    request = http(json.dumps(review).encode())
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as plain,
+        server.context.wrap_socket(plain, server_hostname="localhost") as tls,
+    ):
+        assert was_cut_off(tls, request)
+    assert server.request("/livez")[0] == 200
+
+
+def test_a_packed_body_is_refused(server: Server) -> None:
+    body = gzip.compress(b" " * 1_000_000)
+    length = f"Content-Length: {len(body)}"
+    answer = send(server, head(JSON, "Content-Encoding: gzip", length) + body)
+    assert answer.startswith(b"HTTP/1.1 415 ")
+
+
 KEYS = b"{" + b",".join(b'"k%d":1' % number for number in range(10_000)) + b"}"
 
 
