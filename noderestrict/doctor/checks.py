@@ -260,7 +260,10 @@ async def _known_bad(connection: Connection, _options: Options) -> AsyncIterator
         else:
             raise
     else:
-        yield failed(check, "a node may write the lease of another node", "register the webhook")
+        yield failed(
+            check, "a node may write the lease of another node",
+            "register the webhook, and enforce its rules: in mode audit it only reports",
+        )  # fmt: skip
 
 
 async def _api_server_flags(connection: Connection, _options: Options) -> AsyncIterator[Finding]:
