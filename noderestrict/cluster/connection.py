@@ -70,7 +70,7 @@ class Connection:
                 )
             except config.ConfigException as error:
                 raise ConnectionFailedError(
-                    f"this is no pod of a cluster ({error}): give --kubeconfig, or --state to a command that has it"
+                    f"this is no pod of a cluster ({error}): give --kubeconfig (or --state)"
                 ) from None
             return cls(client.ApiClient(configuration), token_file=_SERVICE_ACCOUNT_TOKEN)
         try:
