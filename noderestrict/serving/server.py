@@ -25,6 +25,7 @@ from noderestrict.telemetry.metrics import Metrics
 _SELF_TEST = 30.0
 _LAG_INTERVAL = 0.05
 _HANDSHAKE_SECONDS = 10.0
+_SHUTDOWN_SECONDS = 1.0
 _FINISH_SECONDS = 30.0
 
 
@@ -128,6 +129,8 @@ class _WebServer(web.Server):
             access_log=None,
             keepalive_timeout=options.limits.idle_seconds,
             lingering_time=1,
+            # A packed body is refused: nothing of it need be unpacked before.
+            auto_decompress=False,
             # Our own bound on bodies gives a clearer answer.
             max_field_size=16 * 1024,
         )
@@ -253,6 +256,8 @@ async def _listen(
             family=socket.AF_UNSPEC,
             ssl=ssl_context,
             ssl_handshake_timeout=_HANDSHAKE_SECONDS if ssl_context else None,
+            # A client that does not say goodbye would keep its place among the connections.
+            ssl_shutdown_timeout=_SHUTDOWN_SECONDS if ssl_context else None,
             backlog=1024,
             reuse_address=True,
         )
