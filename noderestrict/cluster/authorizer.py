@@ -4,6 +4,7 @@ Before "nothing refers to it" is answered, the pods of the node are listed live 
 newer than the graph.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,9 +32,16 @@ _PATHS = {
 }
 _RESOURCE_SLICES_SINCE = 34
 _LIST_SECONDS = 5.0
+#: A node chooses how large its mirror pods are: few of them at a time fit into memory.
+_PAGE = "20"
+
+
+class _ListMeta(msgspec.Struct):
+    continue_: str | None = msgspec.field(default=None, name="continue")
 
 
 class _PodList(msgspec.Struct):
+    metadata: _ListMeta | None = None
     items: list[corev1.Pod] | None = None
 
 
@@ -136,7 +144,7 @@ class ClusterAuthorizer:
         self._synced = synced
         self._counted = counted
         self._budget = Budget(burst=50, per_second=5)
-        self._calls: Coalescer[list[corev1.Pod]] = Coalescer()
+        self._calls: Coalescer[Graph] = Coalescer()
         self._decoder = msgspec.json.Decoder(_PodList)
 
     async def authorize(self, review: authorization.Review, deadline: float) -> Opinion | None:
@@ -148,32 +156,42 @@ class ClusterAuthorizer:
         try:
             self._budget.spend(node)
             left = deadline - time.monotonic()
-            pods = await self._calls.ask(node, lambda: self._pods_of(node), left)
+            fresh = await self._calls.ask(node, lambda: self._graph_of(node), left)
         except BudgetExhaustedError:
             # A node that is refused so often gets its refusals from the graph alone.
             return opinion if self._synced() else None
         except (ClusterError, TimeoutError):
             return None
-        overlay = Graph()
-        for pod in pods:
-            overlay.upsert("pods", pod)
-        overlay.volumes_from(self._graph)
-        again = authorization.judge(review, overlay, self._features)
+        again = authorization.judge(review, fresh, self._features)
         if again.allowed or self._synced():
             return again
         return None
 
-    async def _pods_of(self, node: str) -> list[corev1.Pod]:
-        selector = {"fieldSelector": f"spec.nodeName={quote(node, safe='')}"}
+    async def _graph_of(self, node: str) -> Graph:
+        """Return the graph of a node's pods as the API server has them now."""
+        graph = Graph()
+        query = {"fieldSelector": f"spec.nodeName={quote(node, safe='')}", "limit": _PAGE}
         try:
-            body = await self._connection.get(_PATHS["pods"], selector, seconds=_LIST_SECONDS)
-            pods = self._decoder.decode(body).items or []
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            async with asyncio.timeout(_LIST_SECONDS):
+                while True:
+                    body = await self._connection.get(_PATHS["pods"], query, seconds=_LIST_SECONDS)
+                    page = self._decoder.decode(body)
+                    for pod in page.items or ():
+                        # The server selects; a pod of another node must never count, whatever the
+                        # name held.
+                        if pod.spec is not None and pod.spec.nodeName == node:
+                            graph.upsert("pods", pod)
+                    token = page.metadata.continue_ if page.metadata else None
+                    if not token:
+                        break
+                    query["continue"] = token
+        except (msgspec.MsgspecError, UnicodeDecodeError, TimeoutError) as error:
             self._counted("pods_of_node", "error")
-            raise ClusterError(f"pods of node {node}: {error}") from None
+            what = error or type(error).__name__
+            raise ClusterError(f"pods of node {node}: {what}") from None
         except ClusterError:
             self._counted("pods_of_node", "error")
             raise
         self._counted("pods_of_node", "found")
-        # The server selects; a pod of another node must never count, whatever the name held.
-        return [pod for pod in pods if pod.spec is not None and pod.spec.nodeName == node]
+        graph.volumes_from(self._graph)
+        return graph
