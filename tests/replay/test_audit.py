@@ -96,6 +96,38 @@ def test_a_patch_changes_what_it_names(tmp_path: Path) -> None:
     assert row(judged(tmp_path, harmless)).allowed
 
 
+@pytest.mark.parametrize(
+    "patch",
+    [
+        [{"op": "add", "path": "/metadata/labels/node-restriction.kubernetes.io~1a", "value": "b"}],
+        {"metadata": {"labels": {"node-restriction.kubernetes.io/a": None}}},
+        {"metadata": {"ownerReferences": None}},
+        {"spec": {"taints": [{"$patch": "delete", "key": "a"}]}},
+        {"spec": {"$setElementOrder/taints": []}},
+        {"spec": None},
+        {"$patch": "replace"},
+    ],
+)
+def test_what_a_patch_does_not_show_is_not_taken_for_unchanged(tmp_path: Path, patch: Any) -> None:
+    (found,) = judged(
+        tmp_path, event("patch", "nodes", "n1", requestObject=patch, responseObject=node())
+    )
+    assert isinstance(found, Undecided)
+
+
+def test_a_kubelets_status_report_is_judged(tmp_path: Path) -> None:
+    ready = {"type": "Ready", "status": "True"}
+    report = {"status": {"$setElementOrder/conditions": [{"type": "Ready"}], "conditions": [ready]}}
+    reported = event("patch", "nodes", "n1", requestObject=report, responseObject=node())
+    assert row(judged(tmp_path, reported)).allowed
+
+
+def test_a_batch_of_the_audit_webhook_is_not_passed_over(tmp_path: Path) -> None:
+    batch = {"kind": "EventList", "items": [event("patch", "nodes", "n2")]}
+    (found,) = judged(tmp_path, batch)
+    assert isinstance(found, Unreadable)
+
+
 def test_the_existing_object_is_taken_from_earlier_events(tmp_path: Path) -> None:
     labelled = node(**{"node-restriction.kubernetes.io/a": "b"})
     before = event("update", "nodes", "n1", user=ADMIN, requestObject=labelled,
