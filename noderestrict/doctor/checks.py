@@ -406,7 +406,9 @@ def check_authorization_config(file: Path) -> list[Finding]:
         config = yaml.safe_load(file.read_text())
         authorizers = list(config["authorizers"])
         types = [str(one["type"]) for one in authorizers]
-        webhooks = [dict(one["webhook"] or {}) for one in authorizers if "webhook" in one]
+        webhooks = [
+            dict(one.get("webhook") or {}) for one in authorizers if one["type"] == "Webhook"
+        ]
     except _UNREADABLE_YAML as error:
         return [failed(check, f"{file}: no AuthorizationConfiguration: {error}", "check the file")]
     found = []

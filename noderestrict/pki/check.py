@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 _PUBLIC = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+_KEY_TYPES = (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)
 _SIGNED = b"noderestrict"
 
 
@@ -87,6 +88,8 @@ def _check_key(leaf: x509.Certificate, key: bytes) -> None:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         # Not the library's message: it may quote what it read.
         raise KeyPairError("the key is no unencrypted PEM key") from None
+    if not isinstance(private, _KEY_TYPES):
+        raise KeyPairError("the key is neither RSA, ECDSA nor Ed25519")
     public = leaf.public_key()
     if private.public_key().public_bytes(*_PUBLIC) != public.public_bytes(*_PUBLIC):
         raise KeyPairError("the key does not belong to the first certificate")
@@ -110,7 +113,7 @@ def _sign_and_verify(private: object, public: object) -> None:
         case ed25519.Ed25519PrivateKey(), ed25519.Ed25519PublicKey():
             public.verify(private.sign(_SIGNED), _SIGNED)
         case _:
-            raise KeyPairError("the key is neither RSA, ECDSA nor Ed25519")
+            raise InvalidSignature
 
 
 def _check_issuer(issued: x509.Certificate, issuer: x509.Certificate) -> None:

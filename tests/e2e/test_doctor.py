@@ -235,6 +235,9 @@ def test_an_authorizer_in_the_wrong_order_or_slow_is_told(doctor: Examined, tmp_
     value["authorizers"].reverse()
     file.write_text(yaml.safe_dump(value))
     assert doctor("--authorization-config", str(file))["authorizer"][0] == "warn"
+    # Without a section of its own, the webhook's answers are remembered for minutes.
+    file.write_text(yaml.safe_dump({"authorizers": [{"type": "RBAC"}, {"type": "Webhook"}]}))
+    assert doctor("--authorization-config", str(file))["authorizer"][0] == "warn"
     for authorizers in ([{"type": "RBAC"}], [{"type": "Webhook"}, {"type": "AlwaysAllow"}]):
         file.write_text(yaml.safe_dump({"authorizers": authorizers}))
         assert doctor("--authorization-config", str(file))["authorizer"][0] == "fail"

@@ -81,6 +81,7 @@ def test_a_key_of_another_certificate_is_refused() -> None:
 def test_a_key_of_an_unusual_kind_is_refused() -> None:
     key = dsa.generate_private_key(2048)
     assert "key" in refusal(certificate(EC), key_pem(key))
+    assert "neither RSA, ECDSA nor Ed25519" in refusal(certificate(key), key_pem(key))
 
 
 def test_a_damaged_key_is_refused() -> None:
