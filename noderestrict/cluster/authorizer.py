@@ -17,7 +17,7 @@ from noderestrict.api import corev1
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.live import Budget, BudgetExhaustedError, Coalescer
 from noderestrict.cluster.questions import server_version
-from noderestrict.cluster.reflector import Reflector, Resource
+from noderestrict.cluster.reflector import Reflector, Resource, pages
 from noderestrict.graph.authorizer import Opinion
 from noderestrict.graph.graph import Graph
 from noderestrict.graph.objects import RESOURCES
@@ -33,16 +33,7 @@ _PATHS = {
 _RESOURCE_SLICES_SINCE = 34
 _LIST_SECONDS = 5.0
 #: A node chooses how large its mirror pods are: few of them at a time fit into memory.
-_PAGE = "20"
-
-
-class _ListMeta(msgspec.Struct):
-    continue_: str | None = msgspec.field(default=None, name="continue")
-
-
-class _PodList(msgspec.Struct):
-    metadata: _ListMeta | None = None
-    items: list[corev1.Pod] | None = None
+_PAGE = 20
 
 
 class GraphSink:
@@ -145,7 +136,7 @@ class ClusterAuthorizer:
         self._counted = counted
         self._budget = Budget(burst=50, per_second=5)
         self._calls: Coalescer[Graph] = Coalescer()
-        self._decoder = msgspec.json.Decoder(_PodList)
+        self._decoder = msgspec.json.Decoder(corev1.Pod)
 
     async def authorize(self, review: authorization.Review, deadline: float) -> Opinion | None:
         """Return the opinion; None if the API server had to be asked and could not be."""
@@ -170,21 +161,15 @@ class ClusterAuthorizer:
     async def _graph_of(self, node: str) -> Graph:
         """Return the graph of a node's pods as the API server has them now."""
         graph = Graph()
-        query = {"fieldSelector": f"spec.nodeName={quote(node, safe='')}", "limit": _PAGE}
+        selector = {"fieldSelector": f"spec.nodeName={quote(node, safe='')}"}
         try:
             async with asyncio.timeout(_LIST_SECONDS):
-                while True:
-                    body = await self._connection.get(_PATHS["pods"], query, seconds=_LIST_SECONDS)
-                    page = self._decoder.decode(body)
-                    for pod in page.items or ():
+                async for page in pages(self._connection, _PATHS["pods"], _PAGE, selector):
+                    for pod in map(self._decoder.decode, page.items or ()):
                         # The server selects; a pod of another node must never count, whatever the
                         # name held.
                         if pod.spec is not None and pod.spec.nodeName == node:
                             graph.upsert("pods", pod)
-                    token = page.metadata.continue_ if page.metadata else None
-                    if not token:
-                        break
-                    query["continue"] = token
         except (msgspec.MsgspecError, UnicodeDecodeError, TimeoutError) as error:
             self._counted("pods_of_node", "error")
             what = error or type(error).__name__

@@ -9,7 +9,7 @@ not at all.
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -83,6 +83,13 @@ class _Meta(msgspec.Struct, gc=False):
     annotations: dict[str, str] | None = None
 
 
+class Page(msgspec.Struct):
+    """One page of a list, whose objects stay raw."""
+
+    metadata: _Meta
+    items: list[msgspec.Raw] | None = None
+
+
 class _Versioned(msgspec.Struct, gc=False):
     metadata: _Meta = msgspec.field(default_factory=_Meta)
 
@@ -97,9 +104,34 @@ class _Status(msgspec.Struct):
     message: str | None = None
 
 
+_pages = msgspec.json.Decoder(Page)
 _events = msgspec.json.Decoder(_Event)
 _versions = msgspec.json.Decoder(_Versioned)
 _statuses = msgspec.json.Decoder(_Status)
+
+
+async def pages(
+    connection: Connection, path: str, size: int, query: Mapping[str, str] | None = None
+) -> AsyncIterator[Page]:
+    """Yield a list page by page.
+
+    Args:
+        connection: to the API server.
+        path: of the list.
+        size: objects of one page.
+        query: further parameters.
+
+    Raises:
+        ClusterError: the list failed.
+        msgspec.MsgspecError: an answer is no list; UnicodeDecodeError and RecursionError likewise.
+    """
+    asked = {**(query or {}), "limit": str(size)}
+    while True:
+        page = _pages.decode(await connection.get(path, asked))
+        yield page
+        if not page.metadata.continue_:
+            return
+        asked["continue"] = page.metadata.continue_
 
 
 class Reflector:
@@ -199,27 +231,15 @@ class Reflector:
             ClusterError: the list failed; the sinks keep what they had.
         """
         self._begin()
-        token = ""
-        page_type = msgspec.defstruct(
-            "Page", [("metadata", _Meta), ("items", list[msgspec.Raw] | None, None)]
-        )
-        while True:
-            query = {"limit": str(_PAGE)}
-            if token:
-                query["continue"] = token
-            page: Any = msgspec.json.decode(
-                await self._connection.get(self._resource.path, query), type=page_type
-            )
+        version = None
+        async for page in pages(self._connection, self._resource.path, _PAGE):
             for number, raw in enumerate(page.items or ()):
                 if not number % _SLICE:
                     # Decoding a page takes milliseconds: requests come in between.
                     await asyncio.sleep(0)
                 self._add(self._objects.decode(raw))
             self._heard = self._pace.clock()
-            token = page.metadata.continue_ or ""
-            if not token:
-                break
-        version = page.metadata.resourceVersion
+            version = page.metadata.resourceVersion
         if not version:
             raise ClusterError("the list has no metadata.resourceVersion")
         self._alive()

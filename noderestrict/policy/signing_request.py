@@ -105,11 +105,10 @@ def first_block(pem: bytes) -> tuple[bytes, bytes] | None:
         end = pem.find(_END, start)
         if end < 0:
             return None
-        begin = pem.rfind(_BEGIN, start, end)
-        if begin < 0 or (begin > start and pem[begin - 1 : begin] != b"\n"):
-            start = end + len(_END)
+        before, start = start, end + len(_END)
+        begin = pem.rfind(_BEGIN, before, end)
+        if begin < 0 or (begin > before and pem[begin - 1 : begin] != b"\n"):
             continue
-        start = end + len(_END)
         line, position = _line(pem, begin + len(_BEGIN))
         if not line.endswith(_DASHES):
             continue
