@@ -125,15 +125,16 @@ class ConfigurableParser(argparse.ArgumentParser):
         return found.get(dest, self._plain_defaults[dest])
 
     def _from_file(self, file: Path) -> dict[str, Any]:
-        import yaml  # here, because most commands never need it
+        # Here, because most commands never need it.
+        import yaml
+
+        from noderestrict.replay.sources import YAML_VALUE_ERRORS
 
         try:
             content = yaml.safe_load(file.read_text())
         except OSError as error:
             raise ConfigError(f"--config {file}: {error.strerror or error}") from None
-        except (
-            yaml.YAMLError, AttributeError, LookupError, TypeError, ValueError, RecursionError
-        ) as error:  # fmt: skip
+        except (yaml.YAMLError, *YAML_VALUE_ERRORS) as error:
             raise ConfigError(f"--config {file}: {' '.join(str(error).split())}") from None
         if content is None:
             return {}

@@ -24,6 +24,7 @@ from noderestrict.policy.extra import Extra
 from noderestrict.policy.features import LATEST_MINOR, OLDEST_MINOR
 from noderestrict.policy.identity import NODE_USER_PREFIX, NODES_GROUP
 from noderestrict.render.registration import cluster_role
+from noderestrict.replay.sources import YAML_VALUE_ERRORS
 
 _WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 _REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
@@ -41,10 +42,7 @@ _TOO_MUCH = (
     ("impersonate", "", "users"),
 )
 _LONGEST_TTL = 5.0
-#: What reading a YAML file, and taking apart what is in it, may end in.
-_UNREADABLE_YAML = (
-    OSError, yaml.YAMLError, AttributeError, LookupError, TypeError, ValueError, RecursionError
-)  # fmt: skip
+_UNREADABLE_YAML = (OSError, yaml.YAMLError, *YAML_VALUE_ERRORS)
 
 
 @dataclass(frozen=True, slots=True)

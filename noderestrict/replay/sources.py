@@ -13,6 +13,9 @@ import msgspec
 
 STDIN = "-"
 _YAML = (".yaml", ".yml")
+#: What PyYAML raises besides YAMLError, for values that are not of their tags; and what taking
+#: apart a value of another shape than expected raises.
+YAML_VALUE_ERRORS = (AttributeError, LookupError, TypeError, ValueError, RecursionError)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -178,8 +181,7 @@ def _yaml(file: str, data: bytes) -> Iterator[Document | Unreadable]:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or getattr(error, "reason", "not YAML")
         yield Unreadable(file, mark.line + 1 if mark else 0, f"neither JSON nor YAML: {problem}")
-    except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
-        # Its constructors raise all of these for values that are not of their tag.
+    except YAML_VALUE_ERRORS as error:
         yield Unreadable(file, 0, f"YAML that is no JSON: {error}")
     else:
         if not found:
