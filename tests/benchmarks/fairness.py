@@ -5,28 +5,23 @@ by over 5 ms.
 """
 
 import contextlib
-import datetime as dt
 import json
 import re
 import subprocess
 import sys
 import tempfile
 import threading
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import NameOID
 
 from noderestrict.pki.issue import Leaf
 from tests.benchmarks.load import Job
 from tests.benchmarks.pods import TOTAL
 from tests.benchmarks.server import SECONDS, bodies, load
-from tests.serving.tls import Server, serving, write_pair
+from tests.serving.tls import Server, key_pem, self_signed, serving, write_pair
 
 #: Reviews a second: far below saturation, since the other side of what goes on needs a core, too.
 RATE = 300
@@ -78,23 +73,9 @@ def _huge(body: Path, folder: Path) -> Path:
 
 
 def _rsa_pair() -> Leaf:
-    """Return a self-signed pair, such as cert-manager makes by default: its check takes longest."""
+    """Return a pair such as cert-manager makes by default: its check takes longest."""
     key = rsa.generate_private_key(65537, 2048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bench")])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    return Leaf(certificate.public_bytes(pem), key.private_bytes(pem, form, plain))
+    return Leaf(self_signed(key), key_pem(key))
 
 
 @contextlib.contextmanager
@@ -120,9 +101,7 @@ def _rotating(folder: Path) -> Iterator[None]:
 
 def _metrics(server: Server, *series: str) -> list[float]:
     """Return some series, as they were at one moment."""
-    url = f"http://127.0.0.1:{server.metrics_port}/metrics"
-    with urllib.request.urlopen(url) as response:
-        text = response.read().decode()
+    text = server.metrics()
     found = [
         re.search(rf"^noderestrict_{re.escape(one)} (\S+)", text, re.MULTILINE) for one in series
     ]

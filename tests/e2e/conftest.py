@@ -122,6 +122,14 @@ def register(admin: Client, port: int, ca: bytes, **options: object) -> None:
     )
 
 
+def let_nodes_do_all(admin: Client) -> None:
+    """Bind node users to cluster-admin, so that admission alone is in the way."""
+    group = {"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "system:nodes"}
+    binding = cluster_role_binding(group)
+    binding["metadata"]["name"], binding["roleRef"]["name"] = "everything", "cluster-admin"
+    admin.create("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding)
+
+
 def namespace_ready(admin: Client) -> None:
     end = time.monotonic() + 30
     while True:

@@ -14,7 +14,7 @@ from noderestrict.render.registration import (
     cluster_role_binding,
     webhook_configuration,
 )
-from tests.e2e.conftest import USER, namespace_ready
+from tests.e2e.conftest import USER, let_nodes_do_all, namespace_ready
 from tests.e2e.control_plane import APIError, ControlPlane, assets
 from tests.e2e.test_registration import (
     LEASES,
@@ -57,9 +57,7 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registered]:
         admin.create(f"{RBAC}/clusterroles", cluster_role())
         user = {"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": USER}
         admin.create(f"{RBAC}/clusterrolebindings", cluster_role_binding(user))
-        nodes = cluster_role_binding({**user, "kind": "Group", "name": "system:nodes"})
-        nodes["metadata"]["name"], nodes["roleRef"]["name"] = "everything", "cluster-admin"
-        admin.create(f"{RBAC}/clusterrolebindings", nodes)
+        let_nodes_do_all(admin)
         namespace_ready(admin)
         while True:
             try:

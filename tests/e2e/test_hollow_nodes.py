@@ -24,7 +24,6 @@ from tests.e2e.test_registration import (
     Registered,
     calls,
     configured,
-    metrics,
     server,
 )
 
@@ -135,7 +134,7 @@ def test_kubelets_live_with_the_webhook_and_without_it(
             admin.create(DEPLOYMENTS, deployment(4))
             until("pods run", lambda: len(running(control_plane)) == 4)
             # Their tokens have come through the webhook: pods do not start without.
-            exposition = metrics(webhook)
+            exposition = webhook.metrics()
             assert 'resource="serviceaccounts"' in exposition
             assert denials(exposition) == []
 
@@ -144,7 +143,7 @@ def test_kubelets_live_with_the_webhook_and_without_it(
             assert calls(webhook) - before <= len(NAMES) * max(1, STEADY / 60)
 
             scale(control_plane, 2)
-            assert denials(metrics(webhook)) == []
+            assert denials(webhook.metrics()) == []
             port = webhook.port
             webhook.process.kill()
             webhook.process.wait()
@@ -161,12 +160,12 @@ def test_kubelets_live_with_the_webhook_and_without_it(
                 assert error.value.code in (403, 500)
             with server(control_plane, folder, "webhook", "--port", str(port)) as again:
                 scale(control_plane, 6)
-                assert denials(metrics(again)) == []
+                assert denials(again.metrics()) == []
                 admin.delete(f"{DEPLOYMENTS}/web")
                 until(
                     "pods are gone",
                     lambda: not admin.get(f"{PODS}?labelSelector=app%3Dweb")["items"],
                 )
                 assert ready_nodes(control_plane) == set(NAMES)
-                assert denials(metrics(again)) == []
+                assert denials(again.metrics()) == []
         assert admin.get(WEBHOOKS)["items"] == []

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from noderestrict.render.registration import cluster_role_binding
-from tests.e2e.conftest import namespace_ready
+from tests.e2e.conftest import let_nodes_do_all, namespace_ready
 from tests.e2e.control_plane import APIError, ControlPlane, assets, free_port
-from tests.e2e.test_registration import LEASES, NODES, RBAC, lease, node_object
+from tests.e2e.test_registration import LEASES, NODES, lease, node_object
 
 ROOT = Path(__file__).parents[2]
 LABELS = {"metadata": {"labels": {"node-restriction.kubernetes.io/a": "b"}}}
@@ -42,12 +41,7 @@ def test_the_documented_commands_lead_from_nothing_to_enforcing(tmp_path: Path) 
     server: subprocess.Popen[bytes] | None = None
     try:
         admin = control_plane.admin
-        # Node users may do all that the rules do not refuse.
-        everything = cluster_role_binding(
-            {"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "system:nodes"}
-        )
-        everything["metadata"]["name"], everything["roleRef"]["name"] = "all", "cluster-admin"
-        admin.create(f"{RBAC}/clusterrolebindings", everything)
+        let_nodes_do_all(admin)
         namespace_ready(admin)
         pki = tmp_path / "pki"
         pki.mkdir()

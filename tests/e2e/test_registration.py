@@ -5,7 +5,6 @@ import contextlib
 import json
 import re
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from noderestrict.render.registration import (
     webhook_configuration,
 )
 from noderestrict.render.workload import CERTS_JOB, NAMESPACE, TLS_SECRET
-from tests.e2e.conftest import USER, namespace_ready
+from tests.e2e.conftest import USER, let_nodes_do_all, namespace_ready
 from tests.e2e.control_plane import APIError, Client, ControlPlane, assets
 from tests.serving.tls import Server, serving
 
@@ -66,11 +65,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registered]
         admin.create(f"{RBAC}/clusterroles", cluster_role())
         user = {"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": USER}
         admin.create(f"{RBAC}/clusterrolebindings", cluster_role_binding(user))
-        group = {"kind": "Group", "apiGroup": user["apiGroup"], "name": "system:nodes"}
-        everything = cluster_role_binding(group)
-        everything["metadata"]["name"] = "everything"
-        everything["roleRef"]["name"] = "cluster-admin"
-        admin.create(f"{RBAC}/clusterrolebindings", everything)
+        let_nodes_do_all(admin)
         namespace_ready(admin)
         for name in ("kube-node-lease", "ns", "other"):
             with contextlib.suppress(APIError):
@@ -153,17 +148,9 @@ def pod(name: str, node: str) -> dict[str, Any]:
     }
 
 
-def metrics(server_: Server) -> str:
-    """Return what a server exposes."""
-    url = f"http://127.0.0.1:{server_.metrics_port}/metrics"
-    with urllib.request.urlopen(url) as response:
-        text: str = response.read().decode()
-        return text
-
-
 def calls(server_: Server) -> int:
     """Return how many reviews a server has judged."""
-    found = re.search(r'duration_seconds_count\{endpoint="validate"\} (\d+)', metrics(server_))
+    found = re.search(r'duration_seconds_count\{endpoint="validate"\} (\d+)', server_.metrics())
     assert found
     return int(found[1])
 

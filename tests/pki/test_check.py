@@ -4,50 +4,26 @@ import datetime as dt
 from collections.abc import Sequence
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from noderestrict.pki.check import KeyPairError, check_pair
-from tests.serving.tls import DAY, NOW, authority, leaf
+from tests.serving.tls import (
+    DAY,
+    FORMATS,
+    NOW,
+    PEM,
+    Key,
+    authority,
+    key_pem,
+    leaf,
+    self_signed,
+)  # fmt: skip
 
-PEM = serialization.Encoding.PEM
-FORMATS = serialization.PrivateFormat
-PLAIN = serialization.NoEncryption()
-Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | dsa.DSAPrivateKey
 RSA = rsa.generate_private_key(65537, 2048)
 EC = ec.generate_private_key(ec.SECP256R1())
 ED25519 = ed25519.Ed25519PrivateKey.generate()
-
-
-def certificate(
-    key: Key,
-    names: Sequence[str] = ("localhost",),
-    usage: x509.ObjectIdentifier | None = ExtendedKeyUsageOID.SERVER_AUTH,
-) -> bytes:
-    """Return a self-signed certificate."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(NOW - DAY)
-        .not_valid_after(NOW + DAY)
-    )
-    if names:
-        general = [x509.DNSName(name) for name in names]
-        builder = builder.add_extension(x509.SubjectAlternativeName(general), critical=False)
-    if usage is not None:
-        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-    algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
-    return builder.sign(key, algorithm).public_bytes(PEM)
-
-
-def key_pem(key: Key, form: serialization.PrivateFormat = FORMATS.PKCS8) -> bytes:
-    return key.private_bytes(PEM, form, PLAIN)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +38,7 @@ def key_pem(key: Key, form: serialization.PrivateFormat = FORMATS.PKCS8) -> byte
     ids=["RSA PKCS#8", "RSA PKCS#1", "ECDSA PKCS#8", "ECDSA SEC1", "Ed25519 PKCS#8"],
 )
 def test_keys_of_every_common_form_are_taken(key: Key, form: serialization.PrivateFormat) -> None:
-    pair = check_pair(certificate(key), key_pem(key, form), now=NOW)
+    pair = check_pair(self_signed(key), key_pem(key, form), now=NOW)
     assert pair.names == ("localhost",)
     assert pair.not_after == (NOW + DAY).replace(microsecond=0)
 
@@ -75,13 +51,13 @@ def refusal(chain: bytes, key: bytes, now: dt.datetime = NOW, names: Sequence[st
 
 
 def test_a_key_of_another_certificate_is_refused() -> None:
-    assert "key" in refusal(certificate(EC), key_pem(RSA))
+    assert "key" in refusal(self_signed(EC), key_pem(RSA))
 
 
 def test_a_key_of_an_unusual_kind_is_refused() -> None:
     key = dsa.generate_private_key(2048)
-    assert "key" in refusal(certificate(EC), key_pem(key))
-    assert "neither RSA, ECDSA nor Ed25519" in refusal(certificate(key), key_pem(key))
+    assert "key" in refusal(self_signed(EC), key_pem(key))
+    assert "neither RSA, ECDSA nor Ed25519" in refusal(self_signed(key), key_pem(key))
 
 
 def test_a_damaged_key_is_refused() -> None:
@@ -90,33 +66,33 @@ def test_a_damaged_key_is_refused() -> None:
         numbers.p, numbers.q, numbers.d ^ 2, numbers.dmp1 ^ 2, numbers.dmq1, numbers.iqmp,
         numbers.public_numbers,
     ).private_key(unsafe_skip_rsa_key_validation=True)  # fmt: skip
-    assert "damaged" in refusal(certificate(RSA), key_pem(damaged))
+    assert "damaged" in refusal(self_signed(RSA), key_pem(damaged))
 
 
 def test_an_encrypted_key_is_refused() -> None:
     secret = serialization.BestAvailableEncryption(b"x")
-    assert refusal(certificate(EC), EC.private_bytes(PEM, FORMATS.PKCS8, secret))
+    assert refusal(self_signed(EC), EC.private_bytes(PEM, FORMATS.PKCS8, secret))
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"-----BEGIN CERTIFICATE-----\nAAAA\n"])
 def test_what_is_no_certificate_and_what_is_no_key_is_refused(content: bytes) -> None:
     assert refusal(content, key_pem(EC))
-    assert refusal(certificate(EC), content)
+    assert refusal(self_signed(EC), content)
 
 
 def test_expired_and_not_yet_valid_pairs_are_refused() -> None:
-    assert "expired" in refusal(certificate(EC), key_pem(EC), now=NOW + 2 * DAY)
-    assert refusal(certificate(EC), key_pem(EC), now=NOW - 2 * DAY)
+    assert "expired" in refusal(self_signed(EC), key_pem(EC), now=NOW + 2 * DAY)
+    assert refusal(self_signed(EC), key_pem(EC), now=NOW - 2 * DAY)
 
 
 def test_a_certificate_for_clients_alone_is_refused() -> None:
-    chain = certificate(EC, usage=ExtendedKeyUsageOID.CLIENT_AUTH)
+    chain = self_signed(EC, usage=ExtendedKeyUsageOID.CLIENT_AUTH)
     assert "serverAuth" in refusal(chain, key_pem(EC))
-    check_pair(certificate(EC, usage=None), key_pem(EC), now=NOW)
+    check_pair(self_signed(EC, usage=None), key_pem(EC), now=NOW)
 
 
 def test_names_that_are_expected_must_be_covered() -> None:
-    chain = certificate(EC, ["*.svc.example", "a.example"])
+    chain = self_signed(EC, ["*.svc.example", "a.example"])
     check_pair(chain, key_pem(EC), now=NOW, dns_names=["web.svc.example", "a.example"])
     assert "b.example" in refusal(chain, key_pem(EC), names=["a.example", "b.example"])
     assert "a.b.svc.example" in refusal(chain, key_pem(EC), names=["a.b.svc.example"])

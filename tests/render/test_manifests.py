@@ -143,7 +143,7 @@ def labels(expression: str) -> set[str]:
 
 
 def test_alerts_and_dashboard_use_metrics_and_labels_that_exist() -> None:
-    ours = {name: set(labels) for name, _, labels, _ in described_metrics()}
+    ours = {name: set(known) for name, _, known, _ in described_metrics()}
     # Prometheus adds these to what it scrapes.
     added = {"pod", "job", "le"}
     for expression in expressions():

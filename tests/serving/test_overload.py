@@ -3,7 +3,6 @@
 import asyncio
 import json
 import ssl
-import urllib.request
 from pathlib import Path
 
 from tests.serving.clients import BAD, EXAMPLES, Tally, hang_up, http, read_answer
@@ -67,15 +66,9 @@ async def test_what_is_too_much_is_refused_and_the_rest_is_right(tmp_path: Path)
         # It has recovered: everything is let go of again.
         code, answer, _ = await asyncio.to_thread(server.request, "/validate", BAD)
         assert (code, b'"allowed":false' in answer) == (200, True)
-        exposition = await asyncio.to_thread(metrics, server)
+        exposition = await asyncio.to_thread(server.metrics)
         assert "noderestrict_requests_in_flight 0.0" in exposition
         assert 'noderestrict_shed_requests_total{limit="requests"} 0.0' not in exposition
-
-
-def metrics(server: Server) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics") as response:
-        text: str = response.read().decode()
-        return text
 
 
 async def test_a_refusal_for_overload_says_when_to_try_again(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import http.client
 import json
 import socket
 import ssl
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,9 +88,7 @@ def test_health_endpoints_answer(server: Server) -> None:
 
 def test_metrics_are_on_their_own_port(server: Server) -> None:
     server.request("/validate", body())
-    url = f"http://127.0.0.1:{server.metrics_port}/metrics"
-    with urllib.request.urlopen(url, timeout=10) as response:
-        text = response.read().decode()
+    text = server.metrics()
     assert 'decision="denied",mode="enforce",operation="UPDATE",resource="nodes"' in text
     assert "noderestrict_self_test_ok 1.0" in text
     assert "n1" not in text.replace("process_", "")

@@ -11,14 +11,14 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from noderestrict.pki.files import write_atomically
@@ -26,6 +26,10 @@ from noderestrict.pki.issue import Authority, Leaf, create_authority
 
 NOW = dt.datetime.now(dt.UTC)
 DAY = dt.timedelta(days=1)
+PEM = serialization.Encoding.PEM
+FORMATS = serialization.PrivateFormat
+PLAIN = serialization.NoEncryption()
+Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | dsa.DSAPrivateKey
 
 
 def authority() -> Authority:
@@ -36,9 +40,7 @@ def leaf(ca: Authority, *names: str, lifetime: dt.timedelta = DAY, now: dt.datet
     return ca.issue(names or ("localhost", "127.0.0.1"), lifetime=lifetime, now=now)
 
 
-def client_leaf(
-    ca: Authority, common_name: str, organization: str = "", *more_names: str
-) -> Leaf:
+def client_leaf(ca: Authority, common_name: str, organization: str = "", *more_names: str) -> Leaf:
     """Return a client certificate, such as a kubelet's."""
     key = ec.generate_private_key(ec.SECP256R1())
     issuer = x509.load_pem_x509_certificate(ca.certificate)
@@ -65,6 +67,35 @@ def client_leaf(
         serialization.NoEncryption(),
     )
     return Leaf(certificate.public_bytes(serialization.Encoding.PEM), pem)
+
+
+def self_signed(
+    key: Key,
+    names: Sequence[str] = ("localhost",),
+    usage: x509.ObjectIdentifier | None = ExtendedKeyUsageOID.SERVER_AUTH,
+) -> bytes:
+    """Return a self-signed certificate."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW - DAY)
+        .not_valid_after(NOW + DAY)
+    )
+    if names:
+        general = [x509.DNSName(name) for name in names]
+        builder = builder.add_extension(x509.SubjectAlternativeName(general), critical=False)
+    if usage is not None:
+        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+    algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    return builder.sign(key, algorithm).public_bytes(PEM)
+
+
+def key_pem(key: Key, form: serialization.PrivateFormat = FORMATS.PKCS8) -> bytes:
+    return key.private_bytes(PEM, form, PLAIN)
 
 
 def write_pair(directory: Path, pair: Leaf) -> None:
@@ -101,6 +132,13 @@ class Server:
                 return response.status, response.read(), dict(response.headers)
         except urllib.error.HTTPError as error:
             return error.code, error.read(), dict(error.headers)
+
+    def metrics(self) -> str:
+        """Return what the server exposes."""
+        url = f"http://127.0.0.1:{self.metrics_port}/metrics"
+        with urllib.request.urlopen(url, timeout=20) as response:
+            text: str = response.read().decode()
+            return text
 
     def wait_for_log(self, text: str) -> list[str]:
         """Return the log lines with a text, once there is one."""
