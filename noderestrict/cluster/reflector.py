@@ -66,7 +66,8 @@ class Pace:
         sleep: waits for seconds.
         jitter: returns a factor for it.
         clock: seconds, monotonic.
-        inactivity: seconds of silence after which a watch is given up; bookmarks come every minute.
+        inactivity: seconds without a complete event after which a watch is given up; bookmarks
+            come every minute.
         watch: seconds after which the server is asked to end a watch.
     """
 
@@ -170,7 +171,10 @@ class Reflector:
         self.has_synced = False
 
     def age(self) -> float | None:
-        """Return the seconds since the API server was last heard; None before that."""
+        """Return the seconds since the sinks last equalled the cluster; None before they did.
+
+        A list tells how things were when it was asked for, and counts once it is complete.
+        """
         return None if self._heard is None else self._pace.clock() - self._heard
 
     async def run(self) -> None:
@@ -209,7 +213,8 @@ class Reflector:
         await self._pace.sleep(delay * self._pace.jitter())
 
     def _alive(self) -> None:
-        self._heard = self._pace.clock()
+        if not self._listing:
+            self._heard = self._pace.clock()
         self._failures = 0
 
     def _begin(self) -> None:
@@ -217,10 +222,11 @@ class Reflector:
         for sink in self._sinks:
             sink.begin()
 
-    def _commit(self, version: str) -> None:
+    def _commit(self, version: str, asked: float) -> None:
         for sink in self._sinks:
             sink.commit()
         self._listing = False
+        self._heard = asked
         self._version = version
         self.has_synced = True
 
@@ -230,6 +236,7 @@ class Reflector:
         Raises:
             ClusterError: the list failed; the sinks keep what they had.
         """
+        asked = self._pace.clock()
         self._begin()
         version = None
         async for page in pages(self._connection, self._resource.path, _PAGE):
@@ -238,12 +245,11 @@ class Reflector:
                     # Decoding a page takes milliseconds: requests come in between.
                     await asyncio.sleep(0)
                 self._add(self._objects.decode(raw))
-            self._heard = self._pace.clock()
             version = page.metadata.resourceVersion
         if not version:
             raise ClusterError("the list has no metadata.resourceVersion")
         self._alive()
-        self._commit(version)
+        self._commit(version, asked)
 
     def _add(self, value: Any) -> None:
         for sink in self._sinks:
@@ -263,27 +269,37 @@ class Reflector:
         started = self._pace.clock()
         # An event may come in many pieces: they are joined once, when its end is there.
         pieces: list[bytes] = []
-        async for piece in self._connection.stream(
-            self._resource.path, query, inactivity=self._pace.inactivity
-        ):
-            head, newline, rest = piece.partition(b"\n")
-            pieces.append(head)
-            if not newline:
-                continue
-            self._event(b"".join(pieces))
-            lines = rest.split(b"\n")
-            pieces = [lines.pop()]
-            for line in lines:
-                self._event(line)
+        loop = asyncio.get_running_loop()
+        inactivity = self._pace.inactivity
+        try:
+            async with asyncio.timeout(inactivity) as limit:
+                async for piece in self._connection.stream(
+                    self._resource.path, query, inactivity=inactivity
+                ):
+                    head, newline, rest = piece.partition(b"\n")
+                    pieces.append(head)
+                    if not newline:
+                        continue
+                    lines = rest.split(b"\n")
+                    events = self._event(b"".join(pieces), started)
+                    pieces = [lines.pop()]
+                    for line in lines:
+                        events |= self._event(line, started)
+                    if events:
+                        # Bytes alone are no life: a connection may trickle them for ever.
+                        limit.reschedule(loop.time() + inactivity)
+        except TimeoutError:
+            raise ClusterError(f"watch: no event for {inactivity:g} s") from None
         if self._version is None:
             raise ClusterError("the streaming list broke off")
         if self._pace.clock() - started < 1:
             # A server that ends every watch at once must not be asked in a tight loop.
             await self._pace.sleep(self._pace.jitter())
 
-    def _event(self, line: bytes) -> None:
+    def _event(self, line: bytes, started: float) -> bool:
+        """Take one line of a watch that began at a time, and return whether it was an event."""
         if not line.strip():
-            return
+            return False
         event = _events.decode(line)
         if event.type == "ERROR":
             status = _statuses.decode(event.object)
@@ -294,13 +310,14 @@ class Reflector:
             if self._listing and (meta.annotations or {}).get(_INITIAL_EVENTS_END) == "true":
                 if not meta.resourceVersion:
                     raise ClusterError("the end of the streaming list has no resourceVersion")
-                self._commit(meta.resourceVersion)
+                self._commit(meta.resourceVersion, started)
         elif event.type in ("ADDED", "MODIFIED", "DELETED"):
             self._change(event.type, self._objects.decode(event.object))
         else:
             raise ClusterError(f"watch: unknown event type {event.type[:40]!r}")
         if not self._listing and meta.resourceVersion:
             self._version = meta.resourceVersion
+        return True
 
     def _change(self, kind: str, value: Any) -> None:
         for sink in self._sinks:

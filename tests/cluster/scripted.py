@@ -65,6 +65,19 @@ def silent() -> Answer:
     return answer
 
 
+def trickle(piece: bytes, seconds: float) -> Answer:
+    """Send a piece again and again, for ever."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(piece)
+            await asyncio.sleep(seconds)
+
+    return answer
+
+
 @asynccontextmanager
 async def connected(handler: Any) -> AsyncIterator[Connection]:
     """Serve a handler, and yield a connection to it."""

@@ -1,6 +1,8 @@
 """List and watch, one behaviour at a time, without real waiting."""
 
 import asyncio
+import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -14,7 +16,7 @@ from noderestrict.cluster.reflector import Pace, Reflector, Resource
 from noderestrict.cluster.store import Store
 from noderestrict.graph.graph import Graph
 from noderestrict.policy.listers import RECORDS
-from tests.cluster.scripted import Scripted, connected, reply, silent, watch
+from tests.cluster.scripted import Scripted, connected, reply, silent, trickle, watch
 
 PODS = Resource("pods", "/api/v1/pods", RECORDS["pods"][0])
 
@@ -51,12 +53,17 @@ class Run:
         self.failed: list[str] = []
 
     async def follow(
-        self, script: Scripted, *, streaming: bool = False, inactivity: float = 5
+        self,
+        script: Scripted,
+        *,
+        streaming: bool = False,
+        inactivity: float = 5,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         async def sleep(seconds: float) -> None:
             self.slept.append(seconds)
 
-        pace = Pace(sleep=sleep, jitter=lambda: 1.0, inactivity=inactivity)
+        pace = Pace(sleep=sleep, jitter=lambda: 1.0, inactivity=inactivity, clock=clock)
         async with connected(script) as connection:
             self.reflector = Reflector(
                 connection,
@@ -152,6 +159,64 @@ async def test_a_silent_watch_is_given_up() -> None:
     run = Run()
     await run.follow(script, inactivity=0.05)
     assert run.failed == ["watch"]
+
+
+@pytest.mark.parametrize("piece", [b"\n", b"{", b'{"type":', b" \r\n"])
+async def test_a_watch_that_sends_bytes_but_no_events_is_given_up(piece: bytes) -> None:
+    script = Scripted(reply(page(pod("a", 1))), trickle(piece, 0.01))
+    run = Run()
+    await run.follow(script, inactivity=0.2)
+    assert run.failed == ["watch"]
+    assert run.names() == {"a"}
+
+
+async def test_a_store_is_as_old_as_the_list_that_fills_it() -> None:
+    """Pages of a list that is not complete tell nothing of what the store holds."""
+    now = 0.0
+    ages: list[float | None] = []
+
+    def later(answer: Any) -> Any:
+        async def wait(request: Any) -> Any:
+            nonlocal now
+            ages.append(run.reflector.age())
+            now += 10
+            return await answer(request)
+
+        return wait
+
+    run = Run()
+    first, second = reply(page(pod("a", 1), token="t")), reply(page(pod("b", 2)))
+    script = Scripted(
+        *(later(one) for one in (first, second, watch(GONE), first, second, watch(bookmark(99)))),
+        later(silent()),
+    )
+    await run.follow(script, inactivity=0.2, clock=lambda: now)
+    assert ages[:7] == [None, None, 20, 30, 40, 20, 0]
+
+
+async def test_initial_events_of_a_streaming_list_do_not_make_the_store_younger() -> None:
+    now = 0.0
+    ages: list[float | None] = []
+
+    def later(answer: Any) -> Any:
+        async def wait(request: Any) -> Any:
+            nonlocal now
+            ages.append(run.reflector.age())
+            now += 10
+            return await answer(request)
+
+        return wait
+
+    run = Run()
+    begun = watch(event("ADDED", pod("a", 1)))
+    whole = watch(event("ADDED", pod("a", 1)), bookmark(5, end=True))
+    await run.follow(
+        Scripted(later(begun), later(whole), later(silent())),
+        streaming=True,
+        inactivity=0.2,
+        clock=lambda: now,
+    )
+    assert ages[:3] == [None, None, 10]
 
 
 async def test_waiting_grows_and_is_bounded() -> None:
