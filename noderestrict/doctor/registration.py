@@ -102,9 +102,7 @@ def _check_webhook(webhook: Mapping[str, Any]) -> Iterator[Finding]:
         )
 
 
-def _check_conditions(
-    webhook: Mapping[str, Any], rendered: Mapping[str, Any]
-) -> Iterator[Finding]:
+def _check_conditions(webhook: Mapping[str, Any], rendered: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield the conditions that may skip what a rule would refuse.
 
     What a condition proves holds for the resources of its own webhook alone.

@@ -71,7 +71,7 @@ def admission_figures() -> dict[str, dict[str, float]]:
         decoder.decode(body)
         request = decoder.decode(body)
         decision = admission.judge(request, settings, listers)
-        calls = (
+        calls: tuple[Callable[[], object], ...] = (
             partial(decoder.decode, body),
             partial(admission.judge, request, settings, listers),
             partial(admission.encode, request, decision),

@@ -10,7 +10,9 @@ NODES, PODS_A_NODE = 5_000, 30
 TOTAL = NODES * PODS_A_NODE
 
 _PLAIN = {"manager": "kubelet", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1"}
-_FIELDS = {f"f:field-{number}": {".": {}, "f:type": {}} for number in range(30)}
+_FIELDS: dict[str, dict[str, object]] = {
+    f"f:field-{number}": {".": {}, "f:type": {}} for number in range(30)
+}
 _POD = {
     "metadata": {
         "name": "@NAME@",

@@ -102,7 +102,9 @@ def _filled(review: dict[str, Any], size: int) -> bytes:
     """Grow both objects alike, as large ones are: by managed fields and conditions."""
     number = 0
     while len(body := json.dumps(review, separators=(",", ":")).encode()) < size:
-        fields = {f"f:field-{number}-{one}": {".": {}, "f:type": {}} for one in range(4)}
+        fields: dict[str, Any] = {
+            f"f:field-{number}-{one}": {".": {}, "f:type": {}} for one in range(4)
+        }
         for place in ("object", "oldObject"):
             value = review["request"].get(place)
             if value:
@@ -219,9 +221,9 @@ def figures(peers: list[str]) -> dict[str, Any]:
             for name_, mib in memory.items():
                 print(f"  resident: {name_} {mib:.0f} MiB, {_ratio(mib, memory['floor'])}")
         (folder / "start").mkdir()
-        seconds, memory = start_up(folder / "start")
-        print(f"  start to first answer: {seconds * 1000:.0f} ms, then {memory:.0f} MiB")
-        results["start"] = {"seconds": seconds, "resident_mib": memory}
+        seconds, resident = start_up(folder / "start")
+        print(f"  start to first answer: {seconds * 1000:.0f} ms, then {resident:.0f} MiB")
+        results["start"] = {"seconds": seconds, "resident_mib": resident}
     return results
 
 

@@ -66,7 +66,7 @@ async def typed(api: client.ApiClient) -> int:
     core = client.CoreV1Api(api)
     before, start = resident_mib(), time.perf_counter()
     pods: list[object] = []
-    token = None
+    token = ""
     while len(pods) < TYPED:
         page = await core.list_pod_for_all_namespaces(limit=500, _continue=token)
         pods += page.items

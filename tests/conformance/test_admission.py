@@ -7,7 +7,7 @@ import pytest
 
 from noderestrict.policy.decision import Allowed
 from noderestrict.policy.settings import Settings
-from noderestrict.replay.cases import Case, cases
+from noderestrict.replay.cases import Case, QuestionsCase, cases
 from noderestrict.replay.run import Result, Summary, judge_case
 from noderestrict.replay.sources import Unreadable
 from noderestrict.replay.state import load_state
@@ -31,6 +31,7 @@ def test_every_case_is_judged_as_expected(
     counts: Counter[tuple[str, str]] = Counter()
     failures = []
     for case in cases(str(path)):
+        assert not isinstance(case, QuestionsCase)
         result = judge_case(case, settings, listers) if isinstance(case, Case) else case
         summary.count(result.row if isinstance(result, Result) else result)
         if isinstance(result, Unreadable):

@@ -44,8 +44,8 @@ def refused(cluster: Cluster, *arguments: Any, user: str = "n1", code: int = 0) 
 
 
 def test_a_node_changes_its_own_status_and_no_other_node(cluster: Cluster) -> None:
-    patch = {"status": {"phase": "Running"}}
-    cluster.n1.patch("/api/v1/nodes/n1/status", patch)
+    status = {"status": {"phase": "Running"}}
+    cluster.n1.patch("/api/v1/nodes/n1/status", status)
     patch = {"metadata": {"labels": {"a": "b"}}}
     message = refused(cluster, "PATCH", "/api/v1/nodes/n2", patch, "application/merge-patch+json")
     assert "nodes n2" in message

@@ -99,7 +99,7 @@ def test_the_audit_log_and_audit_mode_tell_who_would_be_refused(
         for number in range(3):
             live(node, "n1", number)
         # What they must not do; in audit mode all of it passes.
-        hostile = {
+        hostile: dict[str, tuple[Any, ...]] = {
             "nodes/labels": ("PATCH", f"{NODES}/n1",
                 {"metadata": {"labels": {"node-restriction.kubernetes.io/a": "b"}}}, merge),
             "nodes/taints": ("PATCH", f"{NODES}/n1",

@@ -554,4 +554,5 @@ def test_of_thousands_of_wrong_values_a_message_names_the_first(body: bytes) -> 
 def test_a_message_is_cut_where_a_single_value_is_long() -> None:
     decision = judge(update_node(node(), node({f"k8s.io/{'x' * 100_000}": ""})))
     assert_denied(decision, "nodes/labels")
+    assert isinstance(decision, Denied)
     assert len(decision.message) < 5_000

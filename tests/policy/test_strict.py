@@ -126,7 +126,10 @@ def test_a_strict_rule_refuses_and_names_what_it_saw(rule: str, body: bytes, par
 
 
 def test_an_object_that_an_operation_has_no_use_for_is_not_read() -> None:
-    both = {"new": node(metadata={"finalizers": ["a/b"]}), "old": node(spec={"podCIDR": "x"})}
+    both: dict[str, Any] = {
+        "new": node(metadata={"finalizers": ["a/b"]}),
+        "old": node(spec={"podCIDR": "x"}),
+    }
     assert_denied(strictly(review("nodes", "CREATE", name="n1", **both)), "nodes/finalizers")
     own, other = event(kind="Node", name="n1"), event(kind="Node", name="n2")
     for operation, new, old in (("CREATE", own, other), ("DELETE", other, own)):
