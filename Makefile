@@ -3,11 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-IMAGE ?= noderestrict:0.1.0
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' noderestrict/__init__.py)
+IMAGE ?= noderestrict:$(VERSION)
 
-.PHONY: install run test lint fuzz docs manifests image bench bench-compare test-e2e e2e-kind lock clean
+.PHONY: help install run test lint format fuzz docs manifests image bench bench-compare test-e2e e2e-kind lock clean
 
-install: $(STAMP)
+help: ## Show this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+install: $(STAMP) ## Set up .venv
 
 $(STAMP): pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("noderestrict needs Python 3.11 or newer; set PYTHON=python3.x")'
@@ -15,49 +19,51 @@ $(STAMP): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
 	touch $@
 
-run: install
+run: install ## Serve the examples on https://127.0.0.1:8443
 	$(BIN)/noderestrict serve --dev --bind-address 127.0.0.1 --metrics-address '' --log-format console --state examples/state.json
 
-test: install lint
+test: install lint ## Lint, check types and layers, and run the tests
 	$(BIN)/python -m pytest
 
-lint: install
+lint: install ## Run ruff, mypy and import-linter
 	$(BIN)/ruff check noderestrict tests
+	$(BIN)/ruff format --check --quiet noderestrict tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+format: install ## Format the code, and fix what ruff can
+	$(BIN)/ruff check --fix noderestrict tests
+	$(BIN)/ruff format noderestrict tests
+
 # Bases may be pinned: IMAGE_ARGS="--build-arg RUN_IMAGE=…@sha256:…".
-image:
+image: ## Build the container image with Docker
 	docker build --tag $(IMAGE) $(IMAGE_ARGS) .
 
-e2e-kind: install image
+e2e-kind: install image ## Test the manifests and the image in a kind cluster
 	$(BIN)/python -m tests.kind
 
-test-e2e: install
+test-e2e: install ## Test against a real API server
 	$(BIN)/python -m pytest -m e2e tests/e2e
 
-# Bytes to bytes, for about a minute.
-fuzz: install
+fuzz: install ## Fuzz the decoders for about a minute
 	$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/admission/test_fuzz.py tests/authorization/test_fuzz.py
 
-# The pages of docs/reference, from the code.
-docs: install
+docs: install ## Regenerate docs/reference
 	$(BIN)/python -m tests.reference
 
-manifests: install
+manifests: install ## Regenerate manifests/
 	$(BIN)/noderestrict render manifests
 
 # For example BENCH_ARGS="--only server --json new.json --peer https://127.0.0.1:9443/validate".
-bench: install
+bench: install ## Measure speed and memory
 	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 
-bench-compare: install
+bench-compare: install ## Compare two JSON results of make bench: OLD=, NEW=
 	$(BIN)/python -m tests.benchmarks.compare $(OLD) $(NEW)
 
-# The versions that the tests passed with; run after a change of dependencies.
-lock: install
+lock: install ## Pin the installed dependencies in requirements.lock
 	$(BIN)/python -m pip freeze --exclude-editable > requirements.lock
 
-clean:
+clean: ## Remove everything that make creates
 	rm -rf $(VENV) .noderestrict-dev .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,1 +1,3 @@
 """Kubernetes node isolation outside the API server."""
+
+__version__ = "0.1.0"

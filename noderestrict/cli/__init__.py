@@ -2,11 +2,11 @@
 
 import argparse
 import importlib
-import importlib.metadata
 import pkgutil
 import sys
 from collections.abc import Mapping, Sequence
 
+from noderestrict import __version__
 from noderestrict.cli._config import ConfigurableParser
 from noderestrict.cli._errors import UsageError
 
@@ -23,8 +23,7 @@ def build_parser(
         prog="noderestrict",
         description="Kubernetes node isolation outside the API server.",
     )
-    version = importlib.metadata.version("noderestrict")
-    parser.add_argument("--version", action="version", version=f"noderestrict {version}")
+    parser.add_argument("--version", action="version", version=f"noderestrict {__version__}")
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, parser_class=ConfigurableParser
     )

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+from noderestrict import __version__
 from noderestrict.render.dashboard import WEBHOOK
 from noderestrict.render.registration import NAME, Object, cluster_role, cluster_role_binding
 
 NAMESPACE = "noderestrict"
-IMAGE = "noderestrict:0.1.0"
+IMAGE = f"noderestrict:{__version__}"
 TLS_SECRET = "noderestrict-tls"  # noqa: S105 (a name)
 PORT, METRICS_PORT = 8443, 9090
 LABELS = {"app.kubernetes.io/name": NAME}

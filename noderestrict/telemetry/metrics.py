@@ -1,6 +1,5 @@
 """Prometheus metrics. No label carries a node, pod or user name."""
 
-import importlib.metadata
 import platform
 
 from prometheus_client import (
@@ -12,6 +11,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from noderestrict import __version__
 from noderestrict.policy.table import STRICT, TABLE
 from noderestrict.telemetry import hot
 
@@ -180,7 +180,7 @@ class Metrics:
             "1, with the version.",
             ("version", "python_version"),
             registry=registry,
-        ).labels(importlib.metadata.version("noderestrict"), platform.python_version()).set(1)
+        ).labels(__version__, platform.python_version()).set(1)
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -1,10 +1,12 @@
 """What can be checked of the kind path without kind."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
+from noderestrict.render.workload import IMAGE
 from tests.kind import __main__ as kind
 
 
@@ -19,9 +21,10 @@ def test_the_plugin_is_off_for_every_version_of_kubeadm() -> None:
     assert found == {f"kubeadm.k8s.io/{version}": "NodeRestriction" for version in kind.VERSIONS}
 
 
-def test_the_overlay_and_the_image_are_those_that_are_built() -> None:
-    makefile = (kind.ROOT / "Makefile").read_text()
-    assert f"IMAGE ?= {kind.IMAGE}" in makefile
+def test_the_overlay_uses_the_image_that_make_builds() -> None:
+    make = ["make", "--dry-run", "--no-print-directory", "image"]
+    printed = subprocess.run(make, cwd=kind.ROOT, capture_output=True, text=True, check=True).stdout
+    assert f"--tag {IMAGE} " in printed
     assert (kind.OVERLAY / "kustomization.yaml").exists()
 
 
