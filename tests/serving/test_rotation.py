@@ -2,7 +2,6 @@
 
 import asyncio
 import datetime as dt
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,11 +117,15 @@ def test_an_unreadable_key_is_told_and_the_good_one_stays(server: Server, mounte
 
 def test_a_missing_certificate_is_waited_for(tmp_path: Path, ca: Authority) -> None:
     pair = leaf(ca)
-    timer = threading.Timer(0.5, swap, (tmp_path, 0, pair.certificate, pair.key))
+    refusals: list[str] = []
+
+    def appear(line: str) -> None:
+        if "certificate not taken" in line and not refusals:
+            refusals.append(line)
+            swap(tmp_path, 0, pair.certificate, pair.key)
+
     (tmp_path / "tls.crt").symlink_to("..data/tls.crt")
     (tmp_path / "tls.key").symlink_to("..data/tls.key")
-    timer.start()
-    with serving(tmp_path, ca=ca, pair=False) as server:
-        assert "certificate not taken" in server.log[0] + server.log[1]
+    with serving(tmp_path, ca=ca, pair=False, on_line=appear) as server:
         assert server.request("/livez")[0] == 200
-    timer.join()
+    assert refusals

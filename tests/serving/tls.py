@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,8 +162,12 @@ def serving(
     ca: Authority | None = None,
     state: bool = True,
     pair: bool = True,
+    on_line: Callable[[str], None] = lambda _line: None,
 ) -> Iterator[Server]:
-    """Run ``noderestrict serve`` with a pair in a directory (made if there is none)."""
+    """Run ``noderestrict serve`` with a pair in a directory (made if there is none).
+
+    ``on_line`` is called with each line of the log as it comes.
+    """
     ca = ca or authority()
     if pair and not (directory / "tls.crt").exists():
         write_pair(directory, leaf(ca))
@@ -193,6 +197,7 @@ def serving(
         assert process.stderr is not None
         for line in process.stderr:
             log.append(line)
+            on_line(line)
             if '"listening"' in line:
                 ready.set()
         ready.set()
