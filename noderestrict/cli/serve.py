@@ -315,7 +315,12 @@ async def _serve_cluster(options: argparse.Namespace, files: "CertificateFiles")
             authorizer = None
             if options.authorizer:
                 authorizer = ClusterAuthorizer(
-                    connection, graph, settings.features, judge.has_synced, judge.count_live
+                    connection,
+                    graph,
+                    settings.features,
+                    judge.has_synced,
+                    judge.count_live,
+                    judge.share,
                 )
             await _serve(options, files, judge, authorizer, metrics, judge.run())
     except ClusterError as error:

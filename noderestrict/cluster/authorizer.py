@@ -6,7 +6,7 @@ newer than the graph.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -119,6 +119,7 @@ class ClusterAuthorizer:
         features: all gates.
         synced: tells whether the graph has been filled once.
         counted: called with a resource name and a result, as for look-ups.
+        share: returns whose budget of lists is spent for a node, by a client at an address.
     """
 
     def __init__(
@@ -128,24 +129,28 @@ class ClusterAuthorizer:
         features: Mapping[str, bool],
         synced: Callable[[], bool],
         counted: Callable[[str, str], None] = lambda _resource, _result: None,
+        share: Callable[[str, str], Hashable] = lambda node, peer: (peer, node),
     ) -> None:
         self._connection = connection
         self._graph = graph
         self._features = features
         self._synced = synced
+        self._share = share
         self._counted = counted
         self._budget = Budget(burst=50, per_second=5)
         self._calls: Coalescer[Graph] = Coalescer()
         self._decoder = msgspec.json.Decoder(corev1.Pod)
 
-    async def authorize(self, review: authorization.Review, deadline: float) -> Opinion | None:
+    async def authorize(
+        self, review: authorization.Review, deadline: float, peer: str = ""
+    ) -> Opinion | None:
         """Return the opinion; None if the API server had to be asked and could not be."""
         opinion = authorization.judge(review, self._graph, self._features)
         if opinion.allowed or not opinion.by_path or review.attributes is None:
             return opinion
         node = review.attributes.node
         try:
-            self._budget.spend(node)
+            self._budget.spend(self._share(node, peer))
             left = deadline - time.monotonic()
             fresh = await self._calls.ask(node, lambda: self._graph_of(node), left)
         except BudgetExhaustedError:

@@ -14,7 +14,7 @@ from typing import Any
 
 from noderestrict import admission
 from noderestrict.cluster.connection import ClusterError, Connection
-from noderestrict.cluster.live import Budget, BudgetExhaustedError, LiveLookups
+from noderestrict.cluster.live import UNKNOWN_NODES, Budget, BudgetExhaustedError, LiveLookups
 from noderestrict.cluster.questions import (
     Authorizer,
     is_open_to_cve_2021_25735,
@@ -213,13 +213,22 @@ class ClusterJudge:
         decision = admission.judge(request, self._settings, listers)
         return decision if isinstance(decision, Allowed) else None
 
+    def share(self, node: str, peer: str) -> tuple[str, str]:
+        """Return whose budget of live look-ups is spent for a node, by a client at an address."""
+        return (peer, node) if self.stores["nodes"].get("", node) is not None else UNKNOWN_NODES
+
     async def judge(
-        self, request: admission.Request, deadline: float, skipped: Set[str] = frozenset()
+        self,
+        request: admission.Request,
+        deadline: float,
+        skipped: Set[str] = frozenset(),
+        peer: str = "",
     ) -> Allowed | Denied:
         """Return the decision; a refusal depends only on what the API server itself answered."""
         live: dict[Key, Record | None] = {}
         refused: set[Question] = set()
         settings = self._settings
+        share = self.share(request.node or "", peer)
         for _ in range(_ROUNDS):
             listers = ClusterListers(self.stores, live)
             decision = admission.judge(request, settings, listers, skipped)
@@ -229,7 +238,7 @@ class ClusterJudge:
             try:
                 if isinstance(decision, Question):
                     if decision not in refused and await self._authorizer.allows(
-                        request, decision, _left(deadline)
+                        request, decision, share, _left(deadline)
                     ):
                         return Allowed(decision.otherwise.rule)
                     refused.add(decision)
@@ -237,10 +246,7 @@ class ClusterJudge:
                 if not unconfirmed:
                     return denied
                 answers = await asyncio.gather(
-                    *(
-                        self._live.get(key, request.node or "", _left(deadline))
-                        for key in unconfirmed
-                    )
+                    *(self._live.get(key, share, _left(deadline)) for key in unconfirmed)
                 )
             except (ClusterError, BudgetExhaustedError) as error:
                 return _unknown(request, denied, error)

@@ -27,17 +27,24 @@ PATHS = {
 
 
 class BudgetExhaustedError(Exception):
-    """A node has asked for more live look-ups than it may."""
+    """More live look-ups were asked for than one share of the budget has."""
+
+
+#: Names that no Node of the cluster has share one budget: anybody can make up any number of them.
+UNKNOWN_NODES = ("", "")
 
 
 class Budget:
-    """A token bucket for each node, so that a hostile one cannot flood the API server.
+    """A token bucket for each share, so that no client can flood the API server.
+
+    A share is a node at the address of a client, since anybody may claim to speak for a node; or
+    ``UNKNOWN_NODES``.
 
     Args:
         burst: calls at once.
         per_second: calls over time.
         clock: seconds, monotonic.
-        nodes: how many nodes are remembered.
+        shares: how many are remembered; the one that is used least is forgotten first.
     """
 
     def __init__(
@@ -46,28 +53,29 @@ class Budget:
         per_second: float = 20,
         *,
         clock: Callable[[], float] = time.monotonic,
-        nodes: int = 10_000,
+        shares: int = 20_000,
     ) -> None:
         self._burst = burst
         self._per_second = per_second
         self._clock = clock
-        self._nodes = nodes
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._shares = shares
+        self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
 
-    def spend(self, node: str, calls: int = 1) -> None:
-        """Take calls from a node's bucket.
+    def spend(self, share: Hashable, calls: int = 1) -> None:
+        """Take calls from the bucket of a share.
 
         Raises:
             BudgetExhaustedError: there are not enough.
         """
         now = self._clock()
-        left, since = self._buckets.get(node, (self._burst, now))
+        left, since = self._buckets.get(share, (self._burst, now))
         left = min(self._burst, left + (now - since) * self._per_second)
         if left < calls:
-            raise BudgetExhaustedError(f"node {node!r} asks for too many live look-ups")
-        self._buckets[node] = (left - calls, now)
-        self._buckets.move_to_end(node)
-        if len(self._buckets) > self._nodes:
+            whom = "names of no Node" if share == UNKNOWN_NODES else "this node"
+            raise BudgetExhaustedError(f"too many live look-ups for {whom}")
+        self._buckets[share] = (left - calls, now)
+        self._buckets.move_to_end(share)
+        if len(self._buckets) > self._shares:
             self._buckets.popitem(last=False)
 
 
@@ -118,7 +126,7 @@ class LiveLookups:
 
     Args:
         connection: to it.
-        budget: of each node.
+        budget: of each node at each address.
         counted: called with resource and result (``found``, ``not_found``, ``error``).
     """
 
@@ -136,19 +144,19 @@ class LiveLookups:
             plural: msgspec.json.Decoder(struct) for plural, (struct, _) in RECORDS.items()
         }
 
-    async def get(self, key: Key, node: str, seconds: float) -> Record | None:
+    async def get(self, key: Key, share: Hashable, seconds: float) -> Record | None:
         """Return the record of an object, None if it does not exist.
 
         Args:
             key: what to look up.
-            node: on whose behalf.
+            share: of the budget, on whose behalf.
             seconds: how long to wait.
 
         Raises:
-            BudgetExhaustedError: the node has used up its share.
+            BudgetExhaustedError: the share is used up.
             ClusterError: the API server could not be asked, or not in time.
         """
-        self._budget.spend(node)
+        self._budget.spend(share)
         try:
             return await self._calls.ask(key, lambda: self._fetch(key), seconds)
         except TimeoutError:

@@ -41,7 +41,7 @@ class Authorizer:
 
     Args:
         connection: to the API server.
-        budget: of each node.
+        budget: of each node at each address.
         counted: called with a resource name and a result, as for look-ups.
         clock: seconds, monotonic.
     """
@@ -60,11 +60,13 @@ class Authorizer:
         self._calls: Coalescer[bool] = Coalescer()
         self._yes: OrderedDict[Hashable, float] = OrderedDict()
 
-    async def allows(self, request: admission.Request, question: Question, seconds: float) -> bool:
+    async def allows(
+        self, request: admission.Request, question: Question, share: Hashable, seconds: float
+    ) -> bool:
         """Return whether the requesting user may use any audience of the question.
 
         Raises:
-            BudgetExhaustedError: the node has used up its share.
+            BudgetExhaustedError: the share of the budget is used up.
             ClusterError: the API server could not be asked, or not in time.
         """
         for audience in question.audiences:
@@ -72,7 +74,7 @@ class Authorizer:
             key = msgspec.json.encode(spec, order="deterministic")
             if self._yes.get(key, 0) > self._clock():
                 return True
-            self._budget.spend(request.node or "")
+            self._budget.spend(share)
             try:
                 allowed = await self._calls.ask(key, lambda spec=spec: self._ask(spec), seconds)  # type: ignore[misc]
             except TimeoutError:

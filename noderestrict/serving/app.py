@@ -229,9 +229,11 @@ class App:
             request = self._decoder.decode(body)
         except admission.ReviewError as error:
             raise HTTPError(400, str(error)) from None
-        decision = self._judge.allowed(request) or await self._judge.judge(request, deadline)
+        decision = self._judge.allowed(request) or await self._judge.judge(
+            request, deadline, peer=http.remote or ""
+        )
         if isinstance(decision, Denied):
-            return await self._object(body, request, decision, deadline, started)
+            return await self._object(http, body, request, decision, deadline, started)
         answer = admission.encode(request, decision)
         seconds = time.perf_counter() - started
         self._metrics.validate_seconds.observe(seconds)
@@ -244,6 +246,7 @@ class App:
 
     async def _object(
         self,
+        http: web.BaseRequest,
         body: bytes,
         request: admission.Request,
         objection: Denied,
@@ -253,7 +256,9 @@ class App:
         """Answer a request that a rule objects to, as the modes of the rules have it."""
         # Bound once: they may change while the judge waits.
         rule_modes = self.modes
-        verdict = await modes.settle(self._judge, request, objection, deadline, rule_modes)
+        verdict = await modes.settle(
+            self._judge, request, objection, deadline, rule_modes, http.remote or ""
+        )
         decision = verdict.decision
         if verdict.reported or isinstance(decision, Denied):
             answer = _answer_objection(request, verdict, rule_modes)
@@ -291,7 +296,9 @@ class App:
             review = authorization.decode(body)
         except authorization.ReviewError as error:
             raise HTTPError(400, str(error)) from None
-        opinion = await self._authorizer.authorize(review, deadline) if self._authorizer else None
+        opinion = None
+        if self._authorizer is not None:
+            opinion = await self._authorizer.authorize(review, deadline, http.remote or "")
         if opinion is None:
             raise HTTPError(503, "the cluster cannot be asked now", {"Retry-After": "1"})
         seconds = time.perf_counter() - started

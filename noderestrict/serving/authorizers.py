@@ -11,12 +11,15 @@ from noderestrict.graph.graph import Graph
 class Authorizer(Protocol):
     """Answers a SubjectAccessReview within a deadline."""
 
-    async def authorize(self, review: authorization.Review, deadline: float) -> Opinion | None:
+    async def authorize(
+        self, review: authorization.Review, deadline: float, peer: str = ""
+    ) -> Opinion | None:
         """Return the opinion; None if it cannot be known now.
 
         Args:
             review: a decoded SubjectAccessReview.
             deadline: of time.monotonic(), seconds.
+            peer: address of the client.
         """
 
 
@@ -31,6 +34,7 @@ class LocalAuthorizer:
         self,
         review: authorization.Review,
         deadline: float,  # noqa: ARG002 (nothing is waited for)
+        peer: str = "",  # noqa: ARG002 (nothing is looked up)
     ) -> Opinion:
         """Return the opinion."""
         return authorization.judge(review, self._graph, self._features)

@@ -16,7 +16,11 @@ class Judge(Protocol):
         """Return that a request is allowed, if that is certain without waiting for anything."""
 
     async def judge(
-        self, request: admission.Request, deadline: float, skipped: Set[str] = frozenset()
+        self,
+        request: admission.Request,
+        deadline: float,
+        skipped: Set[str] = frozenset(),
+        peer: str = "",
     ) -> Allowed | Denied:
         """Return the decision.
 
@@ -24,6 +28,7 @@ class Judge(Protocol):
             request: a decoded AdmissionReview's.
             deadline: of time.monotonic(), seconds.
             skipped: ids of rules that do not count.
+            peer: address of the client.
         """
 
     def checks(self) -> Mapping[str, bool]:
@@ -47,6 +52,7 @@ class LocalJudge:
         request: admission.Request,
         deadline: float,  # noqa: ARG002 (nothing is waited for)
         skipped: Set[str] = frozenset(),
+        peer: str = "",  # noqa: ARG002 (nothing is looked up elsewhere)
     ) -> Allowed | Denied:
         """Return the decision; a question for the cluster's authorizer is answered no."""
         decision = admission.judge(request, self._settings, self._listers, skipped)

@@ -40,7 +40,12 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 async def settle(
-    judge: Judge, request: admission.Request, objection: Denied, deadline: float, modes: Modes
+    judge: Judge,
+    request: admission.Request,
+    objection: Denied,
+    deadline: float,
+    modes: Modes,
+    peer: str = "",
 ) -> Verdict:
     """Judge a request on until a refusal is enforced, or nothing more objects.
 
@@ -50,6 +55,7 @@ async def settle(
         objection: what the judge said first.
         deadline: of time.monotonic(), seconds.
         modes: of the rules.
+        peer: address of the client.
     """
     decision: Allowed | Denied = objection
     skipped: set[str] = set()
@@ -64,5 +70,5 @@ async def settle(
             # What cannot even be read has no further rules.
             return Verdict(Allowed(), tuple(dict.fromkeys(reported)))
         skipped.add(decision.rule)
-        decision = await judge.judge(request, deadline, skipped)
+        decision = await judge.judge(request, deadline, skipped, peer)
     return Verdict(decision, tuple(reported))

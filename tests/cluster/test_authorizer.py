@@ -2,12 +2,16 @@
 
 import asyncio
 import time
+from functools import partial
 from typing import Any
 
 import msgspec
+import pytest
 
 from noderestrict import authorization
+from noderestrict.cluster import authorizer as authorizer_module
 from noderestrict.cluster.authorizer import ClusterAuthorizer
+from noderestrict.cluster.live import Budget
 from noderestrict.graph.authorizer import Opinion
 from noderestrict.graph.graph import Graph
 from noderestrict.policy.features import LATEST_MINOR, defaults
@@ -75,3 +79,20 @@ async def test_a_pod_of_another_node_opens_nothing() -> None:
 async def test_a_list_that_fails_halfway_is_no_answer() -> None:
     script = Scripted(page(pod("a", "one"), more="next"), reply({"message": "gone"}, 410))
     assert await opinions(script, "one") == [None]
+
+
+async def test_nobody_at_another_address_can_use_up_the_lists_of_a_node(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slow = partial(Budget, clock=lambda: 0.0)
+    monkeypatch.setattr(authorizer_module, "Budget", slow)
+    script = Scripted(*[page(pod("a", "one"))] * 101)
+    async with connected(script) as connection:
+        gates = defaults(LATEST_MINOR)
+        authorizer = ClusterAuthorizer(connection, Graph(), gates, lambda: True)
+        end = time.monotonic() + 30
+        for _ in range(100):
+            await authorizer.authorize(review("none"), end, "10.0.0.66")
+        opinion = await authorizer.authorize(review("one"), end, "10.0.0.1")
+    assert opinion is not None
+    assert opinion.allowed

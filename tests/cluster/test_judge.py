@@ -10,6 +10,8 @@ import pytest
 from aiohttp import web
 
 from noderestrict import admission
+from noderestrict.api.corev1 import ReportedNode
+from noderestrict.cluster import judge as judge_module
 from noderestrict.cluster.judge import ClusterJudge
 from noderestrict.cluster.live import Budget, BudgetExhaustedError, Coalescer, LiveLookups
 from noderestrict.cluster.questions import (
@@ -213,6 +215,54 @@ async def test_a_node_cannot_ask_without_end() -> None:
     budget.spend("other")
     now = 1.0
     budget.spend("hostile")
+
+
+@pytest.fixture
+def no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge_module, "Budget", lambda: Budget(burst=20, clock=lambda: 0.0))
+
+
+def of_node(name: str, pod: str) -> admission.Request:
+    user = {"username": f"system:node:{name}", "groups": ["system:nodes"]}
+    return review("pods", "DELETE", name=pod, userInfo=user)
+
+
+async def codes(
+    judging: ClusterJudge, node: str, peer: str, count: int = 1, pods: str = "p"
+) -> set[int]:
+    deadline = time.monotonic() + 30
+    found = set()
+    for number in range(count):
+        request = of_node(node, f"{pods}-{number}")
+        decision = await judging.judge(request, deadline, peer=peer)
+        assert isinstance(decision, Denied)
+        found.add(decision.code)
+    return found
+
+
+@pytest.mark.usefixtures("no_time_passes")
+async def test_nobody_at_another_address_can_use_up_what_a_node_may_ask() -> None:
+    async with connected(API()) as connection:
+        judging = ClusterJudge(connection, SETTINGS, Metrics())
+        for name in ("n1", "n2"):
+            judging.stores["nodes"].upsert(
+                msgspec.convert({"metadata": {"name": name}}, ReportedNode)
+            )
+        assert 500 in await codes(judging, "n1", "10.0.0.66", 40)
+        assert await codes(judging, "n1", "10.0.0.1", 3) == {404}
+        assert await codes(judging, "n2", "10.0.0.66", 3) == {404}
+
+
+@pytest.mark.usefixtures("no_time_passes")
+async def test_names_that_no_node_has_share_one_budget_and_use_up_no_other() -> None:
+    async with connected(API()) as connection:
+        judging = ClusterJudge(connection, SETTINGS, Metrics())
+        judging.stores["nodes"].upsert(msgspec.convert({"metadata": {"name": "n1"}}, ReportedNode))
+        found = set()
+        for number in range(40):
+            found |= await codes(judging, f"made-up-{number}", "10.0.0.66")
+        assert 500 in found
+        assert await codes(judging, "n1", "10.0.0.66", 3) == {404}
 
 
 async def test_equal_questions_share_a_call_that_starts_after_them() -> None:
