@@ -102,7 +102,7 @@ def assert_denied(decision: Decision, rule: str, *parts: str, code: int = 403) -
     assert isinstance(decision, Denied), decision
     assert (decision.rule, decision.code) == (rule, code), decision
     for part in parts:
-        assert part in decision.message
+        assert part in decision.explanation
 
 
 def mirror_pod(**spec: Any) -> Object:

@@ -271,7 +271,8 @@ def _unknown(request: admission.Request, decision: Denied | Question, error: Exc
     return retriable(
         denied.rule,
         f"{admission.resource_path(request)} {request.namespace}/{request.name}: cannot be judged "
-        f"now, try again: {error}",
+        f"now; try again",
+        str(error),
     )
 
 

@@ -10,13 +10,14 @@ from typing import TypeVar
 
 _Item = TypeVar("_Item")
 _ABSENT = object()
-_LISTED = 8
+#: How many of a list are shown.
+SHOWN = 8
 
 
 def listed(items: Iterable[str]) -> str:
     """Return the first of some texts, with a sign if there are more; "" for none."""
-    some = list(islice(items, _LISTED + 1))
-    return ", ".join(some[:_LISTED]) + (", …" if len(some) > _LISTED else "")
+    some = list(islice(items, SHOWN + 1))
+    return ", ".join(some[:SHOWN]) + (", …" if len(some) > SHOWN else "")
 
 
 def changed_keys(

@@ -15,14 +15,23 @@ class Denied(msgspec.Struct, frozen=True):
     Attributes:
         code: 403, 404, or 500 for what may pass when it is tried again.
         reason: the machine-readable reason, ``Forbidden``, ``NotFound``, ``InternalError`` or "".
-        message: which object, field and value, and what to do instead.
+        message: for the requester: which object, field and value, and what to do instead. It names
+            only what the requester sent: whoever asks must not learn what was looked up.
         rule: the id of the rule, such as ``pods/mirror-annotation``.
+        detail: for the operator: what was found where something else was wanted, or "". It goes
+            to the log and to offline reports, never into an answer.
     """
 
     code: int
     reason: str
     message: str
     rule: str
+    detail: str = ""
+
+    @property
+    def explanation(self) -> str:
+        """The message with the detail, for the operator alone."""
+        return f"{self.message} ({self.detail})" if self.detail else self.message
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -41,26 +50,24 @@ class Question(msgspec.Struct, frozen=True):
 
 Decision = Allowed | Denied | Question
 
-# A message names what the node chose; it ends up in answers, logs and audit logs.
-_LONGEST_MESSAGE = 4096
+# Both texts name what a node chose; they end up in answers, logs and audit logs.
+_LONGEST = 4096
 
 
-def _denied(code: int, reason: str, message: str, rule: str) -> Denied:
-    if len(message) > _LONGEST_MESSAGE:
-        message = f"{message[:_LONGEST_MESSAGE]}…"
-    return Denied(code, reason, message, rule)
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
-def forbidden(rule: str, message: str) -> Denied:
-    """Refuse with 403 Forbidden; a long message is cut."""
-    return _denied(403, "Forbidden", message, rule)
+def forbidden(rule: str, message: str, detail: str = "") -> Denied:
+    """Refuse with 403 Forbidden; long texts are cut."""
+    return Denied(403, "Forbidden", _cut(message), rule, _cut(detail))
 
 
-def not_found(rule: str, message: str) -> Denied:
+def not_found(rule: str, message: str, detail: str = "") -> Denied:
     """Refuse with 404 NotFound, as the in-tree plugin passes a lister's NotFound through."""
-    return _denied(404, "NotFound", message, rule)
+    return Denied(404, "NotFound", _cut(message), rule, _cut(detail))
 
 
-def retriable(rule: str, message: str) -> Denied:
+def retriable(rule: str, message: str, detail: str = "") -> Denied:
     """Refuse with 500, so that the kubelet tries again: the cluster may only be lagging."""
-    return _denied(500, "InternalError", message, rule)
+    return Denied(500, "InternalError", _cut(message), rule, _cut(detail))

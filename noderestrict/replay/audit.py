@@ -234,7 +234,7 @@ class AuditLog:
             if not has_object and reads:
                 return self._undecided(event, f"level {event.level} holds no object")
         elif decision.code != 403:
-            return self._undecided(event, decision.message)
+            return self._undecided(event, decision.explanation)
         elif not has_object and decision.rule not in _BY_NAME:
             return self._undecided(event, f"level {event.level} holds no object")
         elif decision.rule == "resourceslices/own-node-name" and operation == "DELETE" and not old:

@@ -201,7 +201,7 @@ def _details(row: Row) -> str:
     return (
         f'<details><summary><span class="{kind}">{_text(_verdict(row))}</span> '
         f"<b>{_text(row.node or '-')}</b> {_text(row.what)} <code>{_text(row.rule)}</code>"
-        f"</summary><p>{_text(row.message)}</p>{table if rows else ''}"
+        f"</summary><p>{_text(row.explanation)}</p>{table if rows else ''}"
         f'<p class="note">{" · ".join(map(_text, notes))}</p></details>'
     )
 
@@ -240,7 +240,7 @@ class MarkdownReport:
                 "\n| case | node | request | verdict | rule | why |\n|---|---|---|---|---|---|\n"
             )
         for row in self._collected.rows:
-            cells = (row.id, row.node or "-", row.what, _verdict(row), row.rule, row.message)
+            cells = (row.id, row.node or "-", row.what, _verdict(row), row.rule, row.explanation)
             out.write(f"| {' | '.join(map(_cell, cells))} |\n")
         if self._collected.left_out:
             out.write(f"\n{self._collected.left_out} more are counted above.\n")
@@ -274,7 +274,7 @@ class JUnitReport:
         if row.ok is False or (self._fail_on_denied and not row.allowed):
             self._failures += 1
             failure = ET.SubElement(case, "failure", message=_verdict(row), type=row.rule)
-            failure.text = printable(row.message)
+            failure.text = printable(row.explanation)
 
     def end(self, summary: Summary) -> None:
         """Write the document."""

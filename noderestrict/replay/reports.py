@@ -51,7 +51,7 @@ class TableReport:
             tail = ""
         else:
             verdict = self._paint(_RED, f"{'denied ' + str(row.code):<10}")
-            tail = f"  {row.rule}: {printable(row.message)}"
+            tail = f"  {row.rule}: {printable(row.explanation)}"
         mark = ""
         if row.ok is False and row.expect is not None:
             wanted = row.expect
@@ -96,6 +96,8 @@ class JSONReport:
             "rule": row.rule,
             "message": row.message,
         }
+        if row.detail:
+            line["detail"] = row.detail
         if row.expect is not None:
             line["expected"] = msgspec.to_builtins(row.expect)
             line["ok"] = row.ok

@@ -39,6 +39,7 @@ class Row:
     code: int
     reason: str
     rule: str
+    #: What the requester is told.
     message: str
     expect: Expectation | None
     ok: bool | None
@@ -49,6 +50,13 @@ class Row:
     #: The existing and the new object, JSON.
     old: bytes = b"null"
     new: bytes = b"null"
+    #: What the requester is not told: what was found where something else was wanted.
+    detail: str = ""
+
+    @property
+    def explanation(self) -> str:
+        """The message with the detail."""
+        return f"{self.message} ({self.detail})" if self.detail else self.message
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,7 @@ class Result:
             lookups=self.lookups,
             old=_json(request.old_object),
             new=_json(request.object),
+            detail=denied.detail if denied else "",
         )
 
 
@@ -135,20 +144,32 @@ def judge_case(case: Case, settings: Settings, listers: MemoryListers) -> Result
     """Judge one case with its own state, feature gates and audiences over the given ones."""
     try:
         request = admission.decode(case.review)
-        if case.features:
-            check_gates(case.features)
-            gates = {**settings.features, **case.features}
-            settings = replace(settings, features=gates)
-        if case.api_audiences is not None:
-            settings = replace(settings, api_audiences=case.api_audiences)
-        if case.state is not None:
-            listers = MemoryListers()
-            add_objects(listers, case.state, "state")
+        settings, listers = circumstances(case, settings, listers)
     except (admission.ReviewError, StateError, ValueError) as error:
         return Unreadable(case.file, case.line, f"case {case.id!r}: {error}")
     traced = Trace(listers)
     decision = _answer(case, admission.judge(request, settings, traced))
     return Result(case, request, decision, _as_expected(case, decision), tuple(traced.lines))
+
+
+def circumstances(
+    case: Case, settings: Settings, listers: MemoryListers
+) -> tuple[Settings, MemoryListers]:
+    """Return the settings and objects that a case is judged with: its own over the given ones.
+
+    Raises:
+        StateError: the case's own objects cannot be read.
+        ValueError: there is no such feature gate.
+    """
+    if case.features:
+        check_gates(case.features)
+        settings = replace(settings, features={**settings.features, **case.features})
+    if case.api_audiences is not None:
+        settings = replace(settings, api_audiences=case.api_audiences)
+    if case.state is not None:
+        listers = MemoryListers()
+        add_objects(listers, case.state, "state")
+    return settings, listers
 
 
 def _answer(case: Case, decision: Decision) -> Allowed | Denied:

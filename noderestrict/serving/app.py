@@ -342,6 +342,7 @@ class App:
                 "code": denied.code,
                 "mode": mode,
                 "why": denied.message[:2000],
+                "detail": denied.detail[:2000],
             },
         )
 

@@ -248,8 +248,8 @@ def test_every_forbidden_label_is_named_with_its_change(sub: str) -> None:
     assert_denied(
         judge(update_node(old, new, sub)),
         "nodes/labels",
-        "'node-restriction.kubernetes.io/a' (changed from '1' to '2')",
-        "'x.k8s.io/b' (removed, was '1')",
+        "'node-restriction.kubernetes.io/a' (changed to '2')",
+        "'x.k8s.io/b' (removed)",
         "'kubernetes.io/c' (added as '3')",
     )
 

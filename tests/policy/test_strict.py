@@ -109,6 +109,9 @@ REFUSED = [
     ("events/about-own", report(event(kind="Node", name="n2")), "Node n2"),
     ("events/about-own", report(event(kind="Pod", namespace="ns", name="p2")), "Pod ns/p2"),
     ("events/about-own", report(event(kind="Pod", namespace="ns", name="pending")), "pending"),
+    ("events/about-own", report(event(kind="Pod", name="p2")), "Pod p2"),
+    ("events/about-own", report(event("regarding", kind="Pod", namespace="", name="p2")), "Pod p2"),
+    ("events/about-own", report(None, event(kind="Pod", name="p2")), "Pod p2"),
     ("events/about-own", report(event("regarding", kind="Secret", name="s")), "regarding"),
     (
         "events/about-own",
@@ -177,6 +180,7 @@ def test_each_strict_rule_is_on_alone(rule: str, body: bytes, part: str) -> None
         report(event("regarding", kind="Node", name="n1")),
         report(event(kind="Pod", namespace="ns", name="p1")),
         report(event(kind="Pod", namespace="ns", name="just-deleted")),
+        report(event(kind="Pod", name="p1")),
     ],
 )
 def test_what_a_kubelet_does_passes_all_strict_rules(body: bytes) -> None:

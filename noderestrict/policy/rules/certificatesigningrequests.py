@@ -73,4 +73,5 @@ def addresses(request: Attributes) -> Denied | None:
         rule,
         f"{request.where}: spec.request asks for {foreign}, which "
         f"status.addresses of Node {request.node!r} does not have",
+        f"it has {listed(map(repr, node.addresses)) or 'none'}",
     )

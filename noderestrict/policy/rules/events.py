@@ -8,6 +8,8 @@ from noderestrict.api import corev1
 from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.decision import Denied, forbidden
 
+_RULE = "events/about-own"
+
 
 def about_own(request: Attributes) -> Denied | None:
     """Refuse events about anything but the own Node and pods bound to it.
@@ -15,39 +17,40 @@ def about_own(request: Attributes) -> Denied | None:
     Fields: involvedObject, in events.k8s.io regarding, of the new and of the existing event. A pod
     that is not there passes: kubelets report the end of pods that are just deleted.
     """
-    for event in _guarded(request):
-        denied = _about_own(request, event)
-        if denied is not None:
-            return denied
+    if request.operation != "DELETE" and (found := _foreign(request, request.new)):
+        return forbidden(_RULE, f"{request.where}: {found}; {_limit(request)}")
+    if request.operation != "CREATE" and (found := _foreign(request, request.old)):
+        return forbidden(
+            _RULE, f"{request.where}: the existing event is about another; {_limit(request)}", found
+        )
     return None
 
 
-def _guarded(request: Attributes) -> list[corev1.Event]:
-    if request.operation == "CREATE":
-        return [request.new]
-    if request.operation == "DELETE":
-        return [request.old]
-    return [request.new, request.old]
+def _limit(request: Attributes) -> str:
+    return (
+        f"a strict rule of this cluster lets node {request.node!r} report only about its Node and "
+        f"pods bound to it"
+    )
 
 
-def _about_own(request: Attributes, event: corev1.Event) -> Denied | None:
+def _foreign(request: Attributes, event: corev1.Event) -> str:
+    """Return which field of an event names what is not the node's, and what it names; "" if none.
+
+    A pod without a namespace is one of the event's own namespace: there, people look for its
+    events.
+    """
     named = {"involvedObject": event.involvedObject, "regarding": event.regarding}
     objects = {field: found for field, found in named.items() if found is not None}
-    rule = "events/about-own"
     if not objects:
-        return forbidden(rule, f"{request.where}: involvedObject is missing; an event names one")
+        return "involvedObject is missing, which an event needs"
     for field, found in objects.items():
         kind, namespace, name = found.kind or "", found.namespace or "", found.name or ""
         if kind == "Node" and name == request.node:
             continue
         if kind == "Pod":
-            pod = request.listers.pod(namespace, name)
+            pod = request.listers.pod(namespace or request.namespace, name)
             if pod is None or pod.node_name == request.node:
                 continue
         what = f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"
-        return forbidden(
-            rule,
-            f"{request.where}: {field} is {what!r}; a strict rule of this cluster lets node "
-            f"{request.node!r} report only about its Node and pods bound to it",
-        )
-    return None
+        return f"{field} is {what!r}"
+    return ""

@@ -9,7 +9,7 @@ from itertools import islice
 
 from noderestrict.api import corev1, metav1
 from noderestrict.policy.attributes import Attributes
-from noderestrict.policy.compare import changed_keys, first_difference, listed
+from noderestrict.policy.compare import SHOWN, changed_keys, first_difference, listed
 from noderestrict.policy.decision import Denied, forbidden
 
 KUBELET_LABELS = frozenset(
@@ -70,7 +70,10 @@ def own_name(request: Attributes) -> Denied | None:
     )
 
 
-def _labels(node: corev1.Node | None) -> dict[str, str | None]:
+_Labels = dict[str, str | None]
+
+
+def _labels(node: corev1.Node | None) -> _Labels:
     return (node.metadata.labels if node and node.metadata else None) or {}
 
 
@@ -117,9 +120,9 @@ def taints(request: Attributes) -> Denied | None:
         return None
     return forbidden(
         "nodes/taints",
-        f"{request.where}: spec.taints changed from entry {index} on, from "
-        f"{_show(before, index)} to {_show(after, index)}; a node may set taints only when it "
-        f"registers",
+        f"{request.where}: spec.taints changed from entry {index} on, to {_show(after, index)}; "
+        f"a node may set taints only when it registers",
+        f"they were {_show(before, index)}",
     )
 
 
@@ -177,24 +180,25 @@ def labels(request: Attributes) -> Denied | None:
     Since 1.13, closed in 1.16.
     """
     before, after = _labels(request.old), _labels(request.new)
-    changes = listed(
-        f"{key!r} ({_change(before.get(key), after.get(key), key in before, key in after)})"
+    forbidden_keys = (
+        key
         for key in changed_keys(before, after)
         if label_is_forbidden(key)
         and not request.settings.extra.allowed_labels.cover(request.node, key)
     )
-    if not changes:
+    changed = list(islice(forbidden_keys, SHOWN + 1))
+    if not changed:
         return None
+    changes = listed(f"{key!r} ({_change(key, before, after)})" for key in changed)
     return forbidden(
         "nodes/labels",
         f"{request.where}: metadata.labels has changes that are not open to nodes: {changes}; "
         f"let an administrator set them, or use a prefix outside kubernetes.io and k8s.io",
+        listed(f"{key!r} was {before[key] or ''!r}" for key in changed if key in before),
     )
 
 
-def _change(before: str | None, after: str | None, was: bool, stays: bool) -> str:  # noqa: FBT001 (private, two adjacent facts)
-    if not was:
-        return f"added as {after or ''!r}"
-    if not stays:
-        return f"removed, was {before or ''!r}"
-    return f"changed from {before or ''!r} to {after or ''!r}"
+def _change(key: str, before: _Labels, after: _Labels) -> str:
+    if key not in after:
+        return "removed"
+    return f"{'changed to' if key in before else 'added as'} {after[key] or ''!r}"

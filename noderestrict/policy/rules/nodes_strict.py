@@ -40,8 +40,9 @@ def _kept(
         return None
     return forbidden(
         rule,
-        f"{request.where}: {field} changed from {before!r} to {after!r}; a strict rule of this "
-        f"cluster keeps it from nodes",
+        f"{request.where}: {field} changed to {after!r}; a strict rule of this cluster keeps it "
+        f"from nodes",
+        f"it was {before!r}",
     )
 
 

@@ -151,8 +151,9 @@ def _quantities(value: Any, shown: str) -> dict[str, Fraction]:
     for name, amount in value.items():
         try:
             found[name] = parse_quantity(amount)
-        except ValueError as error:
-            raise ValueError(f"{shown}[{name!r}]: {error}") from None
+        except ValueError:
+            # Without the value, which may be one of the existing claim.
+            raise ValueError(f"{shown}{_step(name)} is no quantity") from None
     return found
 
 

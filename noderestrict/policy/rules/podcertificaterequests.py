@@ -51,8 +51,9 @@ def own_node(request: Attributes) -> Denied | None:
     if (spec.nodeUID or "") != node.uid:
         return retriable(
             rule,
-            f"{request.where}: spec.nodeUID is {spec.nodeUID or ''!r}, but node {request.node!r} "
-            f"has uid {node.uid!r}",
+            f"{request.where}: spec.nodeUID is {spec.nodeUID or ''!r}, which is not the uid of "
+            f"node {request.node!r}",
+            f"the Node has uid {node.uid!r}",
         )
     return None
 
@@ -70,14 +71,16 @@ def own_pod(request: Attributes) -> Denied | None:
     if (spec.podUID or "") != pod.uid:
         return retriable(
             rule,
-            f"{request.where}: spec.podUID is {spec.podUID or ''!r}, but pods {name} has uid "
-            f"{pod.uid!r}",
+            f"{request.where}: spec.podUID is {spec.podUID or ''!r}, which is not the uid of pods "
+            f"{name}",
+            f"the pod has uid {pod.uid!r}",
         )
     if pod.node_name != request.node:
         return forbidden(
             rule,
-            f"{request.where}: pods {name} has spec.nodeName {pod.node_name!r}; "
-            f"node {request.node!r} may ask for certificates of its own pods only",
+            f"{request.where}: pods {name} is not bound to node {request.node!r}, which may ask "
+            f"for certificates of its own pods only",
+            f"the pod has spec.nodeName {pod.node_name!r}",
         )
     if pod.mirror:
         return forbidden(
@@ -97,8 +100,9 @@ def own_service_account(request: Attributes) -> Denied | None:
     if wanted != pod.service_account_name:
         return forbidden(
             rule,
-            f"{request.where}: spec.serviceAccountName is {wanted!r}, but pods "
-            f"{request.namespace}/{pod.name} runs as {pod.service_account_name!r}",
+            f"{request.where}: spec.serviceAccountName is {wanted!r}, which is not that of pods "
+            f"{request.namespace}/{spec.podName or ''}",
+            f"the pod runs as {pod.service_account_name!r}",
         )
     account = request.listers.service_account(request.namespace, wanted)
     name = f"{request.namespace}/{wanted}"
@@ -107,7 +111,8 @@ def own_service_account(request: Attributes) -> Denied | None:
     if (spec.serviceAccountUID or "") != account.uid:
         return retriable(
             rule,
-            f"{request.where}: spec.serviceAccountUID is {spec.serviceAccountUID or ''!r}, but "
-            f"serviceaccounts {name} has uid {account.uid!r}",
+            f"{request.where}: spec.serviceAccountUID is {spec.serviceAccountUID or ''!r}, which "
+            f"is not the uid of serviceaccounts {name}",
+            f"the service account has uid {account.uid!r}",
         )
     return None

@@ -107,8 +107,9 @@ def mirror_owner_uid(request: Attributes) -> Denied | None:
     if (owner.uid or "") != node.uid:
         return forbidden(
             rule,
-            f"{request.where}: metadata.ownerReferences[0].uid is {owner.uid or ''!r}, "
-            f"but Node {request.node!r} has uid {node.uid!r}; use the uid of the registered Node",
+            f"{request.where}: metadata.ownerReferences[0].uid is {owner.uid or ''!r}, which is "
+            f"not that of Node {request.node!r}; use the uid of the registered Node",
+            f"the Node has uid {node.uid!r}",
         )
     return None
 
@@ -166,10 +167,15 @@ def _on_this_node(request: Attributes, rule: str, name: str, verb: str) -> Denie
     if pod.node_name != request.node:
         return forbidden(
             rule,
-            f"pods {request.namespace}/{name}: spec.nodeName is {pod.node_name!r}; "
-            f"node {request.node!r} may {verb} only pods bound to itself",
+            f"pods {request.namespace}/{name} is not bound to node {request.node!r}, which may "
+            f"{verb} only its own pods",
+            _bound_to(pod.node_name),
         )
     return None
+
+
+def _bound_to(node_name: str) -> str:
+    return f"the pod has spec.nodeName {node_name!r}"
 
 
 def status_own(request: Attributes) -> Denied | None:
@@ -183,8 +189,9 @@ def status_own(request: Attributes) -> Denied | None:
         return None
     return forbidden(
         "pods/status-own",
-        f"{request.where}: spec.nodeName of the existing pod is {bound_to!r}; "
-        f"node {request.node!r} may update the status only of pods bound to itself",
+        f"{request.where}: the pod is not bound to node {request.node!r}, which may update the "
+        f"status only of its own pods",
+        _bound_to(bound_to),
     )
 
 
@@ -222,9 +229,9 @@ def status_resource_claims(request: Attributes) -> Denied | None:
         return None
     return forbidden(
         "pods/status-resource-claims",
-        f"{request.where}: status.resourceClaimStatuses changed from entry {index} on, from "
-        f"{_claims(before, index)} to {_claims(after, index)}; only the control plane may change "
-        f"it",
+        f"{request.where}: status.resourceClaimStatuses changed from entry {index} on, to "
+        f"{_claims(after, index)}; only the control plane may change it",
+        f"it was {_claims(before, index)}",
     )
 
 

@@ -13,14 +13,17 @@ def own_resource_slice(request: Attributes) -> Denied | None:
 
     Field: spec.nodeName, of the existing slice on DELETE; it is immutable. Since 1.31.
     """
-    resource_slice: resourcev1.ResourceSlice = (
-        request.new if request.operation == "CREATE" else request.old
-    )
+    rule = "resourceslices/own-node-name"
+    creates = request.operation == "CREATE"
+    resource_slice: resourcev1.ResourceSlice = request.new if creates else request.old
     name = resource_slice.spec.nodeName if resource_slice.spec else None
     if name == request.node:
         return None
+    limit = f"node {request.node!r} may create and delete only slices with its own name there"
+    if creates:
+        return forbidden(rule, f"{request.where}: spec.nodeName is {name!r}; {limit}")
     return forbidden(
-        "resourceslices/own-node-name",
-        f"{request.where}: spec.nodeName is {name!r}; node {request.node!r} may create and delete "
-        f"only slices with its own name there",
+        rule,
+        f"{request.where}: spec.nodeName is another; {limit}",
+        f"the slice has spec.nodeName {name!r}",
     )

@@ -53,15 +53,16 @@ def token_bound_to_own_pod(request: Attributes) -> Denied | None:
     if reference.uid != pod.uid:
         return forbidden(
             rule,
-            f"{request.where}: spec.boundObjectRef.uid is {reference.uid!r}, but pods "
-            f"{request.namespace}/{name} has uid {pod.uid!r}; it may have been created again",
+            f"{request.where}: spec.boundObjectRef.uid is {reference.uid!r}, which is not the uid "
+            f"of pods {request.namespace}/{name}; it may have been created again",
+            f"the pod has uid {pod.uid!r}",
         )
     if pod.node_name != request.node:
         return forbidden(
             rule,
-            f"{request.where}: pods {request.namespace}/{name} of spec.boundObjectRef has "
-            f"spec.nodeName {pod.node_name!r}; node {request.node!r} may ask for tokens of its own "
-            f"pods only",
+            f"{request.where}: pods {request.namespace}/{name} of spec.boundObjectRef is not bound "
+            f"to node {request.node!r}, which may ask for tokens of its own pods only",
+            f"the pod has spec.nodeName {pod.node_name!r}",
         )
     return None
 
@@ -100,12 +101,13 @@ def token_audience(request: Attributes) -> Decision | None:
         problems += lookup_problems
     audience = candidates[0]
     shown = f"audience {audience!r}" if audience else "the default audience"
-    where = f"pods {pod.namespace}/{pod.name}"
+    where = f"pods {request.namespace}/{(reference.name if reference else None) or ''}"
     if problems:
         refused = forbidden(
             rule,
-            f"{request.where}: cannot tell whether {where} asks for {shown}: "
-            f"{'; '.join(dict.fromkeys(problems))}",
+            f"{request.where}: cannot tell whether {where} asks for {shown}: a claim, volume or "
+            f"CSIDriver on the way is not there",
+            "; ".join(dict.fromkeys(problems)),
         )
         return _unless_pending(request, refused)
     refused = forbidden(
@@ -113,6 +115,7 @@ def token_audience(request: Attributes) -> Decision | None:
         f"{request.where}: {where} does not ask for {shown}; add a projected serviceAccountToken "
         f"with it to the pod, or spec.tokenRequests to its CSIDriver, or grant node "
         f"{request.node!r} the verb request-serviceaccounts-token-audience on it",
+        f"the pod itself asks for {listed(map(repr, pod.audiences)) or 'none'}",
     )
     return _question(request, candidates, refused)
 
