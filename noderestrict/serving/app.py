@@ -21,8 +21,10 @@ from noderestrict.telemetry.logs import LOGGER, NodeLimiter
 from noderestrict.telemetry.metrics import Metrics
 
 _DEBUG = 10
-_JSON = {"Content-Type": "application/json"}
-_TEXT = {"Content-Type": "text/plain; charset=utf-8"}
+# Instead of the names and versions of what the server is made of.
+_SERVER = {"Server": "noderestrict"}
+_JSON = {"Content-Type": "application/json", **_SERVER}
+_TEXT = {"Content-Type": "text/plain; charset=utf-8", **_SERVER}
 # The API server's own bounds for timeoutSeconds.
 _DEFAULT_TIMEOUT = 10.0
 _LONGEST_TIMEOUT = 30.0

@@ -149,11 +149,13 @@ def test_a_question_about_a_secret_tells_no_way_to_it(server: Server) -> None:
         ("/authorize", b"{}", "PATCH"),
     ],
 )
-def test_no_other_answer_tells_of_the_cluster(
+def test_no_other_answer_tells_of_the_cluster_or_of_what_the_server_is_made_of(
     server: Server, path: str, body: bytes | None, method: str
 ) -> None:
     answer = everything(server, path, body, method)
     assert SECRET not in answer
+    assert "aiohttp" not in answer.lower()
+    assert "python" not in answer.lower()
 
 
 def test_no_metric_tells_a_name_of_the_cluster_or_of_a_caller(server: Server) -> None:
