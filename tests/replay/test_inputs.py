@@ -92,7 +92,7 @@ def test_several_files_are_one_report(tmp_path: Path, capsys: Capture) -> None:
 
 
 BROKEN = {
-    "text": (b"\xff\xfe\x00\x01", "broken"),
+    "text": (b"\xff\xfe\x00\x01", "Expected `object`, got `str`"),
     "yaml.yaml": (b"a: \x80\x81", "invalid start byte"),
     "tag.yaml": (b"!!python/object:os.system {}", "yaml"),
     "alias.yaml": (b"&a [*a]", "alias"),
@@ -116,11 +116,12 @@ BROKEN = {
 def test_a_broken_file_is_named_and_others_are_judged(
     name: str, tmp_path: Path, capsys: Capture
 ) -> None:
-    data, _ = BROKEN[name]
+    data, problem = BROKEN[name]
     broken, good = write(tmp_path / name, data), write(tmp_path / "good.json", OWN)
     code, out, err = run(capsys, broken, good)
     assert code == 2
     assert err.startswith(f"noderestrict replay: {broken}:")
+    assert problem in err.removeprefix(f"noderestrict replay: {broken}:")
     assert "Traceback" not in err
     assert "1 cases: 1 allowed" in out.splitlines()[-1]
     assert out.splitlines()[-1].endswith("unreadable")

@@ -15,6 +15,7 @@ from noderestrict.replay.cases import Case, cases
 from noderestrict.replay.state import load_state
 from noderestrict.serving.judges import LocalJudge
 from noderestrict.serving.modes import AUDIT, ENFORCE, OFF, WARN, Modes, Verdict, settle
+from tests.builders import node, update_node
 from tests.serving.clients import BAD, EXAMPLES, GOOD, Client, Tally
 from tests.serving.tls import serving
 
@@ -61,13 +62,36 @@ def test_what_is_off_is_not_told() -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_a_rule_that_is_only_reported_switches_no_other_off(rule: str) -> None:
     modes = Modes(ENFORCE, {rule: WARN})
-    for decision, found in zip(PLAIN, verdicts(modes), strict=True):
+    for request, decision, found in zip(REVIEWS, PLAIN, verdicts(modes), strict=True):
         decision = decision.otherwise if isinstance(decision, Question) else decision
-        if isinstance(decision, Denied) and decision.rule != rule:
+        if not isinstance(decision, Denied) or decision.rule != rule:
             assert found == Verdict(decision)
-        elif isinstance(found.decision, Denied):
-            assert found.decision.rule != rule
-            assert found.reported == (decision,)
+            continue
+        assert found.reported == (decision,)
+        others = admission.judge(request, Settings.for_version(), LISTERS, {rule})
+        if isinstance(others, Denied) and others.rule != rule:
+            assert found.decision == others
+        else:
+            assert isinstance(found.decision, Allowed | Denied)
+            assert isinstance(found.decision, Denied) == isinstance(others, Question)
+
+
+def test_every_rule_that_objects_is_reported_or_enforced() -> None:
+    old, new = node(), node({"k8s.io/a": "b"}, spec={"taints": [{"key": "a"}]})
+    new["metadata"]["ownerReferences"] = [{"apiVersion": "v1", "kind": "X", "name": "x"}]
+    request = admission.decode(update_node(old, new))
+    wanted = ["nodes/taints", "nodes/owner-references", "nodes/labels"]
+    for enforced in range(len(wanted) + 1):
+        modes = Modes(ENFORCE, dict.fromkeys(wanted[:enforced], AUDIT))
+        first = asyncio.run(JUDGE.judge(request, 0))
+        assert isinstance(first, Denied)
+        found = asyncio.run(settle(JUDGE, request, first, 0, modes))
+        assert [denied.rule for denied in found.reported] == wanted[:enforced]
+        if enforced < len(wanted):
+            assert isinstance(found.decision, Denied)
+            assert found.decision.rule == wanted[enforced]
+        else:
+            assert isinstance(found.decision, Allowed)
 
 
 def answer(body: bytes) -> dict[str, object]:
