@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from noderestrict.policy.hostile import refused_as
 
 _PUBLIC = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 _KEY_TYPES = (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)
@@ -51,6 +53,11 @@ def check_pair(
     Raises:
         KeyPairError: something is wrong with it.
     """
+    with refused_as(KeyPairError, "the certificate cannot be read"):
+        return _checked(certificate, key, now, dns_names)
+
+
+def _checked(certificate: bytes, key: bytes, now: dt.datetime, dns_names: Sequence[str]) -> KeyPair:
     chain = _parse_chain(certificate)
     _check_key(chain[0], key)
     for issued, issuer in itertools.pairwise(chain):
@@ -72,33 +79,27 @@ def check_pair(
 def _parse_chain(certificate: bytes) -> list[x509.Certificate]:
     if not certificate.strip():
         raise KeyPairError("the certificate is empty")
-    try:
+    with refused_as(KeyPairError, "the certificate is no PEM chain"):
         return x509.load_pem_x509_certificates(certificate)
-    except ValueError as error:
-        raise KeyPairError(f"the certificate is no PEM chain: {error}") from None
 
 
 def _check_key(leaf: x509.Certificate, key: bytes) -> None:
     if not key.strip():
         raise KeyPairError("the key is empty")
-    try:
+    # Not the library's message: it may quote what it read.
+    with refused_as(KeyPairError, "the key is no unencrypted PEM key", why=False):
         # The full check of an RSA key takes up to 300 ms, in which the process does nothing else;
         # a signature tells as much.
         private = serialization.load_pem_private_key(key, None, unsafe_skip_rsa_key_validation=True)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        # Not the library's message: it may quote what it read.
-        raise KeyPairError("the key is no unencrypted PEM key") from None
     if not isinstance(private, _KEY_TYPES):
         raise KeyPairError("the key is neither RSA, ECDSA nor Ed25519")
-    public = leaf.public_key()
+    with refused_as(KeyPairError, "the certificate's key cannot be read"):
+        public = leaf.public_key()
     if private.public_key().public_bytes(*_PUBLIC) != public.public_bytes(*_PUBLIC):
         raise KeyPairError("the key does not belong to the first certificate")
-    try:
+    damaged = "the key is damaged: its certificate does not verify what it signs"
+    with refused_as(KeyPairError, damaged, why=False):
         _sign_and_verify(private, public)
-    except (ValueError, InvalidSignature, UnsupportedAlgorithm):
-        raise KeyPairError(
-            "the key is damaged: its certificate does not verify what it signs"
-        ) from None
 
 
 def _sign_and_verify(private: object, public: object) -> None:
@@ -117,12 +118,9 @@ def _sign_and_verify(private: object, public: object) -> None:
 
 
 def _check_issuer(issued: x509.Certificate, issuer: x509.Certificate) -> None:
-    try:
+    disorder = f"the chain is out of order: {_subject(issuer)} did not issue {_subject(issued)}"
+    with refused_as(KeyPairError, disorder, why=False):
         issued.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature):
-        raise KeyPairError(
-            f"the chain is out of order: {_subject(issuer)} did not issue {_subject(issued)}"
-        ) from None
 
 
 def _check_time(link: x509.Certificate, position: int, now: dt.datetime) -> None:
@@ -136,12 +134,11 @@ def _check_time(link: x509.Certificate, position: int, now: dt.datetime) -> None
 
 
 def _check_usage(leaf: x509.Certificate) -> None:
-    try:
-        usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        return
-    except ValueError as error:
-        raise KeyPairError(f"the certificate's extensions cannot be read: {error}") from None
+    with refused_as(KeyPairError, "the certificate's extensions cannot be read"):
+        try:
+            usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        except x509.ExtensionNotFound:
+            return
     if not {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE} & set(
         usage
     ):
@@ -149,14 +146,13 @@ def _check_usage(leaf: x509.Certificate) -> None:
 
 
 def _names(leaf: x509.Certificate) -> tuple[str, ...]:
-    try:
-        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return ()
-    except ValueError as error:
-        raise KeyPairError(f"the certificate's names cannot be read: {error}") from None
-    addresses = names.get_values_for_type(x509.IPAddress)
-    return (*names.get_values_for_type(x509.DNSName), *map(str, addresses))
+    with refused_as(KeyPairError, "the certificate's names cannot be read"):
+        try:
+            names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        except x509.ExtensionNotFound:
+            return ()
+        addresses = names.get_values_for_type(x509.IPAddress)
+        return (*names.get_values_for_type(x509.DNSName), *map(str, addresses))
 
 
 def _covered(name: str, names: Sequence[str]) -> bool:

@@ -10,6 +10,8 @@ import binascii
 import re
 from typing import TYPE_CHECKING
 
+from noderestrict.policy.hostile import refused_as
+
 if TYPE_CHECKING:
     from cryptography import x509
 
@@ -28,27 +30,28 @@ _TEXT = {
 }
 
 
+class UnreadableRequestError(ValueError):
+    """There is no CERTIFICATE REQUEST that can be read; its content is not shown."""
+
+
 def csr_common_name(pem: bytes) -> str:
     """Return the last common name of the first PEM block, "" for none.
 
     Raises:
-        ValueError: there is no CERTIFICATE REQUEST that can be read; its content is not shown.
+        UnreadableRequestError: there is no CERTIFICATE REQUEST that can be read.
     """
     from cryptography import x509
 
-    csr = _first_csr(pem)
-    try:
-        names = csr.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
-    except (ValueError, TypeError):
-        raise ValueError(_UNREADABLE) from None
     found = ""
-    for name in names:
-        # There is no public way to the ASN.1 type of a name.
-        form = _TEXT.get(name._type.name)  # noqa: SLF001
-        if form is not None:
-            found = str(name.value)
-            if not form.fullmatch(found):
-                raise ValueError(_UNREADABLE)
+    with refused_as(UnreadableRequestError, _UNREADABLE, why=False):
+        names = _first_csr(pem).subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+        for name in names:
+            # There is no public way to the ASN.1 type of a name.
+            form = _TEXT.get(name._type.name)  # noqa: SLF001
+            if form is not None:
+                found = str(name.value)
+                if not form.fullmatch(found):
+                    raise UnreadableRequestError(_UNREADABLE)
     return found
 
 
@@ -58,23 +61,22 @@ def csr_alternative_names(pem: bytes) -> list[str]:
     A name of another type is returned as its type and value, which no address equals.
 
     Raises:
-        ValueError: there is no CERTIFICATE REQUEST that can be read; its content is not shown.
+        UnreadableRequestError: there is no CERTIFICATE REQUEST that can be read.
     """
     from cryptography import x509
 
-    try:
-        extensions = _first_csr(pem).extensions
-        names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return []
-    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        raise ValueError(_UNREADABLE) from None
-    return [
-        str(name.value)
-        if isinstance(name, x509.DNSName | x509.IPAddress)
-        else f"{type(name).__name__} {name.value}"
-        for name in names
-    ]
+    with refused_as(UnreadableRequestError, _UNREADABLE, why=False):
+        try:
+            extensions = _first_csr(pem).extensions
+            names = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        except x509.ExtensionNotFound:
+            return []
+        return [
+            str(name.value)
+            if isinstance(name, x509.DNSName | x509.IPAddress)
+            else f"{type(name).__name__} {name.value}"
+            for name in names
+        ]
 
 
 def _first_csr(pem: bytes) -> "x509.CertificateSigningRequest":
@@ -83,11 +85,8 @@ def _first_csr(pem: bytes) -> "x509.CertificateSigningRequest":
 
     block = first_block(pem)
     if block is None or block[0] != _TYPE:
-        raise ValueError("holds no PEM block of type CERTIFICATE REQUEST")
-    try:
-        return x509.load_der_x509_csr(block[1])
-    except (ValueError, TypeError):
-        raise ValueError(_UNREADABLE) from None
+        raise UnreadableRequestError("holds no PEM block of type CERTIFICATE REQUEST")
+    return x509.load_der_x509_csr(block[1])
 
 
 def first_block(pem: bytes) -> tuple[bytes, bytes] | None:

@@ -13,10 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from noderestrict.pki.check import KeyPair, KeyPairError, check_pair
+from noderestrict.pki.files import read_regular
+from noderestrict.policy.hostile import brief, is_failure, refused_as
 from noderestrict.telemetry.logs import LOGGER
 from noderestrict.telemetry.metrics import Metrics
 
 _WARN_BEFORE = dt.timedelta(days=7)
+#: A bundle of all public CAs has a quarter of it.
+_LONGEST_FILE = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,12 @@ class Certificates:
         except OSError as error:
             self._refuse(f"{error.filename or 'the files'}: {error.strerror or error}")
             return False
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            # Whatever it is, what is served goes on being served.
+            self._refuse(f"the files cannot be used: {brief(error)}")
+            return False
         self._seen, self._current, self.pair = contents, current, pair
         self._problem = None
         self._metrics.certificate_problem.set(0)
@@ -163,9 +173,9 @@ class Certificates:
             certificate, key = resolved / certificate.name, resolved / key.name
         client_ca = self._files.client_ca
         return (
-            certificate.read_bytes(),
-            key.read_bytes(),
-            client_ca.read_bytes() if client_ca else None,
+            read_regular(certificate, _LONGEST_FILE),
+            read_regular(key, _LONGEST_FILE),
+            read_regular(client_ca, _LONGEST_FILE) if client_ca else None,
         )
 
     def _build(self, contents: Contents) -> ssl.SSLContext:
@@ -178,17 +188,31 @@ class Certificates:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(key.strip() + b"\n" + chain)
             try:
-                context.load_cert_chain(pair)
+                # Without a password, OpenSSL would ask the terminal for one.
+                context.load_cert_chain(pair, password=b"")
             except ssl.SSLError as error:
                 raise KeyPairError(f"OpenSSL refuses the pair: {error.reason}") from None
         if client_ca is not None:
-            try:
-                context.load_verify_locations(cadata=client_ca.decode("ascii", "replace"))
-            except ssl.SSLError as error:
-                raise KeyPairError(
-                    f"{self._files.client_ca} holds no CA certificates: {error.reason}"
-                ) from None
+            _trust(context, client_ca, self._files.client_ca)
         return context
+
+
+def _trust(context: ssl.SSLContext, bundle: bytes, file: Path | None) -> None:
+    """Make a context verify clients by the certificates of a bundle.
+
+    Raises:
+        KeyPairError: it has none, or one that cannot be read.
+    """
+    nothing = f"{file} holds no CA certificates"
+    if not bundle.strip():
+        raise KeyPairError(f"{nothing}: it is empty")
+    with refused_as(KeyPairError, nothing):
+        try:
+            context.load_verify_locations(cadata=bundle.decode("ascii", "replace"))
+        except ssl.SSLError as error:
+            raise KeyPairError(f"{nothing}: {error.reason}") from None
+    if not context.cert_store_stats()["x509"]:
+        raise KeyPairError(nothing)
 
 
 def _private_directory() -> str | None:

@@ -4,6 +4,7 @@ import datetime as dt
 from collections.abc import Sequence
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -18,6 +19,7 @@ from tests.serving.tls import (
     authority,
     key_pem,
     leaf,
+    odd_certificates,
     self_signed,
 )  # fmt: skip
 
@@ -105,3 +107,30 @@ def test_a_chain_must_be_in_order() -> None:
     assert refusal(ca.certificate + pair.certificate, pair.key)
     assert refusal(pair.certificate + other.certificate, pair.key)
     assert refusal(pair.certificate + pair.certificate, pair.key)
+
+
+@pytest.mark.parametrize("odd", list(odd_certificates()), ids=lambda odd: str(odd[0]))
+def test_what_a_library_chokes_on_is_refused(odd: tuple[str, bytes, bytes]) -> None:
+    _, chain, key = odd
+    assert refusal(chain, key)
+
+
+class PanicException(BaseException):
+    """As libraries in Rust raise it for a defect of their own."""
+
+
+def test_a_panic_of_the_library_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def panic(_data: bytes) -> None:
+        raise PanicException("called `Option::unwrap()` on a `None` value")
+
+    monkeypatch.setattr(x509, "load_pem_x509_certificates", panic)
+    assert "PanicException" in refusal(b"x", b"y")
+
+
+def test_a_wish_to_stop_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_data: bytes) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(x509, "load_pem_x509_certificates", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        check_pair(b"x", b"y", now=NOW)

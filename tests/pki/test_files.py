@@ -1,9 +1,12 @@
 """Files of keys."""
 
+import os
 import stat
 from pathlib import Path
 
-from noderestrict.pki.files import write_atomically
+import pytest
+
+from noderestrict.pki.files import read_regular, write_atomically
 
 
 def test_a_key_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
@@ -21,3 +24,25 @@ def test_a_file_is_replaced_as_a_whole_and_nothing_else_is_left(tmp_path: Path) 
     assert file.read_bytes() == b"new"
     assert file.stat().st_ino != before
     assert [path.name for path in tmp_path.iterdir()] == ["tls.crt"]
+
+
+def test_only_a_regular_file_of_bounded_length_is_read_and_nothing_is_waited_for(
+    tmp_path: Path,
+) -> None:
+    file, fifo, link = tmp_path / "file", tmp_path / "fifo", tmp_path / "link"
+    file.write_bytes(b"x" * 10)
+    os.mkfifo(fifo)
+    link.symlink_to(file)
+    assert read_regular(link, 10) == b"x" * 10
+    before = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    for path, why in (
+        (file, "longer than 9 bytes"),
+        (fifo, "not a regular file"),
+        (tmp_path, "not a regular file"),
+        (Path("/dev/zero"), "not a regular file"),
+        (tmp_path / "none", "No such file"),
+    ):
+        with pytest.raises(OSError, match=why) as error:
+            read_regular(path, 9)
+        assert error.value.filename == str(path)
+    assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before

@@ -2,14 +2,26 @@
 
 import asyncio
 import datetime as dt
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from noderestrict.pki.issue import Authority, Leaf
+from noderestrict.serving.certificates import CertificateFiles, Certificates
+from noderestrict.telemetry.metrics import Metrics
 from tests.serving.clients import EXAMPLES, Client, Tally
-from tests.serving.tls import DAY, NOW, Server, authority, leaf, serving
+from tests.serving.tls import (
+    DAY,
+    NOW,
+    Server,
+    authority,
+    leaf,
+    odd_certificates,
+    serving,
+    write_pair,
+)  # fmt: skip
 
 ROTATIONS = 100
 CLIENTS = 50
@@ -129,3 +141,137 @@ def test_a_missing_certificate_is_waited_for(tmp_path: Path, ca: Authority) -> N
     with serving(tmp_path, ca=ca, pair=False, on_line=appear) as server:
         assert server.request("/livez")[0] == 200
     assert refusals
+
+
+def no_file(path: Path) -> None:
+    path.unlink()
+
+
+def empty_file(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def white_space(path: Path) -> None:
+    path.write_bytes(b" \n\n")
+
+
+def no_pem(path: Path) -> None:
+    path.write_bytes(b"\x00\xff" * 1000)
+
+
+def half_a_file(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def garbage_der(path: Path) -> None:
+    path.write_bytes(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+
+
+def a_huge_file(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\n" * 2**21)
+
+
+def a_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def a_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def a_device(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def a_link_to_itself(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path)
+
+
+BREAKING = [
+    no_file, empty_file, white_space, no_pem, half_a_file, garbage_der, a_huge_file, a_directory,
+    a_fifo, a_device, a_link_to_itself,
+]  # fmt: skip
+
+
+def followed(directory: Path) -> tuple[Certificates, Metrics]:
+    """Return certificates that serve a good pair and verify clients."""
+    ca = authority()
+    write_pair(directory, leaf(ca))
+    (directory / "clients.crt").write_bytes(ca.certificate)
+    metrics = Metrics()
+    files = CertificateFiles(
+        directory / "tls.crt", directory / "tls.key", directory / "clients.crt"
+    )
+    certificates = Certificates(files, metrics)
+    assert certificates.reload(NOW)
+    return certificates, metrics
+
+
+def refused(certificates: Certificates, metrics: Metrics, times: int = 1) -> None:
+    """Look at the files twice: they are refused, told once, and what was served still is."""
+    pair, current = certificates.pair, certificates._current
+    for _ in range(2):
+        assert not certificates.reload(NOW)
+    assert certificates.problem
+    assert certificates.pair is pair
+    assert certificates._current is current
+    assert not certificates.expired(NOW)
+    name, result = "noderestrict_certificate_reloads_total", {"result": "refused"}
+    assert metrics.registry.get_sample_value(name, result) == times
+    assert metrics.registry.get_sample_value("noderestrict_certificate_problem") == 1
+
+
+@pytest.mark.parametrize("name", ["tls.crt", "tls.key", "clients.crt"])
+@pytest.mark.parametrize("break_", BREAKING)
+def test_a_file_that_cannot_be_used_is_refused_and_the_last_good_one_stays(
+    tmp_path: Path, name: str, break_: Callable[[Path], None]
+) -> None:
+    certificates, metrics = followed(tmp_path)
+    break_(tmp_path / name)
+    refused(certificates, metrics)
+
+
+def test_a_certificate_that_a_library_chokes_on_is_refused_and_the_last_good_one_stays(
+    tmp_path: Path,
+) -> None:
+    certificates, _ = followed(tmp_path)
+    for _, chain, key in odd_certificates():
+        write_pair(tmp_path, Leaf(chain, key))
+        assert not certificates.reload(NOW)
+        assert certificates.problem
+        assert not certificates.expired(NOW)
+    write_pair(tmp_path, leaf(authority()))
+    assert certificates.reload(NOW)
+    assert certificates.problem is None
+
+
+def test_an_error_that_nobody_thought_of_is_a_refusal_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificates, metrics = followed(tmp_path)
+    write_pair(tmp_path, leaf(authority()))
+
+    def broken(_contents: object) -> None:
+        raise ZeroDivisionError("nobody thought of it")
+
+    monkeypatch.setattr(certificates, "_build", broken)
+    refused(certificates, metrics)
+    assert "ZeroDivisionError: nobody thought of it" in (certificates.problem or "")
+
+
+async def test_a_running_server_survives_a_client_ca_file_without_content(
+    tmp_path: Path, ca: Authority
+) -> None:
+    bundle = tmp_path / "clients.crt"
+    bundle.write_bytes(ca.certificate)
+    flags = ("--client-ca-file", str(bundle), "--tls-poll", "0.02")
+    with serving(tmp_path, *flags, ca=ca) as server:
+        bundle.write_bytes(b"")
+        assert "clients.crt" in server.wait_for_log("certificate not taken")[0]
+        assert 'certificate_reloads_total{result="refused"} 1.0' in server.metrics()
+        bundle.write_bytes(ca.certificate + leaf(ca).certificate)
+        await until_served(server, 2)

@@ -1,5 +1,6 @@
 """Certificates and a server process for tests."""
 
+import base64
 import datetime as dt
 import os
 import re
@@ -92,6 +93,34 @@ def self_signed(
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
     algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     return builder.sign(key, algorithm).public_bytes(PEM)
+
+
+def odd_certificates() -> Iterator[tuple[str, bytes, bytes]]:
+    """Yield certificates that libraries choke on, each with its key and what is odd about it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    good = self_signed(key)
+    der = x509.load_pem_x509_certificate(good).public_bytes(serialization.Encoding.DER)
+
+    def changed(old: bytes, new: bytes) -> bytes:
+        assert old in der
+        body = base64.encodebytes(der.replace(old, new))
+        return b"-----BEGIN CERTIFICATE-----\n" + body + b"-----END CERTIFICATE-----\n"
+
+    pem = key_pem(key)
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
+    twice: list[x509.Extension[x509.ExtensionType]] = [x509.Extension(names.oid, False, names)] * 2
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, NOW - DAY, NOW + DAY, twice)
+    yield "two SANs", builder.sign(key, hashes.SHA256()).public_bytes(PEM), pem
+    yield "unknown kind of key", changed(b"\x2a\x86\x48\xce\x3d\x02\x01", b"\x2a" * 7), pem
+    yield "unknown curve", changed(b"\x2a\x86\x48\xce\x3d\x03\x01\x07", b"\x2a" * 8), pem
+    yield "point that is on no curve", changed(der[200:220], b"\x01" * 20), pem
+    for tag in (b"\xa3", b"\xa5", b"\xa0", b"\x84", b"\x87", b"\x9f"):
+        yield f"SAN of type {tag.hex()}", changed(b"\x82\tlocalhost", tag + b"\tlocalhost"), pem
+    yield "version 9", changed(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x08"), pem
+    body = good.split(b"\n", 1)[0] + b"\n" + b"AAAA\n" * 20 + good.rsplit(b"\n", 2)[1] + b"\n"
+    yield "DER that is none", body, pem
+    yield "a key that is none", good, good
 
 
 def key_pem(key: Key, form: serialization.PrivateFormat = FORMATS.PKCS8) -> bytes:
