@@ -52,7 +52,7 @@ class TypedDecoder:
 
     def _remember(self, words: bytes, target: _Target) -> None:
         row = row_for(*target, _ALL)
-        if not words or len(self._known) >= _REMEMBERED or (row is not None and row.trees):
+        if not words or len(self._known) >= _REMEMBERED or (row is not None and row.whole):
             return
         new, old = (row.new, row.old) if row is not None else (None, None)
         partial = metav1.PartialObject

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from noderestrict.admission.review import Request, resource_path
-from noderestrict.api import metav1
+from noderestrict.api import admissionv1, metav1
 from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.decision import Allowed, Decision, Denied, forbidden
 from noderestrict.policy.evaluate import evaluate
@@ -17,7 +17,6 @@ from noderestrict.policy.table import row_for
 
 ALLOWED = Allowed()
 _NULL = b"null"
-_tree_decoder = msgspec.json.Decoder()
 
 
 def judge(
@@ -64,12 +63,6 @@ def judge(
         return old
     if row is None:
         return ALLOWED
-    new_tree = _tree(request, "object", request.object) if row.trees else {}
-    if isinstance(new_tree, Denied):
-        return new_tree
-    old_tree = _tree(request, "oldObject", request.old_object) if row.trees else {}
-    if isinstance(old_tree, Denied):
-        return old_tree
     attributes = Attributes(
         node=request.node,
         resource=request.resource,
@@ -82,13 +75,17 @@ def judge(
         # Of an object that no rule asked for, none may make anything.
         new=new if new_type else None,
         old=old if old_type else None,
-        new_tree=new_tree,
-        old_tree=old_tree,
+        new_raw=_raw(request.object) if row.whole else admissionv1.NULL,
+        old_raw=_raw(request.old_object) if row.whole else admissionv1.NULL,
     )
     try:
         return evaluate(row, attributes, skipped)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        # Of whole objects, a rule decodes what differs; the Structs skip fields that none has.
+        return forbidden(
+            "request/object", f"{_where(request)}: the objects cannot be compared: {error}"
+        )
     except RecursionError:
-        # A comparison of whole objects goes as deep as they do.
         return forbidden("request/object", f"{_where(request)}: an object is nested too deeply")
 
 
@@ -141,15 +138,10 @@ def _object(
     return decoded
 
 
-def _tree(request: Request, field: str, raw: Any) -> Any:
-    """Return the object as plain values, or a refusal.
-
-    What decoded as a Struct may still fail here: the decoder skips fields that no Struct has.
-    """
-    try:
-        return _tree_decoder.decode(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        return forbidden("request/object", f"{_where(request)}: request.{field}: {error}")
+def _raw(given: msgspec.Raw | msgspec.Struct) -> msgspec.Raw:
+    if not isinstance(given, msgspec.Raw):
+        raise TypeError("an object that is compared whole was not kept as JSON")
+    return given
 
 
 def _where(request: Request) -> str:

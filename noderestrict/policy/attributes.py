@@ -1,6 +1,5 @@
 """One request as rules see it."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -21,8 +20,8 @@ class Attributes(msgspec.Struct, frozen=True):
         name: of the request; "" for a deletecollection.
         new: the object as the Struct of its resource, None when the request carries none.
         old: the existing object, likewise.
-        new_tree: the object as plain values, only for rules that compare whole objects.
-        old_tree: the existing object, likewise.
+        new_raw: the object as JSON, only for rules that compare whole objects.
+        old_raw: the existing object, likewise.
     """
 
     node: str
@@ -35,8 +34,8 @@ class Attributes(msgspec.Struct, frozen=True):
     listers: Listers
     new: Any = None
     old: Any = None
-    new_tree: Mapping[str, Any] = msgspec.field(default_factory=dict)
-    old_tree: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    new_raw: msgspec.Raw = msgspec.Raw(b"null")
+    old_raw: msgspec.Raw = msgspec.Raw(b"null")
 
     @property
     def where(self) -> str:

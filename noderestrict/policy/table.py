@@ -46,7 +46,7 @@ class Row:
         kind: of the objects that the rules read.
         new: the Struct of the object, which must be there; None if no rule reads it.
         old: the Struct of the existing object, likewise.
-        trees: the rules compare whole objects, as plain values.
+        whole: the rules compare whole objects, as JSON.
     """
 
     target: Target
@@ -54,7 +54,7 @@ class Row:
     kind: str = ""
     new: type[msgspec.Struct] | None = None
     old: type[msgspec.Struct] | None = None
-    trees: bool = False
+    whole: bool = False
 
 
 _PARTIAL = metav1.PartialObject
@@ -113,7 +113,7 @@ TABLE: tuple[Row, ...] = (
         kind="PersistentVolumeClaim",
         new=_PARTIAL,
         old=_PARTIAL,
-        trees=True,
+        whole=True,
     ),
     Row(("", "persistentvolumeclaims", ANY, ANY), (persistentvolumeclaims.only_status,)),
     Row(

@@ -5,13 +5,14 @@ RecoverVolumeExpansionFailure, status.allocatedResources and status.allocatedRes
 The source is admitPVCStatus in plugin/pkg/admission/noderestriction of Kubernetes.
 """
 
-from collections.abc import Iterator, Mapping
-from fractions import Fraction
+from collections.abc import Iterator
 from typing import Any
+
+import msgspec
 
 from noderestrict.policy import features
 from noderestrict.policy.attributes import Attributes
-from noderestrict.policy.compare import changed_keys, listed
+from noderestrict.policy.compare import listed
 from noderestrict.policy.decision import Denied, forbidden
 from noderestrict.policy.quantity import parse_quantity
 
@@ -45,8 +46,6 @@ _QUANTITIES = frozenset(
         ("status", "capacity"),
     }
 )
-# Where equal values still hold quantities to read: what is none is refused.
-_ABOVE_QUANTITIES = frozenset(path[:steps] for path in _QUANTITIES for steps in range(len(path)))
 # Maps whose keys exist even with empty values.
 _MAPS = frozenset(
     {
@@ -80,13 +79,19 @@ def status_fields(request: Attributes) -> Denied | None:
     """Refuse any other change than the outcome of an expansion.
 
     Since 1.8; the gate's fields since 1.23.
+
+    Raises:
+        msgspec.MsgspecError: a value that differs cannot be decoded.
+        UnicodeDecodeError: likewise.
     """
     rule = "persistentvolumeclaims/status-fields"
     ignored = _IGNORED
     if request.settings.features[features.RECOVER_EXPANSION]:
         ignored |= _RECOVERY
     try:
-        changed = listed(_differences(request.old_tree, request.new_tree, (), "", ignored))
+        changed = listed(_Comparison(ignored).differences(request.old_raw, request.new_raw))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise
     except ValueError as error:
         return forbidden(rule, f"{request.where}: {error}")
     if not changed:
@@ -100,69 +105,127 @@ def status_fields(request: Attributes) -> Denied | None:
 
 _Path = tuple[str, ...]
 
+_NULL = msgspec.Raw(b"null")
+# Of one level: what is below it stays text.
+_decoder = msgspec.json.Decoder(
+    dict[str, msgspec.Raw] | list[msgspec.Raw] | str | int | float | bool | None
+)
+_string_decoder = msgspec.json.Decoder(str)
+# An API server writes equal values in one way: of another text are, in an honest update, only a few
+# outer objects, which hold what a node may change. A node can make tens of thousands.
+_MOST_VALUES = 500
+_MOST_BYTES = 16 * 1024 * 1024
+_LONGEST_KEY = 256
 
-def _differences(
-    old: Any, new: Any, path: _Path, shown: str, ignored: frozenset[_Path]
-) -> Iterator[str]:
-    """Yield where two values are not semantically equal; None stands for what is not there.
 
-    Raises:
-        ValueError: a quantity is none.
+class _Comparison:
+    """Compares two objects: by their text where it is the same, else by what it means.
+
+    Args:
+        ignored: paths of what may differ.
     """
-    if path in ignored:
-        return
-    if path in _QUANTITIES:
-        yield from _other_quantities(old, new, shown)
-    elif old == new and path not in _ABOVE_QUANTITIES:
-        return
-    elif path in _POINTERS and (old is None) != (new is None):
-        yield shown
-    elif isinstance(old, Mapping) or isinstance(new, Mapping):
-        if not (_is_mapping(old) and _is_mapping(new)):
-            yield shown or "the whole object"
+
+    def __init__(self, ignored: frozenset[_Path]) -> None:
+        self._ignored = ignored
+        self._values = self._bytes = 0
+
+    def differences(
+        self, old: msgspec.Raw, new: msgspec.Raw, path: _Path = (), shown: str = ""
+    ) -> Iterator[str]:
+        """Yield where two values are not semantically equal.
+
+        Args:
+            old: JSON; null stands for what is not there.
+            new: likewise.
+            path: of both, with ``*`` for any index.
+            shown: the same, as people write it.
+
+        Raises:
+            ValueError: a quantity is none, or there is too much to compare.
+            msgspec.MsgspecError, UnicodeDecodeError: a value cannot be decoded.
+        """
+        if path in self._ignored or old == new:
             return
-        old, new = old or {}, new or {}
-        if path in _MAPS:
-            yield from (f"{shown}{_step(key)}" for key in changed_keys(old, new))
+        self._count(old, new)
+        if path[:-1] in _QUANTITIES:
+            if _quantity(old, shown) != _quantity(new, shown):
+                yield shown
             return
-        for key in {**old, **new}:
+        was, becomes = _decoder.decode(old), _decoder.decode(new)
+        if path in _POINTERS and (was is None) != (becomes is None):
+            yield shown
+        elif isinstance(was, dict) or isinstance(becomes, dict):
+            if not (_is_mapping(was) and _is_mapping(becomes)):
+                yield shown or "the whole object"
+                return
+            yield from self._of_mappings(was or {}, becomes or {}, path, shown)
+        elif isinstance(was, list) and isinstance(becomes, list) and len(was) == len(becomes):
+            for index, (one, other) in enumerate(zip(was, becomes, strict=True)):
+                yield from self.differences(one, other, (*path, "*"), f"{shown}[{index}]")
+        elif not (_is_same(was, becomes) or (_is_empty(was) and _is_empty(becomes))):
+            yield shown
+
+    def _of_mappings(
+        self, old: dict[str, msgspec.Raw], new: dict[str, msgspec.Raw], path: _Path, shown: str
+    ) -> Iterator[str]:
+        keys_count = path in _MAPS or path in _QUANTITIES
+        added = 0
+        for key, becomes in new.items():
+            was = old.get(key)
+            if was == becomes:
+                continue
+            added += was is None
             at = f"{shown}{_step(key)}".removeprefix(".")
-            yield from _differences(old.get(key), new.get(key), (*path, key), at, ignored)
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        for index, (was, becomes) in enumerate(zip(old, new, strict=True)):
-            yield from _differences(was, becomes, (*path, "*"), f"{shown}[{index}]", ignored)
-    elif not (_is_empty(old) and _is_empty(new)):
-        yield shown
+            if was is None and keys_count:
+                yield at
+            else:
+                yield from self.differences(was or _NULL, becomes, (*path, key), at)
+        if len(new) - added == len(old):
+            return
+        for key, was in old.items():
+            if key in new:
+                continue
+            at = f"{shown}{_step(key)}".removeprefix(".")
+            if keys_count:
+                yield at
+            else:
+                yield from self.differences(was, _NULL, (*path, key), at)
+
+    def _count(self, old: msgspec.Raw, new: msgspec.Raw) -> None:
+        self._values += 1
+        self._bytes += len(old) + len(new)
+        if self._values > _MOST_VALUES or self._bytes > _MOST_BYTES:
+            raise ValueError(
+                f"too many values to compare: over {_MOST_VALUES} are written otherwise than "
+                f"before, or what holds them is too large"
+            )
 
 
-def _other_quantities(old: Any, new: Any, shown: str) -> Iterator[str]:
-    before, after = _quantities(old, shown), _quantities(new, shown)
-    for name in {**before, **after}:
-        if before.get(name) != after.get(name):
-            yield f"{shown}{_step(name)}"
-
-
-def _quantities(value: Any, shown: str) -> dict[str, Fraction]:
-    if not value:
-        return {}
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{shown} is no object of quantities")  # noqa: TRY004 (bad input)
-    found = {}
-    for name, amount in value.items():
-        try:
-            found[name] = parse_quantity(amount)
-        except ValueError:
-            # Without the value, which may be one of the existing claim.
-            raise ValueError(f"{shown}{_step(name)} is no quantity") from None
-    return found
+def _quantity(raw: msgspec.Raw, shown: str) -> int:
+    if raw == _NULL:
+        return 0
+    text = bytes(raw)
+    # A number is a quantity as it is written.
+    literal = _string_decoder.decode(text) if text[:1] == b'"' else text.decode()
+    try:
+        return parse_quantity(literal)
+    except ValueError:
+        # Without the value, which may be one of the existing claim.
+        raise ValueError(f"{shown} is no quantity") from None
 
 
 def _step(key: str) -> str:
+    key = key[:_LONGEST_KEY]
     return f".{key}" if key.replace("_", "").replace("-", "").isalnum() else f"[{key!r}]"
 
 
+def _is_same(was: Any, becomes: Any) -> bool:
+    # In Python, true equals 1.
+    return type(was) is type(becomes) and bool(was == becomes)
+
+
 def _is_mapping(value: Any) -> bool:
-    return isinstance(value, Mapping) or _is_empty(value)
+    return isinstance(value, dict) or _is_empty(value)
 
 
 def _is_empty(value: Any) -> bool:
