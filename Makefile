@@ -5,8 +5,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' noderestrict/__init__.py)
 IMAGE ?= noderestrict:$(VERSION)
+# The minor version that test-e2e runs; tests/assets/kubernetes-$(KUBERNETES)/go.mod has its patch.
+KUBERNETES ?= 1.36
+ASSETS := .assets/kubernetes-$(KUBERNETES)
 
-.PHONY: help install run test lint format fuzz docs manifests image bench bench-compare test-e2e e2e-kind lock clean
+.PHONY: help install run test lint format fuzz docs manifests image bench bench-compare assets test-e2e e2e-kind lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,7 +26,7 @@ run: install ## Serve the examples on https://127.0.0.1:8443
 	$(BIN)/noderestrict serve --dev --bind-address 127.0.0.1 --metrics-address '' --log-format console --state examples/state.json
 
 test: install lint ## Lint, check types and layers, and run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not e2e"
 
 lint: install ## Run ruff, mypy and import-linter
 	$(BIN)/ruff check noderestrict tests
@@ -42,8 +45,24 @@ image: ## Build the container image with Docker
 e2e-kind: install image ## Test the manifests and the image in a kind cluster
 	$(BIN)/python -m tests.kind
 
-test-e2e: install ## Test against a real API server
-	$(BIN)/python -m pytest -m e2e tests/e2e
+ifdef KUBEBUILDER_ASSETS
+assets:
+	@echo "the binaries are those in KUBEBUILDER_ASSETS: $(KUBEBUILDER_ASSETS)"
+else
+assets: $(ASSETS).built ## Build etcd and Kubernetes for test-e2e, with Go
+
+$(ASSETS).built: tests/assets/build $(wildcard tests/assets/kubernetes-$(KUBERNETES)/go.* tests/assets/etcd/go.*)
+	tests/assets/build $(KUBERNETES) $(ASSETS)
+	touch $@
+
+# What the link leads to may be gone.
+ifeq ($(wildcard $(ASSETS)/kube-apiserver),)
+.PHONY: $(ASSETS).built
+endif
+endif
+
+test-e2e: install ## Test against a real API server, of make assets or in KUBEBUILDER_ASSETS
+	KUBERNETES=$(KUBERNETES) $(BIN)/python -m pytest -m e2e tests/e2e
 
 fuzz: install ## Fuzz the decoders for about a minute
 	$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/admission/test_fuzz.py tests/authorization/test_fuzz.py
@@ -65,5 +84,5 @@ lock: install ## Pin the installed dependencies in requirements.lock
 	$(BIN)/python -m pip freeze --exclude-editable > requirements.lock
 
 clean: ## Remove everything that make creates
-	rm -rf $(VENV) .noderestrict-dev .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	rm -rf $(VENV) .noderestrict-dev .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .assets build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

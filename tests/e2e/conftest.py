@@ -14,7 +14,7 @@ from noderestrict.render.registration import (
     cluster_role_binding,
     webhook_configuration,
 )
-from tests.e2e.control_plane import APIError, Client, ControlPlane, assets
+from tests.e2e.control_plane import APIError, Client, ControlPlane
 from tests.serving.tls import Server, serving
 
 USER = "noderestrict"
@@ -51,11 +51,7 @@ class Cluster:
 
 @pytest.fixture(scope="session")
 def control_plane() -> Iterator[ControlPlane]:
-    binaries = assets()
-    if binaries is None:
-        pytest.skip("KUBEBUILDER_ASSETS is not set: no kube-apiserver to test against")
     running = ControlPlane(
-        binaries,
         {"runtime-config": "certificates.k8s.io/v1beta1=true",
          "feature-gates": "PodCertificateRequest=true"},
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""etcd and kube-apiserver on loopback, from KUBEBUILDER_ASSETS."""
+"""etcd and kube-apiserver on loopback, from ``make assets`` or KUBEBUILDER_ASSETS."""
 
 import base64
 import http.client
@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -19,13 +20,24 @@ from noderestrict.pki.issue import Authority, Leaf
 from tests.serving.tls import authority, client_leaf, leaf
 
 ISSUER = "https://kubernetes.default.svc"
+#: Where ``make assets`` links its binaries.
+BUILT = Path(__file__).parents[2] / ".assets"
+#: The Kubernetes version to test against; without one the newest that is built.
+VERSION = os.environ.get("KUBERNETES", "*.*[0-9]")
 Object = dict[str, Any]
 
 
-def assets() -> Path | None:
-    """Return the folder of the binaries, None if there is none."""
+def assets() -> Path:
+    """Return the folder of the binaries; skips the test if there is none."""
     folder = os.environ.get("KUBEBUILDER_ASSETS")
-    return Path(folder) if folder else None
+    found = [Path(folder)] if folder else sorted(BUILT.glob(f"kubernetes-{VERSION}"), key=_minor)
+    if not found:
+        pytest.skip("no kube-apiserver to test against: make assets, or set KUBEBUILDER_ASSETS")
+    return found[-1]
+
+
+def _minor(folder: Path) -> int:
+    return int(folder.name.rpartition(".")[2])
 
 
 def free_port() -> int:
@@ -141,12 +153,10 @@ class Client:
 class ControlPlane:
     """A running etcd and API server; flags override or add to the API server's, "" drops one."""
 
-    def __init__(
-        self, binaries: Path, flags: dict[str, str] | None = None, ca_file: Path | None = None
-    ) -> None:
+    def __init__(self, flags: dict[str, str] | None = None, ca_file: Path | None = None) -> None:
+        self.binaries = assets()
         self._folder = tempfile.TemporaryDirectory(prefix="control-plane-")
         self.folder = Path(self._folder.name)
-        self._binaries = binaries
         self.ca = authority()
         self.port = free_port()
         self._etcd_port = free_port()
@@ -191,7 +201,7 @@ class ControlPlane:
         process = process or name
         log = (self.folder / f"{process}.log").open("ab")
         self._processes[process] = subprocess.Popen(
-            [self._binaries / name, *arguments], stdout=log, stderr=log, cwd=self.folder,
+            [self.binaries / name, *arguments], stdout=log, stderr=log, cwd=self.folder,
             # Hollow kubelets leave their folders behind.
             env={**os.environ, "TMPDIR": str(self.folder)},
         )  # fmt: skip
@@ -220,9 +230,11 @@ class ControlPlane:
             "kube-apiserver", *(f"--{key}={value}" for key, value in flags.items() if value)
         )
 
-    def has(self, name: str) -> bool:
-        """Tell whether a binary is there."""
-        return (self._binaries / name).exists()
+    def needs(self, *names: str) -> None:
+        """Skip the test if a binary is missing."""
+        for name in names:
+            if not (self.binaries / name).exists():
+                pytest.skip(f"there is no {name} in {self.binaries}")
 
     def _admin_file(self) -> Path:
         kubeconfig = self.folder / "admin.kubeconfig"
@@ -273,7 +285,7 @@ class ControlPlane:
     def kubectl(self, kubeconfig: Path, *arguments: str, stdin: str = "") -> tuple[int, str]:
         """Return exit code and output of kubectl."""
         done = subprocess.run(
-            [self._binaries / "kubectl", f"--kubeconfig={kubeconfig}", *arguments],
+            [self.binaries / "kubectl", f"--kubeconfig={kubeconfig}", *arguments],
             input=stdin,
             capture_output=True,
             text=True,

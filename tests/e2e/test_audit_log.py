@@ -15,7 +15,7 @@ from noderestrict.render.registration import (
     webhook_configuration,
 )
 from tests.e2e.conftest import USER, let_nodes_do_all, namespace_ready
-from tests.e2e.control_plane import APIError, ControlPlane, assets
+from tests.e2e.control_plane import APIError, ControlPlane
 from tests.e2e.test_registration import (
     LEASES,
     NODES,
@@ -40,13 +40,9 @@ POLICY = {
 
 @pytest.fixture(scope="module")
 def audited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registered]:
-    binaries = assets()
-    if binaries is None:
-        pytest.skip("KUBEBUILDER_ASSETS is not set: no kube-apiserver to test against")
     folder = tmp_path_factory.mktemp("audit")
     (folder / "policy.yaml").write_text(yaml.safe_dump(POLICY))
     control_plane = ControlPlane(
-        binaries,
         {
             "audit-policy-file": str(folder / "policy.yaml"),
             "audit-log-path": str(folder / "audit.log"),

@@ -12,7 +12,7 @@ import yaml
 from noderestrict.render.authorizer import authorization_configuration, webhook_kubeconfig
 from noderestrict.render.registration import cluster_role, cluster_role_binding
 from tests.e2e.conftest import namespace_ready
-from tests.e2e.control_plane import APIError, Client, ControlPlane, assets, free_port
+from tests.e2e.control_plane import APIError, Client, ControlPlane, free_port
 from tests.serving.tls import serving
 
 SECRETS = "/api/v1/namespaces/default/secrets"
@@ -21,9 +21,6 @@ PODS = "/api/v1/namespaces/default/pods"
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    binaries = assets()
-    if binaries is None:
-        pytest.skip("KUBEBUILDER_ASSETS is not set: no kube-apiserver to test against")
     folder = tmp_path_factory.mktemp("authorizer")
     port = free_port()
     config, webhook = folder / "authorization.yaml", folder / "webhook.yaml"
@@ -33,7 +30,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
         yaml.safe_dump(webhook_kubeconfig(f"https://127.0.0.1:{port}/authorize", str(ca)))
     )
     control_plane = ControlPlane(
-        binaries, {"authorization-mode": "", "authorization-config": str(config)}, ca_file=ca
+        {"authorization-mode": "", "authorization-config": str(config)}, ca_file=ca
     )
     try:
         admin = control_plane.admin
@@ -127,9 +124,7 @@ def deployment(node: str) -> dict[str, Any]:
 def test_the_walk_through_with_a_deployment_and_kubectl(
     cluster: ControlPlane, tmp_path: Path
 ) -> None:
-    for name in ("kubectl", "kube-controller-manager"):
-        if not cluster.has(name):
-            pytest.skip(f"there is no {name} in KUBEBUILDER_ASSETS")
+    cluster.needs("kubectl", "kube-controller-manager")
     cluster.start_controllers("deployment-controller,replicaset-controller")
 
     def kubectl(user: Client, *arguments: str, stdin: object = None) -> tuple[int, str]:

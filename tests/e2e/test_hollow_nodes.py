@@ -16,7 +16,7 @@ from noderestrict.render.registration import (
     webhook_configuration,
 )
 from tests.e2e.conftest import USER, namespace_ready
-from tests.e2e.control_plane import APIError, ControlPlane, assets
+from tests.e2e.control_plane import APIError, ControlPlane
 from tests.e2e.test_registration import (
     NODES,
     RBAC,
@@ -39,15 +39,10 @@ GRACE = 20
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ControlPlane, Path]]:
-    binaries = assets()
-    if binaries is None:
-        pytest.skip("KUBEBUILDER_ASSETS is not set: no kube-apiserver to test against")
-    for name in ("kubemark", "kube-controller-manager", "kube-scheduler"):
-        if not (binaries / name).exists():
-            pytest.skip(f"there is no {name} in KUBEBUILDER_ASSETS")
     folder = tmp_path_factory.mktemp("hollow")
-    control_plane = ControlPlane(binaries, {"disable-admission-plugins": "NodeRestriction"})
+    control_plane = ControlPlane({"disable-admission-plugins": "NodeRestriction"})
     try:
+        control_plane.needs("kubemark", "kube-controller-manager", "kube-scheduler")
         admin = control_plane.admin
         admin.create(f"{RBAC}/clusterroles", cluster_role())
         user = {"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": USER}

@@ -9,10 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from tests.e2e.conftest import let_nodes_do_all, namespace_ready
-from tests.e2e.control_plane import APIError, ControlPlane, assets, free_port
+from tests.e2e.control_plane import APIError, ControlPlane, free_port
 from tests.e2e.test_registration import LEASES, NODES, lease, node_object
 
 ROOT = Path(__file__).parents[2]
@@ -34,10 +32,7 @@ def eventually(holds: Callable[[], bool]) -> None:
 
 
 def test_the_documented_commands_lead_from_nothing_to_enforcing(tmp_path: Path) -> None:
-    binaries = assets()
-    if binaries is None:
-        pytest.skip("KUBEBUILDER_ASSETS is not set: no kube-apiserver to test against")
-    control_plane = ControlPlane(binaries)
+    control_plane = ControlPlane()
     server: subprocess.Popen[bytes] | None = None
     try:
         admin = control_plane.admin
@@ -55,7 +50,7 @@ def test_the_documented_commands_lead_from_nothing_to_enforcing(tmp_path: Path) 
             text = (ROOT / "manifests" / file).read_text()
             target.write_text(text.replace("127.0.0.1:8443", f"127.0.0.1:{port}"))
         environment = {
-            "PATH": f"{binaries}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": f"{control_plane.binaries}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(tmp_path),
             "TMPDIR": str(tmp_path),
             "KUBECONFIG": str(tmp_path / "admin"),

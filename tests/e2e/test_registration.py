@@ -22,7 +22,7 @@ from noderestrict.render.registration import (
 )
 from noderestrict.render.workload import CERTS_JOB, NAMESPACE, TLS_SECRET
 from tests.e2e.conftest import USER, let_nodes_do_all, namespace_ready
-from tests.e2e.control_plane import APIError, Client, ControlPlane, assets
+from tests.e2e.control_plane import APIError, Client, ControlPlane
 from tests.serving.tls import Server, serving
 
 ROOT = Path(__file__).parents[2]
@@ -55,11 +55,8 @@ class Registered:
 
 @pytest.fixture(scope="module")
 def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registered]:
-    binaries = assets()
-    if binaries is None:
-        pytest.skip("KUBEBUILDER_ASSETS is not set: no kube-apiserver to test against")
     folder = tmp_path_factory.mktemp("registration")
-    control_plane = ControlPlane(binaries)
+    control_plane = ControlPlane()
     try:
         admin = control_plane.admin
         admin.create(f"{RBAC}/clusterroles", cluster_role())
@@ -391,8 +388,7 @@ def test_no_condition_skips_what_a_rule_would_refuse(enforced: Registered) -> No
 
 
 def test_manifests_are_taken_by_the_api_server(registered: Registered) -> None:
-    if not registered.control_plane.has("kubectl"):
-        pytest.skip("there is no kubectl in KUBEBUILDER_ASSETS")
+    registered.control_plane.needs("kubectl")
     admin = registered.admin
     kubeconfig = registered.folder / "admin"
     kubeconfig.write_text(json.dumps(admin.kubeconfig()))
