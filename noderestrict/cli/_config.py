@@ -5,21 +5,31 @@ which wins over the default.
 """
 
 import argparse
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from noderestrict.pki.files import read_regular
+from noderestrict.policy.hostile import refused_as
 from noderestrict.policy.keys import NodeKeys
 
 PREFIX = "NODERESTRICT_"
 # In a pod, a Service named noderestrict sets these; see "service links" of Kubernetes.
 _SERVICE_LINKS = (f"{PREFIX}SERVICE_", f"{PREFIX}PORT_")
+#: Far longer than one that anybody writes; to read it takes about a second.
+_LONGEST_FILE = 256 * 1024
+_LONGEST_MESSAGE = 500
 _OWN = ("config", "print_config", "help")
 
 
 class ConfigError(ValueError):
-    """A source holds what cannot be used; the message names source, key and value."""
+    """A source holds what cannot be used; the message names source, key and value, in one line."""
+
+    def __init__(self, message: str) -> None:
+        shown = message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}…"
+        super().__init__(" ".join(shown.split()))
 
 
 class ConfigurableParser(argparse.ArgumentParser):
@@ -37,6 +47,9 @@ class ConfigurableParser(argparse.ArgumentParser):
         self._file: Path | None = None
         self._given: set[str] = set()
         self._plain_defaults: dict[str, Any] = {}
+        #: What was read last, and what it holds; to read YAML takes long.
+        self._read: tuple[bytes, Any] | None = None
+        self._had_content = False
 
     def add_config_flags(self) -> None:
         """Add ``--config`` and ``--print-config``."""
@@ -125,19 +138,22 @@ class ConfigurableParser(argparse.ArgumentParser):
         return found.get(dest, self._plain_defaults[dest])
 
     def _from_file(self, file: Path) -> dict[str, Any]:
-        # Here, because most commands never need it.
-        import yaml
-
-        from noderestrict.replay.sources import YAML_VALUE_ERRORS
-
+        where = f"--config {file}"
         try:
-            content = yaml.safe_load(file.read_text())
+            text = read_regular(file, _LONGEST_FILE)
         except OSError as error:
-            raise ConfigError(f"--config {file}: {error.strerror or error}") from None
-        except (yaml.YAMLError, *YAML_VALUE_ERRORS) as error:
-            raise ConfigError(f"--config {file}: {' '.join(str(error).split())}") from None
+            raise ConfigError(f"{where}: {error.strerror or error}") from None
+        if self._read is None or self._read[0] != text:
+            self._read = text, _parsed(text, where)
+        content = self._read[1]
+        if isinstance(content, ConfigError):
+            # A new one: one that is raised again and again grows.
+            raise ConfigError(str(content))
         if content is None:
+            if self._had_content:
+                raise ConfigError(f"{where}: the file is empty; {{}} is one without settings")
             return {}
+        self._had_content = True
         if not isinstance(content, dict):
             raise ConfigError(f"--config {file}: a mapping of flags to values is needed")
         flags = self.flags()
@@ -174,6 +190,47 @@ class ConfigurableParser(argparse.ArgumentParser):
         }
         kept = {name: value for name, value in values.items() if value is not None}
         return yaml.safe_dump(kept, sort_keys=False)
+
+
+def _parsed(text: bytes, where: str) -> Any:
+    """Return what YAML holds, or the error that refuses it."""
+    # Here, because most commands never need it.
+    import yaml
+
+    try:
+        with refused_as(ConfigError, where):
+            loader = yaml.SafeLoader(text.decode("utf-8"))
+            try:
+                node = loader.get_single_node()
+                if node is None:
+                    return None
+                if _unfolded(node, {}) > _LONGEST_FILE:
+                    raise ConfigError(f"{where}: too much for its aliases to repeat")
+                return loader.construct_document(node)
+            finally:
+                loader.dispose()
+    except ConfigError as error:
+        return error
+
+
+def _unfolded(node: Any, known: dict[int, float]) -> float:
+    """Return how long a YAML node is with its aliases replaced by what they stand for."""
+    if id(node) in known:
+        return known[id(node)]
+    # What holds itself never ends.
+    known[id(node)] = math.inf
+    if isinstance(node.value, str):
+        length = 1.0 + len(node.value)
+    else:
+        # Of a sequence its items, of a mapping pairs of key and value.
+        parts = (part for entry in node.value for part in _parts(entry))
+        length = 1.0 + sum(_unfolded(part, known) for part in parts)
+    known[id(node)] = length
+    return length
+
+
+def _parts(entry: Any) -> Sequence[Any]:
+    return entry if isinstance(entry, tuple) else (entry,)
 
 
 def _variable(flag: str) -> str:

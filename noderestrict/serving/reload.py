@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
+from noderestrict.policy.hostile import brief, is_failure
 from noderestrict.serving.app import App
 from noderestrict.serving.modes import Modes
 from noderestrict.telemetry.logs import LOGGER
@@ -19,19 +20,24 @@ async def follow_modes(
     Args:
         app: whose modes are set.
         metrics: counted into.
-        read: returns the modes; raises ValueError for a file that cannot be used.
+        read: returns the modes, beside the event loop; what it raises refuses the file.
         seconds: between looks.
     """
     problem = ""
     while True:
         await asyncio.sleep(seconds)
         try:
-            modes = read()
-        except ValueError as error:
-            if str(error) != problem:
-                problem = str(error)
+            modes = await asyncio.to_thread(read)
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            if brief(error) != problem:
+                problem = brief(error)
                 metrics.config_refused.inc()
-                LOGGER.error("configuration not taken", extra={"problem": problem[:500]})
+                LOGGER.error(
+                    "configuration not taken",
+                    extra={"problem": problem, "in_effect": "the last good one"},
+                )
             continue
         problem = ""
         if modes != app.modes:

@@ -1,5 +1,7 @@
 """One setting, several sources: flag, environment, file, default."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -116,6 +118,61 @@ def test_a_bad_file_is_refused_with_file_and_key(
     message = refusal(capsys, "--config", str(path))
     assert f"--config {path}" in message
     assert named in message
+
+
+BOMB = "a0: &a0 [x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 20)
+)
+MERGED = "a0: &a0 {x: y}\n" + "".join(
+    f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 20)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (BOMB.encode(), "aliases"),
+        (MERGED.encode(), "aliases"),
+        (b"port: &a [*a]", "aliases"),
+        (b"a: &a " + b"x" * 10_000 + b"\nb: [" + b"*a, " * 1000 + b"]", "aliases"),
+        (b"mode: " + b"[" * 100_000, "mode.yaml"),
+        (b"mode: " + b"{a: " * 100_000, "mode.yaml"),
+        (b"mode: \xff\xfe", "utf-8"),
+        (b"mode: \x00", "special characters"),
+        (b"mode: audit\n" * 100_000, "longer than"),
+        (b"port: [" + b"1, " * 50_000 + b"{}]", "port"),
+        (b"port: !!python/object/apply:os.system [id]", "python"),
+    ],
+    ids=["bomb", "merged bomb", "loop", "repeated text", "lists", "mappings", "not UTF-8", "NUL",
+         "huge", "long list", "tag"],
+)  # fmt: skip
+def test_a_hostile_file_is_refused_in_one_short_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, content: bytes, named: str
+) -> None:
+    path = tmp_path / "mode.yaml"
+    path.write_bytes(content)
+    message = refusal(capsys, "--config", str(path)).splitlines()[-1]
+    assert f"--config {path}" in message
+    assert named in message
+    assert len(message) < 700
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_regular_file_is_refused_without_waiting(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "config.yaml"
+    make(path)
+    assert f"--config {path}: not a regular file" in refusal(capsys, "--config", str(path))
+
+
+def test_aliases_that_repeat_little_are_read(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("expected-dns-names: &names [a.example]\nclient-allowed-names: *names\n")
+    found = effective(capsys, "--config", str(path))
+    assert found["client-allowed-names"] == ["a.example"]
 
 
 def test_a_file_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -151,6 +153,42 @@ async def test_a_rule_is_enforced_on_a_running_server_and_no_request_fails(tmp_p
         await asyncio.to_thread(running.__exit__, None, None, None)
     assert tally.failures == []
     assert tally.answers.keys() == {200}
+
+
+def a_fifo(config: Path) -> None:
+    config.unlink()
+    os.mkfifo(config)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda config: config.write_text(""), "the file is empty"),
+        (lambda config: config.write_text("# nothing"), "the file is empty"),
+        (lambda config: config.write_bytes(b"\xff"), "utf-8"),
+        (lambda config: config.unlink(), "No such file"),
+        (a_fifo, "not a regular file"),
+    ],
+    ids=["empty", "comment", "not UTF-8", "gone", "FIFO"],
+)
+def test_a_file_that_cannot_be_used_leaves_the_modes_as_they_are(
+    tmp_path: Path, change: Callable[[Path], object], told: str
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("mode: audit\n")
+    flags = ("--state", str(EXAMPLES / "state.json"), "--config", str(config),
+             "--config-poll", "0.02")  # fmt: skip
+    with serving(tmp_path, *flags, state=False) as server:
+        change(config)
+        line = server.wait_for_log("configuration not taken")[0]
+        assert told in line
+        assert f"--config {config}" in line
+        assert answer(server.request("/validate", BAD)[1])["allowed"] is True
+        assert 'noderestrict_config_reloads_total{result="refused"} 1.0' in server.metrics()
+        config.unlink(missing_ok=True)
+        config.write_text("{mode: enforce}\n")
+        server.wait_for_log('"rule modes"')
+        assert answer(server.request("/validate", BAD)[1])["allowed"] is False
 
 
 async def test_a_flag_stays_in_effect_whatever_the_file_says(tmp_path: Path) -> None:
