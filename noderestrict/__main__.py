@@ -1,7 +1,19 @@
-"""Run ``python -m noderestrict``."""
+"""The process: ``noderestrict``, or ``python -m noderestrict``."""
 
 import sys
 
-from noderestrict.cli import main
+from noderestrict.serving.signals import SIGNALS
 
-sys.exit(main())
+
+def main() -> int:
+    """Run the command line of the process, and return its exit code."""
+    if sys.argv[1:2] == ["serve"]:
+        # Before the rest is loaded, which takes longest.
+        SIGNALS.install()
+    from noderestrict import cli
+
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,7 +5,8 @@ import asyncio
 import datetime as dt
 import os
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,14 @@ from noderestrict.policy.settings import Settings
 
 if TYPE_CHECKING:
     from noderestrict.serving.authorizers import Authorizer
+    from noderestrict.serving.background import Jobs
     from noderestrict.serving.certificates import CertificateFiles
     from noderestrict.serving.judges import Judge
     from noderestrict.serving.modes import Modes
+    from noderestrict.serving.stop import Stop
     from noderestrict.telemetry.metrics import Metrics
+
+    Main = Callable[[Stop], Coroutine[Any, Any, None]]
 
 _TLS_VERSIONS = {"VersionTLS12": ssl.TLSVersion.TLSv1_2, "VersionTLS13": ssl.TLSVersion.TLSv1_3}
 _DEV_DIRECTORY = Path(".noderestrict-dev")
@@ -247,7 +252,8 @@ def run(options: argparse.Namespace) -> int:
         UsageError: the flags, the state or the certificate do not allow it.
     """
     from noderestrict.replay.state import StateError
-    from noderestrict.serving.server import StartError, run_event_loop
+    from noderestrict.serving.server import StartError
+    from noderestrict.serving.stop import run_event_loop
     from noderestrict.telemetry import logs
 
     if options.print_config:
@@ -261,15 +267,16 @@ def run(options: argparse.Namespace) -> int:
     if options.state and (options.kubeconfig or options.context):
         raise UsageError("--state answers all look-ups: it excludes --kubeconfig and --context")
     files = _certificate_files(options)
-    serve = _serve_state if options.state else _serve_cluster
     try:
-        run_event_loop(serve(options, files))
+        serve = _with_state(options, files) if options.state else _with_cluster(options, files)
+        run_event_loop(serve, options.log_level)
     except (StartError, StateError, ssl.SSLError) as error:
         raise UsageError(str(error)) from None
     return 0
 
 
-async def _serve_state(options: argparse.Namespace, files: "CertificateFiles") -> None:
+def _with_state(options: argparse.Namespace, files: "CertificateFiles") -> "Main":
+    """Return what serves with objects that are read here: a signal ends that at once."""
     from noderestrict.graph.graph import Graph
     from noderestrict.replay.state import load_state
     from noderestrict.serving.authorizers import LocalAuthorizer
@@ -280,22 +287,26 @@ async def _serve_state(options: argparse.Namespace, files: "CertificateFiles") -
     graph = Graph()
     listers = load_state((file for group in options.state for file in group), graph)
     authorizer = LocalAuthorizer(graph, settings.features) if options.authorizer else None
-    await _serve(options, files, LocalJudge(settings, listers), authorizer, Metrics())
+    judge = LocalJudge(settings, listers)
+    return lambda stop: _serve(options, files, judge, authorizer, Metrics(), stop, {})
 
 
-async def _serve_cluster(options: argparse.Namespace, files: "CertificateFiles") -> None:
+def _with_cluster(options: argparse.Namespace, files: "CertificateFiles") -> "Main":
     # Here, because it costs half a second, which --state need not pay.
     from noderestrict.cluster.authorizer import ClusterAuthorizer, graph_sinks
     from noderestrict.cluster.connection import ClusterError
-    from noderestrict.cluster.judge import STREAMING_SINCE, ClusterJudge, connected, version_of
+    from noderestrict.cluster.judge import STREAMING_SINCE, ClusterJudge
+    from noderestrict.cluster.start import reached
     from noderestrict.graph.graph import Graph
     from noderestrict.serving.server import StartError
     from noderestrict.telemetry.metrics import Metrics
 
-    metrics = Metrics()
-    try:
-        async with connected(options.kubeconfig, options.context) as connection:
-            minor = await version_of(connection, options.cluster_wait)
+    async def serve(stop: "Stop") -> None:
+        metrics = Metrics()
+        async with reached(options.kubeconfig, options.context, options.cluster_wait) as (
+            connection,
+            minor,
+        ):
             settings = Settings.for_version(
                 minor if options.kubernetes_version is None else options.kubernetes_version,
                 options.feature_gates,
@@ -322,9 +333,15 @@ async def _serve_cluster(options: argparse.Namespace, files: "CertificateFiles")
                     judge.count_live,
                     judge.share,
                 )
-            await _serve(options, files, judge, authorizer, metrics, judge.run())
-    except ClusterError as error:
-        raise StartError(str(error)) from None
+            await _serve(options, files, judge, authorizer, metrics, stop, judge.jobs())
+
+    async def serve_or_say_why_not(stop: "Stop") -> None:
+        try:
+            await serve(stop)
+        except ClusterError as error:
+            raise StartError(str(error)) from None
+
+    return serve_or_say_why_not
 
 
 async def _serve(
@@ -333,7 +350,8 @@ async def _serve(
     judge: "Judge",
     authorizer: "Authorizer | None",
     metrics: "Metrics",
-    background: Coroutine[Any, Any, None] | None = None,
+    stop: "Stop",
+    background: "Jobs",
 ) -> None:
     from noderestrict.serving.app import App
     from noderestrict.serving.capture import Capture, CaptureOptions
@@ -368,9 +386,11 @@ async def _serve(
             print(_how_to_call(port), flush=True)
 
     app = App(judge, metrics, limits, authorizer, _modes(options), capture)
-    following = [] if background is None else [background]
+    jobs = dict(background)
     if options.config is not None or os.environ.get(f"{PREFIX}CONFIG"):
-        following.append(follow_modes(app, metrics, lambda: _modes(options), options.config_poll))
+        jobs["configuration"] = partial(
+            follow_modes, app, metrics, lambda: _modes(options), options.config_poll
+        )
     try:
         await serve(
             app,
@@ -383,12 +403,12 @@ async def _serve(
                 tls_wait=options.tls_wait,
                 poll_certificates=options.tls_poll,
                 shutdown_delay=options.shutdown_delay,
-                log_level=options.log_level,
                 limits=limits,
                 client_names=frozenset(options.client_allowed_names),
             ),
+            stop=stop,
             started=started,
-            background=following,
+            background=jobs,
         )
     finally:
         if capture is not None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ import aiohttp
 import msgspec
 from kubernetes_asyncio import client, config
 from kubernetes_asyncio.client.exceptions import ApiException
+
+from noderestrict.policy.hostile import brief, is_failure, refused_as
+from noderestrict.telemetry.logs import LOGGER
 
 _OK = range(200, 300)
 _REFRESH_SECONDS = 30
@@ -73,17 +77,17 @@ class Connection:
                     f"this is no pod of a cluster ({error}): give --kubeconfig (or --state)"
                 ) from None
             return cls(client.ApiClient(configuration), token_file=_SERVICE_ACCOUNT_TOKEN)
-        try:
+        at = f"--kubeconfig {kubeconfig}" + (f", --context {context}" if context else "")
+        with refused_as(ConnectionFailedError, at):
+            for file in map(Path, kubeconfig.split(os.pathsep)):
+                # To open a FIFO would wait for who writes into it.
+                if file.expanduser().exists() and not file.expanduser().is_file():
+                    raise ConnectionFailedError(f"{at}: {file} is not a regular file")
             loader = await config.load_kube_config(
                 kubeconfig, context, configuration, persist_config=False
             )
             api = client.ApiClient(configuration)
-        except (config.ConfigException, OSError, ValueError, KeyError, TypeError) as error:
-            at = f"--kubeconfig {kubeconfig}" + (f", --context {context}" if context else "")
-            raise ConnectionFailedError(f"{at}: {error}") from None
-        refresh = asyncio.get_running_loop().create_task(
-            config.refresh_token(loader, configuration, _REFRESH_SECONDS)
-        )
+        refresh = asyncio.get_running_loop().create_task(_keep_fresh(loader, configuration))
         return cls(api, refresh)
 
     async def close(self) -> None:
@@ -198,6 +202,20 @@ class Connection:
         finally:
             if response is not None:
                 response.close()
+
+
+async def _keep_fresh(loader: Any, configuration: client.Configuration) -> None:
+    """Get new credentials from what a kubeconfig says, again and again, where that is needed."""
+    while True:
+        try:
+            await config.refresh_token(loader, configuration, _REFRESH_SECONDS)
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            LOGGER.warning("credentials could not be renewed", extra={"error": brief(error)})
+        else:
+            # They are of a kind that needs no renewal.
+            return
 
 
 def _message(body: bytes) -> str:

@@ -8,7 +8,7 @@ refuses. What cannot be asked is answered 500, so that the kubelet tries again.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +17,7 @@ from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.live import UNKNOWN_NODES, Budget, BudgetExhaustedError, LiveLookups
 from noderestrict.cluster.questions import (
     Authorizer,
-    is_open_to_cve_2021_25735,
     learn_audiences,
-    server_version,
 )
 from noderestrict.cluster.reflector import Pace, Reflector, Resource, Sink
 from noderestrict.cluster.store import Store
@@ -182,13 +180,20 @@ class ClusterJudge:
             checks["api audiences"] = False
         return checks
 
+    def jobs(self) -> Mapping[str, Callable[[], Coroutine[Any, Any, None]]]:
+        """Return, by name, what keeps the stores; each runs until cancelled."""
+        jobs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            f"store {plural}": reflector.run for plural, reflector in self._reflectors.items()
+        }
+        if self._settings.audiences_pending:
+            jobs["api audiences"] = self._keep_audiences
+        return jobs
+
     async def run(self) -> None:
         """Keep the stores until cancelled."""
         async with asyncio.TaskGroup() as group:
-            for reflector in self._reflectors.values():
-                group.create_task(reflector.run())
-            if self._settings.audiences_pending:
-                group.create_task(self._keep_audiences())
+            for job in self.jobs().values():
+                group.create_task(job())
 
     async def _keep_audiences(self) -> None:
         delay = 1.0
@@ -274,31 +279,6 @@ def _unknown(request: admission.Request, decision: Denied | Question, error: Exc
         f"now; try again",
         str(error),
     )
-
-
-async def version_of(connection: Connection, wait: float) -> int:
-    """Return the API server's minor version, once it answers; warn of one that is unsafe.
-
-    Raises:
-        ClusterError: it does not answer within ``wait`` seconds.
-    """
-    loop = asyncio.get_running_loop()
-    end = loop.time() + wait
-    while True:
-        try:
-            minor, patch = await server_version(connection)
-            break
-        except ClusterError as error:
-            if loop.time() >= end:
-                raise
-            LOGGER.warning("the API server does not answer", extra={"error": str(error)[:500]})
-        await asyncio.sleep(1)
-    if is_open_to_cve_2021_25735(minor, patch):
-        LOGGER.critical(
-            "CVE-2021-25735: this API server lets some Node updates pass webhooks unseen; upgrade",
-            extra={"server_version": f"1.{minor}.{patch}"},
-        )
-    return minor
 
 
 @contextlib.asynccontextmanager

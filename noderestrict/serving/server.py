@@ -4,11 +4,10 @@ import asyncio
 import contextlib
 import datetime as dt
 import gc
-import signal
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,10 +15,12 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from noderestrict.serving.app import App
+from noderestrict.serving.background import Jobs, running
 from noderestrict.serving.certificates import Certificates
 from noderestrict.serving.limits import Limits
 from noderestrict.serving.selftest import known_bad_is_refused
-from noderestrict.telemetry.logs import LOGGER, toggle_debug
+from noderestrict.serving.stop import Stop
+from noderestrict.telemetry.logs import LOGGER
 from noderestrict.telemetry.metrics import Metrics
 
 _SELF_TEST = 30.0
@@ -43,7 +44,6 @@ class ServerOptions:
         metrics: host and port of the plain-HTTP metrics, or None.
         tls_wait: seconds to wait for a certificate that can be served.
         shutdown_delay: seconds between SIGTERM and the end of listening.
-        log_level: the configured level, to which SIGUSR1 returns.
         limits: see there.
         client_names: common or DNS names, of which a client's certificate must have one; empty
             for any.
@@ -55,7 +55,6 @@ class ServerOptions:
     metrics: tuple[str, int] | None = None
     tls_wait: float = 60
     shutdown_delay: float = 5
-    log_level: str = "info"
     limits: Limits = field(default_factory=Limits)
     client_names: frozenset[str] = frozenset()
     poll_certificates: float = 10
@@ -157,29 +156,30 @@ async def run(
     certificates: Certificates,
     options: ServerOptions,
     *,
+    stop: Stop,
     started: Callable[[int], None],
-    background: Sequence[Coroutine[Any, Any, None]] = (),
+    background: Jobs,
 ) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until asked to stop.
 
     Args:
         app: answers requests.
         metrics: served on their own port.
         certificates: served, and followed.
         options: where, and for how long.
+        stop: asks for that.
         started: called with the port when requests are answered.
-        background: run beside the server, such as what keeps the stores; their end is an error.
+        background: run beside the server, such as what keeps the stores.
 
     Raises:
         StartError: there is no certificate, or an address cannot be listened on.
     """
-    stop = _Stop(options.log_level)
     async with contextlib.AsyncExitStack() as stack:
         if options.metrics is not None:
             await stack.enter_async_context(_metrics_server(app, metrics, options.metrics))
-        if not await _first_certificate(certificates, options.tls_wait, stop):
-            return
-        stack.enter_context(_tasks(app, metrics, certificates, options, background, stop))
+        await _first_certificate(certificates, options.tls_wait)
+        jobs = {**_jobs(app, metrics, certificates, options), **background}
+        await stack.enter_async_context(running(jobs, metrics))
         web_server = _WebServer(app, options)
         listener = await _listen(
             web_server, options.host, options.port, ssl_context=certificates.context
@@ -190,34 +190,10 @@ async def run(
         # A review leaves no cycles: with Python's own thresholds, looking for some takes 5 % of
         # the time.
         gc.set_threshold(20_000, 50, 100)
+        stop.started()
         started(listener.sockets[0].getsockname()[1])
         await stop.first.wait()
         await _drain(app, web_server, listener, options, stop)
-    if stop.failure is not None:
-        raise stop.failure
-
-
-class _Stop:
-    """Signals: the first asks to drain, the second stops at once."""
-
-    def __init__(self, log_level: str) -> None:
-        self.first = asyncio.Event()
-        self.second = asyncio.Event()
-        self.failure: BaseException | None = None
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._signal)
-        loop.add_signal_handler(signal.SIGUSR1, toggle_debug, log_level)
-
-    def _signal(self) -> None:
-        if self.first.is_set():
-            self.second.set()
-        self.first.set()
-
-    def fail(self, failure: BaseException) -> None:
-        """Stop because something that must run has ended."""
-        self.failure = failure
-        self.first.set()
 
 
 async def _drain(
@@ -225,7 +201,7 @@ async def _drain(
     web_server: _WebServer,
     listener: asyncio.Server,
     options: ServerOptions,
-    stop: _Stop,
+    stop: Stop,
 ) -> None:
     LOGGER.info("stopping", extra={"shutdown_delay": options.shutdown_delay})
     app.draining = True
@@ -289,28 +265,23 @@ async def _metrics_server(
         await server.shutdown(1)
 
 
-async def _first_certificate(certificates: Certificates, wait: float, stop: _Stop) -> bool:
+async def _first_certificate(certificates: Certificates, wait: float) -> None:
+    """Wait for a certificate that can be served.
+
+    Raises:
+        StartError: there is none in time.
+    """
     loop = asyncio.get_running_loop()
     end = loop.time() + wait
-    while not certificates.reload(dt.datetime.now(dt.UTC)):
+    while not await asyncio.to_thread(certificates.reload, dt.datetime.now(dt.UTC)):
         left = end - loop.time()
         if left <= 0:
             raise StartError(f"no certificate to serve after {wait:g} s: {certificates.problem}")
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.first.wait(), min(0.5, left))
-            return False
-    return True
+        await asyncio.sleep(min(0.5, left))
 
 
-@contextlib.contextmanager
-def _tasks(
-    app: App,
-    metrics: Metrics,
-    certificates: Certificates,
-    options: ServerOptions,
-    background: Sequence[Coroutine[Any, Any, None]],
-    stop: _Stop,
-) -> Any:
+def _jobs(app: App, metrics: Metrics, certificates: Certificates, options: ServerOptions) -> Jobs:
+    """Return what watches the server itself."""
     self_test_ok = True
 
     async def poll_certificates() -> None:
@@ -322,8 +293,12 @@ def _tasks(
     async def self_test() -> None:
         nonlocal self_test_ok
         while True:
-            self_test_ok = known_bad_is_refused()
-            metrics.self_test.set(self_test_ok)
+            ok = False
+            try:
+                ok = known_bad_is_refused()
+            finally:
+                self_test_ok = ok
+                metrics.self_test.set(ok)
             if not self_test_ok:
                 LOGGER.critical("a known-bad review was allowed: this server is not ready")
             await asyncio.sleep(_SELF_TEST)
@@ -336,34 +311,10 @@ def _tasks(
             app.lag = max(0.0, time.monotonic() - due)
             metrics.loop_lag.observe(app.lag)
 
-    def ended(task: asyncio.Task[None]) -> None:
-        if not task.cancelled():
-            stop.fail(task.exception() or RuntimeError(f"{task.get_name()} ended"))
-
     app.conditions["self-test"] = lambda: self_test_ok
     app.conditions["certificate"] = lambda: not certificates.expired(dt.datetime.now(dt.UTC))
-    jobs = [poll_certificates(), self_test(), measure_lag(), *background]
-    tasks = [asyncio.get_running_loop().create_task(job) for job in jobs]
-    for task in tasks:
-        task.add_done_callback(ended)
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
-def run_event_loop(main: Awaitable[None]) -> None:
-    """Run a coroutine to its end, on uvloop where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        factory = None
-    else:
-        factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(_as_coroutine(main))
-
-
-async def _as_coroutine(main: Awaitable[None]) -> None:
-    await main
+    return {
+        "certificates": poll_certificates,
+        "self-test": self_test,
+        "event loop lag": measure_lag,
+    }

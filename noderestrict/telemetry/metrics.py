@@ -106,6 +106,12 @@ class Metrics:
             "Refusals that were not logged, because their node was refused too often.",
             registry=registry,
         )
+        self.background_failures = Counter(
+            "noderestrict_background_failures_total",
+            "Jobs beside the server that ended, and were started again.",
+            ("job",),
+            registry=registry,
+        )
         self.loop_lag = hot.Histogram(
             "noderestrict_event_loop_lag_seconds",
             "How late the event loop was, at 20 looks a second.",

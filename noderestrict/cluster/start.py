@@ -1,0 +1,63 @@
+"""Reach the API server when a server starts."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from noderestrict.cluster.connection import ClusterError, Connection, ConnectionFailedError
+from noderestrict.cluster.questions import is_open_to_cve_2021_25735, server_version
+from noderestrict.telemetry.logs import LOGGER
+
+_PAUSE_SECONDS = 1.0
+
+
+@contextlib.asynccontextmanager
+async def reached(
+    kubeconfig: str | None, context: str | None, wait: float
+) -> AsyncIterator[tuple[Connection, int]]:
+    """Yield a connection to an API server that answers, and its minor version.
+
+    The kubeconfig is read again before each try: who waits may be waiting for another one.
+
+    Args:
+        kubeconfig: a file; None means the service account of the pod.
+        context: of the kubeconfig; None is its current one.
+        wait: seconds, for an answer.
+
+    Raises:
+        ConnectionFailedError: there is no usable configuration to begin with.
+        ClusterError: there was no answer in time.
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + wait
+    tried = False
+    while True:
+        try:
+            connection, minor, patch = await _try(kubeconfig, context)
+            break
+        except ClusterError as error:
+            unusable = isinstance(error, ConnectionFailedError) and not tried
+            if unusable or loop.time() >= end:
+                raise
+            LOGGER.warning("the API server does not answer", extra={"error": str(error)[:500]})
+        tried = True
+        await asyncio.sleep(_PAUSE_SECONDS)
+    try:
+        if is_open_to_cve_2021_25735(minor, patch):
+            LOGGER.critical(
+                "CVE-2021-25735: this API server lets some Node updates pass webhooks unseen; "
+                "upgrade",
+                extra={"server_version": f"1.{minor}.{patch}"},
+            )
+        yield connection, minor
+    finally:
+        await connection.close()
+
+
+async def _try(kubeconfig: str | None, context: str | None) -> tuple[Connection, int, int]:
+    connection = await Connection.open(kubeconfig, context)
+    try:
+        return connection, *await server_version(connection)
+    except BaseException:
+        await connection.close()
+        raise

@@ -1,0 +1,67 @@
+"""Signals, from the first moment of the process to its last.
+
+Process 1 of a container gets no signal that it has no handler for, and any other process dies of
+SIGHUP and SIGUSR1 without one. So the handlers come first, before what takes time to load, and
+stay to the end.
+"""
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
+_HANDLED = (*_STOPPING, signal.SIGHUP, signal.SIGUSR1)
+
+
+class Signals:
+    """What the process does on signals.
+
+    Until an event loop takes them over, SIGTERM ends the process with exit code 0, and the others
+    do nothing; after it, none does anything.
+    """
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._handlers: Mapping[int, Callable[[], None]] = {}
+        self._ended = False
+
+    def install(self) -> None:
+        """Handle signals from now on; SIGINT stays an interrupt until an event loop runs."""
+        for number in _HANDLED:
+            if number != signal.SIGINT:
+                signal.signal(number, self._handle)
+
+    @contextlib.contextmanager
+    def handed_to(
+        self, loop: "asyncio.AbstractEventLoop", handlers: Mapping[int, Callable[[], None]]
+    ) -> Iterator[None]:
+        """Call handlers in an event loop, by signal.
+
+        Not the loop's own way to do so: when it closes, it leaves the signals without a handler.
+        """
+        self._handlers = handlers
+        self._loop = loop
+        for number in _HANDLED:
+            signal.signal(number, self._handle)
+        try:
+            yield
+        finally:
+            self._ended = True
+            self._loop = None
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self._loop is not None:
+            handler = self._handlers.get(number)
+            if handler is not None:
+                self._loop.call_soon_threadsafe(handler)
+        elif number in _STOPPING and not self._ended:
+            raise SystemExit(0)
+
+
+#: Of this process.
+SIGNALS = Signals()
