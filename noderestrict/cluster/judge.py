@@ -39,6 +39,8 @@ from noderestrict.telemetry.logs import LOGGER
 from noderestrict.telemetry.metrics import Metrics
 
 _ROUNDS = 6
+# Of one request: a pod can name thousands of claims, but not take its node's whole budget.
+_MOST_CONFIRMED = 100
 _RELEARN_SECONDS = 60.0
 #: The first minor version whose API servers give streaming lists by default.
 STREAMING_SINCE = 32
@@ -250,6 +252,9 @@ class ClusterJudge:
                 unconfirmed = sorted(listers.used - live.keys())
                 if not unconfirmed:
                     return denied
+                if len(unconfirmed) > _MOST_CONFIRMED:
+                    error = BudgetExhaustedError("it takes too many live look-ups")
+                    return _unknown(request, denied, error)
                 answers = await asyncio.gather(
                     *(self._live.get(key, share, _left(deadline)) for key in unconfirmed)
                 )
@@ -274,10 +279,10 @@ def _left(deadline: float) -> float:
 def _unknown(request: admission.Request, decision: Denied | Question, error: Exception) -> Denied:
     denied = decision.otherwise if isinstance(decision, Question) else decision
     return retriable(
+        denied.rule,
         f"{admission.resource_path(request)} {request.namespace}/{request.name}: cannot be judged "
         f"now; try again",
         str(error),
-        denied.rule,
     )
 
 

@@ -14,6 +14,9 @@ from noderestrict.policy.listers import RECORDS, Key, Record
 _T = TypeVar("_T")
 _NOT_FOUND = 404
 _CALL_SECONDS = 5.0
+# An object that is so much larger costs another call: reading 1.5 MB takes many times as long as
+# most, and whoever may write it can have it looked up again and again.
+_BYTES_OF_A_CALL = 128 * 1024
 
 #: Path of one object, with places for namespace and name, of every resource that is looked up.
 PATHS = {
@@ -67,16 +70,22 @@ class Budget:
         Raises:
             BudgetExhaustedError: there are not enough.
         """
-        now = self._clock()
-        left, since = self._buckets.get(share, (self._burst, now))
-        left = min(self._burst, left + (now - since) * self._per_second)
-        if left < calls:
+        if self._left(share) < calls:
             whom = "names of no Node" if share == UNKNOWN_NODES else "this node"
             raise BudgetExhaustedError(f"too many live look-ups for {whom}")
-        self._buckets[share] = (left - calls, now)
+        self.charge(share, calls)
+
+    def charge(self, share: Hashable, calls: int) -> None:
+        """Take calls from the bucket of a share, whether they are there or not."""
+        self._buckets[share] = (self._left(share) - calls, self._clock())
         self._buckets.move_to_end(share)
         if len(self._buckets) > self._shares:
             self._buckets.popitem(last=False)
+
+    def _left(self, share: Hashable) -> float:
+        now = self._clock()
+        left, since = self._buckets.get(share, (self._burst, now))
+        return min(self._burst, left + (now - since) * self._per_second)
 
 
 class Coalescer(Generic[_T]):
@@ -158,17 +167,18 @@ class LiveLookups:
         """
         self._budget.spend(share)
         try:
-            return await self._calls.ask(key, lambda: self._fetch(key), seconds)
+            return await self._calls.ask(key, lambda: self._fetch(key, share), seconds)
         except TimeoutError:
             raise ClusterError(f"{key[0]} {key[1]}/{key[2]}: no answer in time") from None
 
-    async def _fetch(self, key: Key) -> Record | None:
+    async def _fetch(self, key: Key, share: Hashable) -> Record | None:
         plural, namespace, name = key
         if not _is_path_segment(name) or (namespace and not _is_path_segment(namespace)):
             return None
         path = PATHS[plural].format(namespace=namespace, name=name)
         try:
             body = await self._connection.get(path, seconds=_CALL_SECONDS)
+            self._budget.charge(share, len(body) // _BYTES_OF_A_CALL)
             value = self._decoders[plural].decode(body)
         except ClusterError as error:
             if error.code == _NOT_FOUND:

@@ -118,6 +118,37 @@ async def test_a_pod_that_is_nowhere_is_404_after_one_look() -> None:
     assert api.asked == [POD_PATH]
 
 
+async def test_a_pod_with_thousands_of_claims_takes_no_budget_from_its_node() -> None:
+    api = API()
+    api.objects[POD_PATH] = large = pod()
+    large["spec"]["volumes"] = [
+        {"name": f"v{number}", "persistentVolumeClaim": {"claimName": f"c{number}"}}
+        for number in range(18_000)
+    ]
+    async with connected(api) as connection:
+        judging = ClusterJudge(connection, SETTINGS, Metrics())
+        deadline = time.monotonic() + 5
+        decision = await judging.judge(token("bank"), deadline)
+        assert isinstance(decision, Denied)
+        assert decision.code == 500
+        assert api.asked == [POD_PATH]
+        assert isinstance(await judging.judge(DELETE, deadline), Allowed)
+
+
+async def test_looking_up_a_large_object_costs_as_much_as_looking_up_many_small_ones() -> None:
+    api = API()
+    api.objects[POD_PATH] = pod() | {"data": "x" * 1_400_000}
+    budget = Budget(burst=20, per_second=1, clock=lambda: 0.0)
+    async with connected(api) as connection:
+        lookups = LiveLookups(connection, budget)
+        for _ in range(2):
+            assert await lookups.get(("pods", "ns", "p"), "n1", 5) is not None
+        with pytest.raises(BudgetExhaustedError):
+            await lookups.get(("pods", "ns", "p"), "n1", 5)
+        assert await lookups.get(("pods", "ns", "p"), "n2", 5) is not None
+    assert len(api.asked) == 3
+
+
 async def test_a_stale_store_never_refuses_and_a_fresh_one_is_not_asked_live() -> None:
     api = API()
     api.objects[POD_PATH] = pod()
