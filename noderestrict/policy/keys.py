@@ -1,7 +1,7 @@
 """Label and annotation keys by node-name pattern, as operators write them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -22,14 +22,19 @@ class NodeKeys:
 
     by_pattern: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def cover(self, node: str, key: str) -> bool:
-        """Tell whether a key is among those for a node."""
-        return any(
-            matches(key, wanted)
+    def of(self, node: str) -> Callable[[str], bool]:
+        """Return what tells whether a key is among those for a node."""
+        if not self.by_pattern:
+            return _none
+        wanted = [
+            key
             for pattern, keys in self.by_pattern.items()
             if fnmatchcase(node, pattern)
-            for wanted in keys
-        )
+            for key in keys
+        ]
+        exact = frozenset(key for key in wanted if not key.endswith("*"))
+        prefixes = tuple(key[:-1] for key in wanted if key.endswith("*"))
+        return lambda key: key in exact or key.startswith(prefixes)
 
     def keys(self) -> tuple[str, ...]:
         """Return all keys and prefixes, whatever node they are for."""
@@ -44,11 +49,8 @@ class NodeKeys:
         return ",".join(f"{pattern}={'|'.join(keys)}" for pattern, keys in self.by_pattern.items())
 
 
-def matches(key: str, wanted: str) -> bool:
-    """Tell whether a key is the wanted one, or has the wanted prefix."""
-    if wanted.endswith("*"):
-        return key.startswith(wanted[:-1])
-    return key == wanted
+def _none(_key: str) -> bool:
+    return False
 
 
 def parse_node_keys(text: str) -> NodeKeys:

@@ -4,6 +4,7 @@ A record keeps only what rules ask for, so that a store of 150,000 pods stays sm
 """
 
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Any, Protocol
 
 import msgspec
@@ -26,6 +27,9 @@ MIGRATED_DRIVERS: dict[str, str] = {
     "portworxVolume": "pxd.portworx.com",
     "vsphereVolume": "csi.vsphere.vmware.com",
 }
+
+_migrated = attrgetter(*MIGRATED_DRIVERS)
+_NONE_MIGRATED = (None,) * len(MIGRATED_DRIVERS)
 
 _NO_METADATA = ObjectMeta()
 
@@ -209,6 +213,8 @@ def csi_driver_record(driver: storagev1.CSIDriver) -> CSIDriverRecord:
 
 
 def _migrated_driver(sources: corev1.Volume | corev1.PersistentVolumeSpec) -> str:
+    if _migrated(sources) == _NONE_MIGRATED:
+        return ""
     for source, driver in MIGRATED_DRIVERS.items():
         if getattr(sources, source) is not None:
             return driver

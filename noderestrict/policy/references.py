@@ -5,6 +5,7 @@ The source is HasAPIObjectReference in pkg/api/pod/util.go of Kubernetes.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 
 from noderestrict.api import corev1
 
@@ -46,6 +47,21 @@ _LOCAL_SOURCES = (
 
 _SECRET_REFS = ("cephfs", "cinder", "flexVolume", "iscsi", "rbd", "scaleIO", "storageos")
 
+# Of a volume, what leads to nothing, and everything else: one call each, for a pod can have tens of
+# thousands.
+_HARMLESS = tuple(source for source in _LOCAL_SOURCES if source not in _SECRET_REFS)
+_OTHER = tuple(
+    source
+    for source in corev1.Volume.__struct_fields__
+    if source != "name" and source not in _HARMLESS
+)
+_harmless, _other = attrgetter(*_HARMLESS), attrgetter(*_OTHER)
+_PROJECTED = tuple(
+    source for source in corev1.VolumeProjection.__struct_fields__ if source != "downwardAPI"
+)
+_projected, _NOTHING_PROJECTED = attrgetter(*_PROJECTED), (None,) * len(_PROJECTED)
+_NO_HARMLESS, _NO_OTHER = (None,) * len(_HARMLESS), (None,) * len(_OTHER)
+
 
 def references(spec: corev1.PodSpec) -> Iterator[Reference]:
     """Yield every reference from a pod to another API object, in the order of its fields."""
@@ -58,10 +74,14 @@ def references(spec: corev1.PodSpec) -> Iterator[Reference]:
             yield Reference(f"spec.imagePullSecrets[{index}]", "Secret", secret.name)
     for field in ("initContainers", "containers", "ephemeralContainers"):
         for index, container in enumerate(getattr(spec, field) or ()):
+            if container.env is None and container.envFrom is None:
+                continue
             yield from _of_container(f"spec.{field}[{index}]", container)
     for index, claim in enumerate(spec.resourceClaims or ()):
         yield Reference(f"spec.resourceClaims[{index}]", "ResourceClaim", claim.name or "")
     for index, volume in enumerate(spec.volumes or ()):
+        if _other(volume) == _NO_OTHER and _harmless(volume) != _NO_HARMLESS:
+            continue
         yield from _of_volume(f"spec.volumes[{index}]", volume)
 
 
@@ -115,6 +135,8 @@ def _of_volume(path: str, volume: corev1.Volume) -> Iterator[Reference]:
             yield Reference(f"{path}.azureFile", "Secret")
     elif volume.projected is not None:
         for index, source in enumerate(volume.projected.sources or ()):
+            if _projected(source) == _NOTHING_PROJECTED and source.downwardAPI is not None:
+                continue
             yield from _of_projection(f"{path}.projected.sources[{index}]", source)
     else:
         yield Reference(path, UNKNOWN)
@@ -138,11 +160,13 @@ def _named_by_volume(path: str, volume: corev1.Volume) -> Iterator[Reference]:
             yield Reference(f"{path}.{field}.secretRef", "Secret", source.secretRef.name)
     if volume.projected is not None:
         for index, projection in enumerate(volume.projected.sources or ()):
-            at = f"{path}.projected.sources[{index}]"
+            at = "projected.sources"
             if projection.secret is not None and projection.secret.name:
-                yield Reference(f"{at}.secret", "Secret", projection.secret.name)
+                name = projection.secret.name
+                yield Reference(f"{path}.{at}[{index}].secret", "Secret", name)
             if projection.configMap is not None and projection.configMap.name:
-                yield Reference(f"{at}.configMap", "ConfigMap", projection.configMap.name)
+                name = projection.configMap.name
+                yield Reference(f"{path}.{at}[{index}].configMap", "ConfigMap", name)
 
 
 def _of_projection(path: str, source: corev1.VolumeProjection) -> Iterator[Reference]:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 _UNREADABLE = "holds a CERTIFICATE REQUEST that cannot be read"
 _TYPE = b"CERTIFICATE REQUEST"
+# Nobody needs more to ask for a certificate: a request of a kubelet has one block without headers,
+# and, with a key of 16,384 bits, 5 KiB. But a node can send a million.
+_MOST_BLOCKS, _MOST_HEADERS = 100, 100
+_LONGEST_DER = 64 * 1024
 _BEGIN, _END, _DASHES = b"-----BEGIN ", b"\n-----END ", b"-----"
 #: ASN.1 types that are text to Go, and what each may hold. It skips a name of another type, which
 #: other readers take for text.
@@ -86,6 +90,8 @@ def _first_csr(pem: bytes) -> "x509.CertificateSigningRequest":
     block = first_block(pem)
     if block is None or block[0] != _TYPE:
         raise UnreadableRequestError("holds no PEM block of type CERTIFICATE REQUEST")
+    if len(block[1]) > _LONGEST_DER:
+        raise UnreadableRequestError(f"holds a request of over {_LONGEST_DER} bytes")
     return x509.load_der_x509_csr(block[1])
 
 
@@ -94,13 +100,13 @@ def first_block(pem: bytes) -> tuple[bytes, bytes] | None:
 
     A block is what stands between an END line and the last BEGIN line before it, in time that grows
     with the text and no faster. Text before it and headers in it are skipped; a block that is none
-    ends the search at its own END line only.
+    ends the search at its own END line only, and the search ends after so many of them.
 
     Args:
         pem: text.
     """
     start = 0
-    while True:
+    for _ in range(_MOST_BLOCKS):
         end = pem.find(_END, start)
         if end < 0:
             return None
@@ -112,9 +118,11 @@ def first_block(pem: bytes) -> tuple[bytes, bytes] | None:
         if not line.endswith(_DASHES):
             continue
         kind = line.removesuffix(_DASHES)
-        headers = False
+        headers = 0
         while b":" in (read := _line(pem, position))[0]:
-            headers, position = True, read[1]
+            headers, position = headers + 1, read[1]
+            if headers > _MOST_HEADERS:
+                return None
         if position >= len(pem) or start < position:
             return None
         if headers and end < position:
@@ -127,6 +135,7 @@ def first_block(pem: bytes) -> tuple[bytes, bytes] | None:
             return kind, _decoded(pem[position:end])
         except binascii.Error:
             continue
+    return None
 
 
 def _line(pem: bytes, start: int) -> tuple[bytes, int]:

@@ -1,7 +1,8 @@
 """``make bench``: figures of this machine, in one run.
 
 Decisions are measured in process, per kind of review, as captured from an API server; the graph is
-that of 5,000 nodes with 30 pods each; stores list as many pods; the server runs in its own process.
+that of 5,000 nodes with 30 pods each; stores list as many pods; the largest objects are those that
+an API server stores; the server runs in its own process.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from noderestrict.policy.features import LATEST_MINOR, defaults
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.cases import Case, cases
 from noderestrict.replay.state import load_state
-from tests.benchmarks import fairness, server, stores
+from tests.benchmarks import fairness, largest, server, stores
 
 CAPTURED = Path(__file__).parent.parent / "conformance" / "captured"
 NODES, PODS = 5_000, 30
@@ -185,6 +186,7 @@ SECTIONS: dict[str, Callable[[list[str]], object]] = {
     "graph": lambda _peers: graph_figures(),
     "replay": lambda _peers: replay_figures(),
     "stores": lambda _peers: stores.figures(),
+    "largest": lambda _peers: largest.figures(),
     "fairness": lambda _peers: fairness.figures(),
     "server": server.figures,
 }

@@ -15,6 +15,7 @@ from noderestrict.policy.signing_request import (
     csr_common_name,
     first_block,
 )
+from tests import largest
 
 A = b"-----BEGIN A-----\nQUJD\n-----END A-----\n"
 
@@ -112,6 +113,18 @@ def test_whatever_is_changed_in_a_request_it_is_read_or_unreadable(
         for read in (csr_common_name, csr_alternative_names):
             with contextlib.suppress(ValueError):
                 read(pem(body))
+
+
+def test_a_request_after_thousands_of_blocks_headers_or_bytes_is_not_looked_for() -> None:
+    block = b"-----BEGIN A-----\n%b-----END A-----\n"
+    assert first_block(b"-----END A-----\n" * 50 + block % b"AAAA\n") is not None
+    assert first_block(b"\n-----END A-----\n" * 1_000 + block % b"AAAA\n") is None
+    assert first_block(block % (b"a: b\n" * 50 + b"\nAAAA\n")) is not None
+    assert first_block(block % (b"a: b\n" * 1_000 + b"\nAAAA\n")) is None
+    pem = base64.encodebytes(largest.names(100_000))
+    whole = b"-----BEGIN CERTIFICATE REQUEST-----\n%b-----END CERTIFICATE REQUEST-----\n" % pem
+    with pytest.raises(ValueError, match="over 65536 bytes"):
+        csr_common_name(whole)
 
 
 @given(st.binary(max_size=300))

@@ -3,11 +3,34 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
+from noderestrict import admission
+from noderestrict.api import corev1
+from noderestrict.policy.decision import Allowed
+from noderestrict.policy.listers import (
+    ClaimRecord,
+    CSIDriverRecord,
+    MemoryListers,
+    PodRecord,
+    Record,
+    VolumeRecord,
+    pod_record,
+)
 from noderestrict.policy.quantity import parse_quantity
 from noderestrict.policy.rules import persistentvolumeclaims
-from tests.builders import Object, assert_allowed, assert_denied, claim, judge, update_claim
+from noderestrict.policy.settings import Settings
+from tests import largest
+from tests.builders import (
+    Object,
+    assert_allowed,
+    assert_denied,
+    claim,
+    judge,
+    token_request,
+    update_claim,
+)
 from tests.policy.work import steps
 
 RULE = "persistentvolumeclaims/status-fields"
@@ -98,3 +121,68 @@ def test_a_comparison_ends_after_a_bounded_number_of_steps(before: Any, after: A
     decision, count = steps(lambda: judge(update_claim(old, new)))
     assert_denied(decision, RULE)
     assert count < 200_000
+
+
+SIZE = 20_000
+SINGLE, DOUBLE = (list(largest.reviews(size)) for size in (SIZE, 2 * SIZE))
+
+
+@pytest.mark.parametrize(
+    ("single", "double"),
+    [
+        pytest.param(body, larger, id=name)
+        for (name, *body), (_, *larger) in zip(SINGLE, DOUBLE, strict=True)
+    ],
+)
+def test_judging_takes_a_few_steps_a_byte_and_grows_no_faster(
+    single: tuple[bytes, Settings | None], double: tuple[bytes, Settings | None]
+) -> None:
+    _, small = steps(lambda: judge(*single))
+    _, large = steps(lambda: judge(*double))
+
+    assert large <= 2 * small + 1_000
+    assert large <= 10 * len(double[0])
+
+
+@pytest.mark.parametrize("name", [name for name, _ in largest.pods(100)])
+def test_reducing_a_pod_takes_a_few_steps_a_byte(name: str) -> None:
+    pod = msgspec.convert(dict(largest.pods(SIZE))[name], corev1.Pod)
+    _, count = steps(lambda: pod_record(pod))
+
+    assert count <= 2 * SIZE
+
+
+class Counting(MemoryListers):
+    """Notes every claim that is looked up."""
+
+    def __init__(self, *records: Record) -> None:
+        super().__init__(records)
+        self.claims = 0
+
+    def persistent_volume_claim(self, namespace: str, name: str) -> ClaimRecord | None:
+        self.claims += 1
+        return super().persistent_volume_claim(namespace, name)
+
+
+def test_of_a_pod_with_thousands_of_claims_hundreds_are_looked_up() -> None:
+    claims = tuple(f"c{number}" for number in range(18_000))
+    pod = PodRecord("ns", "p1", "p1-uid", "n1", "sa1", audiences=("vault",), claims=claims)
+    listers = Counting(pod)
+    for audience, allowed in (("vault", True), ("bank", False)):
+        request = admission.decode(token_request("p1", "p1-uid", audience))
+        decision = admission.judge(request, Settings.for_version(), listers)
+        assert isinstance(decision, Allowed) is allowed
+    assert 100 <= listers.claims <= 1_000
+
+
+def test_a_token_for_a_claim_after_many_others_is_allowed() -> None:
+    claims = tuple(f"c{number}" for number in range(300))
+    listers = Counting(
+        PodRecord("ns", "p1", "p1-uid", "n1", "sa1", claims=claims),
+        *(ClaimRecord("ns", claim, f"v-{claim}") for claim in claims),
+        *(VolumeRecord(f"v-{claim}", "") for claim in claims[:-1]),
+        VolumeRecord(f"v-{claims[-1]}", "csi.example.com"),
+        CSIDriverRecord("csi.example.com", ("storage",)),
+    )
+    request = admission.decode(token_request("p1", "p1-uid", "storage"))
+    assert_allowed(admission.judge(request, Settings.for_version(), listers))
