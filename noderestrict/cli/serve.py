@@ -177,7 +177,8 @@ def add_parser(subparsers: Any) -> None:
         type=_seconds,
         default=10.0,
         metavar="SECONDS",
-        help="from connecting to the end of the first request's headers (default: 10)",
+        help="from connecting, or the first byte of a later request, to the end of its headers "
+        "(default: 10)",
     )
     limits.add_argument(
         "--body-timeout",

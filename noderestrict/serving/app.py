@@ -1,6 +1,5 @@
 """HTTP: one request to one response."""
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
@@ -13,6 +12,7 @@ from noderestrict.policy.decision import Allowed, Denied
 from noderestrict.serving import modes
 from noderestrict.serving.authorizers import Authorizer
 from noderestrict.serving.capture import Capture
+from noderestrict.serving.connections import body_clock, is_shed
 from noderestrict.serving.judges import Judge
 from noderestrict.serving.limits import Budget, Limits, parse_timeout
 from noderestrict.serving.modes import Modes
@@ -37,7 +37,8 @@ _LONGEST_NAME = 512
 # Longer warnings are cut by the API server.
 _WARNING = 256
 
-Endpoint = Callable[[web.BaseRequest, float], Awaitable[Answer]]
+#: Answers a request, given its body and the deadline of time.monotonic().
+Endpoint = Callable[[web.BaseRequest, bytes, float], Awaitable[Answer]]
 #: What answers, and the seconds for an answer.
 _Route = tuple[Endpoint, float]
 
@@ -79,8 +80,8 @@ class App:
         self._capture = capture
         self._metrics = metrics
         self._limits = limits or Limits()
-        self._budget = Budget(self._limits)
-        metrics.in_flight.set_function(lambda: self._budget.requests)
+        self.budget = Budget(self._limits)
+        metrics.in_flight.set_function(lambda: self.budget.requests)
         self._logged = NodeLimiter()
         self._posts: dict[str, Endpoint] = {"/validate": self._validate}
         if authorizer is not None:
@@ -102,11 +103,14 @@ class App:
                 response = found
             else:
                 endpoint, seconds = found
-                size = self._enter(request, seconds)
+                deadline = time.monotonic() + seconds - self.lag
+                self._look_at_head(request, seconds)
+                body = self._arrived(request) or await self._read(request)
+                self._enter()
                 try:
-                    response = await endpoint(request, time.monotonic() + seconds - self.lag)
+                    response = await endpoint(request, body, deadline)
                 finally:
-                    self._budget.leave(size)
+                    self.budget.leave()
         except HTTPError as error:
             self._metrics.rejected[error.code].inc()
             response = _error(error.code, str(error), error.headers)
@@ -153,35 +157,20 @@ class App:
             self._routes[request.raw_path] = route
         return route
 
-    def _enter(self, request: web.BaseRequest, seconds: float) -> int:
-        """Count a request in against the limits, and return the bytes of its body.
+    def _look_at_head(self, request: web.BaseRequest, seconds: float) -> None:
+        """Refuse a request for what its headers say.
 
         Raises:
-            HTTPError: 413 for a large body, 503 for overload.
+            HTTPError: 400 for another content type, 413 for a large body, 415 for a packed one, 503
+                for one that there is no time for.
         """
-        length = request.content_length
-        size = self._limits.body_bytes if length is None else length
-        if size > self._limits.body_bytes:
+        size = request.content_length
+        if size is not None and size > self._limits.body_bytes:
             raise HTTPError(
                 413, f"the body has {size} bytes; the limit is {self._limits.body_bytes} bytes"
             )
-        limit = "deadline" if self.lag >= seconds else self._budget.enter(size)
-        if limit is not None:
-            raise self._shed(limit)
-        return size
-
-    def _shed(self, limit: str) -> HTTPError:
-        self._metrics.shed[limit].inc()
-        # The API server tries again after a 503 that says when.
-        headers = {} if limit == "deadline" else {"Retry-After": "1"}
-        return HTTPError(503, f"overloaded: the limit on {limit} is reached", headers)
-
-    def _arrived(self, request: web.BaseRequest) -> bytes:
-        """Return the body of a JSON request that is here already, b"" if some of it is missing.
-
-        Raises:
-            HTTPError: 400 for another content type, 413 for a large body, 415 for a packed one.
-        """
+        if self.lag >= seconds:
+            raise self._shed("deadline")
         kind = request.headers.get("Content-Type")
         if kind != "application/json" and request.content_type != "application/json":
             raise HTTPError(
@@ -190,9 +179,33 @@ class App:
         if "Content-Encoding" in request.headers:
             # The API server sends none, and few bytes could become many.
             raise HTTPError(415, "Content-Encoding is not taken: send the JSON itself")
+
+    def _enter(self) -> None:
+        """Count in a request that is here.
+
+        Raises:
+            HTTPError: 503 for overload.
+        """
+        if not self.budget.enter():
+            raise self._shed("requests")
+
+    def _shed(self, limit: str) -> HTTPError:
+        self._metrics.shed[limit].inc()
+        # The API server tries again after a 503 that says when.
+        headers = {} if limit == "deadline" else {"Retry-After": "1"}
+        return HTTPError(503, f"overloaded: the limit on {limit} is reached", headers)
+
+    def _arrived(self, request: web.BaseRequest) -> bytes:
+        """Return a body that is here already, b"" if some of it is missing.
+
+        Raises:
+            HTTPError: 413 for a large body, 503 for one that does not fit in with the others.
+        """
         content = request.content
         if not content.is_eof() or content.at_eof():
             return b""
+        if is_shed(request):
+            raise self._shed("bytes")
         return self._measured(content.read_nowait(-1))
 
     def _measured(self, body: bytes) -> bytes:
@@ -205,28 +218,36 @@ class App:
         """Return a body as it arrives.
 
         Raises:
-            HTTPError: 400 for one that cannot be read, 408 for a slow sender, 413 for a large body.
+            HTTPError: 400 for one that cannot be read, 408 for a slow sender, 413 for a large body,
+                503 for one that does not fit in with the others.
         """
-        chunks = []
+        chunks: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(self._limits.body_seconds):
+            async with body_clock(request, self._limits.body_seconds):
                 while chunk := await request.content.readany():
                     chunks.append(chunk)
                     size += len(chunk)
                     if size > self._limits.body_bytes:
                         raise HTTPError(413, f"the body is over {self._limits.body_bytes} bytes")
         except TimeoutError:
+            if is_shed(request):
+                raise self._shed("bytes") from None
             raise HTTPError(
                 408, f"the body did not arrive within {self._limits.body_seconds:g} s"
             ) from None
-        except web.RequestPayloadError as error:
+        except (web.RequestPayloadError, ConnectionError) as error:
+            # It stays with the stream, and with its traceback so would all that was read.
+            error.__traceback__ = None
             raise HTTPError(400, f"the body cannot be read: {error}") from None
+        except RuntimeError:
+            if request.transport is not None:
+                raise
+            raise HTTPError(400, "the client is gone") from None
         return self._measured(b"".join(chunks))
 
-    async def _validate(self, http: web.BaseRequest, deadline: float) -> Answer:
+    async def _validate(self, http: web.BaseRequest, body: bytes, deadline: float) -> Answer:
         started = time.perf_counter()
-        body = self._arrived(http) or await self._read(http)
         try:
             request = self._decoder.decode(body)
         except admission.ReviewError as error:
@@ -291,9 +312,8 @@ class App:
             mode,
         )
 
-    async def _authorize(self, http: web.BaseRequest, deadline: float) -> Answer:
+    async def _authorize(self, http: web.BaseRequest, body: bytes, deadline: float) -> Answer:
         started = time.perf_counter()
-        body = self._arrived(http) or await self._read(http)
         try:
             review = authorization.decode(body)
         except authorization.ReviewError as error:

@@ -1,8 +1,12 @@
 """Bounds on what is in flight, so that load never becomes memory or late answers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
+
+
+#: Files that are none of our connections: watches, look-ups, captures, certificates.
+_OTHER_FILES = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,10 +16,13 @@ class Limits:
     Attributes:
         requests: answered at a time.
         body_bytes: of one request.
-        total_bytes: of the bodies of all requests at a time.
-        connections: open at a time; further ones are closed at once.
-        header_seconds: from connecting to the end of the first request's headers.
+        total_bytes: of what was received and is not answered yet.
+        connections: open at a time.
+        metrics_connections: open at a time on the metrics port.
+        header_seconds: from the first byte of a request, or from connecting, to the end of its
+            headers; also between requests of a connection that carried no review.
         body_seconds: from the headers to the end of the body.
+        answer_seconds: that a client takes to read its answers.
         idle_seconds: between requests of a connection; more than the API server's 90 s.
     """
 
@@ -23,33 +30,62 @@ class Limits:
     body_bytes: int = MAX_BODY_BYTES
     total_bytes: int = 128 * 1024 * 1024
     connections: int = 4096
+    metrics_connections: int = 64
     header_seconds: float = 10
     body_seconds: float = 10
+    answer_seconds: float = 10
     idle_seconds: float = 120
+
+    @property
+    def files(self) -> int:
+        """Files that may be open at a time."""
+        return self.connections + self.metrics_connections + _OTHER_FILES
+
+    @property
+    def fresh(self) -> int:
+        """Connections that carried no review yet."""
+        return max(1, self.connections // 4)
+
+    def within(self, files: int) -> "Limits":
+        """Return limits on connections that leave room for other files, if so many may be open."""
+        if files >= self.files:
+            return self
+        metrics = min(self.metrics_connections, max(1, files // 8))
+        connections = files - metrics - min(_OTHER_FILES, files // 4)
+        return replace(self, connections=max(2, connections), metrics_connections=metrics)
+
+    def on_metrics_port(self) -> "Limits":
+        """Return the limits of the metrics port."""
+        return replace(self, connections=self.metrics_connections, total_bytes=self.body_bytes)
 
 
 class Budget:
-    """What is in flight, against the limits."""
+    """What is in flight, against the limits.
+
+    Attributes:
+        requests: that are here with their body, and being answered.
+        bytes: received, and not answered yet.
+        limit: of bytes.
+    """
+
+    __slots__ = ("_requests_limit", "bytes", "limit", "requests")
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self._requests_limit = limits.requests
+        self.limit = limits.total_bytes
         self.requests = 0
         self.bytes = 0
 
-    def enter(self, size: int) -> str | None:
-        """Count in a request with a body of so many bytes, or return the limit that refuses it."""
-        if self.requests >= self._limits.requests:
-            return "requests"
-        if self.bytes + size > self._limits.total_bytes:
-            return "bytes"
+    def enter(self) -> bool:
+        """Count a request in; return False, and do not, if there are too many."""
+        if self.requests >= self._requests_limit:
+            return False
         self.requests += 1
-        self.bytes += size
-        return None
+        return True
 
-    def leave(self, size: int) -> None:
+    def leave(self) -> None:
         """Count it out."""
         self.requests -= 1
-        self.bytes -= size
 
 
 def parse_timeout(text: str) -> float | None:

@@ -4,29 +4,28 @@ import asyncio
 import contextlib
 import datetime as dt
 import gc
-import socket
+import resource
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 
 from noderestrict.serving.app import App
 from noderestrict.serving.background import Jobs, running
 from noderestrict.serving.certificates import Certificates
-from noderestrict.serving.limits import Limits
+from noderestrict.serving.connections import Connection, Server
+from noderestrict.serving.limits import Budget, Limits
+from noderestrict.serving.listener import Listener, listening_sockets
+from noderestrict.serving.room import Room
 from noderestrict.serving.selftest import known_bad_is_refused
 from noderestrict.serving.stop import Stop
 from noderestrict.telemetry.logs import LOGGER
-from noderestrict.telemetry.metrics import Metrics
+from noderestrict.telemetry.metrics import Exposition, Metrics
 
 _SELF_TEST = 30.0
 _LAG_INTERVAL = 0.05
-_HANDSHAKE_SECONDS = 10.0
-_SHUTDOWN_SECONDS = 1.0
 _FINISH_SECONDS = 30.0
 
 
@@ -60,96 +59,6 @@ class ServerOptions:
     poll_certificates: float = 10
 
 
-class _Connection(RequestHandler):
-    """An HTTP connection that must show a request in time, and is one of a bounded number."""
-
-    __slots__ = ("_client_names", "_header_timer", "_limits", "_open")
-
-    def __init__(
-        self, *args: Any, options: ServerOptions, open_: set["_Connection"], **kwargs: Any
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self._limits = options.limits
-        self._client_names = options.client_names
-        self._open = open_
-        self._header_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._open.add(self)
-        if len(self._open) > self._limits.connections:
-            self.force_close()
-            return
-        if self._client_names and not self._client_names & _peer_names(transport):
-            LOGGER.warning("client refused", extra={"names": sorted(_peer_names(transport))})
-            self.force_close()
-            return
-        loop = asyncio.get_running_loop()
-        self._header_timer = loop.call_later(self._limits.header_seconds, self.force_close)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._open.discard(self)
-        self.request_seen()
-        super().connection_lost(exc)
-
-    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 (aiohttp's signature)
-        """Go on reading, if that was held up.
-
-        aiohttp calls this for each piece of a body, and parses nothing again each time: 6 % of the
-        time. A version that says otherwise whether it is held up is left to do as it does.
-        """
-        if getattr(self, "_reading_paused", True) or getattr(self, "_buffer_paused", True):
-            super().resume_reading(resume_parser)
-
-    def request_seen(self) -> None:
-        """Stop the clock: the headers of a request have arrived."""
-        if self._header_timer is not None:
-            self._header_timer.cancel()
-            self._header_timer = None
-
-
-def _peer_names(transport: asyncio.BaseTransport) -> frozenset[str]:
-    certificate = transport.get_extra_info("peercert") or {}
-    subject = (pair for part in certificate.get("subject", ()) for pair in part)
-    names = {value for key, value in subject if key == "commonName"}
-    names.update(value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS")
-    return frozenset(names)
-
-
-class _WebServer(web.Server):
-    """aiohttp's low-level server, with our connections."""
-
-    def __init__(self, app: App, options: ServerOptions) -> None:
-        self._options = options
-        self._open: set[_Connection] = set()
-        self._app = app
-        super().__init__(
-            self._handle,
-            access_log=None,
-            keepalive_timeout=options.limits.idle_seconds,
-            lingering_time=1,
-            # A packed body is refused: nothing of it need be unpacked before.
-            auto_decompress=False,
-            # Our own bound on bodies gives a clearer answer.
-            max_field_size=16 * 1024,
-        )
-
-    def _handle(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
-        protocol = request.protocol
-        if isinstance(protocol, _Connection):
-            protocol.request_seen()
-        return self._app.handle(request)
-
-    def __call__(self) -> RequestHandler:
-        return _Connection(
-            self,
-            loop=asyncio.get_running_loop(),
-            options=self._options,
-            open_=self._open,
-            **self._kwargs,
-        )
-
-
 async def run(
     app: App,
     metrics: Metrics,
@@ -175,14 +84,25 @@ async def run(
         StartError: there is no certificate, or an address cannot be listened on.
     """
     async with contextlib.AsyncExitStack() as stack:
+        limits = _limits_within_files(options.limits)
         if options.metrics is not None:
-            await stack.enter_async_context(_metrics_server(app, metrics, options.metrics))
+            await stack.enter_async_context(_metrics_server(app, metrics, options.metrics, limits))
         await _first_certificate(certificates, options.tls_wait)
         jobs = {**_jobs(app, metrics, certificates, options), **background}
         await stack.enter_async_context(running(jobs, metrics))
-        web_server = _WebServer(app, options)
+        room: Room[Connection] = Room(limits.fresh, limits.connections - limits.fresh)
+        web_server = Server(
+            app.handle,
+            limits,
+            room,
+            app.budget,
+            metrics.closed_connections("webhook"),
+            options.client_names,
+        )
+        metrics.open_connections("webhook", room.__len__)
+        metrics.held_bytes.set_function(lambda: app.budget.bytes)
         listener = await _listen(
-            web_server, options.host, options.port, ssl_context=certificates.context
+            options.host, options.port, web_server, metrics, certificates.context
         )
         # What lives until the end need not be walked by the collector again and again.
         gc.collect()
@@ -191,15 +111,15 @@ async def run(
         # the time.
         gc.set_threshold(20_000, 50, 100)
         stop.started()
-        started(listener.sockets[0].getsockname()[1])
+        started(listener.port)
         await stop.first.wait()
         await _drain(app, web_server, listener, options, stop)
 
 
 async def _drain(
     app: App,
-    web_server: _WebServer,
-    listener: asyncio.Server,
+    web_server: Server,
+    listener: Listener,
     options: ServerOptions,
     stop: Stop,
 ) -> None:
@@ -218,46 +138,57 @@ async def _drain(
 
 
 async def _listen(
-    protocol_factory: Callable[[], asyncio.BaseProtocol],
     host: str,
     port: int,
-    ssl_context: ssl.SSLContext | None = None,
-) -> asyncio.Server:
-    loop = asyncio.get_running_loop()
+    server: Server,
+    metrics: Metrics,
+    context: ssl.SSLContext | None = None,
+) -> Listener:
     try:
-        return await loop.create_server(
-            protocol_factory,
-            host,
-            port,
-            family=socket.AF_UNSPEC,
-            ssl=ssl_context,
-            ssl_handshake_timeout=_HANDSHAKE_SECONDS if ssl_context else None,
-            # A client that does not say goodbye would keep its place among the connections.
-            ssl_shutdown_timeout=_SHUTDOWN_SECONDS if ssl_context else None,
-            backlog=1024,
-            reuse_address=True,
-        )
+        return Listener(await listening_sockets(host, port), server, metrics, context)
     except OSError as error:
         raise StartError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
 
 
+def _limits_within_files(limits: Limits) -> Limits:
+    """Raise the limit on open files as far as it helps, and return limits that fit into it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    infinite = resource.RLIM_INFINITY
+    if soft != infinite and soft < limits.files:
+        soft = limits.files if hard == infinite else min(limits.files, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == infinite or soft >= limits.files:
+        return limits
+    fitting = limits.within(soft)
+    LOGGER.warning(
+        "few files may be open: fewer connections are taken",
+        extra={"files": soft, "wanted": limits.files, "connections": fitting.connections},
+    )
+    return fitting
+
+
 @contextlib.asynccontextmanager
 async def _metrics_server(
-    app: App, metrics: Metrics, address: tuple[str, int]
+    app: App, metrics: Metrics, address: tuple[str, int], limits: Limits
 ) -> AsyncIterator[None]:
+    exposition = Exposition(metrics)
+
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         if request.path == "/metrics" and request.method == "GET":
             return web.Response(
-                body=metrics.exposition(),
+                body=exposition.text(),
                 headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
             )
         if request.path in ("/livez", "/readyz"):
             return await app.handle(request)
         return web.Response(status=404, text="there is only /metrics, /livez and /readyz\n")
 
-    server = web.Server(handle, access_log=None)
-    listener = await _listen(server, *address)
-    LOGGER.info("metrics", extra={"port": listener.sockets[0].getsockname()[1]})
+    limits = limits.on_metrics_port()
+    room: Room[Connection] = Room(limits.connections, 0)
+    server = Server(handle, limits, room, Budget(limits), metrics.closed_connections("metrics"))
+    metrics.open_connections("metrics", room.__len__)
+    listener = await _listen(*address, server, metrics)
+    LOGGER.info("metrics", extra={"port": listener.port})
     try:
         yield
     finally:

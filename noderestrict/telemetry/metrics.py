@@ -1,6 +1,8 @@
 """Prometheus metrics. No label carries a node, pod or user name."""
 
 import platform
+import time
+from collections.abc import Callable
 
 from prometheus_client import (
     CollectorRegistry,
@@ -21,6 +23,11 @@ _BYTES = (1024, 4096, 16384, 65536, 262144, 1048576, 8388608)
 _RESOURCES = {row.target[1] for rows in (TABLE, *STRICT.values()) for row in rows}
 _SUB_RESOURCES = {"", "status", "eviction", "token", "resize", "ephemeralcontainers", "exec"}
 OTHER = "other"
+#: Why a connection was ended.
+CLOSED = (
+    "bytes", "client name", "evicted", "handshake", "header", "no room", "share", "unread",
+)  # fmt: skip
+_EXPOSED_SECONDS = 1.0
 
 
 class _Decisions(hot.Counter):
@@ -52,7 +59,7 @@ class Metrics:
         PlatformCollector(registry=registry)
         durations = hot.Histogram(
             "noderestrict_request_duration_seconds",
-            "Time from the headers of a request to its answer.",
+            "Time from the end of a request to its answer.",
             _SECONDS,
             registry,
             "endpoint",
@@ -101,6 +108,28 @@ class Metrics:
             registry=registry,
         )
         self.shed = {limit: shed.labels(limit) for limit in ("requests", "bytes", "deadline")}
+        self._open_connections = Gauge(
+            "noderestrict_open_connections",
+            "Open connections of a port (webhook, metrics), TLS handshakes included.",
+            ("port",),
+            registry=registry,
+        )
+        self._closed_connections = Counter(
+            "noderestrict_closed_connections_total",
+            "Connections that the server ended before their time, by port and reason.",
+            ("port", "reason"),
+            registry=registry,
+        )
+        self.accept_errors = Counter(
+            "noderestrict_accept_errors_total",
+            "Connections that the system could not open, such as for want of files.",
+            registry=registry,
+        )
+        self.held_bytes = Gauge(
+            "noderestrict_held_bytes",
+            "Bytes received of requests that are not answered yet.",
+            registry=registry,
+        )
         self.dropped_logs = Counter(
             "noderestrict_dropped_log_lines_total",
             "Refusals that were not logged, because their node was refused too often.",
@@ -188,6 +217,38 @@ class Metrics:
             registry=registry,
         ).labels(__version__, platform.python_version()).set(1)
 
+    def open_connections(self, port: str, number: Callable[[], int]) -> None:
+        """Expose how many connections of a port are open."""
+        self._open_connections.labels(port).set_function(number)
+
+    def closed_connections(self, port: str) -> Callable[[str], None]:
+        """Return what counts the end of a connection of a port, given the reason."""
+        counters = {reason: self._closed_connections.labels(port, reason) for reason in CLOSED}
+        return lambda reason: counters[reason].inc()
+
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class Exposition:
+    """All metrics as text, made at most once a second, so that scrapes cost reviews nothing.
+
+    Args:
+        metrics: exposed.
+        clock: seconds.
+    """
+
+    def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._text = b""
+        self._made = float("-inf")
+
+    def text(self) -> bytes:
+        """Return the text, at most a second old."""
+        now = self._clock()
+        if now - self._made >= _EXPOSED_SECONDS:
+            self._text = self._metrics.exposition()
+            self._made = now
+        return self._text

@@ -191,10 +191,12 @@ def serving(
     ca: Authority | None = None,
     state: bool = True,
     pair: bool = True,
+    files: int = 0,
     on_line: Callable[[str], None] = lambda _line: None,
 ) -> Iterator[Server]:
     """Run ``noderestrict serve`` with a pair in a directory (made if there is none).
 
+    With ``files`` it may open no more than so many.
     ``on_line`` is called with each line of the log as it comes.
     """
     ca = ca or authority()
@@ -204,9 +206,10 @@ def serving(
     empty.write_text('{"kind": "List", "items": []}')
     if state:
         flags = ("--state", str(empty), *flags)
+    limited = ("sh", "-c", 'ulimit -n "$0" && exec "$@"', str(files)) if files else ()
     process = subprocess.Popen(
         [
-            sys.executable, "-m", "noderestrict", "serve", "--tls-dir", str(directory),
+            *limited, sys.executable, "-m", "noderestrict", "serve", "--tls-dir", str(directory),
             "--bind-address", "127.0.0.1", "--port", "0", "--metrics-address", "127.0.0.1:0",
             "--shutdown-delay", "0.2", *flags,
         ],

@@ -1,6 +1,6 @@
 """Metrics that stay few, whoever asks."""
 
-from noderestrict.telemetry.metrics import OTHER, Metrics
+from noderestrict.telemetry.metrics import OTHER, Exposition, Metrics
 
 
 def test_names_that_callers_choose_make_no_new_series() -> None:
@@ -38,3 +38,15 @@ def test_two_processes_of_metrics_do_not_share_a_registry() -> None:
     one, other = Metrics(), Metrics()
     one.internal_errors.inc()
     assert "noderestrict_internal_errors_total 0.0" in other.exposition().decode()
+
+
+def test_metrics_are_made_once_a_second_however_often_they_are_asked_for() -> None:
+    metrics = Metrics()
+    now = 100.0
+    exposition = Exposition(metrics, lambda: now)
+    first = exposition.text()
+    metrics.internal_errors.inc()
+    now += 0.9
+    assert exposition.text() is first
+    now += 0.2
+    assert b"noderestrict_internal_errors_total 1.0" in exposition.text()

@@ -1,0 +1,404 @@
+"""HTTP connections: aiohttp's, within bounds. All that touches aiohttp's internals is here."""
+
+import asyncio
+import contextlib
+import math
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+from aiohttp import web
+from aiohttp.http import RawRequestMessage
+from aiohttp.streams import StreamReader
+from aiohttp.web_protocol import RequestHandler
+
+from noderestrict.serving.limits import Budget, Limits
+from noderestrict.serving.response import Answer
+from noderestrict.serving.room import Room, peer_of
+from noderestrict.telemetry.logs import LOGGER
+
+_HANDSHAKE_SECONDS = 10.0
+_SHUTDOWN_SECONDS = 1.0
+#: Of a request line and headers: an API server sends a bearer token, and little more.
+_HEAD_BYTES = 64 * 1024
+#: Requests that may exceed the budget by a quarter, so that a few large ones do not stop them.
+_SMALL = 64 * 1024
+_LINE_FEED = 10
+
+Response = TypeVar("Response", bound=web.StreamResponse)
+
+
+class Connection(RequestHandler):
+    """An HTTP connection that must show each request in time, and is one of a bounded number.
+
+    Attributes:
+        peer: whom it is from.
+        held: bytes received of requests that are not answered yet.
+        body_clock: ends the wait for the body of the current request.
+        shed: whether what it holds is too much, so that the request is to be refused.
+    """
+
+    __slots__ = (
+        "_ended", "_kept", "_left", "_opening", "_partial", "_payload", "_server",
+        "_timer", "_unread", "_wire", "body_clock", "held", "peer", "shed",
+    )  # fmt: skip
+
+    def __init__(self, server: "Server", peer: str, **kwargs: Any) -> None:
+        super().__init__(server, loop=asyncio.get_running_loop(), **kwargs)
+        self.peer = peer
+        self.held = 0
+        self.shed = False
+        self._server = server
+        self._kept = False
+        self._ended = False
+        self._opening: asyncio.Task[Any] | None = None
+        self._wire: asyncio.Transport | None = None
+        # The newest request's body, its bytes that are missing, and those of the head after it.
+        self._payload: StreamReader | None = None
+        self._left = 0.0
+        self._partial = 0
+        self.body_clock: asyncio.Timeout | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
+
+    # What room asks of it.
+
+    def gives_way(self) -> bool:
+        """Return whether it may end now: it is no whole request's that is being answered."""
+        if self.writing_paused or not (self._messages or self._request_in_progress):
+            return True
+        return self._payload is not None and not self._payload.is_eof()
+
+    def end(self, reason: str) -> None:
+        """Close at once, handshake or not, for a reason that is counted."""
+        if self._ended:
+            return
+        self._server.count_closed(reason)
+        self._leave()
+        if self._wire is not None:
+            self._wire.abort()
+        elif self._opening is not None:
+            self._opening.cancel()
+
+    def yield_bytes(self) -> None:
+        """Give up the request whose body is arriving; a kept connection still answers it."""
+        if self._kept:
+            self.refuse()
+        else:
+            self.end("bytes")
+
+    def refuse(self) -> None:
+        """Have the request that is arriving refused, and no longer count its bytes."""
+        self._release(self.held)
+        self.shed = True
+        if self.body_clock is not None:
+            self.body_clock.reschedule(self._loop.time())
+
+    def opening(self, opening: asyncio.Task[Any]) -> None:
+        """Take the task that ends with the handshake."""
+        self._opening = opening
+        opening.add_done_callback(self._opened)
+
+    def _opened(self, opening: asyncio.Task[Any]) -> None:
+        self._opening = None
+        error = None if opening.cancelled() else opening.exception()
+        if error is not None:
+            self.end("handshake")
+            if not isinstance(error, OSError):
+                LOGGER.error("a connection could not be opened", exc_info=error)
+        if self._wire is None:
+            # It was none, whose end the loop would tell.
+            self.connection_lost(None)
+
+    # What the loop tells it.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, unless the client's certificate has none of the names."""
+        super().connection_made(transport)
+        self._wire = self.transport
+        if self._ended and self._wire is not None:
+            self._wire.abort()
+            return
+        names = self._server.client_names
+        if names and not names & _peer_names(transport):
+            LOGGER.warning("client refused", extra={"names": sorted(_peer_names(transport))})
+            self._server.count_closed("client name")
+            self.force_close()
+            return
+        self._start_timer()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Count it out, and leave nothing to the collector, which seldom comes."""
+        self._leave()
+        super().connection_lost(exc)
+        self._wire = None
+        self._payload = None
+
+    def data_received(self, data: bytes) -> None:
+        """Count bytes in, and watch where a head begins and ends."""
+        if self._force_close or self._close:
+            # It is being closed: aiohttp reads no more of it.
+            return
+        size = len(data)
+        self.held += size
+        budget = self._server.budget
+        budget.bytes += size
+        heads, body = self._request_count, self._payload
+        in_body = body is not None and not body.is_eof()
+        super().data_received(data)
+        if self._request_count != heads:
+            self._head_received(data)
+        elif in_body:
+            self._left -= size
+            if self._left < 0 and body is not None and body.is_eof():
+                self._next_head_begun(int(-self._left))
+        elif size:
+            self._next_head_begun(size)
+        if budget.bytes > budget.limit and not self.shed:
+            self._server.relieve(self)
+
+    def pause_writing(self) -> None:
+        """Give a client that does not read its answers some time."""
+        super().pause_writing()
+        self._unread = self._loop.call_later(self._server.limits.answer_seconds, self.end, "unread")
+
+    def resume_writing(self) -> None:
+        """Forget the time given."""
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 (aiohttp's signature)
+        """Go on reading, if that was held up.
+
+        aiohttp calls this for each piece of a body, and parses nothing again each time: 6 % of the
+        time. A version that says otherwise whether it is held up is left to do as it does.
+        """
+        if getattr(self, "_reading_paused", True) or getattr(self, "_buffer_paused", True):
+            super().resume_reading(resume_parser)
+
+    # What aiohttp tells it.
+
+    def finish_response(
+        self, request: web.BaseRequest, resp: Response, start_time: float | None
+    ) -> Any:
+        """Write an answer, and end the connection with it where that is due."""
+        if isinstance(resp, Answer):
+            if self._kept:
+                stays = self._server.room.stays(self)
+            else:
+                stays = self._kept = self._server.room.keep(self)
+                if not self._partial:
+                    self._stop_timer()
+            if not stays:
+                self._server.count_closed("share")
+                resp.force_close()
+        elif not (self._kept or self._messages or self._timer):
+            self._start_timer()
+        if self._upgraded:
+            # Nothing is spoken here but HTTP; what follows is read by nobody.
+            resp.force_close()
+        if self._messages or self._partial:
+            # Others wait behind this one.
+            self._release(min(self.held, request.content.total_bytes + _head_bytes(request)))
+        else:
+            self._release(self.held)
+            self.shed = False
+        return super().finish_response(request, resp, start_time)
+
+    # The clock of a head.
+
+    def _head_received(self, data: bytes) -> None:
+        message, payload = self._messages[-1]
+        self._payload = payload
+        self._partial = 0
+        self._stop_timer()
+        if not isinstance(message, RawRequestMessage):
+            # Its frames hold the data, and it.
+            message.exc.__traceback__ = None
+        elif message.chunked:
+            # What follows a chunked body is seen when more of it comes.
+            self._left = math.inf
+        elif payload.is_eof():
+            # Whether more came with it: a head ends with a line feed, right before the body.
+            end = len(data) - payload.total_bytes - 1
+            if end >= 0 and data[end] != _LINE_FEED:
+                self._next_head_begun(1)
+        else:
+            self._left = int(message.headers.get("Content-Length", 0)) - payload.total_bytes
+
+    def _next_head_begun(self, size: int) -> None:
+        self._partial += size
+        if self._partial > _HEAD_BYTES:
+            self._server.count_closed("header")
+            self.force_close()
+        elif self._timer is None:
+            self._start_timer()
+
+    def _start_timer(self) -> None:
+        if self._ended:
+            return
+        self._timer = self._loop.call_later(self._server.limits.header_seconds, self._head_is_late)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _head_is_late(self) -> None:
+        self._timer = None
+        if self._messages or self._request_in_progress:
+            # It is not read while another request is answered.
+            self._start_timer()
+            return
+        self._server.count_closed("header")
+        self.force_close()
+
+    # Counting.
+
+    def _release(self, size: int) -> None:
+        self.held -= size
+        self._server.budget.bytes -= size
+
+    def _leave(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._server.room.leave(self)
+        self._release(self.held)
+        self._stop_timer()
+        if self._unread is not None:
+            self._unread.cancel()
+
+
+def is_shed(request: web.BaseRequest) -> bool:
+    """Return whether the bytes of a request do not fit in with those of others."""
+    protocol = request.protocol
+    return isinstance(protocol, Connection) and protocol.shed
+
+
+@contextlib.asynccontextmanager
+async def body_clock(request: web.BaseRequest, seconds: float) -> AsyncIterator[None]:
+    """Wait for a body so many seconds at most, or until it is shed.
+
+    Raises:
+        TimeoutError: the time is over, or the request is shed.
+    """
+    protocol = request.protocol
+    async with asyncio.timeout(seconds) as clock:
+        if not isinstance(protocol, Connection):
+            yield
+            return
+        if protocol.shed:
+            raise TimeoutError
+        protocol.body_clock = clock
+        try:
+            yield
+        finally:
+            protocol.body_clock = None
+
+
+def _head_bytes(request: web.BaseRequest) -> int:
+    lines = sum(len(name) + len(value) + 4 for name, value in request.raw_headers)
+    return len(request.method) + len(request.raw_path) + len(" ") * 2 + len("HTTP/1.1") + 4 + lines
+
+
+def _peer_names(transport: asyncio.BaseTransport) -> frozenset[str]:
+    certificate = transport.get_extra_info("peercert") or {}
+    subject = (pair for part in certificate.get("subject", ()) for pair in part)
+    names = {value for key, value in subject if key == "commonName"}
+    names.update(value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS")
+    return frozenset(names)
+
+
+class Server(web.Server):
+    """aiohttp's low-level server, with connections that it opens itself and bounds.
+
+    Args:
+        handle: answers a request.
+        limits: of time; those of numbers are in `room` and `budget`.
+        room: for connections.
+        budget: for the bytes that they hold.
+        count_closed: told why a connection ended before its time.
+        client_names: common or DNS names, of which a client's certificate must have one; empty for
+            any.
+    """
+
+    def __init__(
+        self,
+        handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        limits: Limits,
+        room: Room[Connection],
+        budget: Budget,
+        count_closed: Callable[[str], None],
+        client_names: frozenset[str] = frozenset(),
+    ) -> None:
+        self.limits = limits
+        self.room = room
+        self.budget = budget
+        self.count_closed = count_closed
+        self.client_names = client_names
+        super().__init__(
+            handle,
+            access_log=None,
+            keepalive_timeout=limits.idle_seconds,
+            lingering_time=1,
+            # A packed body is refused: nothing of it need be unpacked before.
+            auto_decompress=False,
+            # Our own bound on bodies gives a clearer answer.
+            max_field_size=16 * 1024,
+        )
+
+    def open(self, sock: socket.socket, address: str, context: ssl.SSLContext | None) -> None:
+        """Take an accepted socket, if there is room for it or something else gives way.
+
+        Args:
+            sock: connected; it is closed in the end.
+            address: of the client.
+            context: None for plain HTTP.
+        """
+        connection = Connection(self, peer_of(address), **self._kwargs)
+        ends = self.room.enter(connection)
+        if ends is connection:
+            connection.end("no room")
+            sock.close()
+            return
+        if ends is not None:
+            ends.end("evicted")
+        loop = asyncio.get_running_loop()
+        opening = loop.create_task(
+            loop.connect_accepted_socket(
+                lambda: connection,
+                sock,
+                ssl=context,
+                ssl_handshake_timeout=_HANDSHAKE_SECONDS if context else None,
+                # A client that does not say goodbye would keep its place among the connections.
+                ssl_shutdown_timeout=_SHUTDOWN_SECONDS if context else None,
+            )
+        )
+        connection.opening(opening)
+        # One that is cancelled before it begins has not taken the socket.
+        opening.add_done_callback(lambda task: sock.close() if task.cancelled() else None)
+
+    def make_room(self) -> bool:
+        """End the connection that matters least; return whether there was one."""
+        weakest = self.room.weakest()
+        if weakest is not None:
+            weakest.end("evicted")
+        return weakest is not None
+
+    def relieve(self, arriving: Connection) -> None:
+        """End or refuse what holds most bytes, until they are within the budget.
+
+        Args:
+            arriving: what brought the last ones; refused if nothing else gives way.
+        """
+        while self.budget.bytes > self.budget.limit:
+            small = arriving.held <= _SMALL and self.budget.bytes <= self.budget.limit * 5 // 4
+            hoarder = None if small else self.room.hoarder()
+            if hoarder is None:
+                if not small:
+                    arriving.refuse()
+                return
+            hoarder.yield_bytes()

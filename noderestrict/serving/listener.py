@@ -1,0 +1,137 @@
+"""Listening sockets, whose connections are accepted only as far as files and bounds allow."""
+
+import asyncio
+import errno
+import socket
+import ssl
+
+from noderestrict.serving.connections import Server
+from noderestrict.telemetry.logs import LOGGER
+from noderestrict.telemetry.metrics import Metrics
+
+_BACKLOG = 1024
+#: Accepted before anything else gets its turn.
+_AT_ONCE = 16
+#: How long nothing is accepted after the system could not, and how many connections give way.
+_PAUSE_SECONDS = 0.1
+_GIVE_WAY = 8
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Listener:
+    """Accepts connections for a server.
+
+    Args:
+        sockets: listening.
+        server: takes what is accepted.
+        metrics: errors are counted into.
+        context: None for plain HTTP.
+    """
+
+    def __init__(
+        self,
+        sockets: list[socket.socket],
+        server: Server,
+        metrics: Metrics,
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._sockets = sockets
+        self._server = server
+        self._context = context
+        self._metrics = metrics
+        self._loop = asyncio.get_running_loop()
+        self._paused: dict[socket.socket, asyncio.TimerHandle] = {}
+        for sock in sockets:
+            self._loop.add_reader(sock, self._accept, sock)
+
+    @property
+    def port(self) -> int:
+        """The port of the first socket."""
+        port: int = self._sockets[0].getsockname()[1]
+        return port
+
+    def close(self) -> None:
+        """Listen no longer; what is open stays so."""
+        for sock in self._sockets:
+            if sock in self._paused:
+                self._paused.pop(sock).cancel()
+            else:
+                self._loop.remove_reader(sock)
+            sock.close()
+        self._sockets.clear()
+
+    def _accept(self, sock: socket.socket) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                client, address = sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._pause(sock, error)
+                # Any other is the failed connection's own.
+                return
+            client.settimeout(0)
+            self._server.open(client, address[0], self._context)
+
+    def _pause(self, sock: socket.socket, error: OSError) -> None:
+        self._metrics.accept_errors.inc()
+        LOGGER.error("cannot accept a connection", extra={"why": error.strerror})
+        for _ in range(_GIVE_WAY):
+            if not self._server.make_room():
+                break
+        self._loop.remove_reader(sock)
+        self._paused[sock] = self._loop.call_later(_PAUSE_SECONDS, self._resume, sock)
+
+    def _resume(self, sock: socket.socket) -> None:
+        del self._paused[sock]
+        self._loop.add_reader(sock, self._accept, sock)
+
+
+async def listening_sockets(host: str, port: int) -> list[socket.socket]:
+    """Return a listening socket for each address of a host, all with one port.
+
+    Args:
+        host: name or address; "" for all of IPv4 and IPv6.
+        port: 0 for any free one.
+
+    Raises:
+        OSError: there is no such address, or it is taken.
+    """
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    sockets: list[socket.socket] = []
+    failure: OSError | None = None
+    try:
+        for family, _, _, _, address in dict.fromkeys(found):
+            try:
+                sock = socket.socket(family, socket.SOCK_STREAM)
+            except OSError as error:
+                # The system may be built without IPv6.
+                failure = error
+                continue
+            sockets.append(sock)
+            sock.settimeout(0)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            chosen = port or (sockets[0].getsockname()[1] if len(sockets) > 1 else 0)
+            try:
+                sock.bind((address[0], chosen, *address[2:]))
+            except OSError as error:
+                if error.errno != errno.EADDRNOTAVAIL:
+                    raise
+                # A name may stand for an address that this machine does not have.
+                failure = error
+                sockets.pop().close()
+                continue
+            sock.listen(_BACKLOG)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    if not sockets:
+        raise failure or OSError(errno.EADDRNOTAVAIL, f"{host} has no address")
+    return sockets
