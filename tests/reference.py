@@ -1,13 +1,20 @@
-"""The pages of docs/reference, made from the code: ``make docs``."""
+"""The pages of docs/reference and the rules in the README, made from the code: ``make docs``."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from noderestrict.cli import build_parser
 from noderestrict.cli._config import PREFIX, plain
+from noderestrict.policy.features import OLDEST_MINOR
+from noderestrict.policy.rule import ANY, Rule
+from noderestrict.policy.table import RULES
 from noderestrict.telemetry.metrics import Metrics
 
-FOLDER = Path(__file__).parent.parent / "docs" / "reference"
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "docs" / "reference"
+README = ROOT / "README.md"
+_RULES = re.compile(r"(?<=<!-- rules -->\n\n).*?(?=\n<!-- end of rules -->)", re.DOTALL)
 
 
 def flags() -> str:
@@ -74,8 +81,46 @@ def metrics() -> str:
     )
 
 
+def _requests(rule: Rule) -> str:
+    """Return the requests that a rule judges, as people write them."""
+    if not rule.targets:
+        return "any request of a node"
+    found: dict[str, list[str]] = {}
+    closed = False
+    for target in rule.targets:
+        name = target.resource
+        if target.sub_resource not in ("", ANY):
+            name += f"/{target.sub_resource}"
+        operations = found.setdefault(name, [])
+        if target.operation == ANY:
+            closed = len(rule.targets) == 1
+            operations[:] = []
+        elif target.operation.lower() not in operations:
+            operations.append(target.operation.lower())
+    parts = [f"{', '.join(verbs)} {name}".strip() for name, verbs in found.items()]
+    return ("anything else on " if closed else "") + "; ".join(parts)
+
+
+def rules() -> str:
+    """Return the table of rules."""
+    rows = []
+    for rule in RULES:
+        since = "1.25 or older" if rule.since == OLDEST_MINOR else f"1.{rule.since}"
+        rows.append(
+            f"| `{rule.id}` | {_requests(rule)} | {rule.demands} "
+            f"| {'strict' if rule.strict else since} |\n"
+        )
+    return "| Rule | Request | Demands | Since |\n|---|---|---|---|\n" + "".join(rows)
+
+
+def with_rules(readme: str) -> str:
+    """Return the README with the table of rules as the code has it."""
+    return _RULES.sub(lambda _: rules(), readme)
+
+
 PAGES = {"flags.md": flags, "metrics.md": metrics}
 
 if __name__ == "__main__":
     for page, text in PAGES.items():
         (FOLDER / page).write_text(text())
+    README.write_text(with_rules(README.read_text()))

@@ -11,14 +11,14 @@ import msgspec
 
 from noderestrict.admission.review import Request, ReviewError, checked, decode
 from noderestrict.api import admissionv1, metav1
-from noderestrict.policy.table import STRICT, row_for
+from noderestrict.policy.table import STRICT_RULE_IDS, row_for
 
 #: group, resource, subresource, operation
 _Target = tuple[str, str, str, str]
 _Decoder = msgspec.json.Decoder[admissionv1.AdmissionReview[Any, Any]]
 
 # A Struct that a strict rule reads does where no rule reads any.
-_ALL = frozenset(STRICT)
+_ALL = frozenset(STRICT_RULE_IDS)
 # Callers choose words: what is remembered must not grow with them.
 _REMEMBERED = 100
 _HEAD = 4096
@@ -52,9 +52,9 @@ class TypedDecoder:
 
     def _remember(self, words: bytes, target: _Target) -> None:
         row = row_for(*target, _ALL)
-        if not words or len(self._known) >= _REMEMBERED or (row is not None and row.whole):
+        if not words or len(self._known) >= _REMEMBERED or (row is not None and row.target.whole):
             return
-        new, old = (row.new, row.old) if row is not None else (None, None)
+        new, old = (row.target.new, row.target.old) if row is not None else (None, None)
         partial = metav1.PartialObject
         # A type that is made here is beyond the type checker.
         review = cast("Any", admissionv1.AdmissionReview)[

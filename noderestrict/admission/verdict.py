@@ -12,6 +12,7 @@ from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.decision import Allowed, Decision, Denied, forbidden
 from noderestrict.policy.evaluate import evaluate
 from noderestrict.policy.listers import Listers
+from noderestrict.policy.rules import review
 from noderestrict.policy.settings import Settings
 from noderestrict.policy.table import row_for
 
@@ -39,9 +40,9 @@ def judge(
         return ALLOWED
     if not request.node and request.operation != "CONNECT":
         return forbidden(
-            "identity/node-name",
             f"user {request.user.username!r} in group 'system:nodes' names no node; its "
             f"credential must be for system:node:NAME",
+            rule=review.NODE_NAME.id,
         )
     row = None
     if request.operation != "CONNECT":
@@ -52,9 +53,9 @@ def judge(
             request.operation,
             settings.extra.rules,
         )
-    new_type = row.new if row else None
-    old_type = row.old if row else None
-    kind = row.kind if row else ""
+    new_type = row.target.new if row else None
+    old_type = row.target.old if row else None
+    kind = row.target.kind if row else ""
     new = _object(request, "object", request.object, new_type, kind)
     if isinstance(new, Denied):
         return new
@@ -75,18 +76,20 @@ def judge(
         # Of an object that no rule asked for, none may make anything.
         new=new if new_type else None,
         old=old if old_type else None,
-        new_raw=_raw(request.object) if row.whole else admissionv1.NULL,
-        old_raw=_raw(request.old_object) if row.whole else admissionv1.NULL,
+        new_raw=_raw(request.object) if row.target.whole else admissionv1.NULL,
+        old_raw=_raw(request.old_object) if row.target.whole else admissionv1.NULL,
     )
     try:
         return evaluate(row, attributes, skipped)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         # Of whole objects, a rule decodes what differs; the Structs skip fields that none has.
-        return forbidden(
-            "request/object", f"{_where(request)}: the objects cannot be compared: {error}"
-        )
+        return _refused(f"{_where(request)}: the objects cannot be compared: {error}")
     except RecursionError:
-        return forbidden("request/object", f"{_where(request)}: an object is nested too deeply")
+        return _refused(f"{_where(request)}: an object is nested too deeply")
+
+
+def _refused(message: str) -> Denied:
+    return forbidden(message, rule=review.OBJECT.id)
 
 
 @cache
@@ -112,26 +115,20 @@ def _object(
         if len(given) == len(_NULL) and bytes(given) == _NULL:
             if wanted is None:
                 return None
-            return forbidden(
-                "request/object", f"{_where(request)}: request.{field} is null; the rules need it"
-            )
+            return _refused(f"{_where(request)}: request.{field} is null; the rules need it")
         try:
             decoded = _decoder(wanted or metav1.PartialObject).decode(given)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            return forbidden("request/object", f"{_where(request)}: request.{field}: {error}")
+            return _refused(f"{_where(request)}: request.{field}: {error}")
         except RecursionError:
-            return forbidden(
-                "request/object", f"{_where(request)}: request.{field} is nested too deeply"
-            )
+            return _refused(f"{_where(request)}: request.{field} is nested too deeply")
     if request.kind is not None and (decoded.apiVersion, decoded.kind) != request.kind:
-        return forbidden(
-            "request/object",
+        return _refused(
             f"{_where(request)}: request.{field} is apiVersion {decoded.apiVersion!r}, kind "
             f"{decoded.kind!r}, but request.kind says {request.kind[0]!r}, {request.kind[1]!r}",
         )
     if wanted is not None and decoded.kind != kind:
-        return forbidden(
-            "request/object",
+        return _refused(
             f"{_where(request)}: request.{field} is of kind {decoded.kind!r}; the rules need "
             f"{kind!r}",
         )

@@ -4,10 +4,14 @@ import argparse
 from typing import Any
 
 from noderestrict.policy import features
-from noderestrict.policy.extra import FORBIDDEN_LABELS, Extra, parse_strict_rules
+from noderestrict.policy.extra import FORBIDDEN_LABELS, Extra
 from noderestrict.policy.keys import NodeKeys, parse_allowed_labels, parse_node_keys
-from noderestrict.policy.rules import STRICT_RULES
 from noderestrict.policy.settings import Settings
+from noderestrict.policy.table import STRICT_RULE_IDS
+
+_ALL = "all"
+#: The strict rules that need no more than to be named.
+SELECTABLE = tuple(rule for rule in STRICT_RULE_IDS if rule != FORBIDDEN_LABELS)
 
 
 def _checked(parse: Any) -> Any:
@@ -26,6 +30,23 @@ def host_and_port(text: str) -> tuple[str, int]:
     if not host or not port.isdigit() or int(port) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
     return host.strip("[]"), int(port)
+
+
+def parse_strict_rules(text: str) -> tuple[str, ...]:
+    """Return the rules of ``RULE,RULE``, or all that need no more than to be named.
+
+    Raises:
+        ValueError: one is not a strict rule.
+    """
+    wanted = tuple(filter(None, (part.strip() for part in text.split(","))))
+    if wanted == (_ALL,):
+        return SELECTABLE
+    for rule in wanted:
+        if rule not in SELECTABLE:
+            raise ValueError(
+                f"{rule!r} is not a strict rule; known: {_ALL}, or of {', '.join(SELECTABLE)}"
+            )
+    return wanted
 
 
 def add_policy_flags(parser: argparse.ArgumentParser) -> None:
@@ -69,8 +90,7 @@ def add_extra_flags(parser: argparse.ArgumentParser) -> None:
         type=_checked(parse_strict_rules),
         default=(),
         metavar="A,B",
-        help="rules beyond the in-tree plugin that are on, or all: "
-        f"{', '.join(rule for rule in STRICT_RULES if rule != FORBIDDEN_LABELS)}",
+        help=f"rules beyond the in-tree plugin that are on, or all: {', '.join(SELECTABLE)}",
     )
     keys = "NODES=KEY|KEY,…"
     parser.add_argument(

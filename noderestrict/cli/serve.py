@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from noderestrict.cli._config import PREFIX
 from noderestrict.cli._errors import UsageError
 from noderestrict.cli._flags import add_policy_flags, extra_policy, policy_settings
-from noderestrict.policy.rules import STRICT_RULES
 from noderestrict.policy.settings import Settings
+from noderestrict.policy.table import STRICT_RULE_IDS
 
 if TYPE_CHECKING:
     from noderestrict.serving.authorizers import Authorizer
@@ -48,14 +48,14 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _rule_modes(text: str) -> dict[str, str]:
-    from noderestrict.policy.rules import RULES
+    from noderestrict.policy.table import RULE_IDS
     from noderestrict.serving.modes import MODES
 
     modes = {}
     for entry in _names(text):
         rule, equals, mode = entry.partition("=")
-        if rule not in RULES:
-            raise argparse.ArgumentTypeError(f"{rule!r} is no rule; known: {', '.join(RULES)}")
+        if rule not in RULE_IDS:
+            raise argparse.ArgumentTypeError(f"{rule!r} is no rule; known: {', '.join(RULE_IDS)}")
         if not equals or mode not in MODES:
             raise argparse.ArgumentTypeError(f"{entry!r} is not RULE={'|'.join(MODES)}")
         modes[rule] = mode
@@ -428,7 +428,7 @@ def _modes(options: argparse.Namespace) -> "Modes":
     by_rule = now(options, "rule_modes")
     on = extra_policy(options).rules
     for rule in by_rule:
-        if rule in STRICT_RULES and rule not in on:
+        if rule in STRICT_RULE_IDS and rule not in on:
             raise ValueError(f"rule-modes: {rule!r} is off, so that it has no mode: {_HOW_ON}")
     return Modes(now(options, "mode"), by_rule)
 

@@ -279,10 +279,10 @@ def _left(deadline: float) -> float:
 def _unknown(request: admission.Request, decision: Denied | Question, error: Exception) -> Denied:
     denied = decision.otherwise if isinstance(decision, Question) else decision
     return retriable(
-        denied.rule,
         f"{admission.resource_path(request)} {request.namespace}/{request.name}: cannot be judged "
         f"now; try again",
         str(error),
+        denied.rule,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from noderestrict.doctor.findings import Finding, failed, passed, warned
 from noderestrict.policy.extra import Extra
-from noderestrict.policy.table import ANY
+from noderestrict.policy.rule import ANY
 from noderestrict.render.conditions import NODE_USERS
 from noderestrict.render.registration import webhook_configuration, webhook_rules
 

@@ -17,7 +17,7 @@ class Denied(msgspec.Struct, frozen=True):
         reason: the machine-readable reason, ``Forbidden``, ``NotFound``, ``InternalError`` or "".
         message: for the requester: which object, field and value, and what to do instead. It names
             only what the requester sent: whoever asks must not learn what was looked up.
-        rule: the id of the rule, such as ``pods/mirror-annotation``.
+        rule: the id of the rule, such as ``pods/mirror-annotation``; the evaluation fills it in.
         detail: for the operator: what was found where something else was wanted, or "". It goes
             to the log and to offline reports, never into an answer.
     """
@@ -25,7 +25,7 @@ class Denied(msgspec.Struct, frozen=True):
     code: int
     reason: str
     message: str
-    rule: str
+    rule: str = ""
     detail: str = ""
 
     @property
@@ -58,16 +58,16 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
-def forbidden(rule: str, message: str, detail: str = "") -> Denied:
+def forbidden(message: str, detail: str = "", rule: str = "") -> Denied:
     """Refuse with 403 Forbidden; long texts are cut."""
     return Denied(403, "Forbidden", _cut(message), rule, _cut(detail))
 
 
-def not_found(rule: str, message: str, detail: str = "") -> Denied:
+def not_found(message: str, detail: str = "", rule: str = "") -> Denied:
     """Refuse with 404 NotFound, as the in-tree plugin passes a lister's NotFound through."""
     return Denied(404, "NotFound", _cut(message), rule, _cut(detail))
 
 
-def retriable(rule: str, message: str, detail: str = "") -> Denied:
+def retriable(message: str, detail: str = "", rule: str = "") -> Denied:
     """Refuse with 500, so that the kubelet tries again: the cluster may only be lagging."""
     return Denied(500, "InternalError", _cut(message), rule, _cut(detail))

@@ -23,13 +23,13 @@ def evaluate(row: Row, request: Attributes, skipped: Set[str] = frozenset()) -> 
         LookupUnavailableError: a look-up could not be made.
     """
     for rule in row.rules:
-        decision = rule(request)
+        decision = rule.objection(request)
         if decision is None:
             continue
         objection = decision.otherwise if isinstance(decision, Question) else decision
         if objection.rule in skipped:
             continue
         if isinstance(decision, Question) and rule is not row.rules[-1]:
-            raise AssertionError(f"{rule.__name__} asks a question before the last rule")
+            raise AssertionError(f"{rule.id} asks a question before the last rule")
         return decision
     return _ALLOWED

@@ -6,9 +6,13 @@ is a failure of the webhook, which the failurePolicy decides.
 """
 
 from noderestrict.policy.extra import Extra
+from noderestrict.policy.rule import Target
+from noderestrict.policy.rules import nodes_strict
 from noderestrict.policy.rules.leases import NODE_LEASE_NAMESPACE
-from noderestrict.policy.rules.nodes import KUBELET_LABELS
+from noderestrict.policy.rules.nodes import KUBELET_LABELS, UPDATE_NODE
 from noderestrict.policy.rules.nodes_strict import KUBELET_ANNOTATIONS
+from noderestrict.policy.rules.pods import UPDATE_STATUS
+from noderestrict.policy.table import table
 
 Condition = dict[str, str]
 
@@ -53,6 +57,11 @@ def _unchanged(path: str) -> str:
     return f"(({both}) || ({neither}))"
 
 
+def _fields(target: Target, strict: frozenset[str] = frozenset()) -> tuple[str, ...]:
+    """Return the paths that the rules for a target compare with the existing object."""
+    return table(strict)[target.key].fields
+
+
 def _all(*tests: str) -> str:
     return " && ".join(tests)
 
@@ -80,9 +89,7 @@ OWN_POD = _asked_unless(
     _all(
         _operation("UPDATE", "status"),
         _is_the_node("oldObject.spec.nodeName"),
-        _unchanged("metadata.labels"),
-        _unchanged("status.resourceClaimStatuses"),
-        _unchanged("status.extendedResourceClaimStatus"),
+        *map(_unchanged, _fields(UPDATE_STATUS)),
     ),
     _all(
         _operation("DELETE"),
@@ -93,15 +100,6 @@ OWN_POD = _asked_unless(
     ),
 )
 
-#: What each strict rule looks at when a Node changes.
-_STRICT_FIELDS = {
-    "nodes/unschedulable": ("spec.unschedulable",),
-    "nodes/pod-cidr": ("spec.podCIDR", "spec.podCIDRs"),
-    "nodes/provider-id": ("spec.providerID",),
-    "nodes/annotations": ("metadata.annotations",),
-    "nodes/finalizers": ("metadata.finalizers",),
-}
-
 
 def _absent(path: str) -> str:
     return f"!({_present(path)})"
@@ -109,11 +107,13 @@ def _absent(path: str) -> str:
 
 def _strict_create(extra: Extra) -> list[str]:
     """Return what must hold of a new Node for the strict rules that read one."""
-    tests = []
-    for rule in ("nodes/pod-cidr", "nodes/finalizers"):
-        if rule in extra.rules:
-            tests += [_absent(f"object.{path}") for path in _STRICT_FIELDS[rule]]
-    if "nodes/annotations" in extra.rules:
+    tests = [
+        _absent(f"object.{path}")
+        for rule in (nodes_strict.pod_cidr, nodes_strict.finalizers)
+        if rule.id in extra.rules
+        for path in rule.fields
+    ]
+    if nodes_strict.annotations.id in extra.rules:
         keys = ", ".join(f"'{key}'" for key in sorted(KUBELET_ANNOTATIONS))
         path = "object.metadata.annotations"
         tests.append(f"({_absent(path)} || {path}.all(key, key in [{keys}]))")
@@ -132,10 +132,7 @@ def own_node(extra: Extra) -> Condition:
 
     Rules: nodes/*. A Node that registers itself has no owner to change, and may set taints.
     """
-    fields = ["metadata.labels", "metadata.ownerReferences", "spec.taints", "spec.configSource"]
-    for rule, paths in _STRICT_FIELDS.items():
-        if rule in extra.rules:
-            fields += paths
+    fields = _fields(UPDATE_NODE, extra.rules)
     unchanged = _all(_is_the_node("request.name"), *map(_unchanged, fields))
     return _asked_unless(
         "not-own-node-as-before",

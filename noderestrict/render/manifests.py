@@ -8,6 +8,7 @@ import yaml
 from noderestrict.policy.extra import Extra
 from noderestrict.render import workload
 from noderestrict.render.dashboard import dashboard
+from noderestrict.render.policy_flags import policy_flags
 from noderestrict.render.registration import NAME, Object, webhook_configuration
 
 _SERVICE_NAMES = [
@@ -97,7 +98,7 @@ def manifests(extra: Extra | None = None) -> dict[str, str]:
         "namespace.yaml": [workload.namespace()],
         "service-account.yaml": workload.service_account(),
         "rbac.yaml": workload.rbac(),
-        "deployment.yaml": [workload.deployment(extra.flags())],
+        "deployment.yaml": [workload.deployment(policy_flags(extra))],
         "service.yaml": [workload.service()],
         "disruption-budget.yaml": [workload.disruption_budget()],
         "network-policy.yaml": [workload.network_policy()],
@@ -117,7 +118,7 @@ def manifests(extra: Extra | None = None) -> dict[str, str]:
         "control-plane": {
             # The jobs run anywhere, and see no loopback of a control-plane node.
             "certificates.yaml": workload.certificate_jobs([_LOOPBACK, "localhost"], None),
-            "daemon-set.yaml": [workload.daemon_set(extra.flags())],
+            "daemon-set.yaml": [workload.daemon_set(policy_flags(extra))],
             "webhook.yaml": [
                 webhook_configuration(
                     {"url": f"https://{_LOOPBACK}:{workload.PORT}/validate"}, extra=extra

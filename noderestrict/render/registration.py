@@ -4,7 +4,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from noderestrict.policy.extra import Extra
-from noderestrict.policy.table import ANY, table
+from noderestrict.policy.rule import ANY
+from noderestrict.policy.table import table
 from noderestrict.render.conditions import (
     NODE_USERS,
     OWN_CSI_NODE,

@@ -21,7 +21,8 @@ from noderestrict.policy.decision import Allowed
 from noderestrict.policy.identity import node_name
 from noderestrict.policy.listers import RECORDS, MemoryListers
 from noderestrict.policy.settings import Settings
-from noderestrict.policy.table import row_for
+from noderestrict.policy.table import RULES, row_for
+from noderestrict.policy.table import Row as RuleRow
 from noderestrict.replay.cases import Case
 from noderestrict.replay.run import Row, judge_case
 from noderestrict.replay.sources import STDIN, Unreadable
@@ -38,32 +39,10 @@ _CONNECT = frozenset({"exec", "attach", "portforward", "proxy"})
 #: What is remembered of the log: enough for a large cluster, and bounded.
 _REMEMBERED = 20_000
 _LEARNED = 200_000
-#: Fields that rules compare with the existing object.
-_GUARDED = (
-    ("metadata", "labels"),
-    ("metadata", "ownerReferences"),
-    ("spec", "taints"),
-    ("spec", "configSource"),
-    ("status", "resourceClaimStatuses"),
-    ("status", "extendedResourceClaimStatus"),
-)
 #: These refuse by names alone, whatever the object holds.
-_BY_NAME = frozenset(
-    {
-        "identity/node-name",
-        "nodes/own-name",
-        "nodes/delete-self",
-        "leases/namespace",
-        "leases/own-name",
-        "csinodes/own-name",
-        "pods/closed-world",
-        "pods/delete-own",
-        "pods/evict-own",
-        "persistentvolumeclaims/closed-world",
-        "podcertificaterequests/gate",
-        "podcertificaterequests/only-create",
-    }
-)
+_BY_NAME = frozenset(rule.id for rule in RULES if rule.by_name)
+#: Part and field, such as ``metadata`` and ``labels``.
+_Fields = tuple[tuple[str, str], ...]
 _OBJECT_NEEDED = frozenset({"CREATE", "UPDATE"})
 
 
@@ -196,11 +175,12 @@ class AuditLog:
             operation,
             self._settings.extra.rules,
         )
-        new, old, assumed = self._both(event, operation)
+        guarded = _guarded(row)
+        new, old, assumed = self._both(event, operation, guarded)
         has_object = new is not None or operation not in _OBJECT_NEEDED
         # A placeholder lets the rules that read names alone speak.
         placeholder = {
-            "kind": row.kind if row else "",
+            "kind": row.target.kind if row else "",
             "metadata": {"name": reference.name, "namespace": reference.namespace},
         }
         review = {
@@ -227,8 +207,8 @@ class AuditLog:
         if isinstance(result, Unreadable):
             return result
         decision = result.decision
-        reads = row is not None and (row.new is not None or row.old is not None)
-        if assumed and isinstance(decision, Allowed) and _hides_a_change(event):
+        reads = row is not None and (row.target.new is not None or row.target.old is not None)
+        if assumed and isinstance(decision, Allowed) and _hides_a_change(event, guarded):
             return self._undecided(event, "what the patch removes or sets is not in the log")
         if isinstance(decision, Allowed):
             if not has_object and reads:
@@ -250,7 +230,9 @@ class AuditLog:
         self.counts.undecided += 1
         return Undecided(event, problem)
 
-    def _both(self, event: Event, operation: str) -> tuple[Any, Any, tuple[str, ...]]:
+    def _both(
+        self, event: Event, operation: str, guarded: _Fields
+    ) -> tuple[Any, Any, tuple[str, ...]]:
         """Return the object, the existing one, and what was assumed."""
         if operation == "CONNECT":
             return None, None, ()
@@ -270,7 +252,7 @@ class AuditLog:
             return None, known, ()
         if known is not None:
             return response, known, ()
-        return response, _before(response, request or {}), (
+        return response, _before(response, request or {}, guarded), (
             "the existing object is not in the log: exactly what the patch names changed",
         )  # fmt: skip
 
@@ -296,6 +278,12 @@ class AuditLog:
                 return
             self._learned += 1
             self._listers.add(RECORDS[reference.resource][1](decoded))
+
+
+def _guarded(row: RuleRow | None) -> _Fields:
+    """Return the fields that the rules of a request compare with the existing object."""
+    paths = (path.partition(".") for path in (row.fields if row else ()))
+    return tuple((part, field) for part, _, field in paths)
 
 
 def _opened(file: str) -> BinaryIO:
@@ -328,7 +316,7 @@ def _object(raw: msgspec.Raw) -> Any:
     return value
 
 
-def _hides_a_change(event: Event) -> bool:
+def _hides_a_change(event: Event, guarded: _Fields) -> bool:
     """Tell whether a patch may change what it does not show: by operations, or by removing."""
     if event.verb != "patch":
         return False
@@ -338,7 +326,7 @@ def _hides_a_change(event: Event) -> bool:
         return True
     if not isinstance(patch, dict):
         return True
-    for part, field in _GUARDED:
+    for part, field in guarded:
         holder = patch.get(part)
         if holder is None and part in patch:
             return True
@@ -369,10 +357,10 @@ def _removes(value: Any) -> bool:
     return value is None
 
 
-def _before(new: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+def _before(new: Mapping[str, Any], patch: Mapping[str, Any], guarded: _Fields) -> dict[str, Any]:
     """Return what an object was, if exactly what a patch names was changed in it."""
     old = {key: dict(part) if isinstance(part, dict) else part for key, part in new.items()}
-    for part, field in _GUARDED:
+    for part, field in guarded:
         named = patch.get(part)
         named = named.get(field) if isinstance(named, dict) else None
         holder = old.get(part)

@@ -14,13 +14,13 @@ from prometheus_client import (
 )
 
 from noderestrict import __version__
-from noderestrict.policy.table import STRICT, TABLE
+from noderestrict.policy.table import RULES
 from noderestrict.telemetry import hot
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 3, 10)
 _LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1)
 _BYTES = (1024, 4096, 16384, 65536, 262144, 1048576, 8388608)
-_RESOURCES = {row.target[1] for rows in (TABLE, *STRICT.values()) for row in rows}
+_RESOURCES = {target.resource for rule in RULES for target in rule.targets}
 _SUB_RESOURCES = {"", "status", "eviction", "token", "resize", "ephemeralcontainers", "exec"}
 OTHER = "other"
 #: Why a connection was ended.

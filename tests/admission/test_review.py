@@ -84,13 +84,13 @@ def test_the_answer_echoes_uid_and_api_version() -> None:
 
 def test_a_denial_carries_code_reason_and_message() -> None:
     request = admission.decode(body())
-    answer = json.loads(admission.encode(request, forbidden("r", "why")))["response"]
+    answer = json.loads(admission.encode(request, forbidden("why", rule="r")))["response"]
     assert answer["allowed"] is False
     assert answer["status"] == {"code": 403, "reason": "Forbidden", "message": "why"}
 
 
 def test_a_question_that_nobody_answered_is_refused() -> None:
-    question = Question(("a",), "sa", "ns", forbidden("r", "no"))
+    question = Question(("a",), "sa", "ns", forbidden("no", rule="r"))
     answer = json.loads(admission.encode(admission.decode(body()), question))
     assert answer["response"]["allowed"] is False
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from noderestrict import admission
+from noderestrict.cli._flags import parse_strict_rules
 from noderestrict.policy.decision import Decision
-from noderestrict.policy.extra import Extra, parse_strict_rules
+from noderestrict.policy.extra import Extra
 from noderestrict.policy.listers import MemoryListers
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.cases import Case, cases

@@ -14,9 +14,10 @@ import msgspec
 import pytest
 
 from noderestrict import admission, authorization
+from noderestrict.cli._flags import parse_strict_rules
 from noderestrict.graph.graph import Graph
 from noderestrict.policy.decision import Allowed, Decision, Denied, Question
-from noderestrict.policy.extra import Extra, parse_strict_rules
+from noderestrict.policy.extra import Extra
 from noderestrict.policy.keys import parse_node_keys
 from noderestrict.policy.listers import (
     ClaimRecord,

@@ -13,8 +13,10 @@ import pytest
 import yaml
 
 from noderestrict.cli import main
-from noderestrict.policy.extra import Extra, parse_strict_rules
+from noderestrict.cli._flags import parse_strict_rules
+from noderestrict.policy.extra import Extra
 from noderestrict.render.authorizer import authorization_configuration
+from noderestrict.render.policy_flags import policy_flags
 from noderestrict.render.registration import webhook_configuration
 from tests.e2e.conftest import USER
 from tests.e2e.control_plane import APIError
@@ -78,7 +80,7 @@ def test_a_registration_for_other_policy_flags_fails(
 ) -> None:
     extra = Extra.of(parse_strict_rules("nodes/pod-cidr,events/about-own"))
     client = registered.client_config(registered.enforcing)
-    flags = extra.flags()
+    flags = policy_flags(extra)
     with configured(registered, webhook_configuration(client)):
         assert "events" in doctor(*flags)["registration"][1]
     with configured(registered, webhook_configuration(client, extra=extra)):

@@ -9,9 +9,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from noderestrict.policy.extra import Extra, parse_strict_rules
+from noderestrict.cli._flags import parse_strict_rules
+from noderestrict.policy.extra import Extra
 from noderestrict.policy.keys import parse_allowed_labels, parse_node_keys
-from noderestrict.policy.rules import STRICT_RULES
+from noderestrict.policy.table import STRICT_RULE_IDS
+from noderestrict.render.policy_flags import policy_flags
 from noderestrict.render.registration import webhook_configuration
 from tests.e2e.control_plane import APIError, Client
 from tests.e2e.test_registration import (
@@ -43,7 +45,9 @@ EXTRA = Extra.of(
 
 @pytest.fixture(scope="module")
 def strict(registered: Registered) -> Iterator[Server]:
-    with server(registered.control_plane, registered.folder, "strict", *EXTRA.flags()) as running:
+    with server(
+        registered.control_plane, registered.folder, "strict", *policy_flags(EXTRA)
+    ) as running:
         yield running
 
 
@@ -137,7 +141,7 @@ def test_each_strict_rule_refuses_what_the_registration_sends(guarded: Registere
         assert refused.value.code == 403, (rule, refused.value)
         assert "noderestrict.io" in str(refused.value), rule
         seen.add(rule)
-    assert seen == set(STRICT_RULES)
+    assert seen == set(STRICT_RULE_IDS)
     registering = guarded.control_plane.node("strict9")
     for labels, metadata, spec in (
         ({"tier": "a"}, {}, {}),

@@ -11,13 +11,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from noderestrict import admission
+from noderestrict.cli._flags import parse_strict_rules
 from noderestrict.policy.decision import Allowed, Decision, Denied, Question
-from noderestrict.policy.extra import Extra, parse_strict_rules
+from noderestrict.policy.extra import Extra
 from noderestrict.policy.keys import NodeKeys, parse_allowed_labels, parse_node_keys
 from noderestrict.policy.listers import MemoryListers, NodeRecord, PodRecord
-from noderestrict.policy.rules import STRICT_RULES
 from noderestrict.policy.settings import Settings
-from noderestrict.policy.table import STRICT, TABLE
+from noderestrict.policy.table import RULES, STRICT_RULE_IDS, table
+from noderestrict.render.policy_flags import policy_flags
 from noderestrict.replay.cases import Case, cases
 from noderestrict.replay.state import load_state
 from tests.builders import (
@@ -142,7 +143,7 @@ def test_an_object_that_an_operation_has_no_use_for_is_not_read() -> None:
 
 @pytest.mark.parametrize(("rule", "body", "part"), REFUSED)
 def test_nothing_beyond_the_plugin_is_refused_by_default(rule: str, body: bytes, part: str) -> None:
-    assert (rule in STRICT_RULES, bool(part)) == (True, True)
+    assert (rule in STRICT_RULE_IDS, bool(part)) == (True, True)
     assert_allowed(judge(body))
 
 
@@ -277,24 +278,35 @@ def test_no_flag_opens_what_is_reserved_for_administrators(text: str) -> None:
 def test_flags_mean_the_policy_that_they_were_made_from() -> None:
     text = "gpu-*=a.k8s.io/b|a.k8s.io/c*,n1=x"
     assert str(parse_node_keys(text)) == text
-    assert EVERYTHING.flags()[1:] == ["--forbid-node-labels=*=tier"]
-    assert parse_strict_rules(EVERYTHING.flags()[0].partition("=")[2]) == parse_strict_rules("all")
-    assert Extra().flags() == []
+    assert policy_flags(EVERYTHING)[1:] == ["--forbid-node-labels=*=tier"]
+    named = policy_flags(EVERYTHING)[0].partition("=")[2]
+    assert parse_strict_rules(named) == parse_strict_rules("all")
+    assert policy_flags(Extra()) == []
     assert not NodeKeys()
 
 
 def test_an_unknown_strict_rule_is_named() -> None:
-    with pytest.raises(ValueError, match="'nodes/labels' is no strict rule; known: all, or of"):
+    with pytest.raises(ValueError, match="'nodes/labels' is not a strict rule; known: all, or of"):
         parse_strict_rules("nodes/labels")
 
 
-def test_every_strict_rule_has_rows_that_hide_no_other() -> None:
-    assert set(STRICT) == set(STRICT_RULES)
-    targets = {row.target for row in TABLE}
-    judged = {row.target[:2] for row in TABLE}
-    for rows in STRICT.values():
-        for row in rows:
-            assert row.target in targets or row.target[:2] not in judged
+def test_no_strict_rule_hides_a_rule_of_the_plugin() -> None:
+    plain, strict = table(), table(frozenset(STRICT_RULE_IDS))
+    for key, row in plain.items():
+        assert strict[key].rules[: len(row.rules)] == row.rules
+    judged = {key[:2] for key in plain}
+    assert all(key[:2] not in judged for key in strict.keys() - plain.keys())
+
+
+def test_the_rules_of_one_row_read_the_same_objects() -> None:
+    for key, row in table(frozenset(STRICT_RULE_IDS)).items():
+        targets = {target for rule in row.rules for target in rule.targets if target.key == key}
+        assert targets == {row.target}
+
+
+def test_rule_ids_are_unique() -> None:
+    ids = [rule.id for rule in RULES]
+    assert len(ids) == len(set(ids))
 
 
 def test_strict_rules_never_allow_what_the_plugin_refuses() -> None:

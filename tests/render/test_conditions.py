@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from noderestrict import admission
+from noderestrict.cli._flags import parse_strict_rules
 from noderestrict.policy.decision import Allowed
-from noderestrict.policy.extra import Extra, parse_strict_rules
+from noderestrict.policy.extra import Extra
 from noderestrict.policy.keys import parse_node_keys
 from noderestrict.policy.settings import Settings
 from noderestrict.render.registration import webhook_configuration

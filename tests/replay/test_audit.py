@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from noderestrict.cli import main
+from noderestrict.cli._flags import parse_strict_rules
+from noderestrict.policy.extra import Extra
 from noderestrict.policy.listers import MemoryListers
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.audit import AuditLog, Undecided
@@ -45,16 +47,40 @@ def pod(name: str, node_name: str) -> dict[str, Any]:
             "spec": {"nodeName": node_name, "containers": []}}  # fmt: skip
 
 
-def judged(tmp_path: Path, *events: Any) -> list[Row | Undecided | Unreadable]:
+def judged(
+    tmp_path: Path, *events: Any, extra: Extra | None = None
+) -> list[Row | Undecided | Unreadable]:
     file = tmp_path / "audit.log"
     file.write_text("".join(json.dumps(one) + "\n" for one in events))
-    return list(AuditLog(Settings.for_version(), MemoryListers()).rows(str(file)))
+    return list(AuditLog(Settings.for_version(extra=extra), MemoryListers()).rows(str(file)))
 
 
 def row(found: list[Row | Undecided | Unreadable]) -> Row:
     (one,) = found
     assert isinstance(one, Row), one
     return one
+
+
+@pytest.mark.parametrize(
+    ("rule", "patch"),
+    [
+        ("nodes/unschedulable", {"spec": {"unschedulable": True}}),
+        ("nodes/provider-id", {"spec": {"providerID": "a://2"}}),
+        ("nodes/pod-cidr", {"spec": {"podCIDR": "10.2.0.0/24"}}),
+        ("nodes/finalizers", {"metadata": {"finalizers": ["a/b"]}}),
+        ("nodes/annotations", {"metadata": {"annotations": {"a/b": "c"}}}),
+    ],
+)
+def test_a_patch_of_a_field_that_a_strict_rule_guards_is_judged(
+    rule: str, patch: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    after = node()
+    for part, fields in patch.items():
+        after[part] = {**after.get(part, {}), **fields}
+    one = event("patch", "nodes", "n1", requestObject=patch, responseObject=after)
+    strict = Extra.of(parse_strict_rules("all"))
+    assert row(judged(tmp_path, one, extra=strict)).rule == rule
+    assert row(judged(tmp_path, one)).allowed
 
 
 def test_others_and_reads_are_not_judged(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from noderestrict.telemetry.metrics import Metrics
 from tests.serving.clients import BAD, EXAMPLES, GOOD
 from tests.serving.tls import serving
 
-DENIED = forbidden("pods/mirror-references", "no")
+DENIED = forbidden("no", rule="pods/mirror-references")
 GOOD_REQUEST, BAD_REQUEST = admission.decode(GOOD), admission.decode(BAD)
 
 

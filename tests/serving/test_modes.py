@@ -11,8 +11,8 @@ import pytest
 from noderestrict import admission
 from noderestrict.cli import main
 from noderestrict.policy.decision import Allowed, Denied, Question
-from noderestrict.policy.rules import RULES
 from noderestrict.policy.settings import Settings
+from noderestrict.policy.table import RULE_IDS
 from noderestrict.replay.cases import Case, cases
 from noderestrict.replay.state import load_state
 from noderestrict.serving.judges import LocalJudge
@@ -61,7 +61,7 @@ def test_what_is_off_is_not_told() -> None:
     assert not [found for found in verdicts(Modes(OFF)) if found.reported]
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", RULE_IDS)
 def test_a_rule_that_is_only_reported_switches_no_other_off(rule: str) -> None:
     modes = Modes(ENFORCE, {rule: WARN})
     for request, decision, found in zip(REVIEWS, PLAIN, verdicts(modes), strict=True):

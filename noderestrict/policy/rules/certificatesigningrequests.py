@@ -9,12 +9,29 @@ from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.compare import listed
 from noderestrict.policy.decision import Denied, forbidden, retriable
 from noderestrict.policy.identity import NODE_USER_PREFIX
+from noderestrict.policy.rule import ANY, CREATE, Target, rule
 from noderestrict.policy.signing_request import csr_alternative_names, csr_common_name
+
+CREATE_CSR = Target(
+    "certificates.k8s.io",
+    "certificatesigningrequests",
+    ANY,
+    CREATE,
+    "CertificateSigningRequest",
+    new=certificatesv1.CertificateSigningRequest,
+)
 
 _SERVING_SIGNER = "kubernetes.io/kubelet-serving"
 KUBELET_SIGNERS = frozenset({_SERVING_SIGNER, "kubernetes.io/kube-apiserver-client-kubelet"})
 
 
+@rule(
+    "certificatesigningrequests/common-name",
+    CREATE_CSR,
+    demands="kubelet signers: the common name is the node user",
+    since=31,
+    gate=features.ALLOW_INSECURE_CSR,
+)
 def common_name(request: Attributes) -> Denied | None:
     """Refuse a kubelet certificate in another name: the node would become that node.
 
@@ -27,21 +44,25 @@ def common_name(request: Attributes) -> Denied | None:
     signer = (csr.spec.signerName if csr.spec else None) or ""
     if signer not in KUBELET_SIGNERS:
         return None
-    rule = "certificatesigningrequests/common-name"
     wanted = NODE_USER_PREFIX + request.node
     try:
         name = csr_common_name((csr.spec.request if csr.spec else None) or b"")
     except ValueError as error:
-        return forbidden(rule, f"{request.where}: spec.request {error}")
+        return forbidden(f"{request.where}: spec.request {error}")
     if name == wanted:
         return None
     return forbidden(
-        rule,
         f"{request.where}: the common name in spec.request is {name!r}; for signer {signer!r} "
         f"node {request.node!r} must ask for {wanted!r}",
     )
 
 
+@rule(
+    "certificatesigningrequests/addresses",
+    CREATE_CSR,
+    demands="kubelet serving certificates: names and IP addresses are those of the Node",
+    strict=True,
+)
 def addresses(request: Attributes) -> Denied | None:
     """Refuse a serving certificate for what is not the node's: it could pass for another host.
 
@@ -51,17 +72,15 @@ def addresses(request: Attributes) -> Denied | None:
     csr: certificatesv1.CertificateSigningRequest = request.new
     if (csr.spec.signerName if csr.spec else None) != _SERVING_SIGNER:
         return None
-    rule = "certificatesigningrequests/addresses"
     try:
         names = csr_alternative_names((csr.spec.request if csr.spec else None) or b"")
     except ValueError as error:
-        return forbidden(rule, f"{request.where}: spec.request {error}")
+        return forbidden(f"{request.where}: spec.request {error}")
     if not names:
         return None
     node = request.listers.node(request.node)
     if node is None:
         return retriable(
-            rule,
             f"{request.where}: Node {request.node!r} is not known, whose addresses a serving "
             f"certificate must name",
         )
@@ -70,7 +89,6 @@ def addresses(request: Attributes) -> Denied | None:
     if not foreign:
         return None
     return forbidden(
-        rule,
         f"{request.where}: spec.request asks for {foreign}, which "
         f"status.addresses of Node {request.node!r} does not have",
         f"it has {listed(map(repr, node.addresses)) or 'none'}",

@@ -7,10 +7,24 @@ them; the API server stores whatever a node says.
 from noderestrict.api import corev1
 from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.decision import Denied, forbidden
+from noderestrict.policy.rule import ANY, CREATE, DELETE, OPERATIONS, Target, rule
 
-_RULE = "events/about-own"
+TARGETS = tuple(
+    Target(
+        group,
+        "events",
+        ANY,
+        operation,
+        "Event",
+        new=None if operation == DELETE else corev1.Event,
+        old=None if operation == CREATE else corev1.Event,
+    )
+    for group in ("", "events.k8s.io")
+    for operation in OPERATIONS
+)
 
 
+@rule("events/about-own", *TARGETS, demands="about its own Node or a pod bound to it", strict=True)
 def about_own(request: Attributes) -> Denied | None:
     """Refuse events about anything but the own Node and pods bound to it.
 
@@ -18,10 +32,10 @@ def about_own(request: Attributes) -> Denied | None:
     that is not there passes: kubelets report the end of pods that are just deleted.
     """
     if request.operation != "DELETE" and (found := _foreign(request, request.new)):
-        return forbidden(_RULE, f"{request.where}: {found}; {_limit(request)}")
+        return forbidden(f"{request.where}: {found}; {_limit(request)}")
     if request.operation != "CREATE" and (found := _foreign(request, request.old)):
         return forbidden(
-            _RULE, f"{request.where}: the existing event is about another; {_limit(request)}", found
+            f"{request.where}: the existing event is about another; {_limit(request)}", found
         )
     return None
 

@@ -3,24 +3,43 @@
 The source is admitLease in plugin/pkg/admission/noderestriction of Kubernetes.
 """
 
+from noderestrict.api import metav1
 from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.decision import Denied, forbidden
+from noderestrict.policy.rule import ANY, CREATE, Target, rule
 from noderestrict.policy.rules.names import named_as_node
+
+_GROUP = "coordination.k8s.io"
+CREATE_LEASE = Target(_GROUP, "leases", ANY, CREATE, "Lease", new=metav1.PartialObject)
+ANY_LEASE = Target(_GROUP, "leases", ANY, ANY)
 
 NODE_LEASE_NAMESPACE = "kube-node-lease"
 
 
+@rule(
+    "leases/namespace",
+    CREATE_LEASE,
+    ANY_LEASE,
+    demands="in `kube-node-lease`",
+    by_name=True,
+)
 def lease_namespace(request: Attributes) -> Denied | None:
-    """Refuse other namespaces: leader election of controllers lives there. Since 1.13."""
+    """Refuse other namespaces: leader election of controllers lives there."""
     if request.namespace == NODE_LEASE_NAMESPACE:
         return None
     return forbidden(
-        "leases/namespace",
         f"{request.where}: the namespace is {request.namespace!r}; node {request.node!r} may "
         f"write leases only in {NODE_LEASE_NAMESPACE!r}",
     )
 
 
+@rule(
+    "leases/own-name",
+    CREATE_LEASE,
+    ANY_LEASE,
+    demands="named as the node",
+    by_name=True,
+)
 def own_lease(request: Attributes) -> Denied | None:
-    """Refuse the lease of another node: it would look alive or dead. Since 1.13."""
-    return named_as_node(request, "leases/own-name")
+    """Refuse the lease of another node: it would look alive or dead."""
+    return named_as_node(request)

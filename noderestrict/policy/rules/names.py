@@ -4,7 +4,7 @@ from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.decision import Denied, forbidden
 
 
-def named_as_node(request: Attributes, rule: str) -> Denied | None:
+def named_as_node(request: Attributes) -> Denied | None:
     """Refuse an object not named as the node: the object's name on CREATE, else the request's."""
     name = request.name
     field = "the request's name"
@@ -14,7 +14,6 @@ def named_as_node(request: Attributes, rule: str) -> Denied | None:
     if name == request.node:
         return None
     return forbidden(
-        rule,
         f"{request.where}: {field} is {name!r}; node {request.node!r} may write only the one "
         f"named {request.node!r}",
     )

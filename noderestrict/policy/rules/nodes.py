@@ -11,6 +11,11 @@ from noderestrict.api import corev1, metav1
 from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.compare import SHOWN, changed_keys, first_difference, listed
 from noderestrict.policy.decision import Denied, forbidden
+from noderestrict.policy.rule import ANY, CREATE, DELETE, UPDATE, Target, rule
+
+CREATE_NODE = Target("", "nodes", ANY, CREATE, "Node", new=corev1.Node)
+UPDATE_NODE = Target("", "nodes", ANY, UPDATE, "Node", new=corev1.Node, old=corev1.Node)
+DELETE_NODE = Target("", "nodes", ANY, DELETE)
 
 KUBELET_LABELS = frozenset(
     {
@@ -53,15 +58,22 @@ def label_is_forbidden(key: str) -> bool:
     return domain.endswith(_KUBERNETES) and not (domain.endswith(_FREE) or key in KUBELET_LABELS)
 
 
+@rule(
+    "nodes/own-name",
+    CREATE_NODE,
+    UPDATE_NODE,
+    DELETE_NODE,
+    demands="only its own Node",
+    by_name=True,
+)
 def own_name(request: Attributes) -> Denied | None:
     """Refuse writes to another Node.
 
-    Field: the request's name; a deletecollection has none. Since 1.7.
+    Field: the request's name; a deletecollection has none.
     """
     if request.name == request.node:
         return None
     return forbidden(
-        "nodes/own-name",
         f"{request.where}: node {request.node!r} may change only the Node {request.node!r}"
         + ("" if request.name else ", and the request names none"),
     )
@@ -74,26 +86,31 @@ def _labels(node: corev1.Node | None) -> _Labels:
     return (node.metadata.labels if node and node.metadata else None) or {}
 
 
+@rule(
+    "nodes/config-source",
+    CREATE_NODE,
+    UPDATE_NODE,
+    demands="no `spec.configSource` but an unchanged one",
+    fields=("spec.configSource",),
+)
 def config_source(request: Attributes) -> Denied | None:
     """Refuse a new configSource: it would let a node read any ConfigMap.
 
-    Field: spec.configSource; on UPDATE it may be removed or kept. Since 1.10.
+    Field: spec.configSource; on UPDATE it may be removed or kept.
     """
     new: corev1.Node = request.new
     wanted = new.spec.configSource if new.spec else None
     if wanted is None:
         return None
-    rule = "nodes/config-source"
     if request.operation == "CREATE":
         return forbidden(
-            rule, f"{request.where}: spec.configSource is set; a node may not choose its own"
+            f"{request.where}: spec.configSource is set; a node may not choose its own"
         )
     old: corev1.Node = request.old
     current = old.spec.configSource if old.spec else None
     if current is not None and _config(wanted) == _config(current):
         return None
     return forbidden(
-        rule,
         f"{request.where}: spec.configSource differs from the existing one; "
         f"a node may keep or remove it, not change it",
     )
@@ -106,17 +123,22 @@ def _config(source: corev1.NodeConfigSource) -> tuple[str, ...] | None:
     return tuple(getattr(config_map, field) or "" for field in config_map.__struct_fields__)
 
 
+@rule(
+    "nodes/taints",
+    UPDATE_NODE,
+    demands="taints stay as they are",
+    fields=("spec.taints",),
+)
 def taints(request: Attributes) -> Denied | None:
     """Refuse changed taints: a node could attract pods, and their Secrets.
 
-    Field: spec.taints, in order; null is empty. Since 1.11.
+    Field: spec.taints, in order; null is empty.
     """
     before, after = _taints(request.old), _taints(request.new)
     index = first_difference(before, after, _taint)
     if index is None:
         return None
     return forbidden(
-        "nodes/taints",
         f"{request.where}: spec.taints changed from entry {index} on, to {_show(after, index)}; "
         f"a node may set taints only when it registers",
         f"they were {_show(before, index)}",
@@ -139,17 +161,23 @@ def _show(taint_list: list[corev1.Taint], start: int) -> str:
     return f"[{listed(shown)}]"
 
 
+@rule(
+    "nodes/owner-references",
+    UPDATE_NODE,
+    demands="ownerReferences stay as they are",
+    since=34,
+    fields=("metadata.ownerReferences",),
+)
 def owner_references(request: Attributes) -> Denied | None:
     """Refuse changed owners: a node could have itself deleted and return clean (CVE-2025-5187).
 
-    Field: metadata.ownerReferences, also through nodes/status. Since 1.34.
+    Field: metadata.ownerReferences, also through nodes/status.
     """
     before, after = _owners(request.old), _owners(request.new)
     index = first_difference(before, after, _owner)
     if index is None:
         return None
     return forbidden(
-        "nodes/owner-references",
         f"{request.where}: metadata.ownerReferences changed from entry {index} on "
         f"({len(before)} entries before, {len(after)} after); a node may not change its owners",
     )
@@ -170,11 +198,18 @@ def _owner(owner: metav1.OwnerReference) -> tuple[str, str, str, str, bool | Non
     )
 
 
+@rule(
+    "nodes/labels",
+    CREATE_NODE,
+    UPDATE_NODE,
+    demands="no `node-restriction.kubernetes.io` label; of `kubernetes.io` and `k8s.io` only "
+    "those for kubelets",
+    fields=("metadata.labels",),
+)
 def labels(request: Attributes) -> Denied | None:
     """Refuse labels that operators steer by: a node could attract workloads it should not run.
 
     Field: metadata.labels, keys added, changed or removed, but for those that the operator opens.
-    Since 1.13, closed in 1.16.
     """
     before, after = _labels(request.old), _labels(request.new)
     is_open = request.settings.extra.allowed_labels.of(request.node)
@@ -186,7 +221,6 @@ def labels(request: Attributes) -> Denied | None:
         return None
     changes = listed(f"{key!r} ({_change(key, before, after)})" for key in changed)
     return forbidden(
-        "nodes/labels",
         f"{request.where}: metadata.labels has changes that are not open to nodes: {changes}; "
         f"let an administrator set them, or use a prefix outside kubernetes.io and k8s.io",
         listed(f"{key!r} was {before[key] or ''!r}" for key in changed if key in before),

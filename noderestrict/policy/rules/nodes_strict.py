@@ -10,6 +10,9 @@ from noderestrict.api import corev1
 from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.compare import changed_keys, listed
 from noderestrict.policy.decision import Denied, forbidden
+from noderestrict.policy.extra import FORBIDDEN_LABELS
+from noderestrict.policy.rule import rule
+from noderestrict.policy.rules.nodes import CREATE_NODE, DELETE_NODE, UPDATE_NODE
 
 #: What kubelets, and kubeadm with a kubelet's credential, write.
 KUBELET_ANNOTATIONS = frozenset(
@@ -33,13 +36,12 @@ def _spec(node: corev1.Node | None) -> corev1.NodeSpec:
 
 
 def _kept(
-    request: Attributes, rule: str, field: str, read: Callable[[corev1.Node | None], object]
+    request: Attributes, field: str, read: Callable[[corev1.Node | None], object]
 ) -> Denied | None:
     before, after = read(_existing(request)), read(request.new)
     if before == after:
         return None
     return forbidden(
-        rule,
         f"{request.where}: {field} changed to {_show(after)}; a strict rule of this cluster keeps "
         f"it from nodes",
         f"it was {_show(before)}",
@@ -50,74 +52,14 @@ def _show(value: object) -> str:
     return f"[{listed(map(repr, value))}]" if isinstance(value, list) else repr(value)
 
 
-def unschedulable(request: Attributes) -> Denied | None:
-    """Refuse that a node cordons or uncordons itself.
-
-    Field: spec.unschedulable, on UPDATE; a node may register as unschedulable.
-    """
-    return _kept(
-        request,
-        "nodes/unschedulable",
-        "spec.unschedulable",
-        lambda node: bool(_spec(node).unschedulable),
-    )
-
-
-def _pod_cidrs(node: corev1.Node | None) -> list[str]:
-    spec = _spec(node)
-    return list(dict.fromkeys([*([spec.podCIDR] if spec.podCIDR else []), *(spec.podCIDRs or ())]))
-
-
-def pod_cidr(request: Attributes) -> Denied | None:
-    """Refuse that a node chooses its pods' addresses: it could draw the traffic of others.
-
-    Fields: spec.podCIDR, spec.podCIDRs, on CREATE and UPDATE.
-    """
-    return _kept(request, "nodes/pod-cidr", "spec.podCIDRs", _pod_cidrs)
-
-
-def provider_id(request: Attributes) -> Denied | None:
-    """Refuse that a node passes for another machine of the cloud.
-
-    Field: spec.providerID, on UPDATE; a kubelet may register with the one of its flag.
-    """
-    return _kept(
-        request, "nodes/provider-id", "spec.providerID", lambda node: _spec(node).providerID or ""
-    )
-
-
-def finalizers(request: Attributes) -> Denied | None:
-    """Refuse that a node keeps its Node from being deleted, or lets it go early.
-
-    Field: metadata.finalizers, on CREATE and UPDATE.
-    """
-
-    def read(node: corev1.Node | None) -> Sequence[str]:
-        return (node.metadata.finalizers if node and node.metadata else None) or []
-
-    return _kept(request, "nodes/finalizers", "metadata.finalizers", read)
-
-
-def annotations(request: Attributes) -> Denied | None:
-    """Refuse annotations that are not the kubelet's: other components trust theirs.
-
-    Field: metadata.annotations, keys added, changed or removed, on CREATE and UPDATE.
-    """
-    is_open = request.settings.extra.allowed_annotations.of(request.node)
-    offending = listed(
-        repr(key)
-        for key in changed_keys(_annotations(_existing(request)), _annotations(request.new))
-        if key not in KUBELET_ANNOTATIONS and not is_open(key)
-    )
-    if not offending:
-        return None
-    return forbidden(
-        "nodes/annotations",
-        f"{request.where}: metadata.annotations changed at {offending}; a "
-        f"strict rule of this cluster opens only the kubelet's own to nodes",
-    )
-
-
+@rule(
+    FORBIDDEN_LABELS,
+    CREATE_NODE,
+    UPDATE_NODE,
+    demands="no label that `--forbid-node-labels` keeps from the node",
+    strict=True,
+    fields=("metadata.labels",),
+)
 def forbidden_labels(request: Attributes) -> Denied | None:
     """Refuse labels that the operator keeps from these nodes.
 
@@ -132,16 +74,123 @@ def forbidden_labels(request: Attributes) -> Denied | None:
     if not offending:
         return None
     return forbidden(
-        "nodes/forbidden-labels",
         f"{request.where}: metadata.labels changed at {offending}, which "
         f"this cluster's policy keeps from node {request.node!r}",
     )
 
 
+@rule(
+    "nodes/unschedulable",
+    UPDATE_NODE,
+    demands="`spec.unschedulable` stays as it is",
+    strict=True,
+    fields=("spec.unschedulable",),
+)
+def unschedulable(request: Attributes) -> Denied | None:
+    """Refuse that a node cordons or uncordons itself.
+
+    Field: spec.unschedulable, on UPDATE; a node may register as unschedulable.
+    """
+    return _kept(
+        request,
+        "spec.unschedulable",
+        lambda node: bool(_spec(node).unschedulable),
+    )
+
+
+def _pod_cidrs(node: corev1.Node | None) -> list[str]:
+    spec = _spec(node)
+    return list(dict.fromkeys([*([spec.podCIDR] if spec.podCIDR else []), *(spec.podCIDRs or ())]))
+
+
+@rule(
+    "nodes/pod-cidr",
+    CREATE_NODE,
+    UPDATE_NODE,
+    demands="`spec.podCIDR` and `spec.podCIDRs` stay as they are",
+    strict=True,
+    fields=("spec.podCIDR", "spec.podCIDRs"),
+)
+def pod_cidr(request: Attributes) -> Denied | None:
+    """Refuse that a node chooses its pods' addresses: it could draw the traffic of others.
+
+    Fields: spec.podCIDR, spec.podCIDRs, on CREATE and UPDATE.
+    """
+    return _kept(request, "spec.podCIDRs", _pod_cidrs)
+
+
+@rule(
+    "nodes/provider-id",
+    UPDATE_NODE,
+    demands="`spec.providerID` stays as it is",
+    strict=True,
+    fields=("spec.providerID",),
+)
+def provider_id(request: Attributes) -> Denied | None:
+    """Refuse that a node passes for another machine of the cloud.
+
+    Field: spec.providerID, on UPDATE; a kubelet may register with the one of its flag.
+    """
+    return _kept(request, "spec.providerID", lambda node: _spec(node).providerID or "")
+
+
+@rule(
+    "nodes/annotations",
+    CREATE_NODE,
+    UPDATE_NODE,
+    demands="only the kubelet's annotations and those of `--allow-node-annotations` change",
+    strict=True,
+    fields=("metadata.annotations",),
+)
+def annotations(request: Attributes) -> Denied | None:
+    """Refuse annotations that are not the kubelet's: other components trust theirs.
+
+    Field: metadata.annotations, keys added, changed or removed, on CREATE and UPDATE.
+    """
+    is_open = request.settings.extra.allowed_annotations.of(request.node)
+    offending = listed(
+        repr(key)
+        for key in changed_keys(_annotations(_existing(request)), _annotations(request.new))
+        if key not in KUBELET_ANNOTATIONS and not is_open(key)
+    )
+    if not offending:
+        return None
+    return forbidden(
+        f"{request.where}: metadata.annotations changed at {offending}; a "
+        f"strict rule of this cluster opens only the kubelet's own to nodes",
+    )
+
+
+@rule(
+    "nodes/finalizers",
+    CREATE_NODE,
+    UPDATE_NODE,
+    demands="`metadata.finalizers` stay as they are",
+    strict=True,
+    fields=("metadata.finalizers",),
+)
+def finalizers(request: Attributes) -> Denied | None:
+    """Refuse that a node keeps its Node from being deleted, or lets it go early.
+
+    Field: metadata.finalizers, on CREATE and UPDATE.
+    """
+
+    def read(node: corev1.Node | None) -> Sequence[str]:
+        return (node.metadata.finalizers if node and node.metadata else None) or []
+
+    return _kept(request, "metadata.finalizers", read)
+
+
+@rule(
+    "nodes/delete-self",
+    DELETE_NODE,
+    demands="refused, also for its own Node",
+    strict=True,
+    by_name=True,
+)
 def delete_self(request: Attributes) -> Denied | None:
     """Refuse that a node deletes its own Node: it could return with other labels and taints."""
     return forbidden(
-        "nodes/delete-self",
         f"{request.where}: a strict rule of this cluster lets no node delete its own Node",
     )
 

@@ -10,11 +10,25 @@ from typing import Any
 
 import msgspec
 
+from noderestrict.api import metav1
 from noderestrict.policy import features
 from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.compare import listed
 from noderestrict.policy.decision import Denied, forbidden
 from noderestrict.policy.quantity import parse_quantity
+from noderestrict.policy.rule import ANY, UPDATE, Target, rule
+
+UPDATE_STATUS = Target(
+    "",
+    "persistentvolumeclaims",
+    "status",
+    UPDATE,
+    "PersistentVolumeClaim",
+    new=metav1.PartialObject,
+    old=metav1.PartialObject,
+    whole=True,
+)
+ANYTHING_ELSE = Target("", "persistentvolumeclaims", ANY, ANY)
 
 # Paths of Go pointer fields: there, a null differs from an empty value; elsewhere
 # null, missing and empty are equal (apiequality.Semantic of apimachinery).
@@ -66,25 +80,32 @@ _IGNORED = frozenset(
 _RECOVERY = frozenset({("status", "allocatedResources"), ("status", "allocatedResourceStatuses")})
 
 
+@rule(
+    "persistentvolumeclaims/closed-world",
+    ANYTHING_ELSE,
+    demands="refused",
+    by_name=True,
+)
 def only_status(request: Attributes) -> Denied:
-    """Refuse every request but an UPDATE of status: claims are a closed world. Since 1.8."""
+    """Refuse every request but an UPDATE of status: claims are a closed world."""
     return forbidden(
-        "persistentvolumeclaims/closed-world",
         f"{request.where}: {request.operation} is not open to nodes; node {request.node!r} may "
         f"only update persistentvolumeclaims/status",
     )
 
 
+@rule(
+    "persistentvolumeclaims/status-fields",
+    UPDATE_STATUS,
+    demands="only capacity, conditions and resize state change",
+)
 def status_fields(request: Attributes) -> Denied | None:
     """Refuse any other change than the outcome of an expansion.
-
-    Since 1.8; the gate's fields since 1.23.
 
     Raises:
         msgspec.MsgspecError: a value that differs cannot be decoded.
         UnicodeDecodeError: likewise.
     """
-    rule = "persistentvolumeclaims/status-fields"
     ignored = _IGNORED
     if request.settings.features[features.RECOVER_EXPANSION]:
         ignored |= _RECOVERY
@@ -93,12 +114,11 @@ def status_fields(request: Attributes) -> Denied | None:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise
     except ValueError as error:
-        return forbidden(rule, f"{request.where}: {error}")
+        return forbidden(f"{request.where}: {error}")
     if not changed:
         return None
     allowed = ", ".join(sorted(".".join(path) for path in ignored if path[0] == "status"))
     return forbidden(
-        rule,
         f"{request.where}: changed {changed}; node {request.node!r} may change only {allowed}",
     )
 

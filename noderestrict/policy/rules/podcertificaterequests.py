@@ -8,24 +8,50 @@ from noderestrict.api import certificatesv1
 from noderestrict.policy import features
 from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.decision import Denied, forbidden, retriable
+from noderestrict.policy.rule import ANY, CREATE, Target, rule
+
+_GROUP, _RESOURCE = "certificates.k8s.io", "podcertificaterequests"
+CREATE_REQUEST = Target(
+    _GROUP,
+    _RESOURCE,
+    "",
+    CREATE,
+    "PodCertificateRequest",
+    new=certificatesv1.PodCertificateRequest,
+)
+ANYTHING_ELSE = Target(_GROUP, _RESOURCE, ANY, ANY)
 
 
+@rule(
+    "podcertificaterequests/gate",
+    CREATE_REQUEST,
+    ANYTHING_ELSE,
+    demands="feature gate `PodCertificateRequest`",
+    since=34,
+    gate=features.POD_CERTIFICATE_REQUEST,
+    by_name=True,
+)
 def gate(request: Attributes) -> Denied | None:
-    """Refuse everything while the gate PodCertificateRequest is off. Since 1.34."""
+    """Refuse everything while the gate PodCertificateRequest is off."""
     if request.settings.features[features.POD_CERTIFICATE_REQUEST]:
         return None
     return forbidden(
-        "podcertificaterequests/gate",
         f"{request.where}: the feature gate PodCertificateRequest is off",
     )
 
 
+@rule(
+    "podcertificaterequests/only-create",
+    ANYTHING_ELSE,
+    demands="only create",
+    since=34,
+    by_name=True,
+)
 def only_create(request: Attributes) -> Denied | None:
-    """Refuse all but the creation of the request itself. Since 1.34."""
+    """Refuse all but the creation of the request itself."""
     if request.operation == "CREATE" and not request.sub_resource:
         return None
     return forbidden(
-        "podcertificaterequests/only-create",
         f"{request.where}: {request.operation} is not open to nodes; they may only create requests",
     )
 
@@ -35,22 +61,20 @@ def _spec(request: Attributes) -> certificatesv1.PodCertificateRequestSpec:
     return pcr.spec or certificatesv1.PodCertificateRequestSpec()
 
 
+@rule("podcertificaterequests/node", CREATE_REQUEST, demands="its own Node, by its uid", since=34)
 def own_node(request: Attributes) -> Denied | None:
-    """Refuse a request that names another node, or another incarnation of it. Since 1.34."""
-    rule = "podcertificaterequests/node"
+    """Refuse a request that names another node, or another incarnation of it."""
     spec = _spec(request)
     if (spec.nodeName or "") != request.node:
         return forbidden(
-            rule,
             f"{request.where}: spec.nodeName is {spec.nodeName or ''!r}; "
             f"it must be {request.node!r}, the requesting node",
         )
     node = request.listers.node(request.node)
     if node is None:
-        return retriable(rule, f"{request.where}: node {request.node!r} is not found; try again")
+        return retriable(f"{request.where}: node {request.node!r} is not found; try again")
     if (spec.nodeUID or "") != node.uid:
         return retriable(
-            rule,
             f"{request.where}: spec.nodeUID is {spec.nodeUID or ''!r}, which is not the uid of "
             f"node {request.node!r}",
             f"the Node has uid {node.uid!r}",
@@ -58,48 +82,51 @@ def own_node(request: Attributes) -> Denied | None:
     return None
 
 
+@rule(
+    "podcertificaterequests/pod",
+    CREATE_REQUEST,
+    demands="a pod that runs on the node, by its uid, and not a mirror pod",
+    since=34,
+)
 def own_pod(request: Attributes) -> Denied | None:
-    """Refuse a request for a pod elsewhere, for a mirror pod, or in another name. Since 1.34."""
-    rule = "podcertificaterequests/pod"
+    """Refuse a request for a pod elsewhere, for a mirror pod, or in another name."""
     spec = _spec(request)
     name = f"{request.namespace}/{spec.podName or ''}"
     pod = request.listers.pod(request.namespace, spec.podName or "")
     if pod is None:
-        return retriable(
-            rule, f"{request.where}: pods {name} of spec.podName is not found; try again"
-        )
+        return retriable(f"{request.where}: pods {name} of spec.podName is not found; try again")
     if (spec.podUID or "") != pod.uid:
         return retriable(
-            rule,
             f"{request.where}: spec.podUID is {spec.podUID or ''!r}, which is not the uid of pods "
             f"{name}",
             f"the pod has uid {pod.uid!r}",
         )
     if pod.node_name != request.node:
         return forbidden(
-            rule,
             f"{request.where}: pods {name} is not bound to node {request.node!r}, which may ask "
             f"for certificates of its own pods only",
             f"the pod has spec.nodeName {pod.node_name!r}",
         )
     if pod.mirror:
-        return forbidden(
-            rule, f"{request.where}: pods {name} is a mirror pod, which has no identity"
-        )
+        return forbidden(f"{request.where}: pods {name} is a mirror pod, which has no identity")
     return None
 
 
+@rule(
+    "podcertificaterequests/service-account",
+    CREATE_REQUEST,
+    demands="the pod's service account, by its uid",
+    since=34,
+)
 def own_service_account(request: Attributes) -> Denied | None:
-    """Refuse a request in the name of another service account than the pod's. Since 1.34."""
-    rule = "podcertificaterequests/service-account"
+    """Refuse a request in the name of another service account than the pod's."""
     spec = _spec(request)
     pod = request.listers.pod(request.namespace, spec.podName or "")
     if pod is None:
-        return retriable(rule, f"{request.where}: the pod of spec.podName is not found; try again")
+        return retriable(f"{request.where}: the pod of spec.podName is not found; try again")
     wanted = spec.serviceAccountName or ""
     if wanted != pod.service_account_name:
         return forbidden(
-            rule,
             f"{request.where}: spec.serviceAccountName is {wanted!r}, which is not that of pods "
             f"{request.namespace}/{spec.podName or ''}",
             f"the pod runs as {pod.service_account_name!r}",
@@ -107,10 +134,9 @@ def own_service_account(request: Attributes) -> Denied | None:
     account = request.listers.service_account(request.namespace, wanted)
     name = f"{request.namespace}/{wanted}"
     if account is None:
-        return retriable(rule, f"{request.where}: serviceaccounts {name} is not found; try again")
+        return retriable(f"{request.where}: serviceaccounts {name} is not found; try again")
     if (spec.serviceAccountUID or "") != account.uid:
         return retriable(
-            rule,
             f"{request.where}: spec.serviceAccountUID is {spec.serviceAccountUID or ''!r}, which "
             f"is not the uid of serviceaccounts {name}",
             f"the service account has uid {account.uid!r}",

@@ -16,53 +16,69 @@ from noderestrict.policy.compare import changed_keys, first_difference, listed
 from noderestrict.policy.decision import Denied, forbidden, not_found
 from noderestrict.policy.listers import MIRROR_POD_ANNOTATION
 from noderestrict.policy.references import references
+from noderestrict.policy.rule import ANY, CREATE, DELETE, UPDATE, Target, rule
+
+CREATE_POD = Target("", "pods", "", CREATE, "Pod", new=corev1.Pod)
+DELETE_POD = Target("", "pods", "", DELETE)
+UPDATE_STATUS = Target(
+    "", "pods", "status", UPDATE, "Pod", new=corev1.PodStatusObject, old=corev1.PodStatusObject
+)
+EVICT_POD = Target("", "pods", "eviction", CREATE, "Eviction", new=metav1.PartialObject)
+ANYTHING_ELSE = Target("", "pods", ANY, ANY)
 
 
 def _metadata(pod: corev1.Pod) -> metav1.ObjectMeta:
     return pod.metadata or metav1.ObjectMeta()
 
 
+@rule(
+    "pods/mirror-annotation",
+    CREATE_POD,
+    demands="only mirror pods: annotation `kubernetes.io/config.mirror`",
+)
 def mirror_annotation(request: Attributes) -> Denied | None:
     """Refuse any pod but a mirror pod: a node would choose its own workload and identity.
 
-    Field: metadata.annotations. Since 1.7.
+    Field: metadata.annotations.
     """
     pod: corev1.Pod = request.new
     if MIRROR_POD_ANNOTATION in (_metadata(pod).annotations or {}):
         return None
     return forbidden(
-        "pods/mirror-annotation",
         f"{request.where}: metadata.annotations[{MIRROR_POD_ANNOTATION!r}] is missing; "
         f"node {request.node!r} may create only mirror pods of its static pods",
     )
 
 
+@rule("pods/mirror-node-name", CREATE_POD, demands="`spec.nodeName` is the node")
 def mirror_node_name(request: Attributes) -> Denied | None:
     """Refuse a pod on another node: a node would run its pod next to others' secrets.
 
-    Field: spec.nodeName. Since 1.7.
+    Field: spec.nodeName.
     """
     pod: corev1.Pod = request.new
     bound_to = (pod.spec.nodeName if pod.spec else None) or ""
     if bound_to == request.node:
         return None
     return forbidden(
-        "pods/mirror-node-name",
         f"{request.where}: spec.nodeName is {bound_to!r}; set it to {request.node!r}, "
         f"the only node that may create this mirror pod",
     )
 
 
+@rule(
+    "pods/mirror-owner",
+    CREATE_POD,
+    demands="exactly one owner: its Node, as controller",
+)
 def mirror_owner(request: Attributes) -> Denied | None:
     """Refuse any owner but the Node itself: garbage collection could be turned on others.
 
-    Field: metadata.ownerReferences. Since 1.18.
+    Field: metadata.ownerReferences.
     """
-    rule = "pods/mirror-owner"
     owners = _metadata(request.new).ownerReferences or []
     if len(owners) != 1:
         return forbidden(
-            rule,
             f"{request.where}: metadata.ownerReferences has {len(owners)} entries; "
             f"give exactly one, the Node {request.node!r} as controller",
         )
@@ -75,25 +91,28 @@ def mirror_owner(request: Attributes) -> Denied | None:
     ):
         if (value or "") != wanted:
             return forbidden(
-                rule, f"{request.where}: {path}.{field} is {value or ''!r}; it must be {wanted!r}"
+                f"{request.where}: {path}.{field} is {value or ''!r}; it must be {wanted!r}"
             )
     if owner.controller is not True:
-        return forbidden(rule, f"{request.where}: {path}.controller must be true")
+        return forbidden(f"{request.where}: {path}.controller must be true")
     if owner.blockOwnerDeletion:
         return forbidden(
-            rule,
             f"{request.where}: {path}.blockOwnerDeletion is true; leave it out, "
             f"a node may not hold up the deletion of its Node",
         )
     return None
 
 
+@rule(
+    "pods/mirror-owner-uid",
+    CREATE_POD,
+    demands="with the uid of the Node in the cluster",
+)
 def mirror_owner_uid(request: Attributes) -> Denied | None:
     """Refuse a Node uid that is not the live one: the pod would be collected or adopted wrongly.
 
-    Field: metadata.ownerReferences[0].uid. Since 1.18.
+    Field: metadata.ownerReferences[0].uid.
     """
-    rule = "pods/mirror-owner-uid"
     owners = _metadata(request.new).ownerReferences
     if not owners:
         return None  # pods/mirror-owner has refused that, unless it is switched off
@@ -101,12 +120,10 @@ def mirror_owner_uid(request: Attributes) -> Denied | None:
     node = request.listers.node(request.node)
     if node is None:
         return not_found(
-            rule,
             f"{request.where}: node {request.node!r} named by its owner reference is not found",
         )
     if (owner.uid or "") != node.uid:
         return forbidden(
-            rule,
             f"{request.where}: metadata.ownerReferences[0].uid is {owner.uid or ''!r}, which is "
             f"not that of Node {request.node!r}; use the uid of the registered Node",
             f"the Node has uid {node.uid!r}",
@@ -114,59 +131,62 @@ def mirror_owner_uid(request: Attributes) -> Denied | None:
     return None
 
 
+@rule(
+    "pods/mirror-references",
+    CREATE_POD,
+    demands="no reference to a Secret, ConfigMap, service account, claim or other object; no "
+    "volume of an unknown kind",
+)
 def mirror_references(request: Attributes) -> Denied | None:
     """Refuse a mirror pod that names any other API object: the authorizer would open it.
 
-    Fields: every reference, a closed list (CVE-2025-4563, CVE-2024-3177). Since 1.7.
+    Fields: every reference, a closed list (CVE-2025-4563, CVE-2024-3177).
     """
     pod: corev1.Pod = request.new
     found = listed(map(str, references(pod.spec))) if pod.spec else ""
     if not found:
         return None
     return forbidden(
-        "pods/mirror-references",
         f"{request.where}: a mirror pod may not refer to other API objects, but has "
         f"{found}; remove them from the static pod of node {request.node!r}",
     )
 
 
+@rule("pods/delete-own", DELETE_POD, demands="the pod runs on the node", by_name=True)
 def delete_own(request: Attributes) -> Denied | None:
     """Refuse the deletion of a pod on another node.
 
-    Field: spec.nodeName of the existing pod. A deletecollection has no name. Since 1.7.
+    Field: spec.nodeName of the existing pod. A deletecollection has no name.
     """
-    rule = "pods/delete-own"
     if not request.name:
         return not_found(
-            rule,
             f"{request.where}: the request names no pod; node {request.node!r} may delete its "
             f"pods one by one, not as a collection",
         )
-    return _on_this_node(request, rule, request.name, "delete")
+    return _on_this_node(request, request.name, "delete")
 
 
+@rule("pods/evict-own", EVICT_POD, demands="the pod runs on the node", by_name=True)
 def evict_own(request: Attributes) -> Denied | None:
     """Refuse the eviction of a pod on another node.
 
-    Field: spec.nodeName of the existing pod. Since 1.7.
+    Field: spec.nodeName of the existing pod.
     """
-    rule = "pods/evict-own"
     eviction: metav1.PartialObject = request.new
     name = request.name or (eviction.metadata.name if eviction.metadata else None)
     if not name:
         return forbidden(
-            rule, f"{request.where}: neither the request nor metadata.name names the pod to evict"
+            f"{request.where}: neither the request nor metadata.name names the pod to evict"
         )
-    return _on_this_node(request, rule, name, "evict")
+    return _on_this_node(request, name, "evict")
 
 
-def _on_this_node(request: Attributes, rule: str, name: str, verb: str) -> Denied | None:
+def _on_this_node(request: Attributes, name: str, verb: str) -> Denied | None:
     pod = request.listers.pod(request.namespace, name)
     if pod is None:
-        return not_found(rule, f"pods {request.namespace}/{name} is not found")
+        return not_found(f"pods {request.namespace}/{name} is not found")
     if pod.node_name != request.node:
         return forbidden(
-            rule,
             f"pods {request.namespace}/{name} is not bound to node {request.node!r}, which may "
             f"{verb} only its own pods",
             _bound_to(pod.node_name),
@@ -178,27 +198,33 @@ def _bound_to(node_name: str) -> str:
     return f"the pod has spec.nodeName {node_name!r}"
 
 
+@rule("pods/status-own", UPDATE_STATUS, demands="the pod runs on the node")
 def status_own(request: Attributes) -> Denied | None:
     """Refuse a status report about a pod on another node.
 
-    Field: spec.nodeName of the existing pod. Since 1.7.
+    Field: spec.nodeName of the existing pod.
     """
     old: corev1.PodStatusObject = request.old
     bound_to = (old.spec.nodeName if old.spec else None) or ""
     if bound_to == request.node:
         return None
     return forbidden(
-        "pods/status-own",
         f"{request.where}: the pod is not bound to node {request.node!r}, which may update the "
         f"status only of its own pods",
         _bound_to(bound_to),
     )
 
 
+@rule(
+    "pods/status-labels",
+    UPDATE_STATUS,
+    demands="labels stay as they are",
+    fields=("metadata.labels",),
+)
 def status_labels(request: Attributes) -> Denied | None:
     """Refuse changed labels: a pod could be moved into a Service or out of a policy.
 
-    Field: metadata.labels. Since 1.17.
+    Field: metadata.labels.
     """
     old: corev1.PodStatusObject = request.old
     new: corev1.PodStatusObject = request.new
@@ -208,17 +234,22 @@ def status_labels(request: Attributes) -> Denied | None:
     if not changed:
         return None
     return forbidden(
-        "pods/status-labels",
         f"{request.where}: metadata.labels changed at {changed}; "
         f"node {request.node!r} may not change labels while it updates the status",
     )
 
 
+@rule(
+    "pods/status-resource-claims",
+    UPDATE_STATUS,
+    demands="`status.resourceClaimStatuses` stays as it is",
+    since=28,
+    fields=("status.resourceClaimStatuses",),
+)
 def status_resource_claims(request: Attributes) -> Denied | None:
     """Refuse changed resource claim statuses: the authorizer would open other claims.
 
     Field: status.resourceClaimStatuses: order, names, claim names (null differs from "").
-    Since 1.32.
     """
     old: corev1.PodStatusObject = request.old
     new: corev1.PodStatusObject = request.new
@@ -228,7 +259,6 @@ def status_resource_claims(request: Attributes) -> Denied | None:
     if index is None:
         return None
     return forbidden(
-        "pods/status-resource-claims",
         f"{request.where}: status.resourceClaimStatuses changed from entry {index} on, to "
         f"{_claims(after, index)}; only the control plane may change it",
         f"it was {_claims(before, index)}",
@@ -244,10 +274,17 @@ def _claims(claims: list[corev1.PodResourceClaimStatus] | None, start: int) -> s
     return f"[{listed(shown)}]"
 
 
+@rule(
+    "pods/status-extended-resource-claim",
+    UPDATE_STATUS,
+    demands="`status.extendedResourceClaimStatus` stays as it is",
+    since=34,
+    fields=("status.extendedResourceClaimStatus",),
+)
 def status_extended_resource_claim(request: Attributes) -> Denied | None:
     """Refuse a changed extended resource claim: the authorizer would open another claim.
 
-    Field: status.extendedResourceClaimStatus: claim name and ordered mappings. Since 1.34.
+    Field: status.extendedResourceClaimStatus: claim name and ordered mappings.
     """
     old: corev1.PodStatusObject = request.old
     new: corev1.PodStatusObject = request.new
@@ -256,7 +293,6 @@ def status_extended_resource_claim(request: Attributes) -> Denied | None:
     if before == after or _extended(before) == _extended(after):
         return None
     return forbidden(
-        "pods/status-extended-resource-claim",
         f"{request.where}: status.extendedResourceClaimStatus changed; "
         f"only the scheduler may set it",
     )
@@ -274,10 +310,10 @@ def _extended(status: corev1.PodExtendedResourceClaimStatus | None) -> _Extended
     ]
 
 
+@rule("pods/closed-world", ANYTHING_ELSE, demands="refused", by_name=True)
 def refuse_operation(request: Attributes) -> Denied:
-    """Refuse what no other rule names: pods are a closed world (CVE-2023-2727). Since 1.7."""
+    """Refuse what no other rule names: pods are a closed world (CVE-2023-2727)."""
     return forbidden(
-        "pods/closed-world",
         f"{request.where}: {request.operation} is not open to nodes; node {request.node!r} may "
         f"create and delete mirror pods, update status, and create evictions of its own pods",
     )

@@ -6,14 +6,25 @@ The source is admitResourceSlice in plugin/pkg/admission/noderestriction of Kube
 from noderestrict.api import resourcev1
 from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.decision import Denied, forbidden
+from noderestrict.policy.rule import ANY, CREATE, DELETE, Target, rule
+
+_GROUP, _KIND = "resource.k8s.io", "ResourceSlice"
+CREATE_SLICE = Target(_GROUP, "resourceslices", ANY, CREATE, _KIND, new=resourcev1.ResourceSlice)
+DELETE_SLICE = Target(_GROUP, "resourceslices", ANY, DELETE, _KIND, old=resourcev1.ResourceSlice)
 
 
+@rule(
+    "resourceslices/own-node-name",
+    CREATE_SLICE,
+    DELETE_SLICE,
+    demands="`spec.nodeName` is the node",
+    since=30,
+)
 def own_resource_slice(request: Attributes) -> Denied | None:
     """Refuse the slice of another node, or of none: devices could be faked or hidden.
 
-    Field: spec.nodeName, of the existing slice on DELETE; it is immutable. Since 1.31.
+    Field: spec.nodeName, of the existing slice on DELETE; it is immutable.
     """
-    rule = "resourceslices/own-node-name"
     creates = request.operation == "CREATE"
     resource_slice: resourcev1.ResourceSlice = request.new if creates else request.old
     name = resource_slice.spec.nodeName if resource_slice.spec else None
@@ -21,9 +32,8 @@ def own_resource_slice(request: Attributes) -> Denied | None:
         return None
     limit = f"node {request.node!r} may create and delete only slices with its own name there"
     if creates:
-        return forbidden(rule, f"{request.where}: spec.nodeName is {name!r}; {limit}")
+        return forbidden(f"{request.where}: spec.nodeName is {name!r}; {limit}")
     return forbidden(
-        rule,
         f"{request.where}: spec.nodeName is another; {limit}",
         f"the slice has spec.nodeName {name!r}",
     )

@@ -12,23 +12,31 @@ from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.compare import listed
 from noderestrict.policy.decision import Decision, Denied, Question, forbidden, not_found, retriable
 from noderestrict.policy.listers import PodRecord
+from noderestrict.policy.rule import CREATE, Target, rule
+
+CREATE_TOKEN = Target(
+    "", "serviceaccounts", "token", CREATE, "TokenRequest", new=authenticationv1.TokenRequest
+)
 
 #: Of a pod, how many are looked up for an audience. No node can mount as many, but a pod can name
 #: tens of thousands, and every token for it would pay for that.
 _MOST_VOLUMES = 500
 
 
+@rule(
+    "serviceaccounts-token/bound-pod",
+    CREATE_TOKEN,
+    demands="bound to a pod that runs on the node, by its uid",
+)
 def token_bound_to_own_pod(request: Attributes) -> Denied | None:
     """Refuse a token that is not bound to a pod on this node: it would outlive or escape it.
 
-    Field: spec.boundObjectRef. Since 1.10.
+    Field: spec.boundObjectRef.
     """
-    rule = "serviceaccounts-token/bound-pod"
     token: authenticationv1.TokenRequest = request.new
     reference = token.spec.boundObjectRef if token.spec else None
     if reference is None:
         return forbidden(
-            rule,
             f"{request.where}: spec.boundObjectRef is missing; bind the token to a pod on this "
             f"node",
         )
@@ -38,33 +46,28 @@ def token_bound_to_own_pod(request: Attributes) -> Denied | None:
     ):
         if value != wanted:
             return forbidden(
-                rule,
                 f"{request.where}: spec.boundObjectRef.{field} is {value or ''!r}; it must be "
                 f"{wanted!r}",
             )
     for field, value in (("name", reference.name), ("uid", reference.uid)):
         if not value:
             return forbidden(
-                rule,
                 f"{request.where}: spec.boundObjectRef.{field} is empty; name the pod and its uid",
             )
     name = reference.name or ""
     pod = request.listers.pod(request.namespace, name)
     if pod is None:
         return not_found(
-            rule,
             f"{request.where}: pods {request.namespace}/{name} of spec.boundObjectRef is not found",
         )
     if reference.uid != pod.uid:
         return forbidden(
-            rule,
             f"{request.where}: spec.boundObjectRef.uid is {reference.uid!r}, which is not the uid "
             f"of pods {request.namespace}/{name}; it may have been created again",
             f"the pod has uid {pod.uid!r}",
         )
     if pod.node_name != request.node:
         return forbidden(
-            rule,
             f"{request.where}: pods {request.namespace}/{name} of spec.boundObjectRef is not bound "
             f"to node {request.node!r}, which may ask for tokens of its own pods only",
             f"the pod has spec.nodeName {pod.node_name!r}",
@@ -72,6 +75,13 @@ def token_bound_to_own_pod(request: Attributes) -> Denied | None:
     return None
 
 
+@rule(
+    "serviceaccounts-token/audience",
+    CREATE_TOKEN,
+    demands="an audience that the pod or its CSI drivers ask for, or that the authorizer grants",
+    since=33,
+    gate=features.AUDIENCE_RESTRICTION,
+)
 def token_audience(request: Attributes) -> Decision | None:
     """Refuse an audience that the pod does not ask for: a token for any service could be had.
 
@@ -79,7 +89,6 @@ def token_audience(request: Attributes) -> Decision | None:
     """
     if not request.settings.features[features.AUDIENCE_RESTRICTION]:
         return None
-    rule = "serviceaccounts-token/audience"
     token: authenticationv1.TokenRequest = request.new
     audiences = [
         audience or "" for audience in (token.spec.audiences if token.spec else None) or ()
@@ -87,12 +96,11 @@ def token_audience(request: Attributes) -> Decision | None:
     reference = token.spec.boundObjectRef if token.spec else None
     pod = request.listers.pod(request.namespace, (reference.name if reference else None) or "")
     if pod is None:
-        return not_found(rule, f"{request.where}: the pod of spec.boundObjectRef is not found")
+        return not_found(f"{request.where}: the pod of spec.boundObjectRef is not found")
 
     candidates = _candidates(audiences, request.settings.api_audiences)
     if not candidates:
         refused = forbidden(
-            rule,
             f"{request.where}: spec.audiences has {len(audiences)} entries, "
             f"{listed(map(repr, audiences))}; ask for one audience at a time",
         )
@@ -109,14 +117,12 @@ def token_audience(request: Attributes) -> Decision | None:
     where = f"pods {request.namespace}/{(reference.name if reference else None) or ''}"
     if problems:
         refused = forbidden(
-            rule,
             f"{request.where}: cannot tell whether {where} asks for {shown}: a claim, volume or "
             f"CSIDriver on the way is not there",
             listed(dict.fromkeys(problems)),
         )
         return _unless_pending(request, refused)
     refused = forbidden(
-        rule,
         f"{request.where}: {where} does not ask for {shown}; add a projected serviceAccountToken "
         f"with it to the pod, or spec.tokenRequests to its CSIDriver, or grant node "
         f"{request.node!r} the verb request-serviceaccounts-token-audience on it",
@@ -150,7 +156,6 @@ def _unless_pending(request: Attributes, refused: Denied) -> Denied:
     """Make a refusal retriable while the API audiences, which it may hinge on, are unknown."""
     if request.settings.api_audiences is None and request.settings.audiences_pending:
         return retriable(
-            refused.rule,
             f"{request.where}: the API server's audiences are not known yet; try again",
         )
     return refused
