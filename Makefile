@@ -9,7 +9,7 @@ IMAGE ?= noderestrict:$(VERSION)
 KUBERNETES ?= 1.36
 ASSETS := .assets/kubernetes-$(KUBERNETES)
 
-.PHONY: help install run test lint format fuzz docs manifests image bench bench-compare assets test-e2e e2e-kind lock clean
+.PHONY: help install run test lint format fuzz docs manifests image bench bench-compare bench-ab assets test-e2e e2e-kind lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -79,6 +79,9 @@ bench: install ## Measure speed and memory
 
 bench-compare: install ## Compare two JSON results of make bench: OLD=, NEW=
 	$(BIN)/python -m tests.benchmarks.compare $(OLD) $(NEW)
+
+bench-ab: install ## Measure what a change costs, against another checkout: AGAINST=
+	$(BIN)/python -m tests.benchmarks.ab $(AGAINST) $(BENCH_ARGS)
 
 lock: install ## Pin the installed dependencies in requirements.lock
 	$(BIN)/python -m pip freeze --exclude-editable > requirements.lock

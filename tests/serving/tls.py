@@ -193,11 +193,12 @@ def serving(
     pair: bool = True,
     files: int = 0,
     on_line: Callable[[str], None] = lambda _line: None,
+    cwd: Path | None = None,
 ) -> Iterator[Server]:
     """Run ``noderestrict serve`` with a pair in a directory (made if there is none).
 
     With ``files`` it may open no more than so many.
-    ``on_line`` is called with each line of the log as it comes.
+    ``on_line`` is called with each line of the log as it comes; ``cwd`` is another checkout.
     """
     ca = ca or authority()
     if pair and not (directory / "tls.crt").exists():
@@ -215,6 +216,7 @@ def serving(
         ],
         stderr=subprocess.PIPE,
         text=True,
+        cwd=cwd,
         env={
             **{key: value for key, value in os.environ.items() if "NODERESTRICT" not in key},
             # The cluster client leaves the keys of a kubeconfig there when it is killed.
