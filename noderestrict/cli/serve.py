@@ -333,6 +333,7 @@ def _with_cluster(options: argparse.Namespace, files: "CertificateFiles") -> "Ma
                     judge.has_synced,
                     judge.count_live,
                     judge.share,
+                    judge.unreadable,
                 )
             await _serve(options, files, judge, authorizer, metrics, stop, judge.jobs())
 

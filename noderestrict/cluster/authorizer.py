@@ -7,18 +7,21 @@ newer than the graph.
 import asyncio
 import time
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
-
 from noderestrict import authorization
 from noderestrict.api import corev1
+from noderestrict.api.scanner import ScanError
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.live import Budget, BudgetExhaustedError, Coalescer
+from noderestrict.cluster.objects import DECODE_ERRORS, ObjectDecoder, Unreadable
+from noderestrict.cluster.pages import pages
 from noderestrict.cluster.questions import server_version
-from noderestrict.cluster.reflector import Reflector, Resource, pages
+from noderestrict.cluster.reflector import Reflector, Resource
 from noderestrict.graph.authorizer import Opinion
+from noderestrict.graph.edges import Vertex
 from noderestrict.graph.graph import Graph
 from noderestrict.graph.objects import RESOURCES
 from noderestrict.policy.features import POD_CERTIFICATE_REQUEST, defaults
@@ -120,6 +123,7 @@ class ClusterAuthorizer:
         synced: tells whether the graph has been filled once.
         counted: called with a resource name and a result, as for look-ups.
         share: returns whose budget of lists is spent for a node, by a client at an address.
+        unreadable: tells whether an object exists that cannot be decoded, and is not in the graph.
     """
 
     def __init__(
@@ -130,16 +134,18 @@ class ClusterAuthorizer:
         synced: Callable[[], bool],
         counted: Callable[[str, str], None] = lambda _resource, _result: None,
         share: Callable[[str, str], Hashable] = lambda node, peer: (peer, node),
+        unreadable: Callable[[Vertex], bool] = lambda _vertex: False,
     ) -> None:
         self._connection = connection
         self._graph = graph
         self._features = features
         self._synced = synced
         self._share = share
+        self._unreadable = unreadable
         self._counted = counted
         self._budget = Budget(burst=50, per_second=5)
-        self._calls: Coalescer[Graph] = Coalescer()
-        self._decoder = msgspec.json.Decoder(corev1.Pod)
+        self._calls: Coalescer[_Listed] = Coalescer()
+        self._decoder = ObjectDecoder(corev1.Pod)
 
     async def authorize(
         self, review: authorization.Review, deadline: float, peer: str = ""
@@ -149,33 +155,43 @@ class ClusterAuthorizer:
         if opinion.allowed or not opinion.by_path or review.attributes is None:
             return opinion
         node = review.attributes.node
+        asked = review.attributes
+        if self._unreadable((asked.resource, asked.namespace, asked.name)):
+            # Nothing is known of what it leads to.
+            return None
         try:
             self._budget.spend(self._share(node, peer))
             left = deadline - time.monotonic()
-            fresh = await self._calls.ask(node, lambda: self._graph_of(node), left)
+            listed = await self._calls.ask(node, lambda: self._list(node), left)
         except BudgetExhaustedError:
             # A node that is refused so often gets its refusals from the graph alone.
             return opinion if self._synced() else None
         except (ClusterError, TimeoutError):
             return None
-        again = authorization.judge(review, fresh, self._features)
-        if again.allowed or self._synced():
+        again = authorization.judge(review, listed.graph, self._features)
+        if again.allowed or (self._synced() and listed.complete):
             return again
         return None
 
-    async def _graph_of(self, node: str) -> Graph:
+    async def _list(self, node: str) -> "_Listed":
         """Return the graph of a node's pods as the API server has them now."""
         graph = Graph()
+        complete = True
         selector = {"fieldSelector": f"spec.nodeName={quote(node, safe='')}"}
         try:
             async with asyncio.timeout(_LIST_SECONDS):
-                async for page in pages(self._connection, _PATHS["pods"], _PAGE, selector):
-                    for pod in map(self._decoder.decode, page.items or ()):
+                async for part in pages(self._connection, _PATHS["pods"], _PAGE, selector):
+                    for raw in part.items:
+                        pod = self._decoder.quick(raw)
+                        if pod is None:
+                            pod = await self._decoder.decode(raw)
+                        if isinstance(pod, Unreadable):
+                            complete = False
                         # The server selects; a pod of another node must never count, whatever the
                         # name held.
-                        if pod.spec is not None and pod.spec.nodeName == node:
+                        elif pod.spec is not None and pod.spec.nodeName == node:
                             graph.upsert("pods", pod)
-        except (msgspec.MsgspecError, UnicodeDecodeError, TimeoutError) as error:
+        except (*DECODE_ERRORS, ScanError, TimeoutError) as error:
             self._counted("pods_of_node", "error")
             what = error or type(error).__name__
             raise ClusterError(f"pods of node {node}: {what}") from None
@@ -184,4 +200,12 @@ class ClusterAuthorizer:
             raise
         self._counted("pods_of_node", "found")
         graph.volumes_from(self._graph)
-        return graph
+        return _Listed(graph, complete)
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """The graph of one node's pods, which is complete unless one of them cannot be decoded."""
+
+    graph: Graph
+    complete: bool

@@ -221,5 +221,5 @@ async def _keep_fresh(loader: Any, configuration: client.Configuration) -> None:
 def _message(body: bytes) -> str:
     try:
         return (msgspec.json.decode(body, type=_Status).message or "")[:300]
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return body[:100].decode("utf-8", "replace")

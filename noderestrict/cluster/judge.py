@@ -153,6 +153,7 @@ class ClusterJudge:
                 streaming=streaming,
                 pace=pace,
                 failed=self._count_failure(resource.plural),
+                lost=metrics.store_undecodable.labels(resource.plural).inc,
             )
             for resource, targets in by_path.values()
         }
@@ -160,10 +161,16 @@ class ClusterJudge:
             metrics.store_objects.labels(plural).set_function(store.__len__)
         for plural, reflector in self._reflectors.items():
             metrics.store_age.labels(plural).set_function(_age(reflector))
+            metrics.store_undecodable_objects.labels(plural).set_function(_unreadable(reflector))
 
     def has_synced(self) -> bool:
         """Tell whether every resource has been listed once."""
         return all(reflector.has_synced for reflector in self._reflectors.values())
+
+    def unreadable(self, key: Key) -> bool:
+        """Tell whether an object exists that cannot be decoded, so that no sink has it."""
+        reflector = self._reflectors.get(key[0])
+        return reflector is not None and key[1:] in reflector.unreadable()
 
     def count_live(self, resource: str, result: str) -> None:
         """Count one question to the API server."""
@@ -270,6 +277,10 @@ def _age(reflector: Reflector) -> Callable[[], float]:
         return float("inf") if seconds is None else seconds
 
     return age
+
+
+def _unreadable(reflector: Reflector) -> Callable[[], float]:
+    return lambda: len(reflector.unreadable())
 
 
 def _left(deadline: float) -> float:

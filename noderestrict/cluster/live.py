@@ -4,11 +4,10 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
-from typing import Any, Generic, TypeVar
-
-import msgspec
+from typing import Generic, TypeVar
 
 from noderestrict.cluster.connection import ClusterError, Connection
+from noderestrict.cluster.objects import ObjectDecoder, Unreadable
 from noderestrict.policy.listers import RECORDS, Key, Record
 
 _T = TypeVar("_T")
@@ -149,9 +148,7 @@ class LiveLookups:
         self._budget = budget
         self._counted = counted
         self._calls: Coalescer[Record | None] = Coalescer()
-        self._decoders: dict[str, msgspec.json.Decoder[Any]] = {
-            plural: msgspec.json.Decoder(struct) for plural, (struct, _) in RECORDS.items()
-        }
+        self._decoders = {plural: ObjectDecoder(struct) for plural, (struct, _) in RECORDS.items()}
 
     async def get(self, key: Key, share: Hashable, seconds: float) -> Record | None:
         """Return the record of an object, None if it does not exist.
@@ -179,17 +176,27 @@ class LiveLookups:
         try:
             body = await self._connection.get(path, seconds=_CALL_SECONDS)
             self._budget.charge(share, len(body) // _BYTES_OF_A_CALL)
-            value = self._decoders[plural].decode(body)
         except ClusterError as error:
             if error.code == _NOT_FOUND:
                 self._counted(plural, "not_found")
                 return None
             self._counted(plural, "error")
             raise
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        try:
+            record = await self._record(plural, body)
+        except Exception as error:  # noqa: BLE001 (whatever the object does, it costs only itself)
             self._counted(plural, "error")
             raise ClusterError(f"{plural} {namespace}/{name}: {error}") from None
         self._counted(plural, "found")
+        return record
+
+    async def _record(self, plural: str, body: bytes) -> Record:
+        decoder = self._decoders[plural]
+        value = decoder.quick(body)
+        if value is None:
+            value = await decoder.decode(body)
+        if isinstance(value, Unreadable):
+            raise ClusterError(value.problem)
         return RECORDS[plural][1](value)
 
 

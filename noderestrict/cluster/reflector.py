@@ -3,20 +3,24 @@
 The states: list (a streaming list where the server has it, else in pages), then watch from the
 list's version; a watch that ends goes on from the last version seen; a version that the server
 has forgotten (410) means a new list. What is read goes to sinks, which see a list as a whole or
-not at all.
+not at all. An object that cannot be decoded costs only itself: the sinks do not have it, and it
+is known by name.
 """
 
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
 
+from noderestrict.api.scanner import ScanError, members
 from noderestrict.cluster.connection import ClusterError, Connection
-from noderestrict.telemetry.logs import LOGGER
+from noderestrict.cluster.objects import DECODE_ERRORS, ObjectDecoder, Unreadable, version_of
+from noderestrict.cluster.pages import pages
+from noderestrict.telemetry.logs import LOGGER, NodeLimiter
 
 GONE = 410
 _TOO_LARGE = 504
@@ -24,6 +28,8 @@ _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 #: Objects that are decoded in one go.
 _SLICE = 50
 _PAGE = 250
+# The API server stores objects of up to 3 MiB.
+_LONGEST_LINE = 2**24
 _FAILURES_BEFORE_LIST = 3
 
 
@@ -78,21 +84,13 @@ class Pace:
     watch: float = 400
 
 
-class _Meta(msgspec.Struct, gc=False):
+class _BookmarkMeta(msgspec.Struct, gc=False):
     resourceVersion: str | None = None  # noqa: N815 (the API's name)
-    continue_: str | None = msgspec.field(default=None, name="continue")
     annotations: dict[str, str] | None = None
 
 
-class Page(msgspec.Struct):
-    """One page of a list, whose objects stay raw."""
-
-    metadata: _Meta
-    items: list[msgspec.Raw] | None = None
-
-
-class _Versioned(msgspec.Struct, gc=False):
-    metadata: _Meta = msgspec.field(default_factory=_Meta)
+class _Bookmark(msgspec.Struct):
+    metadata: _BookmarkMeta
 
 
 class _Event(msgspec.Struct, gc=False):
@@ -105,34 +103,13 @@ class _Status(msgspec.Struct):
     message: str | None = None
 
 
-_pages = msgspec.json.Decoder(Page)
 _events = msgspec.json.Decoder(_Event)
-_versions = msgspec.json.Decoder(_Versioned)
+_bookmarks = msgspec.json.Decoder(_Bookmark)
 _statuses = msgspec.json.Decoder(_Status)
 
 
-async def pages(
-    connection: Connection, path: str, size: int, query: Mapping[str, str] | None = None
-) -> AsyncIterator[Page]:
-    """Yield a list page by page.
-
-    Args:
-        connection: to the API server.
-        path: of the list.
-        size: objects of one page.
-        query: further parameters.
-
-    Raises:
-        ClusterError: the list failed.
-        msgspec.MsgspecError: an answer is no list; UnicodeDecodeError and RecursionError likewise.
-    """
-    asked = {**(query or {}), "limit": str(size)}
-    while True:
-        page = _pages.decode(await connection.get(path, asked))
-        yield page
-        if not page.metadata.continue_:
-            return
-        asked["continue"] = page.metadata.continue_
+class _UnexpectedError(ClusterError):
+    """The API server said what cannot be: most likely it will say so again."""
 
 
 class Reflector:
@@ -145,6 +122,7 @@ class Reflector:
         streaming: try a streaming list.
         pace: waiting.
         failed: called with ``list`` or ``watch`` for each that failed.
+        lost: called for each object that could not be decoded.
     """
 
     def __init__(
@@ -156,6 +134,7 @@ class Reflector:
         streaming: bool = True,
         pace: Pace | None = None,
         failed: Callable[[str], None] = lambda _verb: None,
+        lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._connection = connection
         self._resource = resource
@@ -163,10 +142,19 @@ class Reflector:
         self._streaming = streaming
         self._pace = pace or Pace()
         self._failed = failed
-        self._objects = msgspec.json.Decoder(resource.struct)
+        self._lost = lost
+        self._objects = ObjectDecoder(resource.struct)
         self._version: str | None = None
         self._listing = False
         self._failures = 0
+        # Failures since the last list, and the version after which the API server said what
+        # cannot be: it will say it again until it has told of something later.
+        self._since_list = 0
+        self._stuck_at: str | None = None
+        # Objects that cannot be decoded, with their versions; those of an unfinished list.
+        self._unreadable: dict[tuple[str, str], str | None] = {}
+        self._unreadable_next: dict[tuple[str, str], str | None] = {}
+        self._logged = NodeLimiter()
         self._heard: float | None = None
         self.has_synced = False
 
@@ -176,6 +164,10 @@ class Reflector:
         A list tells how things were when it was asked for, and counts once it is complete.
         """
         return None if self._heard is None else self._pace.clock() - self._heard
+
+    def unreadable(self) -> Set[tuple[str, str]]:
+        """Return namespace and name of each object that the sinks lack: it cannot be decoded."""
+        return self._unreadable.keys()
 
     async def run(self) -> None:
         """Follow the resource until cancelled."""
@@ -188,8 +180,6 @@ class Reflector:
                     await self._watch()
             except ClusterError as error:
                 await self._recover(verb, error)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                await self._recover(verb, ClusterError(f"not what was expected: {error}"))
 
     async def _recover(self, verb: str, error: ClusterError) -> None:
         if self._version is None and self._streaming and error.code:
@@ -198,9 +188,12 @@ class Reflector:
             return
         self._failed(verb)
         self._failures += 1
-        stale = error.code in (GONE, _TOO_LARGE) or self._failures >= _FAILURES_BEFORE_LIST
-        if stale and self._version is not None:
-            self._version = None
+        if self._version is not None:
+            self._since_list += 1
+            if error.code or isinstance(error, _UnexpectedError):
+                self._stuck_at = self._version
+            if error.code in (GONE, _TOO_LARGE) or self._since_list >= _FAILURES_BEFORE_LIST:
+                self._version = None
         level = LOGGER.info if error.code == GONE else LOGGER.warning
         level(
             "%s failed",
@@ -212,22 +205,33 @@ class Reflector:
         delay = min(30.0, 0.5 * 2 ** min(self._failures, 7))
         await self._pace.sleep(delay * self._pace.jitter())
 
-    def _alive(self) -> None:
+    def _went_on(self, version: str | None) -> None:
+        """Note that an event was taken in, after which the resource has a version."""
         if not self._listing:
             self._heard = self._pace.clock()
-        self._failures = 0
+        if version is None or self._listing:
+            return
+        if self._stuck_at is None or _is_later(version, self._stuck_at):
+            self._failures = self._since_list = 0
+            self._stuck_at = None
+        self._version = version
 
     def _begin(self) -> None:
         self._listing = True
+        self._unreadable_next = {}
         for sink in self._sinks:
             sink.begin()
 
     def _commit(self, version: str, asked: float) -> None:
         for sink in self._sinks:
             sink.commit()
+        self._unreadable, self._unreadable_next = self._unreadable_next, {}
         self._listing = False
         self._heard = asked
         self._version = version
+        self._since_list = 0
+        if self._stuck_at is None:
+            self._failures = 0
         self.has_synced = True
 
     async def list_once(self) -> None:
@@ -239,21 +243,23 @@ class Reflector:
         asked = self._pace.clock()
         self._begin()
         version = None
-        async for page in pages(self._connection, self._resource.path, _PAGE):
-            for number, raw in enumerate(page.items or ()):
-                if not number % _SLICE:
-                    # Decoding a page takes milliseconds: requests come in between.
-                    await asyncio.sleep(0)
-                self._add(self._objects.decode(raw))
-            version = page.metadata.resourceVersion
+        try:
+            async for part in pages(self._connection, self._resource.path, _PAGE):
+                for number, raw in enumerate(part.items):
+                    if not number % _SLICE:
+                        # Decoding a page takes milliseconds: requests come in between.
+                        await asyncio.sleep(0)
+                    value = self._objects.quick(raw)
+                    if value is None:
+                        value = await self._objects.decode(raw)
+                    self._take("ADDED", value)
+                if part.metadata is not None:
+                    version = part.metadata.resourceVersion
+        except (*DECODE_ERRORS, ScanError) as error:
+            raise _UnexpectedError(f"not what was expected: {error}") from None
         if not version:
             raise ClusterError("the list has no metadata.resourceVersion")
-        self._alive()
         self._commit(version, asked)
-
-    def _add(self, value: Any) -> None:
-        for sink in self._sinks:
-            sink.add(value)
 
     async def _watch(self) -> None:
         query = {
@@ -267,8 +273,21 @@ class Reflector:
         else:
             query["resourceVersion"] = self._version
         started = self._pace.clock()
+        try:
+            await self._follow(query, started)
+        except (*DECODE_ERRORS, ScanError) as error:
+            raise _UnexpectedError(f"not what was expected: {error}") from None
+        if self._version is None:
+            raise ClusterError("the streaming list broke off")
+        if self._pace.clock() - started < 1:
+            # A server that ends every watch at once must not be asked in a tight loop.
+            await self._pace.sleep(self._pace.jitter())
+
+    async def _follow(self, query: Mapping[str, str], started: float) -> None:
+        """Take in the lines of a watch until it ends."""
         # An event may come in many pieces: they are joined once, when its end is there.
         pieces: list[bytes] = []
+        size = 0
         loop = asyncio.get_running_loop()
         inactivity = self._pace.inactivity
         try:
@@ -278,46 +297,74 @@ class Reflector:
                 ):
                     head, newline, rest = piece.partition(b"\n")
                     pieces.append(head)
+                    size += len(head)
+                    if size > _LONGEST_LINE:
+                        raise _UnexpectedError(f"watch: an event is over {_LONGEST_LINE} bytes")
                     if not newline:
                         continue
                     lines = rest.split(b"\n")
-                    events = self._event(b"".join(pieces), started)
+                    events = await self._event(b"".join(pieces), started)
                     pieces = [lines.pop()]
+                    size = len(pieces[0])
                     for line in lines:
-                        events |= self._event(line, started)
+                        events |= await self._event(line, started)
                     if events:
                         # Bytes alone are no life: a connection may trickle them for ever.
                         limit.reschedule(loop.time() + inactivity)
         except TimeoutError:
             raise ClusterError(f"watch: no event for {inactivity:g} s") from None
-        if self._version is None:
-            raise ClusterError("the streaming list broke off")
-        if self._pace.clock() - started < 1:
-            # A server that ends every watch at once must not be asked in a tight loop.
-            await self._pace.sleep(self._pace.jitter())
 
-    def _event(self, line: bytes, started: float) -> bool:
+    async def _event(self, line: bytes, started: float) -> bool:
         """Take one line of a watch that began at a time, and return whether it was an event."""
         if not line.strip():
             return False
-        event = _events.decode(line)
-        if event.type == "ERROR":
-            status = _statuses.decode(event.object)
+        try:
+            event = _events.decode(line)
+        except DECODE_ERRORS:
+            # For the object in it, perhaps.
+            event = await asyncio.to_thread(_taken_apart, line)
+        kind, raw = event.type, event.object
+        if kind == "ERROR":
+            status = _statuses.decode(raw)
             raise ClusterError(f"watch: {status.message}", status.code or 0)
-        self._alive()
-        meta = _versions.decode(event.object).metadata
-        if event.type == "BOOKMARK":
+        if kind == "BOOKMARK":
+            meta = _bookmarks.decode(raw).metadata
             if self._listing and (meta.annotations or {}).get(_INITIAL_EVENTS_END) == "true":
                 if not meta.resourceVersion:
                     raise ClusterError("the end of the streaming list has no resourceVersion")
                 self._commit(meta.resourceVersion, started)
-        elif event.type in ("ADDED", "MODIFIED", "DELETED"):
-            self._change(event.type, self._objects.decode(event.object))
+                return True
+            version = meta.resourceVersion
+        elif kind in ("ADDED", "MODIFIED", "DELETED"):
+            value = self._objects.quick(raw)
+            if value is None:
+                value, version = await self._objects.decode_versioned(raw)
+            else:
+                version = version_of(raw)
+            self._take(kind, value)
         else:
-            raise ClusterError(f"watch: unknown event type {event.type[:40]!r}")
-        if not self._listing and meta.resourceVersion:
-            self._version = meta.resourceVersion
+            raise _UnexpectedError(f"watch: unknown event type {kind[:40]!r}")
+        self._went_on(version or None)
         return True
+
+    def _take(self, kind: str, value: Any) -> None:
+        """Bring an added, modified or deleted object into the sinks."""
+        if isinstance(value, Unreadable):
+            self._lose(kind, value)
+            return
+        meta = value.metadata
+        key = (meta.namespace or "", meta.name or "") if meta else ("", "")
+        if not key[1]:
+            self._lose(kind, Unreadable(*key, None, "it has no metadata.name"))
+            return
+        known = self._unreadable_next if self._listing else self._unreadable
+        if known:
+            known.pop(key, None)
+        try:
+            self._change(kind, value)
+        except Exception as error:  # noqa: BLE001 (whatever an object does, it costs only itself)
+            problem = f"{type(error).__name__}: {error}"
+            self._lose(kind, Unreadable(*key, None, problem))
 
     def _change(self, kind: str, value: Any) -> None:
         for sink in self._sinks:
@@ -327,3 +374,49 @@ class Reflector:
                 sink.delete(value)
             else:
                 sink.upsert(value)
+
+    def _lose(self, kind: str, lost: Unreadable) -> None:
+        """Drop an object that cannot be decoded: who needs it looks it up."""
+        key = (lost.namespace, lost.name)
+        known = self._unreadable_next if self._listing else self._unreadable
+        if lost.name:
+            # Nothing but its name, which is all that is needed to remove it.
+            name = {"metadata": {"namespace": lost.namespace, "name": lost.name}}
+            self._change("DELETED", msgspec.convert(name, self._resource.struct))
+        if kind == "DELETED":
+            known.pop(key, None)
+            if lost.name:
+                return
+        self._lost()
+        seen = known.get(key) or self._unreadable.get(key)
+        if lost.name:
+            known[key] = lost.version
+        if (seen is None or seen != lost.version) and self._logged.allow(self._resource.plural):
+            LOGGER.warning(
+                "an object cannot be decoded",
+                extra={
+                    "resource": self._resource.plural,
+                    "namespace": lost.namespace,
+                    "object": lost.name,
+                    "error": lost.problem[:500],
+                },
+            )
+
+
+def _taken_apart(line: bytes) -> _Event:
+    """Return a line of a watch as an event, whatever its object is.
+
+    Raises:
+        ScanError: it is no JSON object.
+        MsgspecError: it has no type or no object.
+    """
+    found = members(line, (b"type", b"object"))
+    kind = msgspec.json.decode(found.get(b"type", b"null"), type=str)
+    return _Event(kind, msgspec.Raw(found.get(b"object", b"null")))
+
+
+def _is_later(version: str, other: str) -> bool:
+    """Tell whether a resourceVersion comes after another; they are numbers in all that is known."""
+    if version.isdecimal() and other.isdecimal():
+        return int(version) > int(other)
+    return version != other

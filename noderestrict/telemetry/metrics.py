@@ -204,6 +204,18 @@ class Metrics:
             ("resource", "verb"),
             registry=registry,
         )
+        self.store_undecodable_objects = Gauge(
+            "noderestrict_store_undecodable_objects",
+            "Objects that a store lacks because they cannot be decoded; they are looked up live.",
+            ("resource",),
+            registry=registry,
+        )
+        self.store_undecodable = Counter(
+            "noderestrict_store_undecodable_total",
+            "Objects of lists and watches that could not be decoded.",
+            ("resource",),
+            registry=registry,
+        )
         self.live_lookups = Counter(
             "noderestrict_live_lookups_total",
             "Look-ups sent to the API server, by result.",

@@ -38,6 +38,19 @@ def reply(value: Any, status: int = 200) -> Answer:
     return answer
 
 
+def raw(body: bytes, pieces: int = 2**16) -> Answer:
+    """Answer with bytes as they are, in pieces."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for start in range(0, len(body), pieces):
+            await response.write(body[start : start + pieces])
+        return response
+
+    return answer
+
+
 def watch(*events: dict[str, Any], split: int | None = None, cut: bool = False) -> Answer:
     """Stream events, in pieces of ``split`` bytes; ``cut`` breaks the connection off."""
 
