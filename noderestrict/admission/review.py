@@ -5,12 +5,20 @@ from typing import Any
 
 import msgspec
 
-from noderestrict.api import admissionv1
+from noderestrict.api import admissionv1, scanner
 from noderestrict.policy.decision import Allowed, Decision, Denied, Question
 from noderestrict.policy.identity import node_name
 
 API_VERSION = "admission.k8s.io/v1"
 _LONGEST_UID = 1024
+
+# Free JSON, which no rule reads and msgspec may not take.
+_MANAGED_FIELDS = tuple(
+    (b"request", field, b"metadata", b"managedFields") for field in (b"object", b"oldObject")
+)
+# On Python 3.11 the callers count towards the depth that msgspec takes, and objects are decoded
+# again when they are judged, further down.
+_CALLERS = 30
 
 _decoder = msgspec.json.Decoder(admissionv1.AdmissionReview[msgspec.Raw, msgspec.Raw])
 _encoder = msgspec.json.Encoder()
@@ -22,6 +30,10 @@ _ALLOWED = (
 
 class ReviewError(ValueError):
     """The bytes are no AdmissionReview that can be answered; the message says what is wrong."""
+
+
+class UnscannedError(Exception):
+    """msgspec does not take the bytes; ``decode`` may, for which it needs a good while."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -68,16 +80,46 @@ class Request(msgspec.Struct, frozen=True):
 def decode(body: bytes | msgspec.Raw) -> Request:
     """Decode an AdmissionReview of admission.k8s.io/v1; objects in it stay raw.
 
+    The managedFields of objects that msgspec does not take are cut out, in some 100 ns a byte.
+
     Raises:
         ReviewError: the bytes are something else.
     """
     try:
-        review = _decoder.decode(body)
+        return decode_quickly(body)
+    except UnscannedError as error:
+        problem = error
+    try:
+        return checked(_decoder.decode(scanner.cut(bytes(body), _MANAGED_FIELDS)))
+    except scanner.ScanError:
+        raise ReviewError(f"the body is no AdmissionReview: {problem}") from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ReviewError(f"the body is no AdmissionReview: {error}") from None
     except RecursionError:
         raise ReviewError("the body is no AdmissionReview: it is nested too deeply") from None
-    return checked(review)
+
+
+def decode_quickly(body: bytes | msgspec.Raw) -> Request:
+    """Decode an AdmissionReview that msgspec takes as it is.
+
+    Raises:
+        ReviewError: the bytes are something else.
+        UnscannedError: ``decode`` must tell.
+    """
+    try:
+        return checked(_further_down(body, _CALLERS))
+    except (msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise ReviewError(f"the body is no AdmissionReview: {error}") from None
+    except RecursionError:
+        raise UnscannedError("it is nested too deeply") from None
+    except msgspec.DecodeError as error:
+        raise UnscannedError(str(error)) from None
+
+
+def _further_down(
+    body: bytes | msgspec.Raw, callers: int
+) -> admissionv1.AdmissionReview[msgspec.Raw, msgspec.Raw]:
+    return _further_down(body, callers - 1) if callers else _decoder.decode(body)
 
 
 def checked(review: admissionv1.AdmissionReview[Any, Any]) -> Request:

@@ -9,7 +9,14 @@ from typing import Any, cast
 
 import msgspec
 
-from noderestrict.admission.review import Request, ReviewError, checked, decode
+from noderestrict.admission.review import (
+    Request,
+    ReviewError,
+    UnscannedError,
+    checked,
+    decode,
+    decode_quickly,
+)
 from noderestrict.api import admissionv1, metav1
 from noderestrict.policy.table import STRICT_RULE_IDS, row_for
 
@@ -36,10 +43,22 @@ class TypedDecoder:
         Raises:
             ReviewError: the bytes are something else.
         """
+        try:
+            return self.decode_quickly(body)
+        except UnscannedError:
+            return decode(body)
+
+    def decode_quickly(self, body: bytes) -> Request:
+        """Decode an AdmissionReview that msgspec takes as it is, likewise.
+
+        Raises:
+            ReviewError: the bytes are something else.
+            UnscannedError: ``decode`` must tell.
+        """
         words = _words(body)
         known = self._known.get(words)
         if known is None:
-            request = decode(body)
+            request = decode_quickly(body)
             self._remember(words, _target(request))
             return request
         target, decoder = known
@@ -47,8 +66,8 @@ class TypedDecoder:
             request = checked(decoder.decode(body))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ReviewError):
             # In two passes, which tell an unreadable object from an unreadable review.
-            return decode(body)
-        return request if _target(request) == target else decode(body)
+            return decode_quickly(body)
+        return request if _target(request) == target else decode_quickly(body)
 
     def _remember(self, words: bytes, target: _Target) -> None:
         row = row_for(*target, _ALL)

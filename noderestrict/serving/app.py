@@ -1,5 +1,6 @@
 """HTTP: one request to one response."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
@@ -75,6 +76,7 @@ class App:
     ) -> None:
         self._judge = judge
         self._decoder = admission.TypedDecoder()
+        self._scanning = asyncio.Lock()
         self._authorizer = authorizer
         self.modes = rule_modes or Modes()
         self._capture = capture
@@ -249,7 +251,9 @@ class App:
     async def _validate(self, http: web.BaseRequest, body: bytes, deadline: float) -> Answer:
         started = time.perf_counter()
         try:
-            request = self._decoder.decode(body)
+            request = self._decoder.decode_quickly(body)
+        except admission.UnscannedError:
+            request = await self._scan(body, deadline)
         except admission.ReviewError as error:
             raise HTTPError(400, str(error)) from None
         decision = self._judge.allowed(request) or await self._judge.judge(
@@ -266,6 +270,21 @@ class App:
         if LOGGER.isEnabledFor(_DEBUG):
             LOGGER.debug("allowed", extra=_log_fields(request, seconds))
         return Answer(answer)
+
+    async def _scan(self, body: bytes, deadline: float) -> admission.Request:
+        """Return the review in a body that msgspec does not take.
+
+        Raises:
+            HTTPError: 400 for a body that is no review, 503 for no time.
+        """
+        try:
+            # One at a time: what anybody can post must not take all processors.
+            async with asyncio.timeout(deadline - time.monotonic()), self._scanning:
+                return await asyncio.to_thread(admission.decode, body)
+        except admission.ReviewError as error:
+            raise HTTPError(400, str(error)) from None
+        except TimeoutError:
+            raise self._shed("deadline") from None
 
     async def _object(
         self,
