@@ -16,7 +16,9 @@ import yaml
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from noderestrict.api.scanner import ScanError
 from noderestrict.cluster.connection import ClusterError, Connection
+from noderestrict.cluster.objects import tree
 from noderestrict.cluster.questions import is_open_to_cve_2021_25735, server_version
 from noderestrict.doctor.findings import Finding, failed, passed, warned
 from noderestrict.doctor.registration import check_registration
@@ -90,10 +92,16 @@ async def examine(connection: Connection, options: Options) -> AsyncIterator[Fin
                 yield finding
         except ClusterError as error:
             yield warned(name, f"could not be checked: {error}", "see the message")
+        except YAML_VALUE_ERRORS as error:
+            what = f"an object is not of its type: {type(error).__name__}: {error}"
+            yield warned(name, f"could not be checked: {what}", "see the message")
 
 
 async def _read(connection: Connection, path: str, query: Mapping[str, str] | None = None) -> Any:
-    return msgspec.json.decode(await connection.get(path, query))
+    try:
+        return tree(await connection.get(path, query))
+    except ScanError as error:
+        raise ClusterError(f"GET {path}: {error}") from None
 
 
 async def _version(connection: Connection, _options: Options) -> AsyncIterator[Finding]:
