@@ -66,7 +66,9 @@ class Connection(RequestHandler):
 
     def gives_way(self) -> bool:
         """Return whether it may end now: it is no whole request's that is being answered."""
-        if self.writing_paused or not (self._messages or self._request_in_progress):
+        if self._server.repeatable or self.writing_paused:
+            return True
+        if not (self._messages or self._request_in_progress):
             return True
         return self._payload is not None and not self._payload.is_eof()
 
@@ -323,6 +325,8 @@ class Server(web.Server):
         count_closed: told why a connection ended before its time.
         client_names: common or DNS names, of which a client's certificate must have one; empty for
             any.
+        repeatable: whether clients ask again after a lost connection: any gives way then, and a
+            request of one that is gone is given up.
     """
 
     def __init__(
@@ -333,7 +337,10 @@ class Server(web.Server):
         budget: Budget,
         count_closed: Callable[[str], None],
         client_names: frozenset[str] = frozenset(),
+        *,
+        repeatable: bool = False,
     ) -> None:
+        self.repeatable = repeatable
         self.limits = limits
         self.room = room
         self.budget = budget
@@ -341,6 +348,7 @@ class Server(web.Server):
         self.client_names = client_names
         super().__init__(
             handle,
+            handler_cancellation=repeatable,
             access_log=None,
             keepalive_timeout=limits.idle_seconds,
             lingering_time=1,

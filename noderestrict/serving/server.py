@@ -21,12 +21,15 @@ from noderestrict.serving.listener import Listener, listening_sockets
 from noderestrict.serving.room import Room
 from noderestrict.serving.selftest import known_bad_is_refused
 from noderestrict.serving.stop import Stop
+from noderestrict.serving.turns import Turns
 from noderestrict.telemetry.logs import LOGGER
 from noderestrict.telemetry.metrics import Exposition, Metrics
 
 _SELF_TEST = 30.0
 _LAG_INTERVAL = 0.05
 _FINISH_SECONDS = 30.0
+#: Answers on the metrics port, which are not to delay reviews.
+_METRICS_PER_SECOND = 200
 
 
 class StartError(Exception):
@@ -172,8 +175,10 @@ async def _metrics_server(
     app: App, metrics: Metrics, address: tuple[str, int], limits: Limits
 ) -> AsyncIterator[None]:
     exposition = Exposition(metrics)
+    turns = Turns(_METRICS_PER_SECOND, burst=limits.metrics_connections)
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        await turns.wait()
         if request.path == "/metrics" and request.method == "GET":
             return web.Response(
                 body=exposition.text(),
@@ -185,7 +190,8 @@ async def _metrics_server(
 
     limits = limits.on_metrics_port()
     room: Room[Connection] = Room(limits.connections, 0)
-    server = Server(handle, limits, room, Budget(limits), metrics.closed_connections("metrics"))
+    count_closed = metrics.closed_connections("metrics")
+    server = Server(handle, limits, room, Budget(limits), count_closed, repeatable=True)
     metrics.open_connections("metrics", room.__len__)
     listener = await _listen(*address, server, metrics)
     LOGGER.info("metrics", extra={"port": listener.port})

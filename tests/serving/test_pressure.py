@@ -307,3 +307,40 @@ def test_who_sends_too_much_gets_the_answer_that_says_so(tmp_path: Path) -> None
             code, body, _ = server.request("/validate", b" " * (8 * 1024 * 1024 + 1))
             assert code == 413
             assert b"the limit is 8388608 bytes" in body
+
+
+async def test_scrapes_in_a_storm_wait_for_their_turn_and_probes_get_theirs(tmp_path: Path) -> None:
+    request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    answered = 0
+
+    async def scrape(port: int) -> None:
+        nonlocal answered
+        while True:
+            with contextlib.suppress(OSError, EOFError):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                try:
+                    while True:
+                        writer.write(request)
+                        await read_answer(reader)
+                        answered += 1
+                finally:
+                    writer.transport.abort()
+
+    with serving(tmp_path) as server:
+        scrapers = [asyncio.create_task(scrape(server.metrics_port)) for _ in range(100)]
+        await asyncio.sleep(1)
+        before, start = answered, time.monotonic()
+        for _ in range(5):
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", server.metrics_port, local_addr=("127.0.0.2", 0)
+            )
+            writer.write(request.replace(b"/metrics", b"/readyz"))
+            async with asyncio.timeout(5):
+                assert (await read_answer(reader))[0] == 200
+            await hang_up(writer)
+        # The bound is a rate, so that a slow machine passes all the more.
+        assert answered - before < 220 * (time.monotonic() - start) + 64
+        for task in scrapers:
+            task.cancel()
+        await asyncio.gather(*scrapers, return_exceptions=True)
+        assert not [line for line in server.log if "internal error" in line or "Traceback" in line]
