@@ -1,7 +1,7 @@
 """Write certificates into a cluster: the Secret that is served, the CA that verifies it."""
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jsonpatch
@@ -59,10 +59,7 @@ async def read_bundles(connection: Connection, configuration: str) -> dict[str, 
         ClusterError: it could not be read.
     """
     value = await _read(connection, f"{_CONFIGURATIONS}/{configuration}")
-    return {
-        webhook["name"]: base64.b64decode(webhook["clientConfig"].get("caBundle") or "")
-        for webhook in value.get("webhooks") or ()
-    }
+    return {webhook["name"]: _bundle(webhook) for webhook in value.get("webhooks") or ()}
 
 
 def bundle_patch(value: Any, change: Callable[[bytes], bytes]) -> list[dict[str, Any]]:
@@ -120,6 +117,55 @@ async def change_bundles(
         else:
             return True
     return False
+
+
+async def write_registration(
+    connection: Connection, value: Mapping[str, Any], bundle: Callable[[bytes], bytes]
+) -> None:
+    """Create a webhook configuration, or replace what stands in its place.
+
+    Nothing of what was there remains but labels, annotations and what ``bundle`` keeps; an apply
+    leaves what it never set, such as a selector or a match condition that somebody added.
+
+    Args:
+        connection: to the cluster.
+        value: the configuration, without a CA.
+        bundle: makes the CA bundle of each webhook from the one that is there.
+
+    Raises:
+        ClusterError: it could not be written.
+    """
+    path = f"{_CONFIGURATIONS}/{value['metadata']['name']}"
+    try:
+        installed = await _read(connection, path)
+    except ClusterError as error:
+        if error.code != _NOT_FOUND:
+            raise
+        await connection.post(_CONFIGURATIONS, _registered(value, {}, bundle))
+        return
+    bundles = {one["name"]: _bundle(one) for one in installed.get("webhooks") or ()}
+    written = _registered(value, bundles, bundle)
+    metadata = installed["metadata"]
+    for field in ("labels", "annotations"):
+        both = {**(metadata.get(field) or {}), **(value["metadata"].get(field) or {})}
+        written["metadata"][field] = both
+    written["metadata"]["resourceVersion"] = metadata["resourceVersion"]
+    await connection.put(path, written)
+
+
+def _registered(
+    value: Mapping[str, Any], bundles: Mapping[str, bytes], bundle: Callable[[bytes], bytes]
+) -> dict[str, Any]:
+    webhooks = []
+    for webhook in value["webhooks"]:
+        ca = base64.b64encode(bundle(bundles.get(webhook["name"], b""))).decode()
+        client = {**webhook["clientConfig"], "caBundle": ca}
+        webhooks.append({**webhook, "clientConfig": client})
+    return {**value, "metadata": dict(value["metadata"]), "webhooks": webhooks}
+
+
+def _bundle(webhook: Mapping[str, Any]) -> bytes:
+    return base64.b64decode(webhook["clientConfig"].get("caBundle") or "")
 
 
 async def _read(connection: Connection, path: str) -> Any:

@@ -37,6 +37,29 @@ def joined(first: bytes, second: bytes, now: dt.datetime) -> bytes:
     return b"".join(kept)
 
 
+def without(bundle: bytes, dropped: bytes) -> bytes:
+    """Return the certificates of a bundle that another bundle does not have.
+
+    Raises:
+        KeyPairError: one of them is no PEM.
+    """
+    gone = set(certificates(dropped))
+    return b"".join(
+        certificate.public_bytes(Encoding.PEM)
+        for certificate in certificates(bundle)
+        if certificate not in gone
+    )
+
+
+def same(first: bytes, second: bytes) -> bool:
+    """Tell whether two bundles have the same certificates, in any order and notation.
+
+    Raises:
+        KeyPairError: one of them is no PEM.
+    """
+    return set(certificates(first)) == set(certificates(second))
+
+
 def issuer_of(chain: bytes, bundle: bytes) -> x509.Certificate | None:
     """Return the certificate of a bundle that has signed the last of a chain, None if none has.
 

@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from noderestrict.pki.check import KeyPairError
+
+_PUBLIC = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 # Clocks of other machines may be behind.
 _BACKDATE = dt.timedelta(minutes=5)
 
@@ -31,15 +35,13 @@ class Authority:
 
         Raises:
             ValueError: there is no name.
+            KeyPairError: the key cannot sign.
         """
         if not names:
             raise ValueError("a server certificate needs at least one name")
         ca = x509.load_pem_x509_certificate(self.certificate)
-        ca_key = serialization.load_pem_private_key(self.key, None)
-        if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
-            raise ValueError("the CA's key must be ECDSA")  # noqa: TRY004 (a file's content)
+        ca_key = _ca_key(self.key)
         key = ec.generate_private_key(ec.SECP256R1())
-        identifier = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         certificate = (
             _builder(names[0], ca.subject, key.public_key(), now)
             .not_valid_after(min(now + lifetime, ca.not_valid_after_utc))
@@ -47,14 +49,16 @@ class Authority:
             .add_extension(_usage(digital_signature=True), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier),
+                _identifier_of(ca),
                 critical=False,
             )
             .add_extension(
                 x509.SubjectAlternativeName([_general_name(name) for name in names]),
                 critical=False,
             )
-            .sign(ca_key, hashes.SHA256())
+            .sign(
+                ca_key, None if isinstance(ca_key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+            )
         )
         return Leaf(_certificate_pem(certificate), _key_pem(key))
 
@@ -65,6 +69,58 @@ class Leaf:
 
     certificate: bytes
     key: bytes
+
+
+def load_authority(certificate: bytes, key: bytes, now: dt.datetime) -> Authority:
+    """Return a CA that was kept.
+
+    Args:
+        certificate: PEM; of several the first counts.
+        key: PEM, not encrypted: RSA, ECDSA or Ed25519.
+        now: an aware time, at which the CA must be valid.
+
+    Raises:
+        KeyPairError: it cannot sign what callers would trust.
+    """
+    try:
+        ca = x509.load_pem_x509_certificate(certificate)
+        basic = ca.extensions.get_extension_for_class(x509.BasicConstraints).value
+    except ValueError as error:
+        raise KeyPairError(f"the CA certificate cannot be read: {error}") from None
+    except x509.ExtensionNotFound:
+        basic = None
+    if basic is None or not basic.ca:
+        raise KeyPairError("the CA certificate is no CA's")
+    if _ca_key(key).public_key().public_bytes(*_PUBLIC) != ca.public_key().public_bytes(*_PUBLIC):
+        raise KeyPairError("the CA's key does not belong to its certificate")
+    if not ca.not_valid_before_utc <= now < ca.not_valid_after_utc:
+        raise KeyPairError(f"the CA expired at {ca.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}")
+    return Authority(ca.public_bytes(serialization.Encoding.PEM), key)
+
+
+def _ca_key(
+    pem: bytes,
+) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey:
+    try:
+        key = serialization.load_pem_private_key(pem, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        # Not the library's message: it may quote what it read.
+        raise KeyPairError("the CA's key is no unencrypted PEM key") from None
+    if not isinstance(
+        key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+    ):
+        raise KeyPairError("the CA's key is neither RSA, ECDSA nor Ed25519")
+    return key
+
+
+def _identifier_of(ca: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    try:
+        own = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        return x509.AuthorityKeyIdentifier(
+            x509.SubjectKeyIdentifier.from_public_key(ca.public_key()).digest, None, None
+        )
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
 
 
 def create_authority(name: str, *, lifetime: dt.timedelta, now: dt.datetime) -> Authority:

@@ -1,0 +1,391 @@
+"""Where certificates are kept, and the steps in which they are made and replaced.
+
+A CA that is kept lies apart from what it signs: renewing replaces the leaf alone, and no caBundle
+changes. Its ``ca.crt`` is what callers are to trust: itself, and while it is replaced its
+predecessor. A CA that is not kept is new with every leaf.
+"""
+
+import argparse
+import asyncio
+import datetime as dt
+import ssl
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from noderestrict.cli._errors import UsageError
+from noderestrict.cluster.connection import Connection
+from noderestrict.cluster.publish import (
+    Secret,
+    change_bundles,
+    read_bundles,
+    read_secret,
+    write_registration,
+    write_secret,
+)
+from noderestrict.pki.bundle import certificates, issuer_of, joined, same, without
+from noderestrict.pki.check import KeyPairError, check_pair
+from noderestrict.pki.files import write_atomically
+from noderestrict.pki.issue import Authority, create_authority, load_authority
+
+CERTIFICATE, KEY, CA = "tls.crt", "tls.key", "ca.crt"
+# A certificate of a year must not be cut short by it.
+_CA_SOON = dt.timedelta(days=400)
+_KIND = "ValidatingWebhookConfiguration"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A Secret or a directory that holds a certificate, its key, and what callers trust.
+
+    Attributes:
+        connection: to the cluster of the Secret, None for a directory.
+        secret: namespace and name.
+        directory: instead of a Secret.
+    """
+
+    connection: Connection | None
+    secret: tuple[str, str] = ("", "")
+    directory: Path | None = None
+
+    def __str__(self) -> str:
+        """Return how messages name it."""
+        return f"Secret {'/'.join(self.secret)}" if self.directory is None else str(self.directory)
+
+    async def read(self) -> Secret:
+        """Return what is there, without what is not."""
+        if self.directory is not None:
+            files = {name: self.directory / name for name in (CERTIFICATE, KEY, CA)}
+            return {name: file.read_bytes() for name, file in files.items() if file.exists()}
+        assert self.connection is not None  # noqa: S101 (a Secret needs a cluster)
+        return await read_secret(self.connection, *self.secret) or {}
+
+    async def write(self, data: Secret) -> None:
+        """Replace all three."""
+        if self.directory is not None:
+            for name in (CA, CERTIFICATE):
+                write_atomically(self.directory / name, data[name], mode=0o644)
+            write_atomically(self.directory / KEY, data[KEY])
+        else:
+            assert self.connection is not None  # noqa: S101 (a Secret needs a cluster)
+            await write_secret(self.connection, *self.secret, data)
+        print(f"{self}: written")
+
+
+def place_of(
+    connection: Connection | None, secret: tuple[str, str] | None, directory: Path | None
+) -> Place | None:
+    """Return the place that two flags name, None if neither does."""
+    if secret is not None:
+        return Place(connection, secret)
+    return Place(None, directory=directory) if directory is not None else None
+
+
+class Certificates:
+    """What one command works on.
+
+    Args:
+        options: the command's flags.
+        connection: None if no flag names anything in a cluster.
+    """
+
+    def __init__(self, options: argparse.Namespace, connection: Connection | None) -> None:
+        self._options = options
+        self._connection = connection
+        self._now = dt.datetime.now(dt.UTC)
+        place = place_of(connection, options.secret, options.directory)
+        assert place is not None  # noqa: S101 (the parser wants one of them)
+        self._place = place
+        self._kept = place_of(connection, options.ca_secret, options.ca_directory)
+        if self._kept == self._place:
+            raise UsageError("the CA and what it signs need places of their own")
+
+    async def check(self) -> int:
+        """Print what is wrong; return 1 if anything is."""
+        problems = []
+        trust = b""
+        if self._kept is not None:
+            authority, problem = await self._authority()
+            problems += [f"{self._kept}: {problem}"] if problem else []
+            trust = await self._trust() if authority is not None else b""
+        held = await self._place.read()
+        problems += self._leaf_problems(held, trust)
+        if not problems:
+            problems += await self._bundle_problems(held, trust)
+        for problem in problems:
+            print(problem)
+        print(f"{len(problems)} problems" if problems else "all is well")
+        return 1 if problems else 0
+
+    async def bootstrap(self) -> None:
+        """Make what is missing or bad."""
+        if self._kept is None:
+            done = await self._bootstrap_without_authority()
+        else:
+            done = await self._bootstrap_authority(self._kept)
+        if self._options.registration is not None:
+            await self._write_registration((await self._place.read())[CA])
+            done = True
+        if not done:
+            print("all is well: nothing to do")
+
+    async def renew(self) -> None:
+        """Replace the leaf if it is bad, by the CA that is kept, and nothing else."""
+        authority, problem = await self._authority()
+        if authority is None:
+            raise UsageError(f"{self._kept}: {problem}; run noderestrict certs bootstrap")
+        if problem:
+            print(f"{self._kept}: {problem}; run noderestrict certs rotate")
+        if not await self._renew_leaf(authority, await self._trust()):
+            print("all is well: nothing to do")
+
+    async def rotate(self) -> None:
+        """Make a new CA and certificate; or end a rotation whose old CA is still trusted."""
+        if self._kept is None:
+            await self._rotate_without_authority()
+            return
+        authority, problem = await self._authority()
+        if authority is None:
+            print(f"{self._kept}: {problem}")
+            await self._bootstrap_authority(self._kept)
+            return
+        trust = await self._trust()
+        if len(certificates(trust)) == 1:
+            authority = self._new_authority(self._options.ca_lifetime)
+            trust = joined(trust, authority.certificate, self._now)
+            # Callers trust it before anything is signed with it.
+            await self._change_bundles(lambda bundle: self._with(bundle, trust))
+            await self._keep(authority, trust)
+            await self._write_leaf(authority, trust)
+            if self._options.served_at is None:
+                print(
+                    "the old CA is still trusted: rotate again when every server serves the new "
+                    "certificate"
+                )
+                return
+        if not await self._is_served(authority.certificate):
+            print("not served yet: the old CA is still trusted; rotate again later")
+            return
+        await self._keep(authority, authority.certificate)
+        await self._place.write({**await self._place.read(), CA: authority.certificate})
+        replaced = without(trust, authority.certificate)
+        await self._change_bundles(lambda bundle: without(bundle, replaced))
+        print("the old CA is dropped")
+
+    async def _authority(self) -> tuple[Authority | None, str]:
+        """Return the CA that is kept, and what is wrong with it; None if it cannot be used."""
+        assert self._kept is not None  # noqa: S101 (the caller knows)
+        held = await self._kept.read()
+        if CERTIFICATE not in held or KEY not in held:
+            return None, "there is no CA"
+        try:
+            authority = load_authority(held[CERTIFICATE], held[KEY], self._now)
+        except KeyPairError as error:
+            return None, str(error)
+        end = certificates(authority.certificate)[0].not_valid_after_utc
+        soon = end < self._now + _CA_SOON
+        return authority, f"the CA expires at {end:%Y-%m-%dT%H:%M:%SZ}" if soon else ""
+
+    async def _trust(self) -> bytes:
+        assert self._kept is not None  # noqa: S101 (the caller knows)
+        held = await self._kept.read()
+        return joined(self._readable(held.get(CA, b"")), held[CERTIFICATE], self._now)
+
+    async def _bootstrap_authority(self, kept: Place) -> bool:
+        authority, problem = await self._authority()
+        made = authority is None
+        if authority is None:
+            print(f"{kept}: {problem}")
+            authority = self._new_authority(self._options.ca_lifetime)
+            await self._keep(authority, authority.certificate)
+        trust = await self._trust()
+        signed = await self._renew_leaf(authority, trust)
+        changed = False
+        if self._options.registration is None:
+            changed = await self._change_bundles(lambda _bundle: trust)
+        return made or signed or changed
+
+    async def _keep(self, authority: Authority, trust: bytes) -> None:
+        assert self._kept is not None  # noqa: S101 (the caller knows)
+        await self._kept.write({CERTIFICATE: authority.certificate, KEY: authority.key, CA: trust})
+
+    async def _renew_leaf(self, authority: Authority, trust: bytes) -> bool:
+        """Make a new leaf if the one that is held is bad; return whether anything was written."""
+        held = await self._place.read()
+        problems = self._leaf_problems(held, trust)
+        for problem in problems:
+            print(f"renewing: {problem}")
+        if problems:
+            await self._write_leaf(authority, trust)
+            return True
+        if same(held.get(CA, b""), trust):
+            return False
+        await self._place.write({**held, CA: trust})
+        return True
+
+    async def _write_leaf(self, authority: Authority, trust: bytes) -> None:
+        names, lifetime = self._options.dns_names, self._options.lifetime
+        leaf = authority.issue(names, lifetime=lifetime, now=self._now)
+        await self._place.write({CERTIFICATE: leaf.certificate, KEY: leaf.key, CA: trust})
+
+    def _new_authority(self, lifetime: dt.timedelta) -> Authority:
+        return create_authority("noderestrict", lifetime=lifetime, now=self._now)
+
+    def _leaf_problems(self, held: Secret, trust: bytes) -> list[str]:
+        """Return what is wrong with the certificate that is held.
+
+        Args:
+            held: it.
+            trust: of the CA that is kept, b"" if none is.
+        """
+        if CERTIFICATE not in held or KEY not in held:
+            return ["there is no certificate"]
+        names = self._options.dns_names
+        try:
+            pair = check_pair(held[CERTIFICATE], held[KEY], now=self._now, dns_names=names)
+        except KeyPairError as error:
+            return [str(error)]
+        problems = []
+        if pair.not_after - self._now < self._options.renew_before:
+            problems.append(f"the certificate expires at {pair.not_after.isoformat()}")
+        if trust and issuer_of(held[CERTIFICATE], trust) is None:
+            problems.append("the certificate is not signed by the CA that is kept")
+        return problems
+
+    async def _bundle_problems(self, held: Secret, trust: bytes) -> list[str]:
+        problems = []
+        for configuration in self._options.webhook_configuration:
+            assert self._connection is not None  # noqa: S101 (a configuration needs a cluster)
+            for webhook, bundle in (await read_bundles(self._connection, configuration)).items():
+                where = f"{configuration}: the caBundle of webhook {webhook}"
+                if issuer_of(held[CERTIFICATE], bundle) is None:
+                    problems.append(f"{where} does not verify it")
+                elif trust and not same(bundle, trust):
+                    problems.append(f"{where} is not the CA that is kept")
+        return problems
+
+    async def _bootstrap_without_authority(self) -> bool:
+        held = await self._place.read()
+        problems = self._leaf_problems(held, b"")
+        if not problems and issuer_of(held[CERTIFICATE], held.get(CA, b"")) is None:
+            problems = await self._bundle_problems(held, b"")
+        if problems:
+            for problem in problems:
+                print(f"renewing: {problem}")
+            await self._rotate_without_authority()
+            return True
+        return await self._change_bundles(
+            lambda bundle: (
+                bundle
+                if issuer_of(held[CERTIFICATE], bundle) is not None
+                else self._with(bundle, held[CA])
+            )
+        )
+
+    def _with(self, bundle: bytes, added: bytes) -> bytes:
+        return joined(bundle, added, self._now)
+
+    async def _rotate_without_authority(self) -> None:
+        held = await self._place.read()
+        # A day longer than the leaf, which must not be cut short by it.
+        authority = self._new_authority(self._options.lifetime + dt.timedelta(days=1))
+        await self._change_bundles(lambda bundle: self._with(bundle, authority.certificate))
+        replaced = self._readable(held.get(CA, b""))
+        await self._write_leaf(authority, self._with(replaced, authority.certificate))
+        if self._options.served_at is None or self._connection is None:
+            return
+        if not await self._is_served(authority.certificate):
+            print("not served yet: the old CA stays in the caBundle until the next rotation")
+            return
+        await self._change_bundles(
+            lambda bundle: self._without_replaced(bundle, held.get(CERTIFICATE, b""), replaced)
+        )
+        await self._place.write({**await self._place.read(), CA: authority.certificate})
+        print("the old CA is dropped")
+
+    def _without_replaced(self, bundle: bytes, chain: bytes, replaced: bytes) -> bytes:
+        """Return a bundle without what the old certificate was verified by, and all else in it.
+
+        Other servers may share the registration, with CAs of their own.
+        """
+        if replaced:
+            return without(bundle, replaced)
+        try:
+            issuer = issuer_of(chain, bundle) if chain else None
+        except KeyPairError:
+            issuer = None
+        if issuer is None:
+            return bundle
+        return without(bundle, issuer.public_bytes(Encoding.PEM))
+
+    def _readable(self, bundle: bytes) -> bytes:
+        try:
+            return joined(b"", bundle, self._now)
+        except KeyPairError:
+            return b""
+
+    async def _change_bundles(self, change: Callable[[bytes], bytes]) -> bool:
+        changed = False
+        for configuration in self._options.webhook_configuration:
+            assert self._connection is not None  # noqa: S101 (a configuration needs a cluster)
+            if await change_bundles(self._connection, configuration, change):
+                print(f"{configuration}: the CA is in every caBundle")
+                changed = True
+        return changed
+
+    async def _write_registration(self, trust: bytes) -> None:
+        assert self._connection is not None  # noqa: S101 (a registration needs a cluster)
+        for value in _registrations(self._options.registration):
+            keep = self._kept is None
+            await write_registration(
+                self._connection,
+                value,
+                lambda old, keep=keep: self._with(old, trust) if keep else trust,  # type: ignore[misc]
+            )
+            print(f"{_KIND} {value['metadata']['name']}: written")
+
+    async def _is_served(self, ca: bytes) -> bool:
+        """Tell whether a server at an address is verified by a CA, within the time to wait."""
+        if self._options.served_at is None:
+            return True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._options.wait
+        host, port = self._options.served_at
+        context = ssl.create_default_context(cadata=ca.decode())
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(
+                    host, port, ssl=context, server_hostname=self._options.dns_names[0]
+                )
+            except OSError:
+                if loop.time() >= end:
+                    return False
+                await asyncio.sleep(1)
+            else:
+                writer.close()
+                return True
+
+
+def _registrations(file: Path) -> list[Any]:
+    """Return the webhook configurations of a YAML file, ``-`` for standard input."""
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text()
+        values = [value for value in yaml.safe_load_all(text) if isinstance(value, dict)]
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"--registration {file}: {' '.join(str(error).split())}") from None
+    found = [value for value in values if value.get("kind") == _KIND]
+    for value in found:
+        name = (value.get("metadata") or {}).get("name")
+        webhooks = value.get("webhooks")
+        if not name or not isinstance(webhooks, list):
+            raise UsageError(f"--registration {file}: metadata.name or webhooks is missing")
+        if any(not isinstance((one or {}).get("clientConfig"), dict) for one in webhooks):
+            raise UsageError(f"--registration {file}: a webhook has no clientConfig")
+    if not found:
+        raise UsageError(f"--registration {file}: there is no {_KIND}")
+    return found
