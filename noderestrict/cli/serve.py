@@ -17,6 +17,7 @@ from noderestrict.policy.settings import Settings
 from noderestrict.policy.table import STRICT_RULE_IDS
 
 if TYPE_CHECKING:
+    from noderestrict.cluster.connection import Connection
     from noderestrict.serving.authorizers import Authorizer
     from noderestrict.serving.background import Jobs
     from noderestrict.serving.certificates import CertificateFiles
@@ -76,6 +77,16 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds < 1e9:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
     return seconds
+
+
+def _registration(text: str) -> str:
+    from noderestrict.render.registration import parse_registration
+
+    try:
+        parse_registration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _positive(text: str) -> int:
@@ -169,6 +180,13 @@ def add_parser(subparsers: Any) -> None:
         default=60.0,
         metavar="SECONDS",
         help="how long to wait for the API server at start (default: 60)",
+    )
+    cluster.add_argument(
+        "--expected-registration",
+        type=_registration,
+        metavar="JSON",
+        help="the registration as it was rendered; where the installed one differs, metrics and "
+        "log tell within a minute",
     )
     limits = parser.add_argument_group("limits")
     limits.add_argument("--max-in-flight", type=_positive, default=512, metavar="N")
@@ -267,6 +285,8 @@ def run(options: argparse.Namespace) -> int:
     logs.configure(options.log_level, options.log_format)
     if options.state and (options.kubeconfig or options.context):
         raise UsageError("--state answers all look-ups: it excludes --kubeconfig and --context")
+    if options.state and options.expected_registration:
+        raise UsageError("--expected-registration is compared with a cluster's: not with --state")
     files = _certificate_files(options)
     try:
         serve = _with_state(options, files) if options.state else _with_cluster(options, files)
@@ -335,7 +355,10 @@ def _with_cluster(options: argparse.Namespace, files: "CertificateFiles") -> "Ma
                     judge.share,
                     judge.unreadable,
                 )
-            await _serve(options, files, judge, authorizer, metrics, stop, judge.jobs())
+            jobs = dict(judge.jobs())
+            if options.expected_registration is not None:
+                jobs["registration"] = lambda: _watch(options, connection, files, metrics, minor)
+            await _serve(options, files, judge, authorizer, metrics, stop, jobs)
 
     async def serve_or_say_why_not(stop: "Stop") -> None:
         try:
@@ -344,6 +367,24 @@ def _with_cluster(options: argparse.Namespace, files: "CertificateFiles") -> "Ma
             raise StartError(str(error)) from None
 
     return serve_or_say_why_not
+
+
+def _watch(
+    options: argparse.Namespace,
+    connection: "Connection",
+    files: "CertificateFiles",
+    metrics: "Metrics",
+    minor: int,
+) -> Coroutine[Any, Any, None]:
+    """Return what compares the installed registration with the one that is expected."""
+    from noderestrict.doctor.watch import CONDITIONS_SINCE, Expected, watch_registration
+    from noderestrict.render.registration import parse_registration
+
+    registration = parse_registration(options.expected_registration).value(extra_policy(options))
+    expected = Expected(
+        registration, files.certificate.parent / "ca.crt", conditions=minor >= CONDITIONS_SINCE
+    )
+    return watch_registration(connection, expected, metrics)
 
 
 async def _serve(

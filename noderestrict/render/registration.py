@@ -1,7 +1,10 @@
 """What tells the API server to ask us, and what we may ask it."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.rule import ANY
@@ -110,7 +113,9 @@ def webhook_configuration(
         "webhooks": [
             {
                 "name": f"{name}.noderestrict.io",
-                "clientConfig": dict(client_config),
+                "clientConfig": _client(client_config),
+                "namespaceSelector": _everything(),
+                "objectSelector": _everything(),
                 "rules": webhook_rules(resources, extra),
                 "admissionReviewVersions": ["v1"],
                 "sideEffects": "None",
@@ -124,8 +129,93 @@ def webhook_configuration(
     }
 
 
+def _everything() -> Object:
+    """Return a selector that leaves nothing out.
+
+    The null makes an apply take back what somebody else has set, of which it knows nothing.
+    """
+    return {"matchExpressions": [], "matchLabels": None}
+
+
+def _client(given: Mapping[str, Any]) -> Object:
+    # The port as the API server completes it; the null as in a selector.
+    if "service" in given:
+        return {**given, "service": {"port": 443, **given["service"]}, "url": None}
+    return {**given, "service": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What tells one rendered registration from another; all else follows from the rules.
+
+    Attributes:
+        client_config: of every webhook, ``url`` or ``service``, without a CA.
+        failure_policy: what happens when no answer comes.
+        timeout_seconds: for one answer.
+        name: of the ValidatingWebhookConfiguration.
+    """
+
+    client_config: Mapping[str, Any]
+    failure_policy: str = "Fail"
+    timeout_seconds: int = 3
+    name: str = NAME
+
+    def flag(self) -> str:
+        """Return the flag that tells a server what it is to find."""
+        value = {
+            "name": self.name,
+            "clientConfig": dict(self.client_config),
+            "failurePolicy": self.failure_policy,
+            "timeoutSeconds": self.timeout_seconds,
+        }
+        return f"--expected-registration={msgspec.json.encode(value).decode()}"
+
+    def value(self, extra: Extra, annotations: Mapping[str, str] | None = None) -> Object:
+        """Return the ValidatingWebhookConfiguration.
+
+        Args:
+            extra: policy beyond the in-tree plugin.
+            annotations: of the object.
+        """
+        rendered = webhook_configuration(
+            self.client_config,
+            failure_policy=self.failure_policy,
+            timeout_seconds=self.timeout_seconds,
+            annotations=annotations,
+            extra=extra,
+        )
+        rendered["metadata"]["name"] = self.name
+        return rendered
+
+
+class _Flag(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    client_config: dict[str, Any]
+    failure_policy: str = "Fail"
+    timeout_seconds: int = 3
+    name: str = NAME
+
+
+def parse_registration(text: str) -> Registration:
+    """Return the registration that a flag describes.
+
+    Raises:
+        ValueError: it is no such description; the message says why.
+    """
+    try:
+        flag = msgspec.json.decode(text, type=_Flag)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(f"{text[:100]!r} describes no registration: {error}") from None
+    client = flag.client_config
+    service = client.get("service")
+    if len(client) != 1 or not (isinstance(client.get("url"), str) or isinstance(service, dict)):
+        raise ValueError(f"{text[:100]!r}: clientConfig needs either url or service")
+    if flag.failure_policy not in ("Fail", "Ignore"):
+        raise ValueError(f"{text[:100]!r}: failurePolicy must be Fail or Ignore")
+    return Registration(client, flag.failure_policy, flag.timeout_seconds, flag.name)
+
+
 def cluster_role() -> Object:
-    """Return what the server may do: read what it looks up, and ask the authorizer."""
+    """Return what the server may do: read what it looks up and its registration, and ask."""
     read = ["get", "list", "watch"]
     core = ["nodes", "persistentvolumeclaims", "persistentvolumes", "pods", "serviceaccounts"]
     return {
@@ -144,6 +234,12 @@ def cluster_role() -> Object:
                 "apiGroups": ["certificates.k8s.io"],
                 "resources": ["podcertificaterequests"],
                 "verbs": read,
+            },
+            {
+                "apiGroups": ["admissionregistration.k8s.io"],
+                "resources": ["validatingwebhookconfigurations"],
+                "resourceNames": [NAME],
+                "verbs": ["get"],
             },
             {
                 "apiGroups": ["authorization.k8s.io"],

@@ -186,6 +186,16 @@ class Metrics:
             "Reviews that were to be written, but did not fit or could not be.",
             registry=registry,
         )
+        self.registration_differences = Gauge(
+            "noderestrict_registration_differences",
+            "How many fields of the installed registration are not as rendered.",
+            registry=registry,
+        )
+        self.registration_checked = Gauge(
+            "noderestrict_registration_checked_timestamp_seconds",
+            "When the installed registration was last compared with the rendered one.",
+            registry=registry,
+        )
         self.store_objects = Gauge(
             "noderestrict_store_objects",
             "Objects in a store.",

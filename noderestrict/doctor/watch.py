@@ -1,0 +1,139 @@
+"""Compare the installed registration with the rendered one, again and again.
+
+Whoever may change the registration can switch every rule off, and no review would tell.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from noderestrict.cluster.connection import ClusterError, Connection
+from noderestrict.doctor.registration import differences
+from noderestrict.pki.check import KeyPairError
+from noderestrict.telemetry.logs import LOGGER
+from noderestrict.telemetry.metrics import Metrics
+
+_PATH = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+_NOT_FOUND = 404
+_SHOWN = 8
+#: Between looks: three, and a slow answer, within a minute.
+SECONDS = 15.0
+_ANSWER_SECONDS = 10.0
+#: The first minor version whose API servers keep match conditions.
+CONDITIONS_SINCE = 28
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What must be installed.
+
+    Attributes:
+        registration: the rendered ValidatingWebhookConfiguration.
+        ca_file: PEM, what a CA bundle may hold; None, or a file that is not there, for anything.
+        conditions: whether the API server knows match conditions.
+    """
+
+    registration: Mapping[str, Any]
+    ca_file: Path | None = None
+    conditions: bool = True
+
+    @property
+    def name(self) -> str:
+        """The name of the object."""
+        name: str = self.registration["metadata"]["name"]
+        return name
+
+
+async def watch_registration(
+    connection: Connection,
+    expected: Expected,
+    metrics: Metrics,
+    *,
+    sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
+) -> None:
+    """Compare until cancelled; metrics and log tell each change.
+
+    Args:
+        connection: to the API server.
+        expected: what must be installed.
+        metrics: where the number of differences is shown, and when it was last known.
+        sleep: waits for some seconds.
+    """
+    told: list[str] = []
+    problem = ""
+    # From now on it counts how long nothing is known; 0 is for servers that do not compare.
+    metrics.registration_checked.set(time.time())
+    while True:
+        try:
+            found = await compared(connection, expected)
+        except ClusterError as error:
+            # What is not known is no change: the time of the last comparison tells.
+            if str(error) != problem:
+                problem = str(error)
+                LOGGER.warning("the registration cannot be read", extra={"error": problem[:500]})
+        else:
+            problem = ""
+            metrics.registration_differences.set(len(found))
+            metrics.registration_checked.set(time.time())
+            if found != told:
+                _tell(expected.name, found)
+            told = found
+        await sleep(SECONDS)
+
+
+async def compared(connection: Connection, expected: Expected) -> list[str]:
+    """Return how the installed registration differs from the rendered one.
+
+    Raises:
+        ClusterError: it could not be read.
+    """
+    try:
+        body = await connection.get(f"{_PATH}/{expected.name}", seconds=_ANSWER_SECONDS)
+    except ClusterError as error:
+        if error.code != _NOT_FOUND:
+            raise
+        return differences(None, expected.registration)
+    # Beside the event loop: whoever changed it may have made it large.
+    return await asyncio.to_thread(_differences, body, expected)
+
+
+def _differences(body: bytes, expected: Expected) -> list[str]:
+    try:
+        installed = msgspec.json.decode(body, type=_Configuration)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return [f"it cannot be read: {error}"]
+    try:
+        return differences(
+            {"webhooks": installed.webhooks},
+            expected.registration,
+            _trusted(expected.ca_file),
+            conditions=expected.conditions,
+        )
+    except (OSError, KeyPairError) as error:
+        return [f"{expected.ca_file} cannot be read: {error}"]
+
+
+def _trusted(file: Path | None) -> bytes | None:
+    try:
+        return file.read_bytes() if file is not None else None
+    except FileNotFoundError:
+        return None
+
+
+class _Configuration(msgspec.Struct):
+    webhooks: list[dict[str, Any]] | None = None
+
+
+def _tell(name: str, found: list[str]) -> None:
+    if found:
+        LOGGER.critical(
+            "the registration is not as rendered: rules may be skipped",
+            extra={"registration": name, "count": len(found), "differences": found[:_SHOWN]},
+        )
+    else:
+        LOGGER.info("the registration is as rendered again", extra={"registration": name})
