@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import yaml
 
@@ -9,14 +10,18 @@ from noderestrict.policy.extra import Extra
 from noderestrict.render import workload
 from noderestrict.render.dashboard import dashboard
 from noderestrict.render.policy_flags import policy_flags
-from noderestrict.render.registration import NAME, Object, webhook_configuration
+from noderestrict.render.registration import NAME, Object, Registration
 
 _SERVICE_NAMES = [
     f"{NAME}.{workload.NAMESPACE}.svc",
     f"{NAME}.{workload.NAMESPACE}.svc.cluster.local",
 ]
 _LOOPBACK = "127.0.0.1"
-_SERVICE = {"service": {"name": NAME, "namespace": workload.NAMESPACE, "path": "/validate"}}
+_SERVICE = Registration(
+    {"service": {"name": NAME, "namespace": workload.NAMESPACE, "path": "/validate"}}
+)
+_HOSTS = Registration({"url": f"https://{_LOOPBACK}:{workload.PORT}/validate"})
+_HOST_NAMES = [_LOOPBACK, "localhost"]
 _HEADER = "# Made by noderestrict render; change the code, then run make manifests.\n"
 
 
@@ -34,35 +39,41 @@ def _inline(target: Mapping[str, str], *operations: Object) -> Object:
     return {"target": dict(target), "patch": yaml.safe_dump(list(operations), sort_keys=False)}
 
 
-def _delete(kind: str, api_version: str) -> Object:
+def _delete(kind: str, api_version: str, name: str = NAME) -> Object:
     value = {
         "$patch": "delete",
         "apiVersion": api_version,
         "kind": kind,
-        "metadata": {"name": NAME, "namespace": workload.NAMESPACE},
+        "metadata": {"name": name, "namespace": workload.NAMESPACE},
     }
     return {"patch": yaml.safe_dump(value, sort_keys=False)}
 
 
 def _audit(extra: Extra) -> str:
-    """Return the overlay in which nothing is refused, whatever becomes of the webhook."""
-    count = len(webhook_configuration(_SERVICE, extra=extra)["webhooks"])
+    """Return the overlay in which nothing is refused, whatever becomes of the webhook.
+
+    Any node can make itself a trusted one there, by a label or by a pod: there is no CA to steal,
+    and nobody who may renew anything.
+    """
+    audited = replace(_SERVICE, failure_policy="Ignore")
+    count = len(audited.value(extra)["webhooks"])
     ignore = (
         {"op": "replace", "path": f"/webhooks/{index}/failurePolicy", "value": "Ignore"}
         for index in range(count)
     )
+    arguments = (
+        {"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": argument}
+        for argument in ("--mode=audit", audited.flag())
+    )
     return _kustomization(
         resources=["../self-signed"],
         patches=[
-            _inline(
-                {"kind": "Deployment", "name": NAME},
-                {
-                    "op": "add",
-                    "path": "/spec/template/spec/containers/0/args/-",
-                    "value": "--mode=audit",
-                },
-            ),
+            _inline({"kind": "Deployment", "name": NAME}, *arguments),
             _inline({"kind": "ValidatingWebhookConfiguration", "name": NAME}, *ignore),
+            *(
+                _delete(value["kind"], value["apiVersion"], value["metadata"]["name"])
+                for value in workload.renewal(_SERVICE_NAMES)
+            ),
         ],
     )
 
@@ -78,10 +89,35 @@ def _kind() -> str:
         resources=["../self-signed"],
         patches=[
             _inline({"kind": "Deployment", "name": NAME}, never),
-            _inline({"kind": "Job", "name": workload.CERTS_JOB}, never),
             _inline(
-                {"kind": "CronJob", "name": workload.CERTS_JOB},
+                {"kind": "CronJob", "name": workload.RENEWAL},
                 {**never, "path": "/spec/jobTemplate" + never["path"]},
+            ),
+        ],
+    )
+
+
+def _dedicated_nodes() -> str:
+    """Return the component for clusters without control-plane nodes: nodes that are set apart."""
+
+    def moved(spec: str) -> list[Object]:
+        toleration = {"key": workload.DEDICATED_NODES, "operator": "Exists"}
+        return [
+            {
+                "op": "replace",
+                "path": f"{spec}/nodeSelector",
+                "value": {workload.DEDICATED_NODES: "trusted"},
+            },
+            {"op": "add", "path": f"{spec}/tolerations/-", "value": toleration},
+        ]
+
+    return _kustomization(
+        kind="Component",
+        patches=[
+            _inline({"kind": "Deployment", "name": NAME}, *moved("/spec/template/spec")),
+            _inline(
+                {"kind": "CronJob", "name": workload.RENEWAL},
+                *moved("/spec/jobTemplate/spec/template/spec"),
             ),
         ],
     )
@@ -98,7 +134,7 @@ def manifests(extra: Extra | None = None) -> dict[str, str]:
         "namespace.yaml": [workload.namespace()],
         "service-account.yaml": workload.service_account(),
         "rbac.yaml": workload.rbac(),
-        "deployment.yaml": [workload.deployment(policy_flags(extra))],
+        "deployment.yaml": [workload.deployment([_SERVICE.flag(), *policy_flags(extra)])],
         "service.yaml": [workload.service()],
         "disruption-budget.yaml": [workload.disruption_budget()],
         "network-policy.yaml": [workload.network_policy()],
@@ -107,23 +143,16 @@ def manifests(extra: Extra | None = None) -> dict[str, str]:
     overlays: dict[str, dict[str, list[Object]]] = {
         "cert-manager": {
             "certificates.yaml": workload.cert_manager(_SERVICE_NAMES),
-            "webhook.yaml": [webhook_configuration(_SERVICE, annotations=inject, extra=extra)],
+            "webhook.yaml": [_SERVICE.value(extra, inject)],
         },
         "self-signed": {
-            "certificates.yaml": workload.certificate_jobs(
-                _SERVICE_NAMES, f"{_SERVICE_NAMES[0]}:443"
-            ),
-            "webhook.yaml": [webhook_configuration(_SERVICE, extra=extra)],
+            "certificates.yaml": workload.renewal(_SERVICE_NAMES),
+            "webhook.yaml": [_SERVICE.value(extra)],
         },
         "control-plane": {
-            # The jobs run anywhere, and see no loopback of a control-plane node.
-            "certificates.yaml": workload.certificate_jobs([_LOOPBACK, "localhost"], None),
-            "daemon-set.yaml": [workload.daemon_set(policy_flags(extra))],
-            "webhook.yaml": [
-                webhook_configuration(
-                    {"url": f"https://{_LOOPBACK}:{workload.PORT}/validate"}, extra=extra
-                )
-            ],
+            "certificates.yaml": workload.renewal(_HOST_NAMES),
+            "daemon-set.yaml": [workload.daemon_set([_HOSTS.flag(), *policy_flags(extra)])],
+            "webhook.yaml": [_HOSTS.value(extra)],
         },
     }
     files = {f"base/{name}": _text(objects) for name, objects in base.items()}
@@ -143,6 +172,12 @@ def manifests(extra: Extra | None = None) -> dict[str, str]:
         )
     files["overlays/audit/kustomization.yaml"] = _audit(extra)
     files["overlays/kind/kustomization.yaml"] = _kind()
+    files["components/dedicated-nodes/kustomization.yaml"] = _dedicated_nodes()
+    # Applied for the time of the change alone.
+    served_at = f"{_SERVICE_NAMES[0]}:443"
+    files["overlays/self-signed/new-ca.yaml"] = _text(workload.new_ca(_SERVICE_NAMES, served_at))
+    # A pod sees no loopback of a control-plane node.
+    files["overlays/control-plane/new-ca.yaml"] = _text(workload.new_ca(_HOST_NAMES, None))
     files["components/monitoring/monitoring.yaml"] = _text(workload.monitoring())
     # Grafana's sidecar loads dashboards from ConfigMaps with this label.
     files["components/monitoring/dashboard.json"] = json.dumps(dashboard(), indent=2) + "\n"

@@ -12,7 +12,13 @@ IMAGE = f"noderestrict:{__version__}"
 TLS_SECRET = "noderestrict-tls"  # noqa: S105 (a name)
 PORT, METRICS_PORT = 8443, 9090
 LABELS = {"app.kubernetes.io/name": NAME}
-CERTS_JOB = "noderestrict-certs"
+CA_SECRET = "noderestrict-ca"  # noqa: S105 (a name)
+RENEWAL, NEW_CA = "noderestrict-renewal", "noderestrict-new-ca"
+#: Whose TLS key and tokens are safe: nodes cannot give themselves this label once the rule is
+#: enforced, and are not scheduled to beside it.
+TRUSTED_NODES = {"node-role.kubernetes.io/control-plane": ""}
+#: Label and taint of nodes that are set apart where there are no control-plane nodes.
+DEDICATED_NODES = "node-restriction.kubernetes.io/noderestrict"
 _TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 (a path)
 _TLS_PATH = "/etc/noderestrict/tls"
 
@@ -37,15 +43,10 @@ def service_account(name: str = NAME) -> list[Object]:
     """Return a service account and a Secret with a token of it.
 
     The token is a mounted Secret, not one that the kubelet requests: such a request waits for this
-    very webhook. A node reads the Secret only while it runs one of the pods.
+    very webhook. A node reads the Secret only while one of the pods is bound to it.
     """
     return [
-        {
-            "apiVersion": "v1",
-            "kind": "ServiceAccount",
-            "metadata": _meta(name),
-            "automountServiceAccountToken": False,
-        },
+        _account(name),
         {
             "apiVersion": "v1",
             "kind": "Secret",
@@ -55,6 +56,15 @@ def service_account(name: str = NAME) -> list[Object]:
             ),
         },
     ]
+
+
+def _account(name: str) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": _meta(name),
+        "automountServiceAccountToken": False,
+    }
 
 
 def rbac() -> list[Object]:
@@ -77,6 +87,28 @@ def _container(name: str, arguments: list[str], **more: Any) -> Object:
     }
 
 
+def _secret_token(account: str) -> Object:
+    return {"name": "token", "secret": {"secretName": f"{account}-token", "defaultMode": 0o440}}
+
+
+# Short, and bound to the pod: gone with it. The kubelet asks for it, and so needs the webhook.
+_BOUND_TOKEN: Object = {
+    "name": "token",
+    "projected": {
+        "defaultMode": 0o440,
+        "sources": [
+            {"serviceAccountToken": {"path": "token", "expirationSeconds": 600}},
+            {
+                "configMap": {
+                    "name": "kube-root-ca.crt",
+                    "items": [{"key": "ca.crt", "path": "ca.crt"}],
+                }
+            },
+        ],
+    },
+}
+
+
 def _pod_spec(container: Object, account: str, volumes: list[Object], **more: Any) -> Object:
     return {
         "serviceAccountName": account,
@@ -84,6 +116,7 @@ def _pod_spec(container: Object, account: str, volumes: list[Object], **more: An
         # The variables of Services would look like settings of ours.
         "enableServiceLinks": False,
         "priorityClassName": "system-cluster-critical",
+        "nodeSelector": dict(TRUSTED_NODES),
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": 65532,
@@ -100,10 +133,7 @@ def _pod_spec(container: Object, account: str, volumes: list[Object], **more: An
                 ],
             }
         ],
-        "volumes": [
-            {"name": "token", "secret": {"secretName": f"{account}-token", "defaultMode": 0o440}},
-            *volumes,
-        ],
+        "volumes": volumes,
         **more,
     }
 
@@ -161,7 +191,7 @@ def deployment(flags: Sequence[str] = ()) -> Object:
                 "spec": _pod_spec(
                     _server(["--tls-wait=600", *flags]),
                     NAME,
-                    [_TLS_VOLUME],
+                    [_secret_token(NAME), _TLS_VOLUME],
                     terminationGracePeriodSeconds=45,
                     tolerations=_TOLERATIONS,
                     topologySpreadConstraints=[spread],
@@ -185,11 +215,10 @@ def daemon_set(flags: Sequence[str] = ()) -> Object:
                 "spec": _pod_spec(
                     _server(["--tls-wait=600", "--bind-address=127.0.0.1", *flags], "127.0.0.1"),
                     NAME,
-                    [_TLS_VOLUME],
+                    [_secret_token(NAME), _TLS_VOLUME],
                     terminationGracePeriodSeconds=45,
                     hostNetwork=True,
                     dnsPolicy="ClusterFirstWithHostNet",
-                    nodeSelector={"node-role.kubernetes.io/control-plane": ""},
                     tolerations=[{"operator": "Exists"}],
                 ),
             },
@@ -241,88 +270,115 @@ def network_policy() -> Object:
     }
 
 
-def certificate_jobs(names: list[str], served_at: str | None) -> list[Object]:
-    """Return what makes and renews the certificate without cert-manager.
+def _certificates(action: str, names: list[str], *flags: str) -> Object:
+    return _container(
+        "certs",
+        [
+            "certs",
+            action,
+            f"--secret={NAMESPACE}/{TLS_SECRET}",
+            f"--ca-secret={NAMESPACE}/{CA_SECRET}",
+            f"--dns-names={','.join(names)}",
+            *flags,
+        ],
+    )
+
+
+def _job(account: str, container: Object, token: Object) -> Object:
+    """Return the spec of a job whose pods are gone once they have finished.
+
+    A node reads what a pod on it refers to as long as the pod object is there.
+    """
+    spec = _pod_spec(
+        container, account, [token], restartPolicy="OnFailure", tolerations=_TOLERATIONS
+    )
+    return {
+        "backoffLimit": 5,
+        "activeDeadlineSeconds": 600,
+        "ttlSecondsAfterFinished": 0,
+        "template": {"metadata": {"labels": {"app.kubernetes.io/name": account}}, "spec": spec},
+    }
+
+
+def _granted(account: str, kind: str, rules: list[Object]) -> list[Object]:
+    """Return a Role or ClusterRole of an account, and its binding."""
+    api = "rbac.authorization.k8s.io"
+    meta = _meta(account) if kind == "Role" else {"name": account}
+    return [
+        {"apiVersion": f"{api}/v1", "kind": kind, "metadata": meta, "rules": rules},
+        {
+            "apiVersion": f"{api}/v1",
+            "kind": f"{kind}Binding",
+            "metadata": meta,
+            "roleRef": {"apiGroup": api, "kind": kind, "name": account},
+            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}],
+        },
+    ]
+
+
+def _secrets(verbs: list[str], *names: str) -> Object:
+    return {"apiGroups": [""], "resources": ["secrets"], "resourceNames": list(names),
+            "verbs": verbs}  # fmt: skip
+
+
+def renewal(names: list[str]) -> list[Object]:
+    """Return what renews the certificate by the CA that is kept, and can change nothing else.
+
+    Its token is a mounted Secret as the server's is, so that an expired certificate is renewed
+    while no server answers.
 
     Args:
-        names: DNS names and addresses that it is for.
-        served_at: where the jobs see the server, or None.
+        names: DNS names and addresses that the certificate is for.
     """
-    arguments = [
-        f"--secret={NAMESPACE}/{TLS_SECRET}",
-        f"--webhook-configuration={NAME}",
-        f"--dns-names={','.join(names)}",
-        *([f"--served-at={served_at}"] if served_at else []),
-    ]
-    spec = _pod_spec(
-        _container("certs", ["certs", "bootstrap", *arguments]),
-        CERTS_JOB,
-        [],
-        restartPolicy="OnFailure",
-        tolerations=_TOLERATIONS,
-    )
-    template = {"metadata": {"labels": {"app.kubernetes.io/name": CERTS_JOB}}, "spec": spec}
-    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": CERTS_JOB}
-    subject = {"kind": "ServiceAccount", "name": CERTS_JOB, "namespace": NAMESPACE}
+    rules = [_secrets(["get"], CA_SECRET), _secrets(["get", "update"], TLS_SECRET)]
     return [
-        *service_account(CERTS_JOB),
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "Role",
-            "metadata": _meta(CERTS_JOB),
-            "rules": [
-                {"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]},
-                {
-                    "apiGroups": [""],
-                    "resources": ["secrets"],
-                    "resourceNames": [TLS_SECRET],
-                    "verbs": ["get", "update"],
-                },
-            ],
-        },
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": _meta(CERTS_JOB),
-            "roleRef": role,
-            "subjects": [subject],
-        },
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRole",
-            "metadata": {"name": CERTS_JOB},
-            "rules": [
-                {
-                    "apiGroups": ["admissionregistration.k8s.io"],
-                    "resources": ["validatingwebhookconfigurations"],
-                    "resourceNames": [NAME],
-                    "verbs": ["get", "patch"],
-                }
-            ],
-        },
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": CERTS_JOB},
-            "roleRef": {**role, "kind": "ClusterRole"},
-            "subjects": [subject],
-        },
-        {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": _meta(CERTS_JOB),
-            "spec": {"backoffLimit": 20, "template": template},
-        },
+        *service_account(RENEWAL),
+        *_granted(RENEWAL, "Role", rules),
         {
             "apiVersion": "batch/v1",
             "kind": "CronJob",
-            "metadata": _meta(CERTS_JOB),
+            "metadata": _meta(RENEWAL),
             "spec": {
                 "schedule": "17 3 * * *",
                 "concurrencyPolicy": "Forbid",
-                "jobTemplate": {"spec": {"backoffLimit": 5, "template": template}},
+                "successfulJobsHistoryLimit": 0,
+                "failedJobsHistoryLimit": 0,
+                "jobTemplate": {
+                    "spec": _job(RENEWAL, _certificates("renew", names), _secret_token(RENEWAL))
+                },
             },
         },
+    ]
+
+
+def new_ca(names: list[str], served_at: str | None) -> list[Object]:
+    """Return what replaces the CA, for the time that this takes: no overlay includes it.
+
+    It alone may change the registration. Its token is bound to its pod and lasts ten minutes.
+
+    Args:
+        names: DNS names and addresses that the certificate is for.
+        served_at: where the job sees the server, or None.
+    """
+    registration = {
+        "apiGroups": ["admissionregistration.k8s.io"],
+        "resources": ["validatingwebhookconfigurations"],
+        "resourceNames": [NAME],
+        "verbs": ["get", "patch"],
+    }
+    flags = [
+        f"--webhook-configuration={NAME}",
+        *([f"--served-at={served_at}"] if served_at else []),
+    ]
+    job = _job(NEW_CA, _certificates("rotate", names, *flags), _BOUND_TOKEN)
+    # Each attempt would make another CA.
+    job["backoffLimit"] = 0
+    job["template"]["spec"]["restartPolicy"] = "Never"
+    return [
+        _account(NEW_CA),
+        *_granted(NEW_CA, "Role", [_secrets(["get", "update"], CA_SECRET, TLS_SECRET)]),
+        *_granted(NEW_CA, "ClusterRole", [registration]),
+        {"apiVersion": "batch/v1", "kind": "Job", "metadata": _meta(NEW_CA), "spec": job},
     ]
 
 
@@ -333,7 +389,7 @@ def cert_manager(names: list[str]) -> list[Object]:
         names: DNS names that the certificate is for.
     """
     api = "cert-manager.io/v1"
-    own, ca = "noderestrict-selfsigned", "noderestrict-ca"
+    own, ca = "noderestrict-selfsigned", CA_SECRET
 
     def issuer(name: str, spec: Object) -> Object:
         return {"apiVersion": api, "kind": "Issuer", "metadata": _meta(name), "spec": spec}
@@ -397,6 +453,15 @@ def monitoring() -> list[Object]:
         alert(
             "NoderestrictCertificateProblem", "noderestrict_certificate_problem == 1", "10m",
             "warning", "The certificate files hold a pair that cannot be served.",
+        ),
+        alert(
+            "NoderestrictRegistrationChanged", "noderestrict_registration_differences > 0", "0m",
+            "critical", "The registration is not as rendered: rules may be skipped.",
+        ),
+        alert(
+            "NoderestrictRegistrationUnseen",
+            "time() - (noderestrict_registration_checked_timestamp_seconds > 0) > 300", "5m",
+            "warning", "The registration cannot be read: nobody sees whether it is as rendered.",
         ),
         alert(
             "NoderestrictStoreStale", "noderestrict_store_age_seconds > 300", "5m", "warning",

@@ -89,12 +89,13 @@ def test_renewing_replaces_the_certificate_alone(cluster: Cluster, ended: str) -
     names = ("noderestrict.noderestrict.svc", "noderestrict.noderestrict.svc.cluster.local")
     ca = Authority(kept["tls.crt"], kept["tls.key"])
     bad = {
-        "expired": lambda: leaf(ca, *names, lifetime=DAY / 1440),
-        "soon": lambda: leaf(ca, *names, lifetime=20 * DAY),
-        "for other names": lambda: leaf(ca, "elsewhere"),
-        "by another CA": lambda: leaf(authority(), *names, lifetime=29 * DAY),
-        "gone": lambda: None,
-    }[ended]()
+        "expired": leaf(ca, *names, lifetime=DAY, now=NOW - 2 * DAY),
+        "soon": leaf(ca, *names, lifetime=20 * DAY),
+        "for other names": leaf(ca, "elsewhere"),
+        "by another CA": create_authority("other", lifetime=3650 * DAY, now=NOW).issue(
+            names, lifetime=365 * DAY, now=NOW
+        ),
+    }.get(ended)
     path = f"{SECRETS}/noderestrict-tls"
     held = {} if bad is None else {"tls.crt": bad.certificate, "tls.key": bad.key}
     data = {key: base64.b64encode(value).decode() for key, value in held.items()}

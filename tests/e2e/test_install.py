@@ -74,6 +74,7 @@ def test_the_documented_commands_lead_from_nothing_to_enforcing(tmp_path: Path) 
         for command in commands():
             here = command.replace("/etc/kubernetes/pki", str(pki))
             here = here.replace("127.0.0.1:6443", f"127.0.0.1:{control_plane.port}")
+            here = here.replace("127.0.0.1:8443", f"127.0.0.1:{port}")
             if here.endswith(" &"):
                 server = subprocess.Popen(
                     ["bash", "-c", f"exec {here.removesuffix(' &')}"],

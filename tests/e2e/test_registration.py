@@ -20,7 +20,7 @@ from noderestrict.render.registration import (
     cluster_role_binding,
     webhook_configuration,
 )
-from noderestrict.render.workload import CERTS_JOB, NAMESPACE, TLS_SECRET
+from noderestrict.render.workload import CA_SECRET, NAMESPACE, RENEWAL, TLS_SECRET
 from tests.e2e.conftest import USER, let_nodes_do_all, namespace_ready
 from tests.e2e.control_plane import APIError, Client, ControlPlane
 from tests.serving.tls import Server, serving
@@ -420,7 +420,7 @@ def test_manifests_are_taken_by_the_api_server(registered: Registered) -> None:
         )  # fmt: skip
 
 
-def test_certs_bootstraps_rotates_and_checks_with_the_rights_of_the_job(
+def test_the_operator_makes_the_certificate_and_the_job_may_only_renew_it(
     registered: Registered, capsys: pytest.CaptureFixture[str]
 ) -> None:
     admin, control_plane = registered.admin, registered.control_plane
@@ -430,22 +430,20 @@ def test_certs_bootstraps_rotates_and_checks_with_the_rights_of_the_job(
     paths = {
         "Role": f"{RBAC}/namespaces/{NAMESPACE}/roles",
         "RoleBinding": f"{RBAC}/namespaces/{NAMESPACE}/rolebindings",
-        "ClusterRole": f"{RBAC}/clusterroles",
-        "ClusterRoleBinding": f"{RBAC}/clusterrolebindings",
     }
     file = ROOT / "manifests" / "overlays" / "self-signed" / "certificates.yaml"
     for value in yaml.safe_load_all(file.read_text()):
         if value and value["kind"] in paths:
             admin.create(paths[value["kind"]], value)
-    job = control_plane.user(f"system:serviceaccount:{NAMESPACE}:{CERTS_JOB}")
-    kubeconfig = registered.folder / "job"
-    kubeconfig.write_text(json.dumps(job.kubeconfig()))
+    job = control_plane.user(f"system:serviceaccount:{NAMESPACE}:{RENEWAL}")
+    for name, client in (("operator", admin), ("job", job)):
+        (registered.folder / name).write_text(json.dumps(client.kubeconfig()))
+    places = ("--secret", f"{NAMESPACE}/{TLS_SECRET}", "--ca-secret", f"{NAMESPACE}/{CA_SECRET}")
+    registration = ("--webhook-configuration", "noderestrict")
 
-    def certs(action: str, *flags: str) -> tuple[int, str]:
-        code = main(
-            ["certs", action, "--secret", f"{NAMESPACE}/{TLS_SECRET}",
-             "--webhook-configuration", "noderestrict", "--kubeconfig", str(kubeconfig), *flags]
-        )  # fmt: skip
+    def certs(user: str, action: str, *flags: str) -> tuple[int, str]:
+        kubeconfig = str(registered.folder / user)
+        code = main(["certs", action, *places, "--kubeconfig", kubeconfig, *flags])
         return code, "".join(capsys.readouterr())
 
     def bundles() -> set[bytes]:
@@ -457,22 +455,33 @@ def test_certs_bootstraps_rotates_and_checks_with_the_rights_of_the_job(
 
     service = {"service": {"name": "noderestrict", "namespace": NAMESPACE}}
     with configured(registered, webhook_configuration(service)):
-        assert certs("check") == (1, "there is no certificate\n1 problems\n")
-        assert certs("bootstrap")[0] == 0
-        assert certs("check") == (0, "all is well\n")
+        assert certs("operator", "check", *registration)[0] == 1
+        assert certs("job", "renew")[0] == 2
+        assert certs("operator", "bootstrap", *registration)[0] == 0
+        assert certs("operator", "check", *registration) == (0, "all is well\n")
         (first,) = bundles()
-        assert certs("bootstrap")[1] == "all is well: nothing to do\n"
-        # Nobody serves there: the old CA must stay.
-        code, output = certs("rotate", "--served-at", "127.0.0.1:1", "--wait", "0")
+        assert certs("job", "renew") == (0, "all is well: nothing to do\n")
+        soon = ("--renew-before", "1000")
+        assert certs("job", "renew", *soon, "--lifetime", "2000")[0] == 0
+        assert certs("operator", "check", *registration) == (0, "all is well\n")
+        assert bundles() == {first}
+        # What would change the registration or make a Secret is not the job's.
+        for action in ("bootstrap", "rotate"):
+            code, output = certs("job", action, *registration, *soon)
+            assert code == 2
+            assert "forbidden" in output
+        assert bundles() == {first}
+        code, output = certs("operator", "rotate", *registration)
         assert code == 0
-        assert "the old CA stays" in output
         (both,) = bundles()
         assert both.startswith(first)
         assert both.count(b"BEGIN CERTIFICATE") == 2
-        assert certs("check")[0] == 0
-        admin.delete(f"/api/v1/namespaces/{NAMESPACE}/secrets/{TLS_SECRET}")
-        assert certs("check")[0] == 1
-    code, output = certs("rotate")
+        assert certs("job", "renew")[0] == 0
+        assert certs("operator", "rotate", *registration)[0] == 0
+        (second,) = bundles()
+        assert both == first + second
+        assert certs("operator", "check", *registration) == (0, "all is well\n")
+    code, output = certs("operator", "rotate", *registration)
     assert code == 2
     assert "noderestrict" in output
     assert "not found" in output

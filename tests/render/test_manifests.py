@@ -8,12 +8,18 @@ import pytest
 import yaml
 
 from noderestrict.cli import build_parser, main
+from noderestrict.policy.extra import Extra
 from noderestrict.policy.table import table
 from noderestrict.render import workload
 from noderestrict.render.dashboard import API_SERVER_METRICS, dashboard
 from noderestrict.render.manifests import manifests
-from noderestrict.render.registration import webhook_configuration, webhook_rules
+from noderestrict.render.registration import (
+    parse_registration,
+    webhook_configuration,
+    webhook_rules,
+)
 from tests.reference import described_metrics
+from tests.render.overlays import OVERLAYS, build
 
 ROOT = Path(__file__).parents[2]
 FILES = manifests()
@@ -42,7 +48,7 @@ def test_the_files_are_what_make_manifests_writes(tmp_path: Path) -> None:
 def test_every_resource_that_a_kustomization_names_is_there() -> None:
     for path, text in FILES.items():
         if path.endswith("kustomization.yaml"):
-            for resource in yaml.safe_load(text)["resources"]:
+            for resource in yaml.safe_load(text).get("resources", ()):
                 target = (Path("/m") / path).parent / resource
                 where = str(target.resolve().relative_to("/m"))
                 assert where in FILES or f"{where}/kustomization.yaml" in FILES
@@ -89,43 +95,49 @@ def test_policy_flags_reach_the_server_and_its_registration(tmp_path: Path) -> N
         assert "key.startsWith('a/') || key == 'tier'" in condition
         assert "unschedulable" not in condition
     patches = yaml.safe_load((tmp_path / "overlays/audit/kustomization.yaml").read_text())
-    assert patches["patches"][1]["patch"].count("failurePolicy") == len(webhooks)
-
-
-def test_the_serving_account_can_write_nothing() -> None:
-    for value in workload.rbac():
-        for rule in value.get("rules", ()):
-            if rule.get("resources") != ["subjectaccessreviews"]:
-                assert set(rule["verbs"]) <= {"get", "list", "watch"}
-
-
-def test_no_pod_asks_the_kubelet_for_a_token() -> None:
-    for value in objects():
-        for spec in re.findall(r"'serviceAccountName'", str(value)):
-            assert spec
-            assert "'automountServiceAccountToken': False" in str(value)
-            assert "serviceAccountToken'" not in str(value).replace(
-                "automountServiceAccountToken'", ""
-            )
+    assert patches["patches"][1]["patch"].count("/failurePolicy") == len(webhooks)
 
 
 def test_containers_run_without_rights_and_with_flags_that_exist() -> None:
     parsers = build_parser()[1]
-    seen = 0
-    for value in (workload.deployment(), workload.daemon_set()):
-        container = value["spec"]["template"]["spec"]["containers"][0]
-        assert container["securityContext"]["readOnlyRootFilesystem"] is True
-        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-        command, *arguments = container["args"]
-        parsers[command].parse_args(arguments)
-        seen += 1
-    for value in workload.certificate_jobs(["a"], "b:443"):
-        if value["kind"] == "Job":
-            command, *arguments = value["spec"]["template"]["spec"]["containers"][0]["args"]
+    seen = set()
+    for value in objects():
+        for container in containers(value):
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            command, *arguments = container["args"]
             options = parsers[command].parse_args(arguments)
-            assert options.secret == (workload.NAMESPACE, workload.TLS_SECRET)
-            seen += 1
-    assert seen == 3
+            if command == "certs":
+                assert options.secret == (workload.NAMESPACE, workload.TLS_SECRET)
+                assert options.ca_secret == (workload.NAMESPACE, workload.CA_SECRET)
+            seen.add((value["kind"], command))
+    assert seen == {("Deployment", "serve"), ("DaemonSet", "serve"), ("CronJob", "certs"),
+                    ("Job", "certs")}  # fmt: skip
+
+
+def containers(value: Any) -> list[dict[str, Any]]:
+    """Return the containers of every pod template of an object."""
+    if isinstance(value, list):
+        return [one for item in value for one in containers(item)]
+    if not isinstance(value, dict):
+        return []
+    found = value.get("containers", [])
+    return [*found, *(one for item in value.values() for one in containers(item))]
+
+
+def test_servers_expect_the_registration_that_their_overlay_installs() -> None:
+    for overlay in OVERLAYS:
+        built = build(overlay)
+        (installed,) = [one for one in built if one["kind"] == "ValidatingWebhookConfiguration"]
+        (server,) = [one for one in built if one["kind"] in ("Deployment", "DaemonSet")]
+        _, *arguments = server["spec"]["template"]["spec"]["containers"][0]["args"]
+        options = build_parser()[1]["serve"].parse_args(arguments)
+        expected = parse_registration(options.expected_registration).value(Extra())
+        assert expected["webhooks"] == installed["webhooks"]
+        for webhook in installed["webhooks"]:
+            # Said, so that an apply takes back what somebody has set.
+            everything: dict[str, Any] = {"matchExpressions": [], "matchLabels": None}
+            assert webhook["objectSelector"] == webhook["namespaceSelector"] == everything
 
 
 def expressions() -> list[str]:

@@ -1,0 +1,239 @@
+"""What a node could take from our own pods: by our own graph, over every rendered object."""
+
+import fnmatch
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+
+from noderestrict.api import corev1
+from noderestrict.graph.graph import Graph
+from noderestrict.policy.rules.nodes import label_is_forbidden
+from noderestrict.render.workload import CA_SECRET, DEDICATED_NODES, NAMESPACE, NEW_CA, TLS_SECRET
+from tests.render.overlays import FILES, OVERLAYS, build
+
+Object = dict[str, Any]
+ENFORCING = tuple(one for one in OVERLAYS if one != "audit")
+CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+Taint = tuple[str, str]
+#: Labels and taints.
+NODES: dict[str, tuple[dict[str, str], list[Taint]]] = {
+    "control-plane": ({CONTROL_PLANE: ""}, [(CONTROL_PLANE, "NoSchedule")]),
+    "worker": ({"kubernetes.io/hostname": "worker", "node.kubernetes.io/a": "b"}, []),
+    # As it could make itself while nobody refuses labels.
+    "liar": ({CONTROL_PLANE: ""}, []),
+    "dedicated": ({DEDICATED_NODES: "trusted"}, [(DEDICATED_NODES, "NoSchedule")]),
+}
+NEW_CAS = [path for path in FILES if path.endswith("new-ca.yaml")]
+
+
+def templates(objects: list[Object]) -> Iterator[tuple[str, Object]]:
+    """Yield the name and the template of every workload, as its pods have it."""
+    for value in objects:
+        spec = value.get("spec") or {}
+        if value["kind"] == "CronJob":
+            spec = spec["jobTemplate"]["spec"]
+        if value["kind"] in ("Deployment", "DaemonSet", "Job", "CronJob"):
+            yield value["metadata"]["name"], spec["template"]
+
+
+def fits(spec: Object, node: str) -> bool:
+    """Tell whether the scheduler may choose a node for a pod."""
+    labels, taints = NODES[node]
+    tolerated = spec.get("tolerations") or ()
+    return spec.get("nodeSelector", {}).items() <= labels.items() and all(
+        any(
+            one.get("key") in (None, key) and one.get("effect") in (None, effect)
+            for one in tolerated
+        )
+        for key, effect in taints
+    )
+
+
+def reached(objects: list[Object]) -> dict[str, set[tuple[str, str, str]]]:
+    """Return what each node reaches while every pod that fits runs on it."""
+    graph = Graph()
+    for name, template in templates(objects):
+        for node in NODES:
+            if fits(template["spec"], node):
+                pod = {
+                    "metadata": {**template["metadata"], "name": f"{name}-{node}",
+                                 "namespace": NAMESPACE},
+                    "spec": {**template["spec"], "nodeName": node},
+                }  # fmt: skip
+                graph.upsert("pods", msgspec.convert(pod, corev1.Pod))
+    return {node: set(graph.reachable(node)) for node in NODES}
+
+
+def secrets(vertices: set[tuple[str, str, str]]) -> set[str]:
+    return {name for kind, _, name in vertices if kind == "secrets"}
+
+
+def rights(objects: list[Object]) -> dict[str, list[Object]]:
+    """Return the rules that bind each account."""
+    roles = {(one["kind"], one["metadata"]["name"]): one["rules"] for one in objects
+             if one["kind"] in ("Role", "ClusterRole")}  # fmt: skip
+    found: dict[str, list[Object]] = {
+        one["metadata"]["name"]: [] for one in objects if one["kind"] == "ServiceAccount"
+    }
+    for one in objects:
+        if one["kind"] in ("RoleBinding", "ClusterRoleBinding"):
+            reference = one["roleRef"]
+            for subject in one["subjects"]:
+                assert (subject["kind"], subject["namespace"]) == ("ServiceAccount", NAMESPACE)
+                found[subject["name"]] += roles[reference["kind"], reference["name"]]
+    return found
+
+
+def may(rules: list[Object], verb: str, group: str, resource: str, name: str) -> bool:
+    def matches(patterns: list[str], value: str) -> bool:
+        return any(fnmatch.fnmatchcase(value, pattern) for pattern in patterns)
+
+    return any(
+        matches(rule["verbs"], verb)
+        and matches(rule.get("apiGroups", []), group)
+        and matches(rule.get("resources", []), resource)
+        and (not rule.get("resourceNames") or name in rule["resourceNames"])
+        for rule in rules
+    )
+
+
+WRITES = ("create", "update", "patch", "delete", "deletecollection", "bind", "escalate",
+          "impersonate")  # fmt: skip
+WEBHOOKS = ("admissionregistration.k8s.io", "validatingwebhookconfigurations", "noderestrict")
+
+
+def written(rules: list[Object]) -> set[tuple[str, str, str]]:
+    """Return verb, resource and names of all that rules let write."""
+    return {
+        (verb, resource, ",".join(rule.get("resourceNames", [])))
+        for rule in rules
+        for verb in rule["verbs"]
+        if verb in (*WRITES, "*")
+        for resource in rule.get("resources", ["/"])
+    }
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_no_standing_account_can_change_the_registration_or_get_a_token(overlay: str) -> None:
+    for account, rules in rights(build(overlay)).items():
+        assert not any(may(rules, verb, *WEBHOOKS) for verb in WRITES)
+        allowed = {("create", "subjectaccessreviews", ""), ("create", "tokenreviews", "")}
+        if account != "noderestrict":
+            allowed = {("update", "secrets", TLS_SECRET)}
+        assert written(rules) <= allowed, account
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_worker_reaches_nothing_of_ours(overlay: str) -> None:
+    found = reached(build(overlay))
+    assert found["worker"] == found["dedicated"] == set()
+    assert secrets(found["control-plane"])
+
+
+@pytest.mark.parametrize("overlay", ENFORCING)
+def test_no_node_reaches_the_ca_and_trusted_ones_what_their_pods_need(overlay: str) -> None:
+    found = secrets(reached(build(overlay))["control-plane"])
+    assert CA_SECRET not in found
+    renewing = set() if overlay == "cert-manager" else {"noderestrict-renewal-token"}
+    assert found == {"noderestrict-token", TLS_SECRET} | renewing
+
+
+def test_before_labels_are_enforced_a_liar_gets_what_reads_and_nothing_else() -> None:
+    built = build("audit")
+    found = reached(built)["liar"]
+    assert secrets(found) == {"noderestrict-token", TLS_SECRET}
+    accounts = {name for kind, _, name in found if kind == "serviceaccounts"}
+    assert accounts == {"noderestrict"}
+    kinds = {one["kind"] for one in built}
+    assert kinds.isdisjoint({"DaemonSet", "CronJob", "Job", "Role"})
+    # No CA is kept, and nobody may read one.
+    assert not any(may(rules, "get", "", "secrets", CA_SECRET) for rules in rights(built).values())
+
+
+def test_labels_that_choose_nodes_are_none_that_nodes_may_give_themselves() -> None:
+    for overlay in OVERLAYS:
+        for components in ((), ("dedicated-nodes",)):
+            for name, template in templates(build(overlay, components)):
+                selector = template["spec"]["nodeSelector"]
+                assert selector, name
+                assert all(map(label_is_forbidden, selector))
+
+
+@pytest.mark.parametrize("overlay", ["audit", "cert-manager", "kind", "self-signed"])
+def test_without_control_plane_nodes_our_pods_run_on_nodes_that_are_set_apart(overlay: str) -> None:
+    found = reached(build(overlay, ["dedicated-nodes"]))
+    assert found["worker"] == found["control-plane"] == found["liar"] == set()
+    assert TLS_SECRET in secrets(found["dedicated"])
+
+
+@pytest.mark.parametrize("path", NEW_CAS)
+def test_who_changes_the_ca_has_no_secret_and_a_short_token_and_is_gone_at_once(path: str) -> None:
+    objects = [one for one in yaml.safe_load_all(FILES[path]) if one]
+    assert "Secret" not in {one["kind"] for one in objects}
+    found = reached(objects)
+    assert found["worker"] == set()
+    assert secrets(found["control-plane"]) == set()
+    (job,) = [one["spec"] for one in objects if one["kind"] == "Job"]
+    assert job["ttlSecondsAfterFinished"] == 0
+    assert job["activeDeadlineSeconds"] <= 600
+    (token,) = job["template"]["spec"]["volumes"]
+    (bound,) = [one["serviceAccountToken"] for one in token["projected"]["sources"]
+                if "serviceAccountToken" in one]  # fmt: skip
+    assert bound == {"path": "token", "expirationSeconds": 600}
+    (rules,) = rights(objects).values()
+    assert written(rules) == {
+        ("update", "secrets", f"{CA_SECRET},{TLS_SECRET}"),
+        ("patch", "validatingwebhookconfigurations", "noderestrict"),
+    }
+
+
+def test_what_changes_the_ca_is_in_no_overlay() -> None:
+    for overlay in OVERLAYS:
+        assert NEW_CA not in {one["metadata"]["name"] for one in build(overlay)}
+    assert len(NEW_CAS) == 2
+
+
+def test_pods_that_renew_are_gone_once_they_have_finished() -> None:
+    jobs = [one for overlay in OVERLAYS for one in build(overlay) if one["kind"] == "CronJob"]
+    assert jobs
+    for job in jobs:
+        assert job["spec"]["successfulJobsHistoryLimit"] == 0
+        assert job["spec"]["failedJobsHistoryLimit"] == 0
+        assert job["spec"]["jobTemplate"]["spec"]["ttlSecondsAfterFinished"] == 0
+
+
+def test_only_what_changes_the_ca_asks_the_kubelet_for_a_token() -> None:
+    for overlay in OVERLAYS:
+        for _, template in templates(build(overlay)):
+            assert template["spec"]["automountServiceAccountToken"] is False
+            assert "projected" not in str(template)
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl on the PATH")
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_kubectl_builds_the_same_objects(overlay: str, tmp_path: Path) -> None:
+    for path, text in FILES.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    # With and without the component.
+    own = tmp_path / "own"
+    own.mkdir()
+    own.joinpath("kustomization.yaml").write_text(
+        f"resources: [../overlays/{overlay}]\ncomponents: [../components/dedicated-nodes]\n"
+    )
+    for folder, components in ((tmp_path / "overlays" / overlay, ()), (own, ("dedicated-nodes",))):
+        done = subprocess.run(
+            ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=True
+        )
+        theirs = {key(one): one for one in yaml.safe_load_all(done.stdout) if one}
+        assert theirs == {key(one): one for one in build(overlay, components)}
+
+
+def key(value: Object) -> tuple[str, str]:
+    return value["kind"], value["metadata"]["name"]
