@@ -197,6 +197,8 @@ class Connection:
                     response.status,
                 )
             yield response
+        except aiohttp.InvalidURL as error:
+            raise ClusterError(f"{what}: {error.url} is no URL that can be asked") from error
         except (aiohttp.ClientError, ApiException, OSError, TimeoutError) as error:
             raise ClusterError(f"{what}: {error or type(error).__name__}") from error
         finally:

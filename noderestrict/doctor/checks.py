@@ -20,6 +20,13 @@ from noderestrict.api.scanner import ScanError
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.objects import tree
 from noderestrict.cluster.questions import is_open_to_cve_2021_25735, server_version
+from noderestrict.doctor.access import Right, shown, those_that
+from noderestrict.doctor.credentials import (
+    check_credentials,
+    check_old_manifests,
+    check_trusted_nodes,
+    rights_to_change,
+)
 from noderestrict.doctor.findings import Finding, failed, passed, warned
 from noderestrict.doctor.registration import check_registration
 from noderestrict.policy.extra import Extra
@@ -29,19 +36,18 @@ from noderestrict.render.registration import cluster_role
 from noderestrict.replay.sources import YAML_VALUE_ERRORS
 
 _WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
-_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 _LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 _SOON = dt.timedelta(days=30)
 _PLUGIN = "NodeRestriction"
 _PROBE = "noderestrict-doctor"
 _FORBIDDEN, _NOT_FOUND = 403, 404
-#: What a reader must not be able to do, as verb, group, resource.
+#: What a reader must not be able to do.
 _TOO_MUCH = (
-    ("get", "", "secrets"),
-    ("create", "", "pods"),
-    ("update", "", "nodes"),
-    ("patch", "admissionregistration.k8s.io", "validatingwebhookconfigurations"),
-    ("impersonate", "", "users"),
+    Right("get", "", "secrets"),
+    Right("create", "", "secrets"),
+    Right("create", "", "pods"),
+    Right("update", "", "nodes"),
+    Right("impersonate", "", "users"),
 )
 _LONGEST_TTL = 5.0
 _UNREADABLE_YAML = (OSError, yaml.YAMLError, *YAML_VALUE_ERRORS)
@@ -83,6 +89,9 @@ async def examine(connection: Connection, options: Options) -> AsyncIterator[Fin
         ("known-bad request", _known_bad),
         ("in-tree plugin", _api_server_flags),
         ("rights", _rights),
+        ("trusted nodes", _trusted_nodes),
+        ("credentials", _credentials),
+        ("old manifests", _old_manifests),
         ("node credentials", _node_credentials),
         ("authorizer", _authorizer),
     )
@@ -156,7 +165,14 @@ async def _certificate(connection: Connection, options: Options) -> AsyncIterato
                 "run noderestrict certs bootstrap, or let cert-manager inject the CA",
             )  # fmt: skip
             continue
-        host, address = _where(client, options)
+        try:
+            host, address = _where(client, options)
+        except ValueError as error:
+            yield failed(
+                "certificate", f"{name}: {client['url'][:200]!r} cannot be called: {error}",
+                "apply the rendered manifests again",
+            )  # fmt: skip
+            continue
         if address is None:
             yield warned(
                 "certificate", f"{name}: its Service cannot be reached from here",
@@ -167,13 +183,17 @@ async def _certificate(connection: Connection, options: Options) -> AsyncIterato
 
 
 def _where(client: Mapping[str, Any], options: Options) -> tuple[str, tuple[str, int] | None]:
-    """Return the name that the certificate must have, and where to connect."""
+    """Return the name that the certificate must have, and where to connect.
+
+    Raises:
+        ValueError: the registered URL is none, or has no such port.
+    """
     if "service" in client:
         service = client["service"]
         return f"{service['name']}.{service['namespace']}.svc", options.connect
     url = urlsplit(client["url"])
-    host = url.hostname or ""
-    return host, options.connect or (host, url.port or 443)
+    host, port = url.hostname or "", url.port
+    return host, options.connect or (host, 443 if port is None else port)
 
 
 async def _served(name: str, bundle: bytes, host: str, address: tuple[str, int]) -> Finding:
@@ -308,44 +328,43 @@ async def _api_server_flags(connection: Connection, _options: Options) -> AsyncI
 async def _rights(connection: Connection, options: Options) -> AsyncIterator[Finding]:
     check = "rights"
     needed = [
-        (verb, group, resource)
+        Right(verb, group, resource, name)
         for rule in cluster_role()["rules"]
         for group in rule.get("apiGroups") or ()
         for resource in rule.get("resources") or ()
+        for name in rule.get("resourceNames") or ("",)
         for verb in rule["verbs"]
     ]
-    missing = [one for one in needed if not await _may(connection, options.server_user, *one)]
-    extra = [one for one in _TOO_MUCH if await _may(connection, options.server_user, *one)]
     user = options.server_user
+    has = await those_that(connection, user, needed)
+    missing = [right for right in needed if right not in has]
+    extra = await those_that(
+        connection, user, (*_TOO_MUCH, *rights_to_change(options.configuration))
+    )
     if missing:
-        yield failed(check, f"{user} may not {_shown(missing)}", "apply manifests/base/rbac.yaml")
+        yield failed(check, f"{user} may not {shown(missing)}", "apply manifests/base/rbac.yaml")
     if extra:
         yield failed(
-            check, f"{user} may {_shown(extra)}, which it never needs",
+            check, f"{user} may {shown(extra)}, which it never needs",
             "remove that binding: the server reads, and writes nothing",
         )  # fmt: skip
     if not missing and not extra:
         yield passed(check, f"{user} may do what it needs, and none of what it must not")
 
 
-async def _may(connection: Connection, user: str, verb: str, group: str, resource: str) -> bool:
-    groups = ["system:authenticated"]
-    if user.startswith("system:serviceaccount:"):
-        groups += ["system:serviceaccounts", f"system:serviceaccounts:{user.split(':')[2]}"]
-    attributes = {"verb": verb, "group": group, "resource": resource}
-    spec = {"user": user, "groups": groups, "resourceAttributes": attributes}
-    body = {
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SubjectAccessReview",
-        "spec": spec,
-    }
-    answer = msgspec.json.decode(await connection.post(_REVIEWS, body))
-    return bool(answer["status"].get("allowed"))
+async def _trusted_nodes(connection: Connection, _options: Options) -> AsyncIterator[Finding]:
+    async for finding in check_trusted_nodes(connection):
+        yield finding
 
 
-def _shown(rights: Sequence[tuple[str, str, str]]) -> str:
-    named = (f"{verb} {resource}{f'.{group}' if group else ''}" for verb, group, resource in rights)
-    return ", ".join(named)
+async def _credentials(connection: Connection, options: Options) -> AsyncIterator[Finding]:
+    async for finding in check_credentials(connection, options.configuration):
+        yield finding
+
+
+async def _old_manifests(connection: Connection, _options: Options) -> AsyncIterator[Finding]:
+    async for finding in check_old_manifests(connection):
+        yield finding
 
 
 async def _node_credentials(_connection: Connection, options: Options) -> AsyncIterator[Finding]:
