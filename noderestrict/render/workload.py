@@ -158,11 +158,8 @@ def _server(arguments: list[str], host: str | None = None) -> Object:
     )
 
 
-# Not optional: the server itself waits for the files, and says so.
-_TLS_VOLUME = {
-    "name": "tls",
-    "secret": {"secretName": TLS_SECRET, "optional": True, "defaultMode": 0o440},
-}
+# Not optional: the kubelet tries a mount again and again, and refreshes a mounted Secret rarely.
+_TLS_VOLUME = {"name": "tls", "secret": {"secretName": TLS_SECRET, "defaultMode": 0o440}}
 # Where nodes are not ready, because of us among others, our pods must start first.
 _TOLERATIONS = [
     {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"},
