@@ -23,6 +23,8 @@ from noderestrict.cluster.questions import is_open_to_cve_2021_25735, server_ver
 from noderestrict.doctor.access import Right, shown, those_that
 from noderestrict.doctor.credentials import (
     check_credentials,
+    check_endpoints,
+    check_expected,
     check_old_manifests,
     check_trusted_nodes,
     rights_to_change,
@@ -151,6 +153,8 @@ async def _registration(connection: Connection, options: Options) -> AsyncIterat
         return
     for finding in check_registration(configuration, options.extra):
         yield finding
+    async for finding in check_expected(connection, configuration, options.extra):
+        yield finding
 
 
 async def _certificate(connection: Connection, options: Options) -> AsyncIterator[Finding]:
@@ -188,7 +192,7 @@ def _where(client: Mapping[str, Any], options: Options) -> tuple[str, tuple[str,
     Raises:
         ValueError: the registered URL is none, or has no such port.
     """
-    if "service" in client:
+    if client.get("service"):
         service = client["service"]
         return f"{service['name']}.{service['namespace']}.svc", options.connect
     url = urlsplit(client["url"])
@@ -237,9 +241,12 @@ async def _endpoints(connection: Connection, options: Options) -> AsyncIterator[
             f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices",
             {"labelSelector": f"kubernetes.io/service-name={name}"},
         )
+        items = slices.get("items") or ()
+        async for finding in check_endpoints(connection, f"{namespace}/{name}", items):
+            yield finding
         ready = sum(
             (endpoint.get("conditions") or {}).get("ready") is not False
-            for one in slices.get("items") or ()
+            for one in items
             for endpoint in one.get("endpoints") or ()
         )
         what = f"Service {namespace}/{name} has {ready} ready endpoints"

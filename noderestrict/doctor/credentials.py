@@ -1,5 +1,6 @@
 """Who could change the registration, or read what our pods are given."""
 
+import base64
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +11,16 @@ from noderestrict.cluster.authorizer import read_graph
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.doctor.access import Right, shown, those_that
 from noderestrict.doctor.findings import Finding, failed, passed, warned
+from noderestrict.doctor.registration import differences
 from noderestrict.graph.graph import Graph
+from noderestrict.pki.check import KeyPairError
+from noderestrict.policy.extra import Extra
 from noderestrict.policy.rules.nodes import label_is_forbidden
-from noderestrict.render.workload import DEDICATED_NODES, NAMESPACE, NEW_CA
+from noderestrict.render.registration import Registration, parse_registration
+from noderestrict.render.workload import DEDICATED_NODES, NAMESPACE, NEW_CA, TLS_SECRET
 
 _CHECK, _NODES, _REMAINS = "credentials", "trusted nodes", "old manifests"
+_EXPECTED = "registration"
 _NOT_FOUND = 404
 _SHOWN = 10
 _APPLY = 'apply the rendered manifests again, and see "Upgrade" in docs/install.md'
@@ -211,6 +217,86 @@ def _readers(graph: Graph, vertex: tuple[str, str, str], trusted: frozenset[str]
     return passed(_CHECK, f"{what}: open to {_some(nodes) if nodes else 'no node'}")
 
 
+async def check_endpoints(
+    connection: Connection, service: str, slices: Sequence[Any]
+) -> AsyncIterator[Finding]:
+    """Yield endpoints of our Service that are on nodes that are not to be trusted.
+
+    Args:
+        connection: to the cluster.
+        service: namespace and name, for the message.
+        slices: the EndpointSlices of the Service.
+
+    Raises:
+        ClusterError: the cluster could not be asked.
+    """
+    trusted = (await _read_trust(connection)).trusted()
+    for one in slices:
+        for endpoint in one.get("endpoints") or ():
+            node = endpoint.get("nodeName")
+            if trusted and node and node not in trusted:
+                pod = (endpoint.get("targetRef") or {}).get("name")
+                yield failed(
+                    "endpoints", f"Service {service}: pod {pod} on node {node}, which is not to be "
+                    "trusted, gets a share of the calls",
+                    "delete that pod, and see \"Trusted nodes\" in docs/install.md",
+                )  # fmt: skip
+
+
+async def check_expected(
+    connection: Connection, configuration: Mapping[str, Any], extra: Extra
+) -> AsyncIterator[Finding]:
+    """Yield where the registration differs from what the running servers were rendered with.
+
+    Args:
+        connection: to the cluster.
+        configuration: the installed ValidatingWebhookConfiguration.
+        extra: the policy beyond the in-tree plugin.
+
+    Raises:
+        ClusterError: the cluster could not be asked.
+    """
+    rendered = None
+    for path, steps in _WORKLOADS[:2]:
+        for value in await _items(connection, path):
+            rendered = _expected_by(_spec(value, steps)) or rendered
+    if rendered is None or rendered.name != configuration["metadata"]["name"]:
+        return
+    secrets = await _items(connection, f"/api/v1/namespaces/{NAMESPACE}/secrets")
+    held = [one.get("data") or {} for one in secrets if one["metadata"]["name"] == TLS_SECRET]
+    ca = held[0].get("ca.crt") if held else None
+    trusted = base64.b64decode(ca) if ca else None
+    try:
+        found = differences(configuration, rendered.value(extra), trusted)
+    except KeyPairError as error:
+        yield warned(
+            _EXPECTED, f"ca.crt of Secret {TLS_SECRET}: {error}", "noderestrict certs check"
+        )
+        return
+    for text in found[:_SHOWN]:
+        yield failed(
+            _EXPECTED, f"{text}: not as the servers were rendered with",
+            "put it back by both commands of docs/install.md, or render the manifests again",
+        )  # fmt: skip
+    if not found:
+        yield passed(_EXPECTED, "as the servers were rendered with")
+
+
+def _expected_by(spec: Mapping[str, Any]) -> Registration | None:
+    """Return what the servers of a pod template expect: the last of their flags counts."""
+    flag = "--expected-registration="
+    given = [
+        argument.removeprefix(flag)
+        for container in spec.get("containers") or ()
+        for argument in container.get("args") or ()
+        if argument.startswith(flag)
+    ]
+    try:
+        return parse_registration(given[-1]) if given else None
+    except ValueError:
+        return None
+
+
 async def check_old_manifests(connection: Connection) -> AsyncIterator[Finding]:
     """Yield what an older version of the manifests has left behind.
 
@@ -241,9 +327,7 @@ async def _read_trust(connection: Connection) -> _Trust:
     selectors: dict[str, Mapping[str, str]] = {}
     for path, steps in _WORKLOADS:
         for value in await _items(connection, path):
-            spec: Any = value
-            for step in steps:
-                spec = spec[step]
+            spec = _spec(value, steps)
             kind = path.rpartition("/")[2].removesuffix("s")
             selectors[f"{kind} {value['metadata']['name']}"] = spec.get("nodeSelector") or {}
     claimed = [
@@ -277,6 +361,12 @@ async def _api_server_addresses(connection: Connection) -> list[str]:
 
 def _addresses(node: Any) -> set[str]:
     return {one["address"] for one in (node.get("status") or {}).get("addresses") or ()}
+
+
+def _spec(value: Any, steps: Sequence[str]) -> Any:
+    for step in steps:
+        value = value[step]
+    return value
 
 
 async def _names(connection: Connection, plural: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Which nodes could read what our pods are given, and who could change the registration."""
 
+import base64
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,10 +13,12 @@ from noderestrict.cli import main
 from noderestrict.render.workload import DEDICATED_NODES, NAMESPACE
 from tests.cli.store import Store, stored
 from tests.render.overlays import build
+from tests.serving.tls import authority
 
 CONTROL_PLANE = {"node-role.kubernetes.io/control-plane": ""}
 SPACE = f"/api/v1/namespaces/{NAMESPACE}"
 SLICES = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
+WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 OLD = f"{SPACE}/secrets/noderestrict-certs-token"
 Object = dict[str, Any]
 
@@ -40,7 +43,8 @@ class Cluster(Store):
         if method == "GET" and path not in self.objects and path in self.lists:
             return 200, self.list(self.lists[path])
         code, value = super().answer(method, path, body)
-        if method == "GET" and code == 404 and "noderestrict-" not in path:
+        single = "noderestrict-" in path or path.startswith(WEBHOOKS)
+        if method == "GET" and code == 404 and not single:
             return 200, self.list([])
         return code, value
 
@@ -255,13 +259,56 @@ def test_what_an_older_version_left_behind_is_told(guarded: Cluster, doctor: Doc
     assert "ClusterRoleBinding noderestrict-certs" in message
 
 
+def registered(cluster: Cluster, overlay: str, ca: bytes) -> Object:
+    """Install the registration of an overlay, and return it."""
+    (value,) = [one for one in build(overlay) if one["kind"] == "ValidatingWebhookConfiguration"]
+    for webhook in value["webhooks"]:
+        webhook["clientConfig"]["caBundle"] = base64.b64encode(ca).decode()
+    cluster.objects[f"{WEBHOOKS}/noderestrict"] = value
+    tls = cluster.lists[f"{SPACE}/secrets"]
+    (held,) = [one for one in tls if one["metadata"]["name"] == "noderestrict-tls"]
+    held["data"] = {"ca.crt": base64.b64encode(ca).decode()}
+    return value
+
+
+@pytest.mark.parametrize("overlay", ["audit", "control-plane", "self-signed"])
+def test_a_registration_is_compared_with_what_the_servers_expect(
+    doctor: Doctor, overlay: str
+) -> None:
+    cluster = doctor.cluster
+    cluster.install(overlay)
+    installed = registered(cluster, overlay, authority().certificate)
+    found = doctor("registration")
+    assert ("pass", "as the servers were rendered with") in found
+    assert "fail" not in statuses(found)
+    # Alike in every webhook, so that they do not differ from each other.
+    for webhook in installed["webhooks"]:
+        webhook["timeoutSeconds"] = 1
+        webhook["clientConfig"]["caBundle"] = base64.b64encode(authority().certificate).decode()
+    told = [text for status, text in doctor("registration") if status == "fail"]
+    assert any("timeoutSeconds is 1" in text for text in told)
+    assert any("caBundle has 1 CAs" in text for text in told)
+
+
+def test_an_endpoint_on_a_node_that_is_not_trusted_is_named(
+    guarded: Cluster, doctor: Doctor
+) -> None:
+    registered(guarded, "self-signed", authority().certificate)
+    slices = f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices"
+    for node in ("cp", "w1"):
+        pod = {"kind": "Pod", "name": f"on-{node}"}
+        guarded.add(slices, {"endpoints": [{"nodeName": node, "targetRef": pod}]})
+    (message,) = [text for status, text in doctor("endpoints") if status == "fail"]
+    assert message.startswith("Service noderestrict/noderestrict: pod on-w1 on node w1")
+
+
 @pytest.mark.parametrize("url", ["https://h:99999/v", "https://[::1/v", "https://h:x/v"])
 def test_a_registered_url_that_nobody_can_call_is_told(
     guarded: Cluster, doctor: Doctor, url: str
 ) -> None:
-    guarded.objects[
-        "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/noderestrict"
-    ] = {"webhooks": [{"name": "a", "clientConfig": {"url": url, "caBundle": "YQ=="}}]}
+    webhook = {"name": "a", "clientConfig": {"url": url, "caBundle": "YQ=="}}
+    guarded.objects[f"{WEBHOOKS}/noderestrict"] = {"metadata": {"name": "noderestrict"},
+                                                   "webhooks": [webhook]}  # fmt: skip
     ((status, message),) = doctor("certificate")
     assert status == "fail"
     assert url in message
