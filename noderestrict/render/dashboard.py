@@ -93,6 +93,11 @@ _PANELS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
         ((_quantile(f"{_OURS}_event_loop_lag_seconds", "pod"), "{{pod}}"),),
     ),
     (
+        "Registration: fields not as rendered",
+        "short",
+        ((f"max by (pod) ({_OURS}_registration_differences)", "{{pod}}"),),
+    ),
+    (
         "Certificate left",
         "s",
         ((f"min by (pod) ({_OURS}_certificate_expiry_timestamp_seconds) - time()", "{{pod}}"),),

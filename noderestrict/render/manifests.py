@@ -10,7 +10,7 @@ from noderestrict.policy.extra import Extra
 from noderestrict.render import workload
 from noderestrict.render.dashboard import dashboard
 from noderestrict.render.policy_flags import policy_flags
-from noderestrict.render.registration import NAME, Object, Registration
+from noderestrict.render.registration import NAME, Object, Registration, mirror_pod_policy
 
 _SERVICE_NAMES = [
     f"{NAME}.{workload.NAMESPACE}.svc",
@@ -173,6 +173,10 @@ def manifests(extra: Extra | None = None) -> dict[str, str]:
     files["overlays/audit/kustomization.yaml"] = _audit(extra)
     files["overlays/kind/kustomization.yaml"] = _kind()
     files["components/dedicated-nodes/kustomization.yaml"] = _dedicated_nodes()
+    files["components/mirror-pods/policy.yaml"] = _text(mirror_pod_policy(workload.NAMESPACE))
+    files["components/mirror-pods/kustomization.yaml"] = _kustomization(
+        kind="Component", resources=["policy.yaml"]
+    )
     # Applied for the time of the change alone.
     served_at = f"{_SERVICE_NAMES[0]}:443"
     files["overlays/self-signed/new-ca.yaml"] = _text(workload.new_ca(_SERVICE_NAMES, served_at))

@@ -139,7 +139,7 @@ def _everything() -> Object:
 
 def _client(given: Mapping[str, Any]) -> Object:
     # The port as the API server completes it; the null as in a selector.
-    if "service" in given:
+    if given.get("service"):
         return {**given, "service": {"port": 443, **given["service"]}, "url": None}
     return {**given, "service": None}
 
@@ -212,6 +212,55 @@ def parse_registration(text: str) -> Registration:
     if flag.failure_policy not in ("Fail", "Ignore"):
         raise ValueError(f"{text[:100]!r}: failurePolicy must be Fail or Ignore")
     return Registration(client, flag.failure_policy, flag.timeout_seconds, flag.name)
+
+
+def mirror_pod_policy(namespace: str) -> list[Object]:
+    """Return what keeps nodes from creating pods in a namespace, and its binding.
+
+    A node may create mirror pods, with labels of its choice: one with those that our Service
+    selects gets a share of the API server's calls, which then fail.
+
+    Args:
+        namespace: of the Service.
+    """
+    api, name = "admissionregistration.k8s.io/v1", f"{NAME}-mirror-pods"
+    return [
+        {
+            "apiVersion": api,
+            "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": name},
+            "spec": {
+                "failurePolicy": "Fail",
+                "matchConstraints": {
+                    "namespaceSelector": {
+                        "matchLabels": {"kubernetes.io/metadata.name": namespace}
+                    },
+                    "resourceRules": [
+                        {
+                            "apiGroups": [""],
+                            "apiVersions": ["v1"],
+                            "operations": ["CREATE"],
+                            "resources": ["pods"],
+                        }
+                    ],
+                },
+                "matchConditions": [dict(NODE_USERS)],
+                "validations": [
+                    {
+                        "expression": "false",
+                        "message": f"nodes may create no pods in namespace {namespace}: its "
+                        "Service would send them the API server's calls",
+                    }
+                ],
+            },
+        },
+        {
+            "apiVersion": api,
+            "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": name},
+            "spec": {"policyName": name, "validationActions": ["Deny"]},
+        },
+    ]
 
 
 def cluster_role() -> Object:

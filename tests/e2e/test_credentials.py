@@ -231,6 +231,10 @@ def test_no_node_can_take_what_undoes_the_rules(tidy: Installed, overlay: str) -
         assert taken(tidy, node, pods) == (set(), {})
         refused(lambda node=node: tidy.nodes[node].get(f"{SPACE}/secrets"))  # type: ignore[misc]
         refused(lambda node=node: tidy.nodes[node].patch(REGISTRATION, {"webhooks": []}))  # type: ignore[misc]
+    if overlay == "audit":
+        # Which made itself a trusted node while it could.
+        _, tokens = taken(tidy, "liar", pods)
+        assert not any(harm(tidy, token) for token in tokens.values())
     secrets, tokens = taken(tidy, "control-plane", pods)
     # The walk does find what is there.
     assert {f"{SERVER}-token", TLS_SECRET} <= secrets
@@ -261,6 +265,45 @@ def test_the_walk_finds_what_the_old_manifests_gave(tidy: Installed) -> None:
         assert "create secret" in harm(tidy, tokens[f"secret {RENEWAL}-token"])
     finally:
         tidy.install("self-signed")
+
+
+def test_no_node_adds_a_pod_to_our_service(tidy: Installed) -> None:
+    tidy.install("self-signed")
+    policy = [one for one in yaml.safe_load_all(FILES["components/mirror-pods/policy.yaml"]) if one]
+    node = tidy.admin.get("/api/v1/nodes/worker")["metadata"]
+    owner = {"apiVersion": "v1", "kind": "Node", "name": "worker", "uid": node["uid"],
+             "controller": True}  # fmt: skip
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "joined",
+            "labels": {"app.kubernetes.io/name": SERVER},
+            "annotations": {"kubernetes.io/config.mirror": "a"},
+            "ownerReferences": [owner],
+        },
+        "spec": {"nodeName": "worker", "containers": [{"name": "c", "image": "c"}]},
+    }
+    worker, dry = tidy.nodes["worker"], "?dryRun=All"
+    # A mirror pod as any, which the in-tree plugin does not refuse either.
+    worker.create(f"{SPACE}/pods{dry}", pod)
+    tidy.apply(policy)
+    try:
+
+        def held() -> bool:
+            try:
+                worker.create(f"{SPACE}/pods{dry}", pod)
+            except APIError as error:
+                return "nodes may create no pods in namespace" in str(error)
+            return False
+
+        until(held)
+        worker.create(f"/api/v1/namespaces/default/pods{dry}", pod)
+        tidy.admin.create(f"{SPACE}/pods{dry}", pod)
+    finally:
+        tidy.control_plane.kubectl(
+            tidy.kubeconfig, "delete", "-f", "-", stdin=yaml.safe_dump_all(policy)
+        )
 
 
 def test_what_changes_the_ca_is_gone_with_its_pod(tidy: Installed) -> None:
