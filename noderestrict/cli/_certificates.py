@@ -129,7 +129,10 @@ class Certificates:
         else:
             done = await self._bootstrap_authority(self._kept)
         if self._options.registration is not None:
-            await self._write_registration((await self._place.read())[CA])
+            trust = (await self._place.read()).get(CA)
+            if not trust:
+                raise UsageError(f"{self._place}: {CA} is missing: what shall callers trust?")
+            await self._write_registration(trust)
             done = True
         if not done:
             print("all is well: nothing to do")

@@ -26,6 +26,7 @@ REGISTRATION = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigura
 TLS = ("--secret", "noderestrict/noderestrict-tls")
 CA = ("--ca-secret", "noderestrict/noderestrict-ca")
 HOOKS = ("--webhook-configuration", "noderestrict")
+NAMES = ("noderestrict.noderestrict.svc", "noderestrict.noderestrict.svc.cluster.local")
 SERVICE = {"service": {"name": "noderestrict", "namespace": "noderestrict", "path": "/validate"}}
 
 
@@ -86,7 +87,7 @@ def test_renewing_replaces_the_certificate_alone(cluster: Cluster, ended: str) -
     bootstrapped(cluster)
     registration = cluster.store.objects[REGISTRATION]
     kept = cluster.store.data("noderestrict-ca")
-    names = ("noderestrict.noderestrict.svc", "noderestrict.noderestrict.svc.cluster.local")
+    names = NAMES
     ca = Authority(kept["tls.crt"], kept["tls.key"])
     bad = {
         "expired": leaf(ca, *names, lifetime=DAY, now=NOW - 2 * DAY),
@@ -310,6 +311,25 @@ def test_a_file_that_is_no_registration_is_told_in_one_line(
     assert code == 2
     assert message in output.splitlines()[-1]
     assert "Traceback" not in output
+
+
+def test_a_registration_needs_a_ca_that_is_known(cluster: Cluster, tmp_path: Path) -> None:
+    own = authority()
+    cluster.trust_too(own.certificate)
+    pair = leaf(own, *NAMES, lifetime=20 * DAY)
+    data = {"tls.crt": pair.certificate, "tls.key": pair.key}
+    cluster.store.put(
+        f"{SECRETS}/noderestrict-tls",
+        {"metadata": {"name": "noderestrict-tls"},
+         "data": {key: base64.b64encode(value).decode() for key, value in data.items()}},
+    )  # fmt: skip
+    file = tmp_path / "webhook.yaml"
+    file.write_text(yaml.safe_dump(webhook_configuration(SERVICE)))
+    code, output = cluster.certs(
+        "bootstrap", *TLS, "--renew-before", "5", "--registration", str(file)
+    )
+    assert (code, output.count("\n")) == (2, 1)
+    assert "ca.crt is missing" in output
 
 
 def test_the_ca_may_be_kept_in_a_directory(tmp_path: Path, capsys: Any) -> None:
