@@ -3,11 +3,15 @@
 from collections import Counter
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # ``make fuzz`` takes the long one: about a minute on two cores.
-settings.register_profile("default", max_examples=200, deadline=None)
-settings.register_profile("fuzz", max_examples=6_000, deadline=None)
+# A slow machine is not a failure.
+settings.register_profile(
+    "default", max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("fuzz", settings.get_profile("default"), max_examples=6_000)
+settings.load_profile("default")
 
 #: For each suite of cases its counts: (family, outcome) -> number.
 FIGURES = pytest.StashKey[dict[str, Counter[tuple[str, str]]]]()

@@ -212,7 +212,9 @@ def serving(
         [
             *limited, sys.executable, "-m", "noderestrict", "serve", "--tls-dir", str(directory),
             "--bind-address", "127.0.0.1", "--port", "0", "--metrics-address", "127.0.0.1:0",
-            "--shutdown-delay", "0.2", *flags,
+            "--shutdown-delay", "0.2",
+            # A slow machine is not a slow client.
+            "--header-timeout", "60", "--body-timeout", "60", *flags,
         ],
         stderr=subprocess.PIPE,
         text=True,
