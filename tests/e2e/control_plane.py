@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class APIError(Exception):
 
 
 class Client:
-    """A user of the API, with a client certificate."""
+    """A user of the API, with a client certificate; threads wait for each other."""
 
     def __init__(self, port: int, ca: Authority, pair: Leaf, folder: Path, name: str) -> None:
         self._port = port
@@ -65,19 +66,25 @@ class Client:
         self._context = ssl.create_default_context(cadata=ca.certificate.decode())
         self._context.load_cert_chain(self._file)
         self._connection: http.client.HTTPSConnection | None = None
+        self._lock = threading.Lock()
         self.ca, self.pair = ca, pair
         #: Of the last answer.
         self.warnings: list[str] = []
 
-    def request(
+    def send(
         self,
         method: str,
         path: str,
-        body: Object | None = None,
+        data: bytes | None = None,
         content_type: str = "application/json",
-    ) -> Object:
-        """Return the answer's object; raises APIError."""
-        data = json.dumps(body) if body is not None else None
+    ) -> tuple[int, bytes]:
+        """Return the answer's status and body."""
+        with self._lock:
+            return self._send(method, path, data, content_type)
+
+    def _send(
+        self, method: str, path: str, data: bytes | None, content_type: str
+    ) -> tuple[int, bytes]:
         for attempt in range(2):
             if self._connection is None:
                 self._connection = http.client.HTTPSConnection(
@@ -94,12 +101,24 @@ class Client:
                 self._connection = None
                 if attempt:
                     raise
+        return response.status, answer
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Object | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        """Return the answer's object; raises APIError."""
+        data = json.dumps(body).encode() if body is not None else None
+        code, answer = self.send(method, path, data, content_type)
         try:
             value: Object = json.loads(answer)
         except ValueError:
             value = {"message": answer.decode()}
-        if response.status >= 400:
-            raise APIError(response.status, value)
+        if code >= 400:
+            raise APIError(code, value)
         return value
 
     def close(self) -> None:
@@ -208,13 +227,29 @@ class ControlPlane:
         log.close()
 
     def start_api_server(self) -> None:
-        at = self.folder
+        self._start_api_server("kube-apiserver", self.port, self._flags)
+
+    def start_in_tree(self) -> int:
+        """Run a second API server over the same etcd, with the in-tree plugins; return its port."""
+        port = free_port()
+        others = {"authorization-config", "authorization-mode"}
         flags = {
+            **{flag: value for flag, value in self._flags.items() if flag not in others},
+            "enable-admission-plugins": "NodeRestriction",
+            # Webhooks are registered for both.
+            "disable-admission-plugins": "ServiceAccount,ValidatingAdmissionWebhook",
+        }
+        self._start_api_server("in-tree", port, flags)
+        return port
+
+    def _start_api_server(self, process: str, port: int, flags: dict[str, str]) -> None:
+        at = self.folder
+        all_flags = {
             "etcd-servers": f"http://127.0.0.1:{self._etcd_port}",
             "bind-address": "127.0.0.1",
             "advertise-address": "127.0.0.1",
             "endpoint-reconciler-type": "none",
-            "secure-port": str(self.port),
+            "secure-port": str(port),
             "tls-cert-file": str(at / "api.crt"),
             "tls-private-key-file": str(at / "api.key"),
             "client-ca-file": str(at / "ca.crt"),
@@ -224,11 +259,10 @@ class ControlPlane:
             "service-cluster-ip-range": "10.0.0.0/24",
             "authorization-mode": "Node,RBAC",
             "disable-admission-plugins": "NodeRestriction,ServiceAccount",
-            **self._flags,
+            **flags,
         }
-        self._start(
-            "kube-apiserver", *(f"--{key}={value}" for key, value in flags.items() if value)
-        )
+        arguments = (f"--{key}={value}" for key, value in all_flags.items() if value)
+        self._start("kube-apiserver", *arguments, process=process)
 
     def needs(self, *names: str) -> None:
         """Skip the test if a binary is missing."""
@@ -316,15 +350,23 @@ class ControlPlane:
                 return
             time.sleep(0.2)
 
-    def user(self, name: str, group: str = "") -> Client:
-        """Return a client for a user with a certificate of the cluster's CA."""
-        client = Client(self.port, self.ca, client_leaf(self.ca, name, group), self.folder, name)
+    def user(self, name: str, group: str = "", port: int | None = None) -> Client:
+        """Return a client for a user with a certificate of the cluster's CA.
+
+        Args:
+            name: of the user.
+            group: of the user.
+            port: of another API server.
+        """
+        client = Client(
+            port or self.port, self.ca, client_leaf(self.ca, name, group), self.folder, name
+        )
         self._clients.append(client)
         return client
 
-    def node(self, name: str) -> Client:
+    def node(self, name: str, port: int | None = None) -> Client:
         """Return a kubelet's client."""
-        return self.user(f"system:node:{name}", "system:nodes")
+        return self.user(f"system:node:{name}", "system:nodes", port)
 
     def compact(self) -> None:
         """Make etcd forget all versions but the newest."""

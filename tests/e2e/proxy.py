@@ -13,8 +13,10 @@ class Network:
         self._to = to
         self._loop = asyncio.new_event_loop()
         self._writers: set[asyncio.StreamWriter] = set()
-        self._open = asyncio.Event()
-        self._open.set()
+        #: One for all connections of a time; those made while they are held come through again.
+        self._gate = asyncio.Event()
+        self._gate.set()
+        self._gates = {self._gate}
         self.port = 0
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._run(),))
@@ -33,11 +35,14 @@ class Network:
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far: asyncio.StreamWriter | None = None
+        gate = self._gate
         try:
-            await self._open.wait()
+            await gate.wait()
             far_reader, far = await asyncio.open_connection("127.0.0.1", self._to)
             self._writers |= {writer, far}
-            await asyncio.gather(self._pump(reader, far), self._pump(far_reader, writer))
+            await asyncio.gather(
+                self._pump(reader, far, gate), self._pump(far_reader, writer, gate)
+            )
         except (OSError, asyncio.CancelledError):
             pass  # a broken connection, or the end of the network, is told by closing both ends
         finally:
@@ -46,16 +51,29 @@ class Network:
                     self._writers.discard(end)
                     end.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event
+    ) -> None:
         while data := await reader.read(65536):
-            await self._open.wait()
+            await gate.wait()
             writer.write(data)
             await writer.drain()
         writer.close()
 
     def part(self) -> None:
         """Let nothing through any more; nobody is told."""
-        self._loop.call_soon_threadsafe(self._open.clear)
+        self._loop.call_soon_threadsafe(self._gate.clear)
+
+    def freeze(self) -> None:
+        """Let nothing through the connections that there are; new ones work."""
+
+        def replace() -> None:
+            self._gate.clear()
+            self._gate = asyncio.Event()
+            self._gate.set()
+            self._gates.add(self._gate)
+
+        self._loop.call_soon_threadsafe(replace)
 
     def heal(self, *, reset: bool = False) -> None:
         """Let everything through again, what was held back included.
@@ -68,7 +86,9 @@ class Network:
             if reset:
                 for writer in self._writers:
                     writer.transport.abort()
-            self._open.set()
+            for gate in self._gates:
+                gate.set()
+            self._gates = {self._gate}
 
         self._loop.call_soon_threadsafe(reopen)
 
