@@ -9,6 +9,7 @@ from noderestrict.api import authorizationv1
 from noderestrict.graph.authorizer import Attributes, Opinion, authorize
 from noderestrict.graph.graph import Graph
 from noderestrict.policy.identity import node_name
+from noderestrict.policy.text import printable
 
 API_VERSIONS = ("authorization.k8s.io/v1", "authorization.k8s.io/v1beta1")
 KIND = "SubjectAccessReview"
@@ -101,7 +102,7 @@ def judge(review: Review, graph: Graph, features: Mapping[str, bool]) -> Opinion
 
 def encode(review: Review, opinion: Opinion) -> bytes:
     """Encode the answer."""
-    status = authorizationv1.SubjectAccessReviewStatus(opinion.allowed, opinion.reason)
+    status = authorizationv1.SubjectAccessReviewStatus(opinion.allowed, printable(opinion.reason))
     return _encoder.encode(
         authorizationv1.SubjectAccessReviewAnswer(review.api_version, KIND, status)
     )

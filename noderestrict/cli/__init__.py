@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from noderestrict import __version__
 from noderestrict.cli._config import ConfigurableParser
 from noderestrict.cli._errors import UsageError
+from noderestrict.policy.text import printable
 
 
 def build_parser(
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except UsageError as error:
-        print(f"noderestrict {options.command}: {error}", file=sys.stderr)
+        print(printable(f"noderestrict {options.command}: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

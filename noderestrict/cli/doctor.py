@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._errors import UsageError
 from noderestrict.cli._flags import add_extra_flags, extra_policy, host_and_port
+from noderestrict.policy.text import printable
 
 if TYPE_CHECKING:
     from noderestrict.doctor.findings import Finding
@@ -75,9 +76,9 @@ def run(options: argparse.Namespace) -> int:
         print(as_json(findings), end="")
     else:
         for finding in findings:
-            print(f"[{_MARKS[finding.status]}] {finding.check}: {finding.message}")
+            print(printable(f"[{_MARKS[finding.status]}] {finding.check}: {finding.message}"))
             if finding.remedy:
-                print(f"      {finding.remedy}")
+                print(printable(f"      {finding.remedy}"))
     return int(any(finding.status == "fail" for finding in findings))
 
 

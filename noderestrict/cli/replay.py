@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._errors import UsageError
 from noderestrict.cli._flags import add_policy_flags, policy_settings
+from noderestrict.policy.text import printable
 
 if TYPE_CHECKING:
     from noderestrict.replay.audit import Undecided
@@ -154,7 +155,8 @@ def _report(options: argparse.Namespace, *, terminal: bool) -> "Report":
 def _tell_undecided(row: "Undecided") -> None:
     reference = row.event.objectRef
     what = f"{row.event.verb} {reference.resource} {reference.name}" if reference else ""
-    print(f"not judged: {row.event.auditID} {what}: {row.problem}", file=sys.stderr)
+    text = f"not judged: {row.event.auditID} {what}: {row.problem}"
+    print(printable(text), file=sys.stderr)
 
 
 def _files_and_state(options: argparse.Namespace) -> tuple[list[str], list[str]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from noderestrict.graph.edges import Vertex
 from noderestrict.graph.graph import Graph
+from noderestrict.policy.text import printable
 
 #: Plurals of what a node can reach, with all other names of each.
 KINDS: Mapping[str, tuple[str, ...]] = {
@@ -74,17 +75,21 @@ def who(graph: Graph, vertex: Vertex) -> list[Way]:
 def missing(graph: Graph, way: Way) -> str:
     """Return why there is no way."""
     if not graph.reachable(way.node):
-        return f"no pod is bound to node {way.node}, and no object names it"
+        return f"no pod is bound to node {printable(way.node)}, and no object names it"
     others = graph.who(way.vertex)
-    elsewhere = f"; nodes that reach it: {', '.join(others)}" if others else "; no node reaches it"
-    return f"nothing on node {way.node} refers to {title(way.vertex)}{elsewhere}"
+    elsewhere = (
+        f"; nodes that reach it: {printable(', '.join(others))}"
+        if others
+        else "; no node reaches it"
+    )
+    return f"nothing on node {printable(way.node)} refers to {title(way.vertex)}{elsewhere}"
 
 
 def title(vertex: Vertex) -> str:
-    """Return an object as ``secret default/password``."""
+    """Return an object as ``secret default/password``, printable."""
     plural, namespace, name = vertex
     singular = KINDS[plural][0] if plural in KINDS else plural.removesuffix("s")
-    return f"{singular} {namespace}/{name}" if namespace else f"{singular} {name}"
+    return printable(f"{singular} {namespace}/{name}" if namespace else f"{singular} {name}")
 
 
 def as_table(ways: Sequence[Way]) -> str:
@@ -92,7 +97,7 @@ def as_table(ways: Sequence[Way]) -> str:
     rows = [("NODE", "OBJECT", "THROUGH")]
     for way in ways:
         between = " ← ".join(title(vertex) for vertex in way.path[1:-1])
-        rows.append((way.node, title(way.vertex), between or "itself"))
+        rows.append((printable(way.node), title(way.vertex), between or "itself"))
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     return "".join(
         f"{node:<{widths[0]}}  {what:<{widths[1]}}  {through}\n" for node, what, through in rows
@@ -134,5 +139,5 @@ def as_dot(ways: Iterable[Way]) -> str:
 
 
 def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

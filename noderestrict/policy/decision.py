@@ -2,6 +2,8 @@
 
 import msgspec
 
+from noderestrict.policy.text import printable
+
 
 class Allowed(msgspec.Struct, frozen=True):
     """The request may pass; ``rule`` is the id of the rule that settled it, if one did."""
@@ -55,7 +57,9 @@ _LONGEST = 4096
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    """Return a text as it is shown: printable, and not too long."""
+    shown = printable(text[: _LONGEST + 1])
+    return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
 
 
 def forbidden(message: str, detail: str = "", rule: str = "") -> Denied:

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 import msgspec
 
-from noderestrict.replay.reports import printable
+from noderestrict.policy.text import json_line, printable
 from noderestrict.replay.run import Row, Summary
 
 #: Refusals that are shown one by one; all are counted.
@@ -91,7 +91,7 @@ def _differences(old: Any, new: Any, path: str) -> Iterator[tuple[str, Any, Any]
 def _shown(value: Any) -> str:
     if value is _ABSENT:
         return _ABSENT_TEXT
-    text = printable(msgspec.json.encode(value).decode())
+    text = json_line(value)
     return text if len(text) <= _VALUE else f"{text[:_VALUE]}…"
 
 

@@ -4,16 +4,10 @@ from typing import Any, Protocol, TextIO
 
 import msgspec
 
+from noderestrict.policy.text import json_line, printable
 from noderestrict.replay.run import Row, Summary
 
 _RED, _GREEN, _YELLOW, _PLAIN = "\033[31m", "\033[32m", "\033[33m", "\033[0m"
-
-
-def printable(text: str) -> str:
-    """Escape what would start lines, colours or anything else that a node could forge."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class Report(Protocol):
@@ -106,7 +100,7 @@ class JSONReport:
             line["userAgent"] = row.user_agent
         if self._explain:
             line["lookups"] = row.lookups
-        self._out.write(msgspec.json.encode(line).decode() + "\n")
+        self._out.write(json_line(line) + "\n")
 
     def end(self, summary: Summary) -> None:
         """Write the summary."""

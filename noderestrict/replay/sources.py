@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from noderestrict.policy.text import printable
+
 STDIN = "-"
 _YAML = (".yaml", ".yml")
 #: What PyYAML raises besides YAMLError, for values that are not of their tags; and what taking
@@ -35,11 +37,8 @@ class Unreadable:
 
     def __str__(self) -> str:
         """Return the place with its problem."""
-        return (
-            f"{self.file}:{self.line}: {self.problem}"
-            if self.line
-            else f"{self.file}: {self.problem}"
-        )
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        return printable(f"{where}: {self.problem}")
 
 
 @dataclass(frozen=True, slots=True)
