@@ -32,6 +32,7 @@ _TLS_VERSIONS = {"VersionTLS12": ssl.TLSVersion.TLSv1_2, "VersionTLS13": ssl.TLS
 _DEV_DIRECTORY = Path(".noderestrict-dev")
 _DEV_NAMES = ("localhost", "127.0.0.1", "::1")
 _DEV_LIFETIME = dt.timedelta(days=30)
+_TELL_DROPS_SECONDS = 5.0
 _HOW_ON = "name it in --strict-rules, labels in --forbid-node-labels; a restart is needed"
 
 
@@ -293,6 +294,8 @@ def run(options: argparse.Namespace) -> int:
         run_event_loop(serve, options.log_level)
     except (StartError, StateError, ssl.SSLError) as error:
         raise UsageError(str(error)) from None
+    finally:
+        logs.close()
     return 0
 
 
@@ -403,7 +406,12 @@ async def _serve(
     from noderestrict.serving.reload import follow_modes
     from noderestrict.serving.server import ServerOptions
     from noderestrict.serving.server import run as serve
-    from noderestrict.telemetry.logs import LOGGER
+    from noderestrict.telemetry.logs import LOGGER, tell_drops
+
+    async def tell_drops_now_and_then() -> None:
+        while True:
+            await asyncio.sleep(_TELL_DROPS_SECONDS)
+            tell_drops()
 
     capture = None
     if options.capture is not None:
@@ -429,7 +437,7 @@ async def _serve(
             print(_how_to_call(port), flush=True)
 
     app = App(judge, metrics, limits, authorizer, _modes(options), capture)
-    jobs = dict(background)
+    jobs = {"log": tell_drops_now_and_then, **background}
     if options.config is not None or os.environ.get(f"{PREFIX}CONFIG"):
         jobs["configuration"] = partial(
             follow_modes, app, metrics, lambda: _modes(options), options.config_poll

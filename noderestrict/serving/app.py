@@ -10,6 +10,7 @@ from aiohttp import web
 from noderestrict import admission, authorization
 from noderestrict.graph.authorizer import Opinion
 from noderestrict.policy.decision import Allowed, Denied
+from noderestrict.policy.text import printable
 from noderestrict.serving import modes
 from noderestrict.serving.authorizers import Authorizer
 from noderestrict.serving.capture import Capture
@@ -18,7 +19,7 @@ from noderestrict.serving.judges import Judge
 from noderestrict.serving.limits import Budget, Limits, parse_timeout
 from noderestrict.serving.modes import Modes
 from noderestrict.serving.response import Answer
-from noderestrict.telemetry.logs import LOGGER, NodeLimiter
+from noderestrict.telemetry.logs import DROPS, LOGGER, NODE, NodeLimiter
 from noderestrict.telemetry.metrics import Metrics
 
 _DEBUG = 10
@@ -316,9 +317,9 @@ class App:
         for denied in verdict.reported:
             mode = rule_modes.of(denied.rule)
             self._count(request, denied, mode)
-            self._log_refusal(request, denied, seconds, mode)
+            self._log_refusal(http, request, denied, seconds, mode)
         if isinstance(decision, Denied):
-            self._log_refusal(request, decision, seconds, modes.ENFORCE)
+            self._log_refusal(http, request, decision, seconds, modes.ENFORCE)
         return Answer(answer)
 
     def _count(self, request: admission.Request, decision: Allowed | Denied, mode: str) -> None:
@@ -348,20 +349,22 @@ class App:
             self._metrics.authorization_allowed.inc()
         else:
             self._metrics.authorization_no_opinion.inc()
-            self._log_no_opinion(review, opinion, seconds)
+            self._log_no_opinion(http, review, opinion, seconds)
         return Answer(authorization.encode(review, opinion))
 
     def _log_no_opinion(
-        self, review: authorization.Review, opinion: Opinion, seconds: float
+        self,
+        http: web.BaseRequest,
+        review: authorization.Review,
+        opinion: Opinion,
+        seconds: float,
     ) -> None:
-        if review.node is None:
-            return
-        if not self._logged.allow(_short(review.node)):
-            self._metrics.dropped_logs.inc()
+        if review.node is None or not self._may_log(http, review.node):
             return
         LOGGER.warning(
             "no opinion",
             extra={
+                "client": http.remote,
                 "node": _short(review.node),
                 "request": str(review.attributes or "")[:2000],
                 "why": opinion.reason[:2000],
@@ -369,15 +372,27 @@ class App:
             },
         )
 
+    def _may_log(self, http: web.BaseRequest, node: str | None) -> bool:
+        """Tell whether a node, at the address of a client, may write one more line."""
+        allowed = self._logged.allow((http.remote, _short(node)))
+        if not allowed:
+            DROPS.count(NODE)
+        return allowed
+
     def _log_refusal(
-        self, request: admission.Request, denied: Denied, seconds: float, mode: str
+        self,
+        http: web.BaseRequest,
+        request: admission.Request,
+        denied: Denied,
+        seconds: float,
+        mode: str,
     ) -> None:
-        if not self._logged.allow(_short(request.node)):
-            self._metrics.dropped_logs.inc()
+        if not self._may_log(http, request.node):
             return
         LOGGER.warning(
             "refused" if mode == modes.ENFORCE else "would be refused",
             extra={
+                "client": http.remote,
                 **_log_fields(request, seconds),
                 "rule": denied.rule,
                 "code": denied.code,
@@ -414,7 +429,7 @@ def _answer_objection(
     rules = [objection.rule for objection in verdict.reported]
     annotations = {
         "rule": ",".join([*rules, *([decision.rule] if denied else [])]),
-        "node": request.node or "",
+        "node": printable(request.node or ""),
         "decision": "denied" if denied else "would-be-denied",
     }
     warnings = [
@@ -444,5 +459,5 @@ def _log_fields(request: admission.Request, seconds: float) -> dict[str, object]
 
 
 def _error(code: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
-    body = msgspec.json.encode({"code": code, "message": message[:1000]})
+    body = msgspec.json.encode({"code": code, "message": printable(message[:1000])})
     return web.Response(body=body, status=code, headers={**_JSON, **(headers or {})})

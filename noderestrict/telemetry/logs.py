@@ -1,19 +1,69 @@
-"""Logs: one JSON object or one console line a record."""
+"""Logs: one JSON object or one console line a record, of ours and of the libraries."""
 
 import datetime as dt
 import logging
+import os
 import sys
+import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TextIO
 
-import msgspec
+from noderestrict.policy.hostile import brief
+from noderestrict.policy.text import json_line, printable
+from noderestrict.telemetry.writer import Writer
 
 LOGGER = logging.getLogger("noderestrict")
 LEVELS = ("debug", "info", "warning", "error")
+#: Why lines are dropped: their node was refused too often; there were too many lines; their reader
+#: has stopped.
+NODE, RATE, READER = "node", "rate", "reader"
 
 _RECORD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
+#: Lines at once, and a second after that, by level; and of the libraries at all levels, which
+#: clients can make write at will.
+_RATES = {
+    logging.DEBUG: (5000, 1000),
+    logging.INFO: (1000, 100),
+    logging.WARNING: (1000, 100),
+    logging.ERROR: (1000, 100),
+}
+_FOREIGN_RATE = (50, 5)
+_LONGEST_FOREIGN = 1000
+_CLOSE_SECONDS = 2.0
+
+
+class Drops:
+    """Counts lines that were dropped, by reason, from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._counts: Counter[str] = Counter()
+        self._told: Counter[str] = Counter()
+
+    def count(self, reason: str, lines: int = 1) -> None:
+        """Count some."""
+        with self._lock:
+            self._counts[reason] += lines
+
+    def of(self, reason: str) -> int:
+        """Return how many there were since the process began."""
+        return self._counts[reason]
+
+    def untold(self) -> Counter[str]:
+        """Return how many there were since they were told last, by reason."""
+        with self._lock:
+            return self._counts - self._told
+
+    def told(self, lines: Counter[str]) -> None:
+        """Take note that these were told."""
+        with self._lock:
+            self._told += lines
+
+
+#: Of this process, as its loggers are.
+DROPS = Drops()
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
@@ -38,37 +88,210 @@ class JSONFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        return json_line(line)
 
 
 class ConsoleFormatter(logging.Formatter):
     """``12:00:00.000 WARNING message key=value``; values that callers choose are quoted."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as one line, plus a traceback where there is one."""
-        fields = " ".join(
-            f"{key}={msgspec.json.encode(value, enc_hook=str).decode()}"
-            for key, value in _fields(record).items()
-        )
-        line = f"{_time(record)[11:23]} {record.levelname:<7} {record.getMessage()} {fields}"
+        """Return the record as one line, plus a traceback, set off, where there is one."""
+        fields = " ".join(f"{key}={json_line(value)}" for key, value in _fields(record).items())
+        message = printable(record.getMessage())
+        line = f"{_time(record)[11:23]} {record.levelname:<7} {message} {fields}".rstrip()
         if record.exc_info:
-            line += "\n" + self.formatException(record.exc_info)
-        return line.rstrip()
+            traceback = self.formatException(record.exc_info).split("\n")
+            line += "".join(f"\n    {printable(part)}" for part in traceback)
+        return line
+
+
+def _adopted(record: logging.LogRecord) -> logging.LogRecord:
+    """Return a library's record as one of ours: short, without tracebacks of clients' faults."""
+    message = record.getMessage()[:_LONGEST_FOREIGN]
+    fields = {"logger": record.name}
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None:
+        fields["error"] = brief(error)
+    adopted = logging.makeLogRecord(
+        {
+            "name": record.name,
+            "levelno": record.levelno,
+            "levelname": record.levelname,
+            "created": record.created,
+            "msg": message,
+            **fields,
+        }
+    )
+    if error is not None and not _is_of_a_client(error):
+        adopted.exc_info = record.exc_info
+    return adopted
+
+
+def _is_of_a_client(error: BaseException) -> bool:
+    """Tell whether an error is one that a client makes: broken HTTP or TLS, a lost connection."""
+    return isinstance(error, OSError | EOFError) or type(error).__module__.startswith("aiohttp.")
+
+
+class Bucket:
+    """Lets so many through at once, and so many a second after that.
+
+    Args:
+        burst: at once.
+        per_second: over time.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, burst: float, per_second: float, clock: Callable[[], float]) -> None:
+        self._burst = burst
+        self._per_second = per_second
+        self._clock = clock
+        self._left = burst
+        self._since = clock()
+
+    def take(self) -> bool:
+        """Take one, if there is one."""
+        now = self._clock()
+        self._left = min(self._burst, self._left + (now - self._since) * self._per_second)
+        self._since = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class Handler(logging.Handler):
+    """Bounds, formats and writes all records of the process.
+
+    Args:
+        formatter: of records.
+        write: takes a line with its end; it must not wait.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        formatter: logging.Formatter,
+        write: Callable[[str], object],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__()
+        self.setFormatter(formatter)
+        self._write = write
+        self._buckets = {level: Bucket(*rate, clock) for level, rate in _RATES.items()}
+        self._foreign = Bucket(*_FOREIGN_RATE, clock)
+        self._telling = Bucket(1, 1, clock)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, or count it as dropped."""
+        try:
+            if record.name != LOGGER.name:
+                bucket, record = self._foreign, _adopted(record)
+            else:
+                level = min(logging.ERROR, max(logging.DEBUG, record.levelno // 10 * 10))
+                bucket = self._buckets[level]
+            if not bucket.take():
+                DROPS.count(RATE)
+                return
+            self._write(f"{self.format(record)}\n")
+            if DROPS.untold() and self._telling.take():
+                self.tell_drops()
+        except Exception:  # noqa: BLE001 (counted; who logs must not fail for the log's sake)
+            DROPS.count(READER)
+
+    def tell_drops(self) -> None:
+        """Write how many lines were dropped since this was told last, if there were some."""
+        self.acquire()
+        try:
+            untold = DROPS.untold()
+            if untold and self._write(f"{self.format(_summary(untold))}\n"):
+                DROPS.told(untold)
+        finally:
+            self.release()
+
+
+def _summary(untold: Mapping[str, int]) -> logging.LogRecord:
+    return logging.makeLogRecord(
+        {
+            "name": LOGGER.name,
+            "levelno": logging.WARNING,
+            "levelname": "WARNING",
+            "msg": "log lines were dropped",
+            "lines": sum(untold.values()),
+            "by_reason": dict(untold),
+        }
+    )
+
+
+#: Of this process; None while records go to a stream at once.
+_writer: Writer | None = None
 
 
 def configure(level: str, form: str, stream: TextIO | None = None) -> None:
-    """Send our log records to a stream, standard error by default.
+    """Send the log records of the process to a stream.
 
     Args:
-        level: one of ``LEVELS``.
+        level: of our own records, one of ``LEVELS``; of libraries, warnings and errors are shown.
         form: ``json`` or ``console``.
-        stream: where to.
+        stream: written to at once; None for standard error, whose reader is never waited for.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JSONFormatter() if form == "json" else ConsoleFormatter())
+    global _writer
+    formatter = JSONFormatter() if form == "json" else ConsoleFormatter()
+    close()
+    if stream is None:
+        _writer = _on_standard_error()
+        _adopt_what_python_reports()
+    handler = Handler(formatter, stream.write if stream is not None else _write)
     LOGGER.handlers[:] = [handler]
     LOGGER.propagate = False
     LOGGER.setLevel(level.upper())
+    root = logging.getLogger()
+    others = [other for other in root.handlers if not isinstance(other, Handler)]
+    root.handlers[:] = [*others, handler]
+
+
+def tell_drops() -> None:
+    """Write how many lines were dropped since this was told last, if there were some."""
+    for handler in LOGGER.handlers:
+        if isinstance(handler, Handler):
+            handler.tell_drops()
+
+
+def close() -> None:
+    """Write what waits to be written, for two seconds at most; later lines are dropped."""
+    if _writer is not None:
+        tell_drops()
+        _writer.close(_CLOSE_SECONDS)
+
+
+def _write(line: str) -> bool:
+    if _writer is not None:
+        return _writer.write(line)
+    DROPS.count(READER)
+    return False
+
+
+def _on_standard_error() -> Writer | None:
+    try:
+        # One of our own: what another part of the process does to it leaves this one alone.
+        descriptor = os.dup(sys.stderr.fileno())
+    except (AttributeError, OSError, ValueError):
+        # Closed from the start; its number may be that of a socket by now.
+        return None
+    return Writer(descriptor, lambda lines: DROPS.count(READER, lines))
+
+
+def _adopt_what_python_reports() -> None:
+    """Log what would be written to standard error past the log, waiting for its reader."""
+
+    def of_thread(args: threading.ExceptHookArgs) -> None:
+        LOGGER.error("a thread ended", exc_info=args.exc_value)
+
+    def unraisable(args: "sys.UnraisableHookArgs") -> None:
+        LOGGER.error("an exception was ignored", exc_info=args.exc_value)
+
+    logging.captureWarnings(capture=True)
+    threading.excepthook = of_thread
+    sys.unraisablehook = unraisable
 
 
 def toggle_debug(level: str) -> None:
@@ -80,6 +303,8 @@ def toggle_debug(level: str) -> None:
 
 class NodeLimiter:
     """Let each node write so many lines in a window, so that a hostile one cannot flood the log.
+
+    A node is one at the address of a client, since anybody may claim to speak for a node.
 
     Args:
         lines: per node and window.
@@ -100,9 +325,9 @@ class NodeLimiter:
         self._window = window
         self._clock = clock
         self._nodes = nodes
-        self._seen: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._seen: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
 
-    def allow(self, node: str) -> bool:
+    def allow(self, node: Hashable) -> bool:
         """Tell whether this node may write one more line now."""
         now = self._clock()
         start, count = self._seen.get(node, (now, 0))

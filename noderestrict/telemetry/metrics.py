@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from prometheus_client import (
     CollectorRegistry,
@@ -12,10 +12,13 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from noderestrict import __version__
 from noderestrict.policy.table import RULES
 from noderestrict.telemetry import hot
+from noderestrict.telemetry.logs import DROPS, NODE, RATE, READER
 
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 3, 10)
 _LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1)
@@ -48,6 +51,24 @@ class _Decisions(hot.Counter):
             )
             counts.setdefault(key, 0)
         counts[key] += 1
+
+
+class _DroppedLines(Collector):
+    """Log lines of the process that were dropped."""
+
+    label_names = ("reason",)
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Yield what is exposed."""
+        family = CounterMetricFamily(
+            "noderestrict_dropped_log_lines",
+            "Lines that were not logged: their node was refused too often (node), there were too "
+            "many (rate), or standard error took no more (reader).",
+            labels=self.label_names,
+        )
+        for reason in (NODE, RATE, READER):
+            family.add_metric([reason], DROPS.of(reason))
+        yield family
 
 
 class Metrics:
@@ -130,11 +151,7 @@ class Metrics:
             "Bytes received of requests that are not answered yet.",
             registry=registry,
         )
-        self.dropped_logs = Counter(
-            "noderestrict_dropped_log_lines_total",
-            "Refusals that were not logged, because their node was refused too often.",
-            registry=registry,
-        )
+        registry.register(_DroppedLines())
         self.background_failures = Counter(
             "noderestrict_background_failures_total",
             "Jobs beside the server that ended, and were started again.",
