@@ -267,7 +267,7 @@ class App:
         self._metrics.validate_seconds.observe(seconds)
         self._count(request, decision, modes.ENFORCE)
         if self._capture is not None:
-            self._capture.offer(request, body, decision)
+            self._capture.offer(request, body, decision, http.remote or "")
         if LOGGER.isEnabledFor(_DEBUG):
             LOGGER.debug("allowed", extra=_log_fields(request, seconds))
         return Answer(answer)
@@ -313,7 +313,7 @@ class App:
         if self._capture is not None:
             # What the rules said, whatever their mode made of it.
             said = verdict.reported[0] if verdict.reported else decision
-            self._capture.offer(request, body, said)
+            self._capture.offer(request, body, said, http.remote or "")
         for denied in verdict.reported:
             mode = rule_modes.of(denied.rule)
             self._count(request, denied, mode)

@@ -1,8 +1,10 @@
 """Judged reviews on disk."""
 
+import datetime as dt
 import json
 import resource
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from noderestrict import admission
 from noderestrict.cli import main
 from noderestrict.policy.decision import Allowed, forbidden
-from noderestrict.serving.capture import Capture, CaptureOptions, case_line
+from noderestrict.serving.capture import Capture, CaptureOptions, Files, case_line
 from noderestrict.telemetry.metrics import Metrics
 from tests.serving.clients import BAD, EXAMPLES, GOOD
 from tests.serving.tls import serving
@@ -74,6 +76,117 @@ def test_files_are_rotated_and_the_oldest_removed(tmp_path: Path) -> None:
     capture.close()
     assert len(list(tmp_path.iterdir())) == 3
     assert len(captured(tmp_path)) == 9
+
+
+API_SERVER, ATTACKER = "10.0.0.1", "10.9.9.9"
+EVIDENCE, NOISE = "real", "fake"
+
+
+def line_of(uid: str) -> bytes:
+    review = json.loads(BAD)
+    review["request"]["uid"] = uid
+    body = json.dumps(review).encode()
+    return case_line(admission.decode(body), body, DENIED)
+
+
+def posted(files: Files, peer: str, uid: str, reviews: int) -> None:
+    """Write so many reviews of a peer."""
+    line = line_of(uid)
+    for _ in range(reviews):
+        files.write(line, peer)
+
+
+#: Ten files of ten lines.
+TEN = 10 * len(line_of(EVIDENCE))
+
+
+def kept(directory: Path) -> Counter[str]:
+    return Counter(case["review"]["request"]["uid"] for case in captured(directory))
+
+
+def test_one_address_alone_has_all_files(tmp_path: Path) -> None:
+    files = Files(CaptureOptions(tmp_path, files=10, file_bytes=TEN))
+    posted(files, API_SERVER, EVIDENCE, 300)
+    files.close()
+    assert len(list(tmp_path.iterdir())) == 10
+    assert kept(tmp_path)[EVIDENCE] == 100
+
+
+def test_nobody_pushes_out_what_an_api_server_sent(tmp_path: Path) -> None:
+    options = CaptureOptions(tmp_path, files=10, file_bytes=TEN)
+    files = Files(options)
+    posted(files, API_SERVER, EVIDENCE, 12)
+    posted(files, ATTACKER, NOISE, 2000)
+    assert kept(tmp_path)[EVIDENCE] == 12
+    # Nor does who has many addresses.
+    for number in range(200):
+        posted(files, f"10.9.9.{number}", NOISE, 20)
+        posted(files, f"fd00::{number:x}", NOISE, 20)
+    assert kept(tmp_path)[EVIDENCE] == 12
+    # Nor a restart in between.
+    files.close()
+    again = Files(options)
+    for number in range(200):
+        posted(again, f"10.8.8.{number}", NOISE, 20)
+    assert kept(tmp_path)[EVIDENCE] == 12
+    # What it sends itself replaces its oldest file of two.
+    posted(again, API_SERVER, EVIDENCE, 5)
+    again.close()
+    assert kept(tmp_path)[EVIDENCE] == 7
+    assert len(list(tmp_path.iterdir())) == 10
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+def test_few_files_are_never_exceeded(tmp_path: Path, number: int) -> None:
+    files = Files(CaptureOptions(tmp_path, files=number, file_bytes=TEN))
+    for peer in range(100):
+        posted(files, f"10.0.0.{peer % 7}", NOISE, 10)
+        assert len(list(tmp_path.iterdir())) <= number
+    files.close()
+
+
+def test_one_address_fills_no_more_than_its_share_of_the_queue(tmp_path: Path) -> None:
+    metrics = Metrics()
+    capture = Capture(CaptureOptions(tmp_path), metrics)
+    capture.close()
+    for _ in range(1000):
+        capture.offer(BAD_REQUEST, BAD, DENIED, ATTACKER)
+    assert exposed(metrics, "noderestrict_capture_dropped_total") >= 700
+    capture.offer(BAD_REQUEST, BAD, DENIED, API_SERVER)
+    assert capture._queue.qsize() <= 300
+    last = capture._queue.queue[-1]
+    assert last is not None
+    assert last[-1] == API_SERVER
+
+
+def test_a_server_gives_each_address_its_own_files(tmp_path: Path) -> None:
+    (tmp_path / "tls").mkdir()
+    with serving(tmp_path / "tls", "--capture", str(tmp_path / "captured")) as server:
+        server.request("/validate", BAD)
+        assert server.stop() == 0
+    (file,) = (tmp_path / "captured").iterdir()
+    assert file.stem.endswith("-127.0.0.1")
+
+
+def test_a_link_in_the_directory_is_not_written_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("keep me")
+    directory = tmp_path / "captured"
+    directory.mkdir()
+
+    class Stopped(dt.datetime):
+        @classmethod
+        def now(cls, tz: dt.tzinfo | None = None) -> "Stopped":
+            return cls(2026, 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr(dt, "datetime", Stopped)
+    (directory / "capture-20260101T000000000000-000001-others.jsonl").symlink_to(secret)
+    files = Files(CaptureOptions(directory))
+    with pytest.raises(FileExistsError):
+        files.write(b"line", "")
+    assert secret.read_text() == "keep me"
 
 
 def test_a_disk_that_takes_nothing_hurts_nobody(tmp_path: Path) -> None:
