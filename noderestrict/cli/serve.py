@@ -533,13 +533,15 @@ def _openssl_names(suites: tuple[str, ...]) -> str:
 
 
 def _make_dev_pair(directory: Path) -> None:
-    from noderestrict.pki.files import write_atomically
+    from noderestrict.pki.files import make_own_directory, write_atomically
     from noderestrict.pki.issue import create_authority
 
     now = dt.datetime.now(dt.UTC)
     authority = create_authority("noderestrict --dev", lifetime=_DEV_LIFETIME, now=now)
     leaf = authority.issue(_DEV_NAMES, lifetime=_DEV_LIFETIME, now=now)
     try:
+        make_own_directory(directory)
+        # What is there is replaced; a link is not followed.
         write_atomically(directory / "ca.crt", authority.certificate, mode=0o644)
         write_atomically(directory / "tls.crt", leaf.certificate, mode=0o644)
         write_atomically(directory / "tls.key", leaf.key)

@@ -1,5 +1,6 @@
 """Read files that may be anything, and write key material so that no reader sees half of it."""
 
+import contextlib
 import errno
 import os
 import stat
@@ -30,6 +31,23 @@ def read_regular(path: Path, longest: int) -> bytes:
     if len(content) > longest:
         raise OSError(errno.EFBIG, f"longer than {longest} bytes", str(path))
     return bytes(content)
+
+
+def make_own_directory(path: Path) -> None:
+    """Make a directory that its owner alone may write into, if it is not there.
+
+    Raises:
+        OSError: something else is there: a link, another user's, or one that others write into.
+    """
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "not a directory, or a link to one", str(path))
+    if status.st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, "belongs to another user", str(path))
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(errno.EPERM, "others may write into it", str(path))
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:

@@ -4,6 +4,7 @@ import importlib.metadata
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -85,3 +86,27 @@ def test_help_and_replay_load_nothing_that_they_do_not_need(heavy: str) -> None:
         f"sys.exit({heavy!r} in sys.modules)\n"
     )
     assert python("-c", code).returncode == 0
+
+
+def test_a_pair_for_development_is_written_through_no_link(tmp_path: Path) -> None:
+    def ended() -> str:
+        # The state is not there, so that the command ends.
+        command = [sys.executable, "-m", "noderestrict", "serve", "--dev", "--state", "none.json"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        return done.stderr
+
+    victim, elsewhere = tmp_path / "victim", tmp_path / "elsewhere"
+    victim.write_text("keep me")
+    elsewhere.mkdir()
+    own = tmp_path / ".noderestrict-dev"
+    own.symlink_to(elsewhere)
+    assert "--dev: .noderestrict-dev: not a directory, or a link" in ended()
+    assert list(elsewhere.iterdir()) == []
+    own.unlink()
+    own.mkdir(mode=0o700)
+    for name in ("ca.crt", "tls.crt", "tls.key"):
+        (own / name).symlink_to(victim)
+    assert "none.json" in ended()
+    assert victim.read_text() == "keep me"
+    assert not any(path.is_symlink() for path in own.iterdir())

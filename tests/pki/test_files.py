@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from noderestrict.pki.files import read_regular, write_atomically
+from noderestrict.pki.files import make_own_directory, read_regular, write_atomically
 
 
 def test_a_key_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
@@ -46,3 +46,34 @@ def test_only_a_regular_file_of_bounded_length_is_read_and_nothing_is_waited_for
             read_regular(path, 9)
         assert error.value.filename == str(path)
     assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before
+
+
+def test_a_directory_of_ones_own_is_made_and_may_be_there_already(tmp_path: Path) -> None:
+    directory = tmp_path / "own"
+    for _ in range(2):
+        make_own_directory(directory)
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_a_directory_that_others_could_fill_is_refused(tmp_path: Path) -> None:
+    target, open_ = tmp_path / "target", tmp_path / "open"
+    target.mkdir(mode=0o700)
+    open_.mkdir()
+    open_.chmod(0o777)
+    (tmp_path / "link").symlink_to(target)
+    (tmp_path / "file").write_text("")
+    for name, why in (
+        ("link", "a link"),
+        ("file", "not a directory"),
+        ("open", "others may write into it"),
+    ):
+        with pytest.raises(OSError, match=why):
+            make_own_directory(tmp_path / name)
+
+
+def test_a_directory_of_another_user_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(OSError, match="another user"):
+        make_own_directory(tmp_path)
