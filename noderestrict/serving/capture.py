@@ -25,6 +25,7 @@ import msgspec
 
 from noderestrict import admission
 from noderestrict.policy.decision import Allowed, Denied
+from noderestrict.policy.hostile import brief
 from noderestrict.telemetry.logs import LOGGER
 from noderestrict.telemetry.metrics import Metrics
 
@@ -142,10 +143,10 @@ class Capture:
                     del self._waiting_of[peer]
             try:
                 self._files.write(case_line(request, body, decision), peer)
-            except (OSError, ValueError, RecursionError) as error:
+            except Exception as error:  # noqa: BLE001 (told and counted; the thread must go on)
                 self._metrics.capture_dropped.inc()
                 if not self._failing:
-                    LOGGER.error("capture failed", extra={"error": str(error)[:300]})
+                    LOGGER.error("capture failed", extra={"error": brief(error)})
                 self._failing = True
             else:
                 self._metrics.captured.inc()

@@ -30,7 +30,10 @@ _RATES = {
     logging.ERROR: (1000, 100),
 }
 _FOREIGN_RATE = (50, 5)
+#: Of those, with a traceback; the others name the error alone.
+_TRACEBACK_RATE = (20, 1)
 _LONGEST_FOREIGN = 1000
+_LONGEST_TRACEBACK = 10_000
 _CLOSE_SECONDS = 2.0
 
 
@@ -87,7 +90,7 @@ class JSONFormatter(logging.Formatter):
             **_fields(record),
         }
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = self.formatException(record.exc_info)[-_LONGEST_TRACEBACK:]
         return json_line(line)
 
 
@@ -100,8 +103,8 @@ class ConsoleFormatter(logging.Formatter):
         message = printable(record.getMessage())
         line = f"{_time(record)[11:23]} {record.levelname:<7} {message} {fields}".rstrip()
         if record.exc_info:
-            traceback = self.formatException(record.exc_info).split("\n")
-            line += "".join(f"\n    {printable(part)}" for part in traceback)
+            text = self.formatException(record.exc_info)[-_LONGEST_TRACEBACK:]
+            line += "".join(f"\n    {printable(part)}" for part in text.split("\n"))
         return line
 
 
@@ -125,6 +128,13 @@ def _adopted(record: logging.LogRecord) -> logging.LogRecord:
     if error is not None and not _is_of_a_client(error):
         adopted.exc_info = record.exc_info
     return adopted
+
+
+def _without_traceback(record: logging.LogRecord) -> logging.LogRecord:
+    """Return a record that names its error in a field."""
+    error = record.exc_info[1] if record.exc_info else None
+    fields = {"exc_info": None, "error": brief(error) if error is not None else ""}
+    return logging.makeLogRecord({**record.__dict__, **fields})
 
 
 def _is_of_a_client(error: BaseException) -> bool:
@@ -179,6 +189,7 @@ class Handler(logging.Handler):
         self._write = write
         self._buckets = {level: Bucket(*rate, clock) for level, rate in _RATES.items()}
         self._foreign = Bucket(*_FOREIGN_RATE, clock)
+        self._tracebacks = Bucket(*_TRACEBACK_RATE, clock)
         self._telling = Bucket(1, 1, clock)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -192,6 +203,8 @@ class Handler(logging.Handler):
             if not bucket.take():
                 DROPS.count(RATE)
                 return
+            if record.exc_info and not self._tracebacks.take():
+                record = _without_traceback(record)
             self._write(f"{self.format(record)}\n")
             if DROPS.untold() and self._telling.take():
                 self.tell_drops()

@@ -201,6 +201,24 @@ def test_a_disk_that_takes_nothing_hurts_nobody(tmp_path: Path) -> None:
     assert exposed(metrics, "noderestrict_captured_reviews_total") == 0
 
 
+def test_a_review_that_cannot_be_taken_apart_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> bytes:
+        raise AttributeError("nobody thought of it")
+
+    metrics = Metrics()
+    capture = Capture(CaptureOptions(tmp_path), metrics)
+    with monkeypatch.context() as patched:
+        patched.setattr("noderestrict.serving.capture.case_line", broken)
+        capture.offer(BAD_REQUEST, BAD, DENIED)
+        written(metrics, 1)
+    capture.offer(BAD_REQUEST, BAD, DENIED)
+    capture.close()
+    assert len(captured(tmp_path)) == 1
+    assert exposed(metrics, "noderestrict_capture_dropped_total") == 1
+
+
 def test_what_does_not_fit_is_dropped_and_counted(tmp_path: Path) -> None:
     metrics = Metrics()
     capture = Capture(CaptureOptions(tmp_path), metrics)

@@ -175,6 +175,16 @@ def test_all_lines_together_are_bounded_and_what_is_dropped_is_told(
     assert lines(stream)[-1]["message"] == "after the flood"
 
 
+def test_of_many_errors_some_have_a_traceback_and_all_are_named(stream: io.StringIO) -> None:
+    logs.configure("info", "json", stream)
+    for _ in range(200):
+        LOGGER.error("internal error", exc_info=ZeroDivisionError("again"))
+    told = lines(stream)
+    assert len(told) == 200
+    assert 20 <= sum("exception" in line for line in told) < 100
+    assert all("exception" in line or line["error"].endswith("again") for line in told)
+
+
 def test_drops_are_exposed_by_reason() -> None:
     metrics = Metrics()
     name = "noderestrict_dropped_log_lines_total"
