@@ -33,6 +33,7 @@ from noderestrict.doctor.findings import Finding, failed, passed, warned
 from noderestrict.doctor.registration import check_registration
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.features import LATEST_MINOR, OLDEST_MINOR
+from noderestrict.policy.hostile import brief, is_failure
 from noderestrict.policy.identity import NODE_USER_PREFIX, NODES_GROUP
 from noderestrict.render.registration import cluster_role
 from noderestrict.replay.sources import YAML_VALUE_ERRORS
@@ -391,9 +392,11 @@ def check_node_kubeconfig(file: Path) -> Finding:
             else (file.parent / user["client-certificate"]).read_bytes()
         )
         subject = x509.load_pem_x509_certificate(pem).subject
-    except _UNREADABLE_YAML as error:
+    except BaseException as error:
+        if not is_failure(error):
+            raise
         return failed(
-            check, f"{file}: no client certificate can be read: {error}", "give a kubeconfig"
+            check, f"{file}: no client certificate can be read: {brief(error)}", "give a kubeconfig"
         )
     names = [str(one.value) for one in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     groups = [str(one.value) for one in subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]

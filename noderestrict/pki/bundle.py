@@ -7,6 +7,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from noderestrict.pki.check import KeyPairError
+from noderestrict.policy.hostile import refused_as
 
 
 def certificates(bundle: bytes) -> list[x509.Certificate]:
@@ -17,10 +18,8 @@ def certificates(bundle: bytes) -> list[x509.Certificate]:
     """
     if not bundle.strip():
         return []
-    try:
+    with refused_as(KeyPairError, "the CA bundle cannot be read"):
         return x509.load_pem_x509_certificates(bundle)
-    except ValueError as error:
-        raise KeyPairError(f"the CA bundle cannot be read: {error}") from None
 
 
 def joined(first: bytes, second: bytes, now: dt.datetime) -> bytes:
