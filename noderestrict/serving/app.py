@@ -19,6 +19,7 @@ from noderestrict.serving.judges import Judge
 from noderestrict.serving.limits import Budget, Limits, parse_timeout
 from noderestrict.serving.modes import Modes
 from noderestrict.serving.response import Answer
+from noderestrict.serving.room import peer_of
 from noderestrict.telemetry.logs import DROPS, LOGGER, NODE, NodeLimiter
 from noderestrict.telemetry.metrics import Metrics
 
@@ -258,7 +259,7 @@ class App:
         except admission.ReviewError as error:
             raise HTTPError(400, str(error)) from None
         decision = self._judge.allowed(request) or await self._judge.judge(
-            request, deadline, peer=http.remote or ""
+            request, deadline, peer=_peer(http)
         )
         if isinstance(decision, Denied):
             return await self._object(http, body, request, decision, deadline, started)
@@ -267,7 +268,7 @@ class App:
         self._metrics.validate_seconds.observe(seconds)
         self._count(request, decision, modes.ENFORCE)
         if self._capture is not None:
-            self._capture.offer(request, body, decision, http.remote or "")
+            self._capture.offer(request, body, decision, _peer(http))
         if LOGGER.isEnabledFor(_DEBUG):
             LOGGER.debug("allowed", extra=_log_fields(request, seconds))
         return Answer(answer)
@@ -300,7 +301,7 @@ class App:
         # Bound once: they may change while the judge waits.
         rule_modes = self.modes
         verdict = await modes.settle(
-            self._judge, request, objection, deadline, rule_modes, http.remote or ""
+            self._judge, request, objection, deadline, rule_modes, _peer(http)
         )
         decision = verdict.decision
         if verdict.reported or isinstance(decision, Denied):
@@ -313,7 +314,7 @@ class App:
         if self._capture is not None:
             # What the rules said, whatever their mode made of it.
             said = verdict.reported[0] if verdict.reported else decision
-            self._capture.offer(request, body, said, http.remote or "")
+            self._capture.offer(request, body, said, _peer(http))
         for denied in verdict.reported:
             mode = rule_modes.of(denied.rule)
             self._count(request, denied, mode)
@@ -340,7 +341,7 @@ class App:
             raise HTTPError(400, str(error)) from None
         opinion = None
         if self._authorizer is not None:
-            opinion = await self._authorizer.authorize(review, deadline, http.remote or "")
+            opinion = await self._authorizer.authorize(review, deadline, _peer(http))
         if opinion is None:
             raise HTTPError(503, "the cluster cannot be asked now", {"Retry-After": "1"})
         seconds = time.perf_counter() - started
@@ -374,7 +375,7 @@ class App:
 
     def _may_log(self, http: web.BaseRequest, node: str | None) -> bool:
         """Tell whether a node, at the address of a client, may write one more line."""
-        allowed = self._logged.allow((http.remote, _short(node)))
+        allowed = self._logged.allow((_peer(http), _short(node)))
         if not allowed:
             DROPS.count(NODE)
         return allowed
@@ -438,6 +439,11 @@ def _answer_objection(
         if rule_modes.of(objection.rule) == modes.WARN
     ]
     return admission.encode(request, decision, warnings, annotations)
+
+
+def _peer(http: web.BaseRequest) -> str:
+    """Return whom a request is from, as budgets and files are shared out."""
+    return peer_of(http.remote or "")
 
 
 def _short(name: str | None) -> str:
