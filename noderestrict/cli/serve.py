@@ -266,7 +266,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve until a signal; returns 0.
+    """Serve until a signal, which ends the process with exit code 0.
 
     Raises:
         UsageError: the flags, the state or the certificate do not allow it.

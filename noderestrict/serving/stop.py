@@ -1,12 +1,17 @@
 """Run a server until it is asked to stop."""
 
 import asyncio
+import atexit
+import contextlib
+import os
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from noderestrict.serving.signals import SIGNALS
+from noderestrict.telemetry import logs
 from noderestrict.telemetry.logs import LOGGER, toggle_debug
 
 
@@ -36,7 +41,7 @@ class Stop:
 
 
 def run_event_loop(main: Callable[[Stop], Coroutine[Any, Any, None]], log_level: str) -> None:
-    """Run a server to its end, on uvloop where it is installed.
+    """Run a server on uvloop, where it is installed, and end the process when it was stopped.
 
     Args:
         main: starts it; cancelled if the process shall stop before it has started.
@@ -50,6 +55,18 @@ def run_event_loop(main: Callable[[Stop], Coroutine[Any, Any, None]], log_level:
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(_until_stopped(main, log_level))
+        _leave()
+
+
+def _leave() -> NoReturn:
+    """End the process without waiting for threads that wait themselves, as for a name server."""
+    logs.close()
+    # There is no public way; without it the keys of a kubeconfig would stay in temporary files.
+    atexit._run_exitfuncs()  # noqa: SLF001
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+    os._exit(0)
 
 
 async def _until_stopped(main: Callable[[Stop], Coroutine[Any, Any, None]], log_level: str) -> None:

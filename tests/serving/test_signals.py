@@ -170,3 +170,28 @@ def test_while_serving_and_while_draining(tmp_path: Path) -> None:
         for number in HARMLESS:
             server.process.send_signal(number)
         assert server.process.wait(20) == 0
+
+
+WAITING = """
+import asyncio, atexit, time
+from noderestrict.serving.signals import SIGNALS
+from noderestrict.serving.stop import run_event_loop
+SIGNALS.install()
+atexit.register(print, "cleaned up", flush=True)
+async def main(stop):
+    print("waiting", flush=True)
+    await asyncio.to_thread(time.sleep, 120)
+run_event_loop(main, "info")
+"""
+
+
+def test_what_waits_in_a_thread_is_not_waited_for() -> None:
+    with subprocess.Popen([sys.executable, "-c", WAITING], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"waiting\n"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+            assert process.stdout.read() == b"cleaned up\n"
+        finally:
+            process.kill()
