@@ -30,7 +30,7 @@ _RATES = {
     logging.ERROR: (1000, 100),
 }
 _FOREIGN_RATE = (50, 5)
-#: Of those, with a traceback; the others name the error alone.
+#: Of all those, with a traceback; the others name the error alone.
 _TRACEBACK_RATE = (20, 1)
 _LONGEST_FOREIGN = 1000
 _LONGEST_TRACEBACK = 10_000
@@ -195,14 +195,14 @@ class Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, or count it as dropped."""
         try:
-            if record.name != LOGGER.name:
-                bucket, record = self._foreign, _adopted(record)
-            else:
-                level = min(logging.ERROR, max(logging.DEBUG, record.levelno // 10 * 10))
-                bucket = self._buckets[level]
+            level = min(logging.ERROR, max(logging.DEBUG, record.levelno // 10 * 10))
+            foreign = record.name != LOGGER.name
+            bucket = self._foreign if foreign else self._buckets[level]
             if not bucket.take():
                 DROPS.count(RATE)
                 return
+            if foreign:
+                record = _adopted(record)
             if record.exc_info and not self._tracebacks.take():
                 record = _without_traceback(record)
             self._write(f"{self.format(record)}\n")
