@@ -250,6 +250,8 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
     global _writer
     formatter = JSONFormatter() if form == "json" else ConsoleFormatter()
     close()
+    # What an earlier log lacks is not for this one to tell.
+    DROPS.told(DROPS.untold())
     if stream is None:
         _writer = _on_standard_error()
         _adopt_what_python_reports()
