@@ -53,5 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(printable(f"noderestrict {options.command}: {error}"), file=sys.stderr)
         return 2
+    except MemoryError:
+        print(
+            f"noderestrict {options.command}: there is not enough memory for this input",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         return 130

@@ -83,6 +83,24 @@ def add_policy_flags(parser: argparse.ArgumentParser) -> None:
     add_extra_flags(parser)
 
 
+def add_size_flag(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that bounds what is read into memory."""
+    parser.add_argument(
+        "--max-file-mib",
+        type=_positive,
+        default=512,
+        metavar="MIB",
+        help="size of a file, unpacked, that is read as a whole; .jsonl files and audit logs are "
+        "read line by line (default: %(default)s)",
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not text.isascii() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)
+
+
 def add_extra_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags for policy beyond the in-tree plugin."""
     parser.add_argument(

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from noderestrict.cli._errors import UsageError
+from noderestrict.cli._flags import add_size_flag
 from noderestrict.graph import views
 from noderestrict.graph.graph import Graph
 
@@ -41,6 +42,7 @@ def add_parser(subparsers: Any) -> None:
             help="cluster objects, as 'kubectl get pods,pv,volumeattachments -A -o json' writes "
             "them; may be given again; without it the live cluster is read",
         )
+        add_size_flag(question)
         question.add_argument(
             "--kubeconfig", metavar="FILE", help="default: the service account of the pod"
         )
@@ -58,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
         vertex = views.vertex_of(options.kind, options.name) if "kind" in options else None
     except ValueError as error:
         raise UsageError(str(error)) from None
-    graph = _from_state(options.state) if options.state else _from_cluster(options)
+    graph = _from_state(options) if options.state else _from_cluster(options)
     if vertex is None:
         ways = views.reachable(graph, options.node)
     elif options.question == "who":
@@ -75,12 +77,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _from_state(files: list[str]) -> Graph:
+def _from_state(options: argparse.Namespace) -> Graph:
+    from noderestrict.replay.sources import MIB
     from noderestrict.replay.state import StateError, load_state
 
     graph = Graph()
     try:
-        load_state(files, graph)
+        load_state(options.state, graph, options.max_file_mib * MIB)
     except StateError as error:
         raise UsageError(str(error)) from None
     return graph

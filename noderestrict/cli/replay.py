@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._errors import UsageError
-from noderestrict.cli._flags import add_policy_flags, policy_settings
+from noderestrict.cli._flags import add_policy_flags, add_size_flag, policy_settings
 from noderestrict.policy.text import printable
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def add_parser(subparsers: Any) -> None:
         default="table",
         help="the report",
     )
+    add_size_flag(parser)
     parser.add_argument("--explain", action="store_true", help="show the look-ups of each case")
     parser.add_argument(
         "--fail-on-denied", action="store_true", help="exit with 1 if any review is denied"
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     from noderestrict.replay.cases import Case, QuestionsCase, cases
     from noderestrict.replay.questions import ask_case
     from noderestrict.replay.run import Row, Summary, judge_case
-    from noderestrict.replay.sources import Unreadable
+    from noderestrict.replay.sources import MIB, Unreadable
     from noderestrict.replay.state import StateError, load_state
 
     files, state = _files_and_state(options)
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("a FILE with reviews is needed; - is stdin")
     graph = Graph()
     try:
-        listers = load_state(state, graph)
+        listers = load_state(state, graph, options.max_file_mib * MIB)
     except StateError as error:
         raise UsageError(str(error)) from None
     settings = policy_settings(options)
@@ -96,7 +97,7 @@ def run(options: argparse.Namespace) -> int:
     progress = sys.stderr.isatty() and not terminal
     try:
         for file in files:
-            for case in cases(file):
+            for case in cases(file, options.max_file_mib * MIB):
                 for result in judged(case):
                     summary.count(result)
                     if isinstance(result, Unreadable):

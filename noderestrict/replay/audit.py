@@ -5,14 +5,10 @@ is assumed is told with each case. The existing object is taken from earlier eve
 a patch names counts as changed, as the kubelet's patches are differences.
 """
 
-import gzip
-import sys
-import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 
@@ -25,7 +21,7 @@ from noderestrict.policy.table import RULES, row_for
 from noderestrict.policy.table import Row as RuleRow
 from noderestrict.replay.cases import Case
 from noderestrict.replay.run import Row, judge_case
-from noderestrict.replay.sources import STDIN, Unreadable
+from noderestrict.replay.sources import MIB, Unreadable, lines, opened, too_long
 from noderestrict.replay.state import StateError, convert_object
 
 _OPERATIONS = {
@@ -38,7 +34,9 @@ _OPERATIONS = {
 _CONNECT = frozenset({"exec", "attach", "portforward", "proxy"})
 #: What is remembered of the log: enough for a large cluster, and bounded.
 _REMEMBERED = 20_000
+_REMEMBERED_BYTES = 256 * MIB
 _LEARNED = 200_000
+_LEARNED_BYTES = 1024 * MIB
 #: These refuse by names alone, whatever the object holds.
 _BY_NAME = frozenset(rule.id for rule in RULES if rule.by_name)
 #: Part and field, such as ``metadata`` and ``labels``.
@@ -109,6 +107,38 @@ class Undecided:
     problem: str
 
 
+_Key = tuple[str, str, str]
+
+
+class _Objects:
+    """The newest objects of a log, as JSON: who writes the log chooses how many and how large."""
+
+    def __init__(self) -> None:
+        self._objects: OrderedDict[_Key, bytes] = OrderedDict()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._objects)
+
+    def get(self, key: _Key) -> Any:
+        """Return an object, None if it is not known."""
+        known = self._objects.get(key)
+        return None if known is None else msgspec.json.decode(known)
+
+    def remember(self, key: _Key, raw: bytes) -> None:
+        """Keep an object, and let the oldest go where there are too many."""
+        self.forget(key)
+        self._objects[key] = raw
+        self._bytes += len(raw)
+        while len(self._objects) > _REMEMBERED or self._bytes > _REMEMBERED_BYTES:
+            self._bytes -= len(self._objects.popitem(last=False)[1])
+
+    def forget(self, key: _Key) -> None:
+        """Let an object go."""
+        self._bytes -= len(self._objects.pop(key, b""))
+
+
 class AuditLog:
     """Judges the writes of nodes in an audit log, as a stream.
 
@@ -121,8 +151,9 @@ class AuditLog:
         self._settings = settings
         self._listers = listers
         self._decoder = msgspec.json.Decoder(Event)
-        self._objects: OrderedDict[tuple[str, str, str], Any] = OrderedDict()
+        self._objects = _Objects()
         self._learned = 0
+        self._learned_bytes = 0
         self.counts = Counts()
 
     def rows(self, file: str) -> Iterator[Row | Undecided | Unreadable]:
@@ -130,16 +161,18 @@ class AuditLog:
         is_audit_log = False
         number = 0
         try:
-            with _opened(file) as stream:
-                for number, line in enumerate(stream, start=1):
+            with opened(file) as stream:
+                for number, line in lines(stream):
+                    if line is None:
+                        yield too_long(file, number)
+                        continue
                     is_audit_log = is_audit_log or b'"Event"' in line
                     self.counts.bytes += len(line)
                     if line.strip():
                         self.counts.events += 1
                         yield from self._line(file, number, line)
-        except (OSError, EOFError, zlib.error) as error:
-            problem = getattr(error, "strerror", None) or str(error)
-            yield Unreadable(file, 0, problem)
+        except OSError as error:
+            yield Unreadable(file, 0, error.strerror or str(error))
         else:
             if number and not is_audit_log:
                 yield Unreadable(file, 0, "it holds no audit event: one JSON object a line is read")
@@ -263,15 +296,14 @@ class AuditLog:
             return
         key = _key(event)
         if event.verb == "delete":
-            self._objects.pop(key, None)
+            self._objects.forget(key)
             return
         if reference.subresource not in ("", "status") or event.verb not in _OPERATIONS:
             return
-        self._objects[key] = value
-        self._objects.move_to_end(key)
-        if len(self._objects) > _REMEMBERED:
-            self._objects.popitem(last=False)
-        if reference.resource in RECORDS and self._learned < _LEARNED:
+        self._objects.remember(key, bytes(event.responseObject))
+        self._learned_bytes += len(event.responseObject)
+        room = self._learned < _LEARNED and self._learned_bytes < _LEARNED_BYTES
+        if reference.resource in RECORDS and room:
             try:
                 decoded = convert_object(reference.resource, value, "audit log")
             except StateError:
@@ -286,21 +318,11 @@ def _guarded(row: RuleRow | None) -> _Fields:
     return tuple((part, field) for part, _, field in paths)
 
 
-def _opened(file: str) -> BinaryIO:
-    if file == STDIN:
-        return sys.stdin.buffer
-    with Path(file).open("rb") as probe:
-        packed = probe.read(2) == b"\x1f\x8b"
-    if packed:
-        return gzip.open(file, "rb")  # type: ignore[return-value]
-    return Path(file).open("rb")
-
-
 def _succeeded(event: Event) -> bool:
     return event.responseStatus is None or event.responseStatus.code < 300
 
 
-def _key(event: Event) -> tuple[str, str, str]:
+def _key(event: Event) -> _Key:
     reference = event.objectRef or _ObjectRef()
     return f"{reference.apiGroup}/{reference.resource}", reference.namespace, reference.name
 

@@ -6,7 +6,14 @@ from typing import Any
 
 import msgspec
 
-from noderestrict.replay.sources import Document, Unreadable, documents
+from noderestrict.replay.sources import (
+    MAX_FILE_BYTES,
+    MAX_LINE_BYTES,
+    Document,
+    Unreadable,
+    documents,
+    too_long,
+)
 
 _NULL = msgspec.Raw(b"null")
 
@@ -90,7 +97,8 @@ class Case:
     id: str
     review: bytes
     expect: Expectation | None = None
-    state: Any = None
+    #: JSON of cluster objects, all that the case sees; None for those that are given to all.
+    state: bytes | None = None
     features: dict[str, bool] = field(default_factory=dict)
     audience_grants: tuple[AudienceGrant, ...] = ()
     api_audiences: tuple[str, ...] | None = None
@@ -104,14 +112,32 @@ class QuestionsCase:
     line: int
     id: str
     events: tuple[Event, ...]
-    state: Any = None
+    #: JSON of cluster objects; None for those that are given to all.
+    state: bytes | None = None
     features: dict[str, bool] = field(default_factory=dict)
 
 
-def cases(file: str) -> Iterator[Case | QuestionsCase | Unreadable]:
-    """Yield every case of a file, and what in it is none."""
-    for document in documents(file):
-        yield document if isinstance(document, Unreadable) else _case(document)
+def cases(
+    file: str, max_bytes: int = MAX_FILE_BYTES
+) -> Iterator[Case | QuestionsCase | Unreadable]:
+    """Yield every case of a file, and what in it is none.
+
+    Args:
+        file: ``-`` for stdin.
+        max_bytes: of the unpacked file, unless it is named as JSON lines.
+    """
+    for document in documents(file, max_bytes):
+        if isinstance(document, Unreadable):
+            yield document
+        elif len(document.raw) > MAX_LINE_BYTES:
+            yield too_long(file, document.line)
+        else:
+            yield _case(document)
+
+
+def _state(raw: msgspec.Raw) -> bytes | None:
+    state = bytes(raw)
+    return None if state == bytes(_NULL) else state
 
 
 def _case(document: Document) -> Case | QuestionsCase | Unreadable:
@@ -150,7 +176,7 @@ def _from_line(document: Document) -> Case:
         id=line.id,
         review=bytes(line.review),
         expect=line.expect,
-        state=msgspec.json.decode(line.state),
+        state=_state(line.state),
         features=line.features or {},
         audience_grants=tuple(line.audienceGrants or ()),
         api_audiences=None if line.apiAudiences is None else tuple(line.apiAudiences),
@@ -178,6 +204,6 @@ def _questions(document: Document) -> QuestionsCase | Unreadable:
         document.line,
         line.id,
         (*(line.events or ()), *final),
-        msgspec.json.decode(line.state),
+        _state(line.state),
         line.features or {},
     )

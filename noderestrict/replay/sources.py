@@ -1,24 +1,49 @@
-"""Read documents: JSON, JSON lines, arrays, Lists, YAML, each also as ``.gz``, and stdin."""
+"""Read documents: JSON, JSON lines, arrays, Lists, YAML, each also as ``.gz``, and stdin.
 
+Captures and audit logs hold what callers sent, and a packed file may hold a thousand times its
+size: what is read at once is bounded.
+"""
+
+import contextlib
 import gzip
+import io
 import re
 import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import msgspec
 
 from noderestrict.policy.text import printable
 
 STDIN = "-"
+MIB = 1024 * 1024
+#: Of a file that is read as a whole, unpacked.
+MAX_FILE_BYTES = 512 * MIB
+#: Of a line, and of a review: two objects of 3 MiB each and what is around them.
+MAX_LINE_BYTES = 32 * MIB
+#: A value takes far more memory than the comma behind it: so many may stand in any document, and
+#: in a large one as many as are usual for its size.
+_VALUES = 2_000_000
+_BYTES_PER_VALUE = 16
+#: Reading YAML takes a second and 100 MiB for each of these.
+_MAX_YAML_BYTES = 16 * MIB
+_MAX_YAML_VALUES = 500_000
+_CHUNK = MIB
+#: Audit logs are packed to a tenth or a fiftieth; gzip could pack a thousand times.
+_MAX_RATIO = 200
+_PACKED = b"\x1f\x8b"
 _YAML = (".yaml", ".yml")
 #: What PyYAML raises besides YAMLError, for values that are not of their tags; and what taking
 #: apart a value of another shape than expected raises.
-YAML_VALUE_ERRORS = (AttributeError, LookupError, TypeError, ValueError, RecursionError)
+YAML_VALUE_ERRORS = (
+    ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError,
+)  # fmt: skip
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_START = re.compile(rb"\S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,51 +88,148 @@ class _Head(msgspec.Struct):
     items: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-def read_bytes(file: str) -> bytes:
-    """Return a file's bytes, unpacked if it is gzip; ``-`` is stdin.
+class _Counted:
+    """What gzip reads from, with the number of bytes that it read."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.bytes = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes."""
+        data = self._stream.read(size)
+        self.bytes += len(data)
+        return data
+
+
+class _Unpacked(io.RawIOBase):
+    """What a gzip stream holds, up to a multiple of its size."""
+
+    def __init__(self, packed: BinaryIO, max_ratio: int | None) -> None:
+        self._packed = _Counted(packed)
+        self._max_ratio = max_ratio
+        self._gzip = gzip.GzipFile(fileobj=cast("BinaryIO", self._packed))
+        self._bytes = 0
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer with the next bytes, and return how many they are.
+
+        Raises:
+            OSError: the stream is packed as no log is.
+        """
+        data = self._gzip.read1(len(buffer))
+        buffer[: len(data)] = data
+        self._bytes += len(data)
+        most = (self._max_ratio or self._bytes) * self._packed.bytes
+        if self._bytes > MAX_FILE_BYTES and self._bytes > most:
+            raise OSError(f"it unpacks to over {self._max_ratio} times its size")
+        return len(data)
+
+
+@contextlib.contextmanager
+def opened(file: str, max_ratio: int | None = _MAX_RATIO) -> Iterator[BinaryIO]:
+    """Open a file, unpacked if it is gzip; ``-`` is stdin.
+
+    Args:
+        file: its path.
+        max_ratio: how many times its size it may unpack to, if that is much; None for any.
 
     Raises:
-        OSError: it cannot be read, or is broken gzip.
+        OSError: it cannot be read, then or later; also for broken gzip.
     """
-    data = sys.stdin.buffer.read() if file == STDIN else Path(file).read_bytes()
-    try:
-        plain = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-    except (EOFError, zlib.error) as error:
-        raise OSError(f"broken gzip: {error}") from None
-    return plain.removeprefix(_BYTE_ORDER_MARK)
+    with contextlib.ExitStack() as stack:
+        if file == STDIN:
+            plain: io.BufferedReader[Any] = io.BufferedReader(cast("Any", sys.stdin.buffer))
+            stack.callback(plain.detach)
+        else:
+            plain = io.BufferedReader(stack.enter_context(Path(file).open("rb", buffering=0)))
+        try:
+            if plain.peek(2)[:2] != _PACKED:
+                yield plain
+                return
+            unpacked = io.BufferedReader(_Unpacked(plain, max_ratio), _CHUNK)
+            if unpacked.peek(2)[:2] == _PACKED:
+                raise OSError("packed twice: unpack it once")
+            yield unpacked
+        except (EOFError, zlib.error) as error:
+            raise OSError(f"broken gzip: {error}") from None
 
 
-def documents(file: str) -> Iterator[Document | Unreadable]:
-    """Yield every document of a file; Lists and arrays give their items."""
+def lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """Yield each line with its number, counted from 1; None for one that is too long."""
+    number = 0
+    while line := stream.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        if len(line) <= MAX_LINE_BYTES:
+            yield number, line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = stream.readline(_CHUNK)
+        yield number, None
+
+
+def too_long(file: str, line: int) -> Unreadable:
+    """Return what to say of a line, or of a document that starts there."""
+    return Unreadable(file, line, f"it has over {MAX_LINE_BYTES // MIB} MiB, the most that is read")
+
+
+def _read(file: str, max_bytes: int) -> bytes | bytearray:
+    data = bytearray()
+    with opened(file, None) as stream:
+        while chunk := stream.read(_CHUNK):
+            data += chunk
+            if len(data) > max_bytes:
+                raise OSError(
+                    f"it has over {max_bytes // MIB} MiB unpacked; --max-file-mib allows more"
+                )
+    if data.startswith(_BYTE_ORDER_MARK):
+        del data[: len(_BYTE_ORDER_MARK)]
+    return data
+
+
+def documents(file: str, max_bytes: int = MAX_FILE_BYTES) -> Iterator[Document | Unreadable]:
+    """Yield every document of a file; Lists and arrays give their items.
+
+    Args:
+        file: ``-`` for stdin.
+        max_bytes: of the unpacked file, unless it is named as JSON lines.
+    """
     try:
-        data = read_bytes(file)
+        if file.removesuffix(".gz").endswith(".jsonl"):
+            with opened(file) as stream:
+                yield from _json_lines(file, stream)
+        else:
+            yield from _documents(file, _read(file, max_bytes))
     except OSError as error:
         yield Unreadable(file, 0, error.strerror or str(error))
-        return
-    if not data.strip():
+
+
+def _documents(file: str, data: bytes | bytearray) -> Iterator[Document | Unreadable]:
+    start = _START.search(data)
+    if start is None:
         yield Unreadable(file, 0, "it is empty")
         return
-    name = file.removesuffix(".gz")
-    start = data.lstrip()[:1]
-    if name.endswith(_YAML) or start not in (b"{", b"["):
+    if file.removesuffix(".gz").endswith(_YAML) or start[0] not in (b"{", b"["):
         yield from _yaml(file, data)
         return
-    if not name.endswith(".jsonl"):
-        try:
-            msgspec.json.decode(data, type=msgspec.Raw)
-        except (msgspec.DecodeError, RecursionError) as error:
-            first = data.lstrip().split(b"\n", 1)[0]
-            if not _is_json(first):
-                # One value over several lines: each of them would be an error of its own.
-                yield Unreadable(file, _line_of(data, error), f"not JSON: {error}")
-                return
-        else:
-            yield from _items(file, 1, data)
+    try:
+        msgspec.json.decode(data, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        end = data.find(b"\n", start.start())
+        if not _is_json(data[start.start() : end if end >= 0 else None]):
+            # One value over several lines: each of them would be an error of its own.
+            yield Unreadable(file, _line_of(data, error), f"not JSON: {error}")
             return
-    yield from _lines(file, data)
+        yield from _json_lines(file, io.BytesIO(data))
+    else:
+        yield from _items(file, 1, data)
 
 
-def _is_json(data: bytes) -> bool:
+def _is_json(data: bytes | bytearray) -> bool:
     try:
         msgspec.json.decode(data, type=msgspec.Raw)
     except (msgspec.DecodeError, RecursionError):
@@ -115,21 +237,35 @@ def _is_json(data: bytes) -> bool:
     return True
 
 
-def _line_of(data: bytes, error: Exception) -> int:
+def _line_of(data: bytes | bytearray, error: Exception) -> int:
     """Return the line that an error is on, 1 if it does not say."""
     at = re.search(r"\(byte (\d+)\)", str(error))
     return data.count(b"\n", 0, int(at[1])) + 1 if at else 1
 
 
-def _lines(file: str, data: bytes) -> Iterator[Document | Unreadable]:
-    for number, line in enumerate(data.split(b"\n"), start=1):
-        if line.strip():
-            yield from _items(file, number, line)
+def _json_lines(file: str, stream: BinaryIO) -> Iterator[Document | Unreadable]:
+    empty = True
+    for number, line in lines(stream):
+        if line is None:
+            empty = False
+            yield too_long(file, number)
+            continue
+        text = line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
+        if text.strip():
+            empty = False
+            yield from _items(file, number, text)
+    if empty:
+        yield Unreadable(file, 0, "it is empty")
 
 
-def _items(file: str, line: int, raw: bytes) -> Iterator[Document | Unreadable]:
+def _items(file: str, line: int, raw: bytes | bytearray) -> Iterator[Document | Unreadable]:
+    values = max(_VALUES, len(raw) // _BYTES_PER_VALUE)
+    if raw.count(b",") > values:
+        yield Unreadable(file, line, f"it holds over {values} values, the most that are read")
+        return
+    start = _START.search(raw)
     try:
-        if raw.lstrip()[:1] == b"[":
+        if start is not None and start[0] == b"[":
             for item in msgspec.json.decode(raw, type=list[msgspec.Raw]):
                 yield Document(file, line, bytes(item))
             return
@@ -144,10 +280,18 @@ def _items(file: str, line: int, raw: bytes) -> Iterator[Document | Unreadable]:
     except RecursionError:
         yield Unreadable(file, line, "nested too deeply")
         return
-    yield Document(file, line, raw)
+    yield Document(file, line, bytes(raw))
 
 
-def _yaml(file: str, data: bytes) -> Iterator[Document | Unreadable]:
+def _yaml(file: str, data: bytes | bytearray) -> Iterator[Document | Unreadable]:
+    if len(data) > _MAX_YAML_BYTES or sum(map(data.count, b",\n")) > _MAX_YAML_VALUES:
+        yield Unreadable(
+            file,
+            0,
+            f"YAML of over {_MAX_YAML_BYTES // MIB} MiB or {_MAX_YAML_VALUES} lines is not read: "
+            f"give JSON",
+        )
+        return
     found = False
     # Here, because most input is JSON, and the import costs start-up time.
     import yaml
@@ -164,7 +308,7 @@ def _yaml(file: str, data: bytes) -> Iterator[Document | Unreadable]:
                     raise yaml.composer.ComposerError(None, None, problem, mark)
                 return super().compose_node(parent, index)
 
-        loader = Loader(data)
+        loader = Loader(bytes(data))
         # Timestamps stay the text that they are in JSON.
         loader.yaml_implicit_resolvers = {
             key: [entry for entry in entries if entry[0] != "tag:yaml.org,2002:timestamp"]

@@ -1,6 +1,6 @@
 """Read cluster objects as ``kubectl get -o json`` writes them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -8,7 +8,10 @@ import msgspec
 from noderestrict.graph.graph import Graph
 from noderestrict.graph.objects import PLURALS, RESOURCES
 from noderestrict.policy.listers import RECORDS, MemoryListers
-from noderestrict.replay.sources import Unreadable, documents
+from noderestrict.replay.sources import MAX_FILE_BYTES, MAX_LINE_BYTES, MIB, Unreadable, documents
+
+_NULL = msgspec.Raw(b"null")
+_Raw = bytes | msgspec.Raw
 
 _PLURALS = {
     "Node": "nodes",
@@ -25,43 +28,53 @@ class StateError(ValueError):
     """Cluster objects cannot be read; the message names file, object and field."""
 
 
-def load_state(files: Iterable[str], graph: Graph | None = None) -> MemoryListers:
+def load_state(
+    files: Iterable[str], graph: Graph | None = None, max_bytes: int = MAX_FILE_BYTES
+) -> MemoryListers:
     """Return the objects of all files as listers; kinds that nothing looks up are skipped.
 
     Args:
         files: as ``kubectl get -o json`` writes them.
         graph: for the Node authorizer, filled too.
+        max_bytes: of each file, unpacked.
 
     Raises:
         StateError: a file or an object in it cannot be read.
     """
     listers = MemoryListers()
     for file in files:
-        for document in documents(file):
+        for document in documents(file, max_bytes):
             if isinstance(document, Unreadable):
                 raise StateError(f"--state {document}")
-            try:
-                value = msgspec.json.decode(document.raw)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                raise StateError(f"--state {file}:{document.line}: {error}") from None
-            if document.kind and isinstance(value, dict):
-                value = {"kind": document.kind, **value}
-            add_objects(listers, value, f"--state {file}", graph)
+            where = f"--state {file}" + (f":{document.line}" if document.line > 1 else "")
+            add_objects(listers, document.raw, where, graph, document.kind)
     return listers
 
 
-def add_objects(listers: MemoryListers, value: Any, where: str, graph: Graph | None = None) -> None:
+def add_objects(
+    listers: MemoryListers, raw: _Raw, where: str, graph: Graph | None = None, kind: str = ""
+) -> None:
     """Add a List, an object of lists by plural resource, or one object to the listers.
 
+    Args:
+        listers: filled.
+        raw: JSON.
+        where: starts the message of an error.
+        graph: filled too.
+        kind: what the JSON is if it does not say so.
+
     Raises:
-        StateError: an object cannot be read; ``where`` starts the message.
+        StateError: an object cannot be read.
     """
-    for plural, item, at in _objects(value, where):
-        decoded = convert_object(plural, item, at)
-        if graph is not None:
-            graph.upsert(plural, decoded)
-        if plural in RECORDS:
-            listers.add(RECORDS[plural][1](decoded))
+    try:
+        for plural, item, at in _objects(raw, where, kind):
+            decoded = convert_object(plural, item, at)
+            if graph is not None:
+                graph.upsert(plural, decoded)
+            if plural in RECORDS:
+                listers.add(RECORDS[plural][1](decoded))
+    except RecursionError:
+        raise StateError(f"{where}: nested too deeply") from None
 
 
 def convert_object(plural: str, item: Any, where: str) -> Any:
@@ -80,26 +93,64 @@ def convert_object(plural: str, item: Any, where: str) -> Any:
     return decoded
 
 
-def _objects(value: Any, where: str) -> Iterator[tuple[str, Any, str]]:
-    if not isinstance(value, Mapping):
-        raise StateError(f"{where}: a {type(value).__name__} is no cluster object")
-    kind = value.get("kind")
-    items = value.get("items")
-    if isinstance(kind, str) and kind.endswith("List") and isinstance(items, list):
+def _objects(raw: _Raw, where: str, default_kind: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Yield plural resource, value and place of each object, of which one is decoded at a time."""
+    try:
+        fields = _decoded(raw, dict[str, msgspec.Raw], where)
+    except msgspec.ValidationError:
+        what = type(_value(raw, where)).__name__
+        raise StateError(f"{where}: a {what} is no cluster object") from None
+    kind = _value(fields["kind"], where) if "kind" in fields else default_kind or None
+    if isinstance(kind, str):
+        if kind.endswith("List") and (items := _list(fields.get("items", _NULL), where)):
+            for index, item in enumerate(items):
+                yield from _objects(item, f"{where}: items[{index}]", kind.removesuffix("List"))
+        elif kind in _PLURALS:
+            yield _PLURALS[kind], _value(raw, where), f"{where} ({kind})"
+        elif not kind.endswith("List"):
+            _value(raw, where)
+        return
+    known = [name for name in fields if name in RECORDS or name in RESOURCES]
+    if not known and fields:
+        raise StateError(f"{where}: kind is {kind!r}; a List or cluster objects are needed")
+    for plural in known:
+        items = _list(fields[plural], f"{where}: {plural}")
+        if items is None:
+            raise StateError(f"{where}: {plural} is no list")
         for index, item in enumerate(items):
-            if isinstance(item, Mapping) and "kind" not in item and kind != "List":
-                item = {**item, "kind": kind.removesuffix("List")}
-            yield from _objects(item, f"{where}: items[{index}]")
-    elif isinstance(kind, str):
-        if kind in _PLURALS:
-            yield _PLURALS[kind], value, f"{where} ({kind})"
-    else:
-        known = [name for name in value if name in RECORDS or name in RESOURCES]
-        if not known and value:
-            raise StateError(f"{where}: kind is {kind!r}; a List or cluster objects are needed")
-        for plural in known:
-            items = value[plural]
-            if not isinstance(items, list | None):
-                raise StateError(f"{where}: {plural} is no list")
-            for index, item in enumerate(items or ()):
-                yield plural, item, f"{where}: {plural}[{index}]"
+            at = f"{where}: {plural}[{index}]"
+            yield plural, _value(item, at), at
+
+
+def _list(raw: msgspec.Raw, where: str) -> list[msgspec.Raw] | None:
+    """Return the items of a list, none for null; None for what is no list."""
+    try:
+        return _decoded(raw, list[msgspec.Raw] | None, where) or []
+    except msgspec.ValidationError:
+        return None
+
+
+def _value(raw: _Raw, where: str) -> Any:
+    if len(raw) > MAX_LINE_BYTES:
+        raise StateError(f"{where}: over {MAX_LINE_BYTES // MIB} MiB, the most of one object")
+    try:
+        return _decoded(raw, Any, where)
+    except msgspec.ValidationError as error:
+        raise StateError(f"{where}: {error}") from None
+
+
+def _decoded(raw: _Raw, wanted: Any, where: str) -> Any:
+    """Return a decoded value.
+
+    Raises:
+        msgspec.ValidationError: it is JSON of another type.
+        StateError: it is none.
+    """
+    try:
+        return msgspec.json.decode(raw, type=wanted)
+    except msgspec.ValidationError:
+        raise
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StateError(f"{where}: {error}") from None
+    except RecursionError:
+        raise StateError(f"{where}: nested too deeply") from None
