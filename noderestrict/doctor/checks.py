@@ -21,6 +21,7 @@ from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.objects import tree
 from noderestrict.cluster.questions import is_open_to_cve_2021_25735, server_version
 from noderestrict.doctor.access import Right, shown, those_that
+from noderestrict.doctor.client_verification import check_clients
 from noderestrict.doctor.credentials import (
     check_credentials,
     check_endpoints,
@@ -90,6 +91,7 @@ async def examine(connection: Connection, options: Options) -> AsyncIterator[Fin
         ("certificate", _certificate),
         ("endpoints", _endpoints),
         ("known-bad request", _known_bad),
+        ("client verification", _clients),
         ("in-tree plugin", _api_server_flags),
         ("rights", _rights),
         ("trusted nodes", _trusted_nodes),
@@ -259,9 +261,12 @@ async def _endpoints(connection: Connection, options: Options) -> AsyncIterator[
             yield passed("endpoints", what)
 
 
-async def _known_bad(connection: Connection, _options: Options) -> AsyncIterator[Finding]:
-    """Ask for the lease of another node, as a node, without storing it."""
-    check = "known-bad request"
+async def _probe(connection: Connection) -> None:
+    """Ask for the lease of another node, as a node, without storing it.
+
+    Raises:
+        ClusterError: it was refused, as it should be, or could not be judged.
+    """
     lease = {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
@@ -271,8 +276,29 @@ async def _known_bad(connection: Connection, _options: Options) -> AsyncIterator
         "Impersonate-User": f"{NODE_USER_PREFIX}{_PROBE}",
         "Impersonate-Group": NODES_GROUP,
     }
+    await connection.post(_LEASES, lease, query={"dryRun": "All"}, headers=headers)
+
+
+async def _clients(connection: Connection, options: Options) -> AsyncIterator[Finding]:
+    configuration = await _configuration(connection, options)
+    found = (
+        _where(webhook["clientConfig"], options)[1]
+        for webhook in configuration.get("webhooks") or ()
+    )
+    failure = ""
     try:
-        await connection.post(_LEASES, lease, query={"dryRun": "All"}, headers=headers)
+        await _probe(connection)
+    except ClusterError as error:
+        if error.code != _FORBIDDEN and ".noderestrict.io" in str(error):
+            failure = str(error)
+    for finding in await check_clients(sorted(filter(None, set(found))), failure):
+        yield finding
+
+
+async def _known_bad(connection: Connection, _options: Options) -> AsyncIterator[Finding]:
+    check = "known-bad request"
+    try:
+        await _probe(connection)
     except ClusterError as error:
         text = str(error)
         if ".noderestrict.io" in text:

@@ -58,13 +58,18 @@ def authorization_configuration(
     }
 
 
-def webhook_kubeconfig(url: str, certificate_authority: str) -> Object:
+def webhook_kubeconfig(
+    url: str, certificate_authority: str, client: tuple[str, str] | None = None
+) -> Object:
     """Return the kubeconfig with which an API server finds our server.
 
     Args:
         url: of ``/authorize``.
         certificate_authority: path of the CA of the server's certificate.
+        client: paths of the API server's own certificate and key, for a server that verifies
+            clients; None to present nothing.
     """
+    user = {"client-certificate": client[0], "client-key": client[1]} if client else {}
     return {
         "apiVersion": "v1",
         "kind": "Config",
@@ -74,7 +79,7 @@ def webhook_kubeconfig(url: str, certificate_authority: str) -> Object:
                 "cluster": {"server": url, "certificate-authority": certificate_authority},
             }
         ],
-        "users": [{"name": "kube-apiserver", "user": {}}],
+        "users": [{"name": "kube-apiserver", "user": user}],
         "contexts": [
             {
                 "name": "noderestrict",

@@ -7,7 +7,7 @@ from dataclasses import replace
 import yaml
 
 from noderestrict.policy.extra import Extra
-from noderestrict.render import workload
+from noderestrict.render import client_verification, workload
 from noderestrict.render.dashboard import dashboard
 from noderestrict.render.policy_flags import policy_flags
 from noderestrict.render.registration import NAME, Object, Registration, mirror_pod_policy
@@ -182,6 +182,18 @@ def manifests(extra: Extra | None = None) -> dict[str, str]:
     files["overlays/self-signed/new-ca.yaml"] = _text(workload.new_ca(_SERVICE_NAMES, served_at))
     # A pod sees no loopback of a control-plane node.
     files["overlays/control-plane/new-ca.yaml"] = _text(workload.new_ca(_HOST_NAMES, None))
+    component = "components/client-verification"
+    files[f"{component}/kustomization.yaml"] = _kustomization(
+        kind="Component",
+        patches=[
+            _inline({"kind": kind, "name": NAME}, *client_verification.server_patch())
+            for kind in ("Deployment", "DaemonSet")
+        ],
+    )
+    files |= {
+        f"{component}/api-server/{name}": _text([value])
+        for name, value in client_verification.api_server_files().items()
+    }
     files["components/monitoring/monitoring.yaml"] = _text(workload.monitoring())
     # Grafana's sidecar loads dashboards from ConfigMaps with this label.
     files["components/monitoring/dashboard.json"] = json.dumps(dashboard(), indent=2) + "\n"
