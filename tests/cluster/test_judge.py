@@ -179,6 +179,20 @@ async def test_an_api_server_that_is_down_gives_500() -> None:
     assert "try again" in decision.message
 
 
+async def test_what_could_not_be_looked_up_is_named_in_the_log_and_not_in_the_answer() -> None:
+    api = API()
+    api.objects[POD_PATH] = pod()
+    claim = {"name": "v", "persistentVolumeClaim": {"claimName": "data-of-the-bank"}}
+    api.objects[POD_PATH]["spec"]["volumes"] = [claim]
+    claims = "/api/v1/namespaces/ns/persistentvolumeclaims/data-of-the-bank"
+    api.objects[claims] = {"metadata": {"name": ["undecodable"]}}
+    decision, _ = await judge(api, token("vault"))
+    assert isinstance(decision, Denied)
+    assert decision.code == 500
+    assert "data-of-the-bank" in decision.detail
+    assert "data-of-the-bank" not in decision.message
+
+
 async def test_a_uid_that_differs_is_refused_only_after_a_live_look() -> None:
     api = API()
     api.objects[POD_PATH] = pod(uid="other")

@@ -449,3 +449,17 @@ def test_yaml_aliases_are_refused_before_they_grow(
     file.write_text("\n".join(lines))
     assert main(["replay", str(file)]) == 2
     assert f"{file}:2: neither JSON nor YAML: aliases are not read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", ["table", "json", "html", "markdown", "junit"])
+def test_every_report_tells_the_operator_what_the_requester_is_not_told(
+    output: str, tmp_path: Path, capsys: Capture
+) -> None:
+    elsewhere = json.loads(json.dumps(TOKEN_STATE).replace('"n1"', '"another.node"'))
+    file = write(tmp_path / "a.jsonl", [case(TOKEN, state=elsewhere, expect={"allowed": True})])
+    _, out, _ = run(capsys, file, f"--output={output}")
+    assert "another" in out
+    if output == "json":
+        line = json.loads(out)
+        assert "another.node" not in line["message"]
+        assert line["detail"] == "the pod has spec.nodeName 'another.node'"
