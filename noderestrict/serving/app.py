@@ -24,10 +24,8 @@ from noderestrict.telemetry.logs import DROPS, LOGGER, NODE, NodeLimiter
 from noderestrict.telemetry.metrics import Metrics
 
 _DEBUG = 10
-# Instead of the names and versions of what the server is made of.
-_SERVER = {"Server": "noderestrict"}
-_JSON = {"Content-Type": "application/json", **_SERVER}
-_TEXT = {"Content-Type": "text/plain; charset=utf-8", **_SERVER}
+_JSON = {"Content-Type": "application/json"}
+_TEXT = {"Content-Type": "text/plain; charset=utf-8"}
 # The API server's own bounds for timeoutSeconds.
 _DEFAULT_TIMEOUT = 10.0
 _LONGEST_TIMEOUT = 30.0

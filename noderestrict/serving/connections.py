@@ -13,6 +13,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
+from noderestrict.policy.identity import NODE_USER_PREFIX
 from noderestrict.serving.limits import Budget, Limits
 from noderestrict.serving.response import Answer
 from noderestrict.serving.room import Room, peer_of
@@ -116,15 +117,17 @@ class Connection(RequestHandler):
     # What the loop tells it.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, unless the client's certificate has none of the names."""
+        """Begin, unless the client's certificate has none of the names, or is a node's."""
         super().connection_made(transport)
         self._wire = self.transport
         if self._ended and self._wire is not None:
             self._wire.abort()
             return
-        names = self._server.client_names
-        if names and not names & _peer_names(transport):
-            LOGGER.warning("client refused", extra={"names": sorted(_peer_names(transport))})
+        names, wanted = _peer_names(transport), self._server.client_names
+        # The CA of a cluster signs for kubelets, too.
+        is_node = any(name.startswith(NODE_USER_PREFIX) for name in names)
+        if is_node or (wanted and not wanted & names):
+            LOGGER.warning("client refused", extra={"names": sorted(names)})
             self._server.count_closed("client name")
             self.force_close()
             return
@@ -197,8 +200,11 @@ class Connection(RequestHandler):
             if not stays:
                 self._server.count_closed("share")
                 resp.force_close()
-        elif not (self._kept or self._messages or self._timer):
-            self._start_timer()
+        else:
+            # Instead of the names and versions of what the server is made of.
+            resp.headers["Server"] = "noderestrict"
+            if not (self._kept or self._messages or self._timer):
+                self._start_timer()
         if self._upgraded:
             # Nothing is spoken here but HTTP; what follows is read by nobody.
             resp.force_close()

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,6 +157,28 @@ def test_no_other_answer_tells_of_the_cluster_or_of_what_the_server_is_made_of(
     assert SECRET not in answer
     assert "aiohttp" not in answer.lower()
     assert "python" not in answer.lower()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GARBAGE\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST /validate HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\nAccept: text/html\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_is_answered_without_a_word_on_what_the_server_is_made_of(
+    server: Server, data: bytes
+) -> None:
+    plain = socket.create_connection(("127.0.0.1", server.port), 10)
+    with server.context.wrap_socket(plain, server_hostname="localhost") as connection:
+        connection.sendall(data)
+        answer = connection.recv(4096).decode()
+    assert answer.startswith("HTTP/1.")
+    assert " 400 " in answer.splitlines()[0]
+    assert "Server: noderestrict" in answer
+    assert "aiohttp" not in answer
 
 
 def test_no_metric_tells_a_name_of_the_cluster_or_of_a_caller(server: Server) -> None:

@@ -178,6 +178,22 @@ def test_a_changed_pair_is_served_and_a_bad_one_is_not(tmp_path: Path) -> None:
     assert certificates.problem is None
 
 
+def test_a_nodes_certificate_is_no_api_servers_whoever_signed_it(tmp_path: Path) -> None:
+    ca = authority()
+    (tmp_path / "clients.crt").write_bytes(ca.certificate)
+    for name, organization in (("system:node:n1", "system:nodes"), ("kube-apiserver", "")):
+        pair = client_leaf(ca, name, organization)
+        (tmp_path / f"{name}.pem").write_bytes(pair.certificate + pair.key)
+    with serving(tmp_path, "--client-ca-file", str(tmp_path / "clients.crt"), ca=ca) as running:
+        running.context.load_cert_chain(tmp_path / "system:node:n1.pem")
+        with pytest.raises(OSError):  # noqa: PT011 (which one depends on timing)
+            running.request("/livez")
+        running.wait_for_log("client refused")
+        running.context = ssl.create_default_context(cadata=ca.certificate.decode())
+        running.context.load_cert_chain(tmp_path / "kube-apiserver.pem")
+        assert running.request("/livez")[0] == 200
+
+
 def test_clients_without_a_certificate_are_refused_where_one_is_needed(tmp_path: Path) -> None:
     ca = authority()
     (tmp_path / "clients.crt").write_bytes(ca.certificate)
