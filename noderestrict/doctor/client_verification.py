@@ -5,6 +5,7 @@ server that presents none is locked out, and what it asks about is refused.
 """
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Sequence
 
@@ -46,6 +47,9 @@ async def demands_certificate(address: tuple[str, int]) -> bool | None:
     finally:
         if writer is not None:
             writer.close()
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(1):
+                    await writer.wait_closed()
 
 
 def judge_clients(address: tuple[str, int], *, demanded: bool | None, failure: str) -> Finding:
