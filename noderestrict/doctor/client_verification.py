@@ -46,7 +46,8 @@ async def demands_certificate(address: tuple[str, int]) -> bool | None:
         return None
     finally:
         if writer is not None:
-            writer.close()
+            # A handshake that failed late leaves nobody to say goodbye to.
+            writer.transport.abort()
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(1):
                     await writer.wait_closed()
