@@ -21,7 +21,7 @@ from noderestrict.policy.table import RULES, row_for
 from noderestrict.policy.table import Row as RuleRow
 from noderestrict.replay.cases import Case
 from noderestrict.replay.run import Row, judge_case
-from noderestrict.replay.sources import MIB, Unreadable, lines, opened, too_long
+from noderestrict.replay.sources import MIB, Unreadable, lines, opened, shallow, too_long
 from noderestrict.replay.state import StateError, convert_object
 
 _OPERATIONS = {
@@ -182,7 +182,7 @@ class AuditLog:
         if b"system:node:" not in line and b'"responseObject"' not in line:
             return
         try:
-            event = self._decoder.decode(line)
+            event = self._decoder.decode(shallow(line))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             yield Unreadable(file, number, f"no audit event: {error}")
             return

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, cast
 
 import msgspec
 
+from noderestrict.api import scanner
 from noderestrict.policy.text import printable
 
 STDIN = "-"
@@ -44,6 +45,26 @@ YAML_VALUE_ERRORS = (
 )  # fmt: skip
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _START = re.compile(rb"\S")
+# Halves of a pair, which the API server stores and msgspec does not take.
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+# Free JSON of any depth, which no rule reads: in an object, a review, a case, an audit event.
+_MANAGED_FIELDS = tuple(
+    (*path, b"metadata", b"managedFields")
+    for path in (
+        (),
+        (b"request", b"object"),
+        (b"request", b"oldObject"),
+        (b"review", b"request", b"object"),
+        (b"review", b"request", b"oldObject"),
+        (b"requestObject",),
+        (b"responseObject",),
+    )
+)
+# Callers count towards the depth that msgspec takes on Python 3.11: whoever decodes a document
+# again has no more of them.
+_CALLERS = 100
+#: So many brackets are no depth that any decoder minds.
+_HARMLESS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +238,11 @@ def _documents(file: str, data: bytes | bytearray) -> Iterator[Document | Unread
         yield from _yaml(file, data)
         return
     try:
-        msgspec.json.decode(data, type=msgspec.Raw)
+        _decode_below(data, _CALLERS)
     except (msgspec.DecodeError, RecursionError) as error:
+        if isinstance(error, RecursionError) or _SURROGATE.search(data):
+            yield from _deep(file, bytes(data))
+            return
         end = data.find(b"\n", start.start())
         if not _is_json(data[start.start() : end if end >= 0 else None]):
             # One value over several lines: each of them would be an error of its own.
@@ -227,6 +251,49 @@ def _documents(file: str, data: bytes | bytearray) -> Iterator[Document | Unread
         yield from _json_lines(file, io.BytesIO(data))
     else:
         yield from _items(file, 1, data)
+
+
+def _deep(file: str, data: bytes) -> Iterator[Document | Unreadable]:
+    """Yield what a file holds that no decoder takes as a whole."""
+    try:
+        kind = scanner.members(data, (b"kind",)).get(b"kind", b"null")
+        if kind.endswith(b'List"'):
+            splitter = scanner.ListSplitter(MAX_LINE_BYTES)
+            splitter.add(data)
+            name = str(msgspec.json.decode(kind)).removesuffix("List")
+            for item in splitter.split(last=True):
+                yield Document(file, 1, shallow(item), name)
+            return
+    except (scanner.ScanError, msgspec.DecodeError):
+        # Not one value, but perhaps one on each line.
+        yield from _json_lines(file, io.BytesIO(data))
+    else:
+        yield from _items(file, 1, shallow(data))
+
+
+def shallow(data: bytes | bytearray) -> bytes:
+    """Return JSON without the managedFields, if these are what no decoder takes; else as it is."""
+    if data.count(b"{") + data.count(b"[") > _HARMLESS or _SURROGATE.search(data):
+        try:
+            _decode_below(data, _CALLERS)
+        except (msgspec.DecodeError, RecursionError):
+            return without_managed_fields(bytes(data))
+    return bytes(data)
+
+
+def without_managed_fields(data: bytes) -> bytes:
+    """Return JSON of an object, review, case or audit event without the objects' managedFields."""
+    try:
+        return scanner.cut(data, _MANAGED_FIELDS)
+    except scanner.ScanError:
+        return data
+
+
+def _decode_below(data: bytes | bytearray, callers: int) -> None:
+    if callers:
+        _decode_below(data, callers - 1)
+    else:
+        msgspec.json.decode(data, type=msgspec.Raw)
 
 
 def _is_json(data: bytes | bytearray) -> bool:
@@ -253,7 +320,7 @@ def _json_lines(file: str, stream: BinaryIO) -> Iterator[Document | Unreadable]:
         text = line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
         if text.strip():
             empty = False
-            yield from _items(file, number, text)
+            yield from _items(file, number, shallow(text))
     if empty:
         yield Unreadable(file, 0, "it is empty")
 

@@ -8,7 +8,14 @@ import msgspec
 from noderestrict.graph.graph import Graph
 from noderestrict.graph.objects import PLURALS, RESOURCES
 from noderestrict.policy.listers import RECORDS, MemoryListers
-from noderestrict.replay.sources import MAX_FILE_BYTES, MAX_LINE_BYTES, MIB, Unreadable, documents
+from noderestrict.replay.sources import (
+    MAX_FILE_BYTES,
+    MAX_LINE_BYTES,
+    MIB,
+    Unreadable,
+    documents,
+    without_managed_fields,
+)
 
 _NULL = msgspec.Raw(b"null")
 _Raw = bytes | msgspec.Raw
@@ -133,6 +140,10 @@ def _list(raw: msgspec.Raw, where: str) -> list[msgspec.Raw] | None:
 def _value(raw: _Raw, where: str) -> Any:
     if len(raw) > MAX_LINE_BYTES:
         raise StateError(f"{where}: over {MAX_LINE_BYTES // MIB} MiB, the most of one object")
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raw = without_managed_fields(bytes(raw))
     try:
         return _decoded(raw, Any, where)
     except msgspec.ValidationError as error:
