@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jsonpatch
-import msgspec
 
+from noderestrict.api.scanner import ScanError
 from noderestrict.cluster.connection import ClusterError, Connection
+from noderestrict.cluster.objects import tree
 
 _NOT_FOUND, _CONFLICT, _UNPROCESSABLE = 404, 409, 422
 _ATTEMPTS = 5
@@ -169,4 +170,7 @@ def _bundle(webhook: Mapping[str, Any]) -> bytes:
 
 
 async def _read(connection: Connection, path: str) -> Any:
-    return msgspec.json.decode(await connection.get(path))
+    try:
+        return tree(await connection.get(path))
+    except ScanError as error:
+        raise ClusterError(f"GET {path}: {error}") from None

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
+from noderestrict.api.scanner import ScanError
 from noderestrict.cluster.authorizer import read_graph
 from noderestrict.cluster.connection import ClusterError, Connection
+from noderestrict.cluster.objects import tree
 from noderestrict.doctor.access import Right, shown, those_that
 from noderestrict.doctor.findings import Finding, failed, passed, warned
 from noderestrict.doctor.registration import differences
@@ -377,7 +377,10 @@ async def _names(connection: Connection, plural: str) -> list[str]:
 async def _items(
     connection: Connection, path: str, query: Mapping[str, str] | None = None
 ) -> list[Any]:
-    value = msgspec.json.decode(await connection.get(path, query))
+    try:
+        value = tree(await connection.get(path, query))
+    except ScanError as error:
+        raise ClusterError(f"GET {path}: {error}") from None
     return value.get("items") or []
 
 

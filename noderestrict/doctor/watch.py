@@ -12,7 +12,9 @@ from typing import Any
 
 import msgspec
 
+from noderestrict.api.scanner import ScanError
 from noderestrict.cluster.connection import ClusterError, Connection
+from noderestrict.cluster.objects import DECODE_ERRORS, tree
 from noderestrict.doctor.registration import differences
 from noderestrict.pki.check import KeyPairError
 from noderestrict.telemetry.logs import LOGGER
@@ -104,8 +106,8 @@ async def compared(connection: Connection, expected: Expected) -> list[str]:
 
 def _differences(body: bytes, expected: Expected) -> list[str]:
     try:
-        installed = msgspec.json.decode(body, type=_Configuration)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        installed = msgspec.convert(tree(body), _Configuration)
+    except (ScanError, *DECODE_ERRORS) as error:
         return [f"it cannot be read: {error}"]
     try:
         return differences(

@@ -18,7 +18,7 @@ from noderestrict.cli import main
 from noderestrict.pki.bundle import certificates, issuer_of, same
 from noderestrict.pki.issue import Authority, create_authority
 from noderestrict.render.registration import webhook_configuration
-from tests.cli.store import Store, served, stored
+from tests.cli.store import DEEP, Store, served, stored
 from tests.serving.tls import DAY, NOW, authority, key_pem, leaf, self_signed
 
 SECRETS = "/api/v1/namespaces/noderestrict/secrets"
@@ -287,6 +287,21 @@ def test_a_registration_is_written_whole_in_place_of_what_was_changed(
     assert cluster.certs("bootstrap", *flags, "-")[0] == 0
     assert cluster.store.objects[REGISTRATION]["webhooks"] == wanted
     assert cluster.store.objects[REGISTRATION]["metadata"]["annotations"] == {"a": "b"}
+
+
+def test_managed_fields_of_any_depth_keep_nothing_from_being_put_back(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    bootstrapped(cluster)
+    ca = cluster.bundle()
+    file = tmp_path / "webhook.yaml"
+    file.write_text(yaml.safe_dump(webhook_configuration(SERVICE)))
+    tampered(cluster.store.objects[REGISTRATION])
+    for path in (REGISTRATION, f"{SECRETS}/noderestrict-tls", f"{SECRETS}/noderestrict-ca"):
+        cluster.store.objects[path]["metadata"]["managedFields"] = DEEP
+    code, output = cluster.certs("bootstrap", *TLS, *CA, "--registration", str(file))
+    assert code == 0, output
+    assert cluster.bundle() == ca
 
 
 @pytest.mark.parametrize(

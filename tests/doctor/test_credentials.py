@@ -11,7 +11,7 @@ import pytest
 
 from noderestrict.cli import main
 from noderestrict.render.workload import DEDICATED_NODES, NAMESPACE
-from tests.cli.store import Store, stored
+from tests.cli.store import DEEP, Store, stored
 from tests.render.overlays import build
 from tests.serving.tls import authority
 
@@ -29,6 +29,8 @@ class Cluster(Store):
     def __init__(self) -> None:
         super().__init__()
         self.lists: dict[str, list[Object]] = {SLICES: []}
+        #: Lists whose last object has managedFields that no decoder takes.
+        self.deep: set[str] = set()
         #: User, verb and resource.
         self.rights: set[tuple[str, str, str]] = set()
 
@@ -41,7 +43,10 @@ class Cluster(Store):
         if path == "/version":
             return 200, {"gitVersion": "v1.36.2"}
         if method == "GET" and path not in self.objects and path in self.lists:
-            return 200, self.list(self.lists[path])
+            answer = self.list(self.lists[path])
+            if path in self.deep:
+                answer["items"][-1]["metadata"]["managedFields"] = DEEP
+            return 200, answer
         code, value = super().answer(method, path, body)
         single = "noderestrict-" in path or path.startswith(WEBHOOKS)
         if method == "GET" and code == 404 and not single:
@@ -165,6 +170,17 @@ def test_a_worker_with_the_label_of_trusted_nodes_is_named(
     assert ("fail", "Secret noderestrict-tls: open to w2, through pods noderestrict/other") in (
         doctor("credentials")
     )
+
+
+def test_a_node_that_hides_behind_its_managed_fields_is_named(
+    guarded: Cluster, doctor: Doctor
+) -> None:
+    """It may write them as deep as it likes, and no decoder takes the list of Nodes then."""
+    guarded.node("w2", CONTROL_PLANE)
+    guarded.deep.add("/api/v1/nodes")
+    ((status, message),) = doctor("trusted nodes")
+    assert status == "fail"
+    assert message.startswith("w2: has")
 
 
 def test_a_worker_that_pretends_to_run_an_api_server_is_named(
