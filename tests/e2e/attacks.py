@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from tests.e2e.control_plane import Client
-from tests.e2e.twins import CLAIMS, MERGE, NAMESPACED, NODES, PODS, Twins, claim, pod
+from tests.e2e.twins import CLAIMS, MERGE, NAMESPACED, NODES, PODS, Twins, claim, pod, until
 
 #: The deepest JSON that an API server takes has 10,000 levels.
 LEVELS = 9_995
@@ -123,19 +123,21 @@ def wide_claim(twins: Twins) -> Iterator[None]:
         f"a.example/{number}": "1" for number in range(60_000)
     }
     twins.start("wide", "n1", wide)
-    twins.settles("wide")
     done = threading.Event()
 
-    def patch(node: Client) -> None:
-        number = 0
-        while not done.is_set():
-            number += 1
-            body = {"status": {"capacity": {"storage": f"{number}Gi"}}}
-            path = f"{CLAIMS}/wide/status?dryRun=All"
-            node.send("PATCH", path, json.dumps(body).encode(), MERGE)
+    def patch(node: Client) -> int:
+        body = {"status": {"capacity": {"storage": "2Gi"}}}
+        path = f"{CLAIMS}/wide/status?dryRun=All"
+        return node.send("PATCH", path, json.dumps(body).encode(), MERGE)[0]
 
+    def patch_on(node: Client) -> None:
+        while not done.is_set():
+            patch(node)
+
+    # The node has it once its pod is known.
+    until("the claim is written", lambda: patch(twins.client("n1")) == 200, 30)
     threads = [
-        threading.Thread(target=patch, args=(twins.control_plane.node("n1"),)) for _ in range(4)
+        threading.Thread(target=patch_on, args=(twins.control_plane.node("n1"),)) for _ in range(4)
     ]
     for thread in threads:
         thread.start()

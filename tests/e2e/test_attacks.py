@@ -1,5 +1,6 @@
 """Attacks: after each, verdicts are those of the in-tree plugins, and new replicas get ready."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -7,21 +8,33 @@ import pytest
 
 from noderestrict.pki.issue import Leaf
 from tests.e2e.attacks import (
+    LARGE,
+    Poison,
     bodiless,
     chunked,
     connections,
     deletion,
     heavy_pods,
+    others,
+    poisoned,
     silent,
     slow_header,
+    stolen_node,
+    tenants_claim,
+    tenants_pod,
     wide_claim,
 )
+from tests.e2e.control_plane import ISSUER
 from tests.e2e.twins import (
+    AUDIENCES,
     FLAGS,
     GRACE,
+    NAMESPACED,
+    PODS,
     SECRETS,
     Twins,
     question,
+    token_request,
     until,
 )
 from tests.serving.tls import leaf, odd_certificates, write_pair
@@ -45,6 +58,48 @@ def check(twins: Twins, name: str) -> None:
     twins.settles(name)
     with twins.replica(*FLAGS) as replica:
         twins.until_ready(replica)
+
+
+@pytest.mark.parametrize(
+    ("poison", "size"),
+    [
+        (tenants_pod, 0),
+        (tenants_pod, LARGE),
+        (tenants_claim, LARGE),
+        (stolen_node, LARGE),
+        (others, 0),
+        (others, LARGE),
+    ],
+)
+def test_one_object_that_is_too_deep_freezes_no_store(
+    twins: Twins, poison: Poison, size: int
+) -> None:
+    name = f"{poison.__name__.replace('_', '-')}-{size}"
+    twins.start(name, "n1")
+    twins.settles(name)
+    with poisoned(twins, poison, size):
+        check(twins, name)
+    check(twins, name)
+
+
+@pytest.mark.parametrize("how", ["part", "freeze"])
+def test_what_a_store_allowed_ends_with_the_way_to_the_api_server(twins: Twins, how: str) -> None:
+    """With all connections cut off, or with watches alone that only pretend to live."""
+    staleness = 3.0
+    with twins.instead(*FLAGS, "--max-staleness", str(staleness)):
+        twins.start(f"departed-{how}", "n1")
+        twins.settles(f"departed-{how}")
+        getattr(twins.network, how)()
+        try:
+            twins.move(f"departed-{how}", "n2")
+            time.sleep(staleness + AUTHORIZED_TTL)
+            questions = twins.questions(f"departed-{how}")
+            assert twins.wrongly_allowed(questions) == []
+            assert twins.wrongly_allowed(questions) == []
+        finally:
+            twins.network.heal()
+        twins.settles(f"departed-{how}")
+    check(twins, f"departed-{how}")
 
 
 def test_a_claim_with_many_quantities_holds_nobody_up(twins: Twins) -> None:
@@ -84,6 +139,27 @@ def test_connections_to_the_metrics_take_none_from_the_api_server(twins: Twins) 
     check(twins, "scraped")
 
 
+def test_a_log_that_nobody_reads_stops_nothing(twins: Twins) -> None:
+    reading = threading.Event()
+    reading.set()
+    with twins.instead(
+        *FLAGS, "--log-level", "debug", on_line=lambda _line: reading.wait() and None
+    ):
+        twins.start("logged", "n1")
+        twins.settles("logged")
+        reading.clear()
+        try:
+            # Each is a refusal with a line; a pipe holds 64 KiB.
+            for number in range(400):
+                twins.server.request("/validate", deletion("logged", f"made-up-{number}"))
+            twins.agrees("logged")
+            twins.move("logged", "n2")
+            twins.settles("logged")
+        finally:
+            reading.set()
+    check(twins, "logged")
+
+
 def test_bad_certificates_leave_the_last_good_one(twins: Twins) -> None:
     with twins.instead(*FLAGS, "--tls-poll", "0.05"):
         twins.start("certified", "n1")
@@ -110,3 +186,25 @@ def test_pods_with_many_references_fill_no_memory(twins: Twins) -> None:
         )
         check(twins, "light")
     check(twins, "light")
+
+
+def test_the_api_audiences_are_asked_for_and_not_taken_for_the_issuer(twins: Twins) -> None:
+    twins.start("audience", "n1")
+    twins.settles("audience")
+    uid = twins.admin.get(f"{PODS}/audience")["metadata"]["uid"]
+    with twins.replica() as learning:
+        twins.until_ready(learning)
+        with twins.asking(learning):
+            twins.settles("audience")
+            answers = [
+                twins.ask(
+                    question("n1", "POST", f"{NAMESPACED}/serviceaccounts/web/token",
+                             token_request("audience", uid, *audiences))
+                )
+                for audiences in ((), AUDIENCES[:1], (ISSUER,))
+            ]  # fmt: skip
+    assert [(one.in_tree, one.ours) for one in answers] == [
+        ("allowed", "allowed"),
+        ("refused 403", "refused 403"),
+        ("refused 403", "refused 403"),
+    ]
