@@ -9,7 +9,7 @@ IMAGE ?= noderestrict:$(VERSION)
 KUBERNETES ?= 1.36
 ASSETS := .assets/kubernetes-$(KUBERNETES)
 
-.PHONY: help install run test lint format fuzz docs manifests image bench bench-compare bench-ab assets test-e2e e2e-kind lock clean
+.PHONY: help install run test lint format fuzz docs manifests image bench bench-compare bench-ab assets test-e2e soak e2e-kind lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -63,6 +63,10 @@ endif
 
 test-e2e: install ## Test against a real API server, of make assets or in KUBEBUILDER_ASSETS
 	KUBERNETES=$(KUBERNETES) $(BIN)/python -m pytest -m e2e tests/e2e
+
+# For example SOAK_ARGS="--minutes 5".
+soak: install ## Attack and load the webhooks beside the in-tree plugins, for an hour
+	KUBERNETES=$(KUBERNETES) $(BIN)/python -m tests.soak $(SOAK_ARGS)
 
 fuzz: install ## Fuzz the decoders for about a minute
 	$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/admission/test_fuzz.py tests/authorization/test_fuzz.py
