@@ -11,7 +11,7 @@ input that is not what they take.
 
 import re
 from collections.abc import Callable, Iterable
-from itertools import accumulate
+from itertools import accumulate, islice
 
 import msgspec
 
@@ -22,7 +22,7 @@ DEEPEST = 10_100
 # The levels that msgspec takes on every version of Python, many times over.
 _SHALLOW = 200
 # How much is read before it is split.
-_BATCH = 2**20
+_BATCH = 2**22
 # What is done in one go by code that does not let other threads run: about a millisecond.
 _CHUNK = 2**15
 
@@ -43,6 +43,7 @@ _run = re.compile(rb"(.)\1*+", re.DOTALL)
 _surrogate = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 # By how much each byte outside of strings changes the depth, as a signed byte.
 _STEPS = bytes({0x5B: 1, 0x7B: 1, 0x5D: 255, 0x7D: 255}.get(byte, 0) for byte in range(256))
+_NO_BRACKETS = bytes(byte for byte in range(256) if not _STEPS[byte])
 _LAYERS = bytes(depth // _SHALLOW for depth in range(DEEPEST + 1))
 _json = msgspec.json.Decoder(msgspec.Raw)
 
@@ -220,8 +221,7 @@ class _Text:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self._raw_steps = _steps(data)
-        self._steps = memoryview(self._raw_steps).cast("b")
+        self._steps = _steps(data)
 
     def skip(self, at: int) -> int:
         """Return the end of the value that starts at a position."""
@@ -230,17 +230,34 @@ class _Text:
             return _match(_string if begin == b'"' else _scalar, self.data, at).end()
         depth, size = 0, _CHUNK // 32
         while at < len(self.data):
-            if depth and self._is_flat(at, min(size, len(self.data) - at)):
-                at += size
-                continue
-            depths = list(accumulate(self._steps[at : at + size], initial=depth))
-            if 0 in depths[1:]:
-                return at + depths.index(0, 1)
-            at, depth = at + size, depths[-1]
+            end = min(at + size, len(self.data))
+            depths = self._depths(at, end, depth)
+            if 0 in depths:
+                return self._bracket(at, end, depths.index(0))
+            if depths:
+                depth = depths[-1]
             if depth > DEEPEST:
                 raise ScanError(f"nested deeper than {DEEPEST} levels")
-            size = min(2 * size, _CHUNK)
+            at, size = end, min(2 * size, _CHUNK)
         raise _MoreError
+
+    def _depths(self, at: int, end: int, depth: int) -> list[int]:
+        """Return the depth after each bracket between two positions, from the depth before."""
+        brackets = memoryview(self._steps[at:end].translate(None, b"\0")).cast("b")
+        depths = list(accumulate(brackets, initial=depth))
+        del depths[0]
+        return depths
+
+    def _bracket(self, at: int, end: int, number: int) -> int:
+        """Return the position after a bracket that is counted, from 0, from another position."""
+        low, high = at, end
+        while low < high:
+            middle = (low + high) // 2
+            if middle + 1 - at - self._steps.count(0, at, middle + 1) > number:
+                high = middle
+            else:
+                low = middle + 1
+        return low + 1
 
     def check(self, first: int, last: int) -> None:
         """Check a value by showing its layers to msgspec, the innermost first.
@@ -249,6 +266,9 @@ class _Text:
         is checked by itself, and stands as a number in the layer around it.
         """
         layers = self._layers(first, last)
+        if not layers:
+            _decode(self.data[first:last])
+            return
         parts: list[list[bytes]] = [[]]
         for run in _run.finditer(layers):
             layer, start, end = layers[run.start()], first + run.start(), first + run.end()
@@ -265,24 +285,29 @@ class _Text:
         _decode(b"".join(parts[0]))
 
     def _layers(self, first: int, last: int) -> bytes:
-        """Return, for each byte of a value, the layer of the depth after it."""
+        """Return, for each byte of a value, the layer of the depth after it; b"" for one layer."""
+        depth = deepest = 0
+        for at in range(first, last, _CHUNK):
+            depths = self._depths(at, min(at + _CHUNK, last), depth)
+            if not depths:
+                continue
+            depth, deepest = depths[-1], max(deepest, max(depths))
+            if min(depths) < 0 or deepest > DEEPEST:
+                raise ScanError(f"brackets do not match, or are deeper than {DEEPEST} levels")
+        if deepest < _SHALLOW:
+            return b""
         depth = 0
         layers = []
+        steps = memoryview(self._steps).cast("b")
         for at in range(first, last, _CHUNK):
             size = min(_CHUNK, last - at)
-            if self._is_flat(at, size):
+            if self._steps.count(0, at, at + size) == size:
                 layers.append(_LAYERS[depth : depth + 1] * size)
                 continue
-            depths = list(accumulate(self._steps[at : at + size], initial=depth))
-            del depths[0]
-            if min(depths) < 0 or max(depths) > DEEPEST:
-                raise ScanError(f"brackets do not match, or are deeper than {DEEPEST} levels")
-            depth = depths[-1]
-            layers.append(bytes(map(_LAYERS.__getitem__, depths)))
+            all_depths = list(accumulate(steps[at : at + size], initial=depth))
+            depth = all_depths[-1]
+            layers.append(bytes(map(_LAYERS.__getitem__, islice(all_depths, 1, None))))
         return b"".join(layers)
-
-    def _is_flat(self, at: int, size: int) -> bool:
-        return self._raw_steps.count(0, at, at + size) == size
 
 
 def _steps(data: bytes) -> bytes:
@@ -295,12 +320,16 @@ def _steps(data: bytes) -> bytes:
         while data[end - 1 : end] == b"\\":
             # An escape must not be parted.
             end += 1
-        # What stands for a quote in a string becomes another byte, and so do all strings.
-        chunk = data[at:end].replace(rb"\\", b"__").replace(rb"\"", b"__").split(b'"')
+        # What stands for a quote in a string becomes another byte.
+        chunk = data[at:end].replace(rb"\\", b"__").replace(rb"\"", b"__")
+        parts = chunk.split(b'"')
         strings = slice(0 if within else 1, None, 2)
-        chunk[strings] = [b"_" * len(string) for string in chunk[strings]]
-        within ^= len(chunk) % 2 == 0
-        steps.append(b"_".join(chunk).translate(_STEPS))
+        if b"".join(parts[strings]).translate(None, _NO_BRACKETS):
+            # So do strings, if there are brackets in any.
+            parts[strings] = [b"_" * len(string) for string in parts[strings]]
+            chunk = b"_".join(parts)
+        within ^= len(parts) % 2 == 0
+        steps.append(chunk.translate(_STEPS))
         at = end
     return b"".join(steps)
 
