@@ -81,7 +81,7 @@ def _from_state(options: argparse.Namespace) -> Graph:
     from noderestrict.replay.sources import MIB
     from noderestrict.replay.state import StateError, load_state
 
-    graph = Graph()
+    graph = Graph(most_edges=None)
     try:
         load_state(options.state, graph, options.max_file_mib * MIB)
     except StateError as error:

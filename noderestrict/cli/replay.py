@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     logs = [file for group in options.audit_log for file in group]
     if not files and not logs:
         raise UsageError("a FILE with reviews is needed; - is stdin")
-    graph = Graph()
+    graph = Graph(most_edges=None)
     try:
         listers = load_state(state, graph, options.max_file_mib * MIB)
     except StateError as error:

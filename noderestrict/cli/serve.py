@@ -308,7 +308,7 @@ def _with_state(options: argparse.Namespace, files: "CertificateFiles") -> "Main
     from noderestrict.telemetry.metrics import Metrics
 
     settings = policy_settings(options)
-    graph = Graph()
+    graph = Graph(most_edges=None)
     listers = load_state((file for group in options.state for file in group), graph)
     authorizer = LocalAuthorizer(graph, settings.features) if options.authorizer else None
     judge = LocalJudge(settings, listers)

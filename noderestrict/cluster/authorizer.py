@@ -6,8 +6,10 @@ newer than the graph.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import quote
 
@@ -16,7 +18,7 @@ from noderestrict.api import corev1
 from noderestrict.api.scanner import ScanError
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.live import Budget, BudgetExhaustedError, Coalescer
-from noderestrict.cluster.objects import DECODE_ERRORS, ObjectDecoder, Unreadable
+from noderestrict.cluster.objects import DECODE_ERRORS, LONG, ObjectDecoder, Unreadable
 from noderestrict.cluster.pages import pages
 from noderestrict.cluster.questions import server_version
 from noderestrict.cluster.reflector import Reflector, Resource
@@ -37,6 +39,8 @@ _RESOURCE_SLICES_SINCE = 34
 _LIST_SECONDS = 5.0
 #: A node chooses how large its mirror pods are: few of them at a time fit into memory.
 _PAGE = 20
+#: Lists of nodes' pods at a time: each may hold a page of the largest pods.
+_LISTS = 8
 
 
 class GraphSink:
@@ -107,7 +111,7 @@ async def read_graph(connection: Connection) -> Graph:
         ClusterError: a resource could not be listed.
     """
     minor, _ = await server_version(connection)
-    graph = Graph()
+    graph = Graph(most_edges=None)
     for resource, sink in graph_sinks(graph, defaults(minor), minor):
         await Reflector(connection, resource, [sink]).list_once()
     return graph
@@ -145,6 +149,9 @@ class ClusterAuthorizer:
         self._counted = counted
         self._budget = Budget(burst=50, per_second=5)
         self._calls: Coalescer[_Listed] = Coalescer()
+        # What is asked about each node at the moment; how often.
+        self._asked: dict[str, Counter[Vertex]] = {}
+        self._lists = asyncio.Semaphore(_LISTS)
         self._decoder = ObjectDecoder(corev1.Pod)
 
     async def authorize(
@@ -155,19 +162,29 @@ class ClusterAuthorizer:
         if opinion.allowed or not opinion.by_path or review.attributes is None:
             return opinion
         node = review.attributes.node
-        asked = review.attributes
-        if self._unreadable((asked.resource, asked.namespace, asked.name)):
+        vertex = review.attributes.vertex
+        if self._unreadable(vertex):
             # Nothing is known of what it leads to.
             return None
+        asked = self._asked.setdefault(node, Counter())
+        asked[vertex] += 1
         try:
             self._budget.spend(self._share(node, peer))
             left = deadline - time.monotonic()
             listed = await self._calls.ask(node, lambda: self._list(node), left)
         except BudgetExhaustedError:
-            # A node that is refused so often gets its refusals from the graph alone.
-            return opinion if self._synced() else None
+            # A node that is refused so often gets its refusals from the graph alone, unless that
+            # does not hold all that its pods name.
+            known = self._synced() and not self._graph.has_large_pods(node)
+            return opinion if known else None
         except (ClusterError, TimeoutError):
             return None
+        finally:
+            asked[vertex] -= 1
+            if not asked[vertex]:
+                del asked[vertex]
+            if not asked and self._asked.get(node) is asked:
+                del self._asked[node]
         again = authorization.judge(review, listed.graph, self._features)
         if again.allowed or (self._synced() and listed.complete):
             return again
@@ -175,11 +192,17 @@ class ClusterAuthorizer:
 
     async def _list(self, node: str) -> "_Listed":
         """Return the graph of a node's pods as the API server has them now."""
-        graph = Graph()
+        asked = frozenset(self._asked.get(node, ()))
+
+        @cache
+        def wanted() -> frozenset[Vertex]:
+            return asked | self._graph.claims_to(asked)
+
+        graph = Graph(wanted=wanted)
         complete = True
         selector = {"fieldSelector": f"spec.nodeName={quote(node, safe='')}"}
         try:
-            async with asyncio.timeout(_LIST_SECONDS):
+            async with asyncio.timeout(_LIST_SECONDS), self._lists:
                 async for part in pages(self._connection, _PATHS["pods"], _PAGE, selector):
                     for raw in part.items:
                         pod = self._decoder.quick(raw)
@@ -190,7 +213,13 @@ class ClusterAuthorizer:
                         # The server selects; a pod of another node must never count, whatever the
                         # name held.
                         elif pod.spec is not None and pod.spec.nodeName == node:
-                            graph.upsert("pods", pod)
+                            if len(raw) > LONG:
+                                # Looking through all that it names takes milliseconds; what is
+                                # looked for comes from a graph that changes meanwhile.
+                                wanted()
+                                await asyncio.to_thread(graph.upsert, "pods", pod)
+                            else:
+                                graph.upsert("pods", pod)
         except (*DECODE_ERRORS, ScanError, TimeoutError) as error:
             self._counted("pods_of_node", "error")
             what = error or type(error).__name__

@@ -160,7 +160,7 @@ class Connection:
         """
         timeout = aiohttp.ClientTimeout(sock_connect=10, sock_read=inactivity)
         async with self._response("GET", path, query, None, timeout) as response:
-            async for piece in response.content.iter_any():
+            while piece := await response.content.readany():
                 yield piece
 
     @contextlib.asynccontextmanager

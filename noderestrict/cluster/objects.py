@@ -13,8 +13,8 @@ MANAGED_FIELDS = (b"metadata", b"managedFields")
 #: What msgspec raises for JSON that it does not take, or not as the type that was asked for.
 DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
-# What is longer is decoded beside the event loop: it takes milliseconds.
-_LONG = 2**16
+#: What is longer is decoded beside the event loop: it takes milliseconds.
+LONG = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class ObjectDecoder:
 
     def quick(self, raw: bytes | msgspec.Raw) -> Any:
         """Return the object, None where ``decode`` is needed."""
-        if len(raw) > _LONG:
+        if len(raw) > LONG:
             return None
         try:
             return self._decoder.decode(raw)

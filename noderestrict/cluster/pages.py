@@ -11,9 +11,9 @@ from noderestrict.cluster.connection import Connection
 from noderestrict.cluster.objects import DECODE_ERRORS
 
 # A page up to this length is read whole, a longer one is split while it arrives.
-_WHOLE = 2**23
+_WHOLE = 2**22
 # The length of page that is aimed at. The API knows no limit but a number of objects.
-_AIM = 2**22
+_AIM = 2**21
 _INACTIVITY = 30.0
 
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from noderestrict.api import corev1
 from noderestrict.api.scanner import ScanError, members
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.objects import DECODE_ERRORS, ObjectDecoder, Unreadable, version_of
@@ -30,6 +31,7 @@ _SLICE = 50
 _PAGE = 250
 # The API server stores objects of up to 3 MiB.
 _LONGEST_LINE = 2**24
+_MOST_NAMES = 100_000
 _FAILURES_BEFORE_LIST = 3
 
 
@@ -155,6 +157,8 @@ class Reflector:
         self._unreadable: dict[tuple[str, str], str | None] = {}
         self._unreadable_next: dict[tuple[str, str], str | None] = {}
         self._logged = NodeLimiter()
+        self._names: dict[str, str] = {}
+        self._is_of_pods = resource.struct is corev1.Pod
         self._heard: float | None = None
         self.has_synced = False
 
@@ -349,30 +353,43 @@ class Reflector:
 
     def _take(self, kind: str, value: Any) -> None:
         """Bring an added, modified or deleted object into the sinks."""
-        if isinstance(value, Unreadable):
+        if value.__class__ is Unreadable:
             self._lose(kind, value)
             return
         meta = value.metadata
-        key = (meta.namespace or "", meta.name or "") if meta else ("", "")
-        if not key[1]:
-            self._lose(kind, Unreadable(*key, None, "it has no metadata.name"))
+        if not meta or not meta.name:
+            self._lose(kind, Unreadable("", "", None, "it has no metadata.name"))
             return
         known = self._unreadable_next if self._listing else self._unreadable
         if known:
-            known.pop(key, None)
+            known.pop((meta.namespace or "", meta.name), None)
+        # Many objects have these names: they share them, and so do the sinks.
+        names = self._names
+        if len(names) >= _MOST_NAMES:
+            # Whoever makes up names must not fill the memory; nothing but sharing is lost.
+            names.clear()
+        if namespace := meta.namespace:
+            meta.namespace = names.setdefault(namespace, namespace)
+        if self._is_of_pods and (spec := value.spec):
+            if node := spec.nodeName:
+                spec.nodeName = names.setdefault(node, node)
+            if account := spec.serviceAccountName:
+                spec.serviceAccountName = names.setdefault(account, account)
         try:
             self._change(kind, value)
         except Exception as error:  # noqa: BLE001 (whatever an object does, it costs only itself)
             problem = f"{type(error).__name__}: {error}"
-            self._lose(kind, Unreadable(*key, None, problem))
+            self._lose(kind, Unreadable(meta.namespace or "", meta.name, None, problem))
 
     def _change(self, kind: str, value: Any) -> None:
-        for sink in self._sinks:
-            if self._listing:
-                (sink.discard if kind == "DELETED" else sink.add)(value)
-            elif kind == "DELETED":
-                sink.delete(value)
-            else:
+        if kind == "DELETED":
+            for sink in self._sinks:
+                (sink.discard if self._listing else sink.delete)(value)
+        elif self._listing:
+            for sink in self._sinks:
+                sink.add(value)
+        else:
+            for sink in self._sinks:
                 sink.upsert(value)
 
     def _lose(self, kind: str, lost: Unreadable) -> None:

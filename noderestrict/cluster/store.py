@@ -3,15 +3,27 @@
 from collections.abc import Callable
 from typing import Any
 
-from noderestrict.policy.listers import RECORDS, Record
+from msgspec.structs import replace
+
+from noderestrict.policy.listers import RECORDS, NodeRecord, PodRecord, Record
+
+# Of what an object may name without end. Honest ones rarely name 100, an object of 1.5 MB can hold
+# tens of thousands of names, or a few that are as long.
+_MOST_NAMES = 1_000
+_LONGEST_NAME = 1_024
 
 
 class Store:
-    """A sink that keeps, of each object, the record that rules look up."""
+    """A sink that keeps, of each object, the record that rules look up.
+
+    A record that holds too much is kept without its lists. No rule allows anything for what a list
+    lacks, and what it refuses is looked up live first.
+    """
 
     def __init__(self, plural: str) -> None:
         reduce: Callable[[Any], Record] = RECORDS[plural][1]
         self._reduce = reduce
+        self._slim = _SLIM.get(plural)
         self._records: dict[tuple[str, str], Record] = {}
         self._next: dict[tuple[str, str], Record] = {}
 
@@ -54,4 +66,23 @@ class Store:
 
     def _keyed(self, value: Any) -> tuple[tuple[str, str], Record]:
         record = self._reduce(value)
+        if self._slim is not None:
+            record = self._slim(record)
         return (getattr(record, "namespace", ""), record.name), record
+
+
+def _slim_pod(record: PodRecord) -> PodRecord:
+    names = record.audiences + record.csi_drivers + record.claims
+    if names and (len(names) > _MOST_NAMES or max(map(len, names)) > _LONGEST_NAME):
+        return replace(record, audiences=(), csi_drivers=(), claims=())
+    return record
+
+
+def _slim_node(record: NodeRecord) -> NodeRecord:
+    names = record.addresses
+    if names and (len(names) > _MOST_NAMES or max(map(len, names)) > _LONGEST_NAME):
+        return replace(record, addresses=())
+    return record
+
+
+_SLIM: dict[str, Callable[[Any], Record]] = {"pods": _slim_pod, "nodes": _slim_node}

@@ -6,6 +6,7 @@ The source is plugin/pkg/auth/authorizer/node of Kubernetes.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from noderestrict.graph.edges import Vertex
 from noderestrict.graph.graph import Graph
 from noderestrict.policy import features as gates
 
@@ -37,6 +38,11 @@ class Attributes:
     namespace: str = ""
     name: str = ""
     node_selectors: frozenset[str] = frozenset()
+
+    @property
+    def vertex(self) -> Vertex:
+        """The object that is asked for."""
+        return self.resource, self.namespace, self.name
 
     def __str__(self) -> str:
         """Return verb, resource and object as people write them."""
@@ -144,8 +150,7 @@ def _by_path(request: Attributes, graph: Graph, verbs: tuple[str, ...]) -> Opini
         return _no(f"a node may only {', '.join(verbs)}, not {request}")
     if not request.name:
         return _no(f"{request}: a node must name one object")
-    vertex = (request.resource, request.namespace, request.name)
-    if graph.reaches(request.node, vertex):
+    if graph.reaches(request.node, request.vertex):
         return _YES
     where = f"{request.namespace}/{request.name}" if request.namespace else request.name
     reason = f"nothing on node {request.node} refers to {request.resource} {where}"

@@ -28,17 +28,24 @@ _CSI_SECRETS = ("nodePublishSecretRef", "nodeStageSecretRef", "nodeExpandSecretR
 
 def pod_edges(pod: corev1.Pod) -> set[Vertex]:
     """Return all that a bound pod lets its node reach, itself included."""
+    return set(each_pod_edge(pod))
+
+
+def each_pod_edge(pod: corev1.Pod) -> Iterator[Vertex]:
+    """Yield all that a bound pod lets its node reach, itself and its account first; some twice."""
     meta, spec = pod.metadata, pod.spec
     if meta is None or spec is None:
-        return set()
+        return
     namespace, name = meta.namespace or "", meta.name or ""
-    edges = {("pods", namespace, name)}
+    yield "pods", namespace, name
     if MIRROR_POD_ANNOTATION in (meta.annotations or {}):
-        return edges
+        return
     if spec.serviceAccountName:
-        edges.add(("serviceaccounts", namespace, spec.serviceAccountName))
+        yield "serviceaccounts", namespace, spec.serviceAccountName
     names = chain(_container_names(spec), *map(_volume_names, spec.volumes or ()))
-    edges.update((plural, namespace, title) for plural, title in names if title)
+    for plural, title in names:
+        if title:
+            yield plural, namespace, title
     for volume in spec.volumes or ():
         claim = None
         if volume.persistentVolumeClaim is not None:
@@ -46,9 +53,9 @@ def pod_edges(pod: corev1.Pod) -> set[Vertex]:
         elif volume.ephemeral is not None:
             claim = f"{name}-{volume.name}"
         if claim:
-            edges.add(("persistentvolumeclaims", namespace, claim))
-    edges.update(("resourceclaims", namespace, claim) for claim in _resource_claims(pod))
-    return edges
+            yield "persistentvolumeclaims", namespace, claim
+    for claim in _resource_claims(pod):
+        yield "resourceclaims", namespace, claim
 
 
 def _container_names(spec: corev1.PodSpec) -> Iterator[tuple[str, str | None]]:

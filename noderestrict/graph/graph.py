@@ -4,25 +4,45 @@ What is reached through a claim is counted at the node too, so that each questio
 an update costs what changed.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from sys import intern
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from itertools import islice
 from typing import Any
 
 from noderestrict.api import corev1
-from noderestrict.graph.edges import Vertex, pod_edges, volume_edges
+from noderestrict.graph.edges import Vertex, each_pod_edge, pod_edges, volume_edges
 
 #: Resources of which each object names its node.
 NODE_NAMED = ("volumeattachments", "resourceslices", "podcertificaterequests")
+#: Objects that a pod may name in a graph that is to stay small. One reference takes some 250 bytes,
+#: a pod of 1.5 MB can make 18,500; those that people write, with a volume or a variable for each,
+#: rarely pass 100.
+MOST_EDGES = 1_000
 _CLAIMS = "persistentvolumeclaims"
+# No object has a longer name; what names one that cannot be is not worth the memory.
+_LONGEST_NAME = 253
+_MOST_NAMES = 100_000
 
 
 class Graph:
     """Which node may reach which object.
 
     It always equals a graph that is built from the current objects alone.
+
+    Args:
+        most_edges: of one pod; one with more leads only to itself and its service account, and its
+            node is known to have it. None for no bound.
+        wanted: returns what it leads to all the same.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        most_edges: int | None = MOST_EDGES,
+        wanted: Callable[[], Set[Vertex]] = frozenset,
+    ) -> None:
+        self._most_edges = most_edges
+        self._wanted = wanted
+        self._large: dict[str, set[tuple[str, str]]] = {}
+        self._names: dict[str, str] = {}
         self._nodes: dict[str, dict[Vertex, int]] = {}
         self._pods: dict[tuple[str, str], tuple[str, tuple[Vertex, ...]]] = {}
         self._volumes: dict[str, tuple[Vertex, frozenset[Vertex]]] = {}
@@ -34,6 +54,10 @@ class Graph:
         """Tell whether a node may reach an object."""
         reached = self._nodes.get(node)
         return reached is not None and vertex in reached
+
+    def has_large_pods(self, node: str) -> bool:
+        """Tell whether a node has pods that lead to more than is known here."""
+        return node in self._large
 
     def reachable(self, node: str) -> list[Vertex]:
         """Return all that a node may reach, sorted."""
@@ -81,6 +105,10 @@ class Graph:
         names = self._claim_volumes.get(claim, ())
         return [(name, self._volumes[name][1]) for name in names]
 
+    def claims_to(self, vertices: Set[Vertex]) -> set[Vertex]:
+        """Return the claims through which any of some objects is reached."""
+        return {claim for claim, edges in self._volumes.values() if not edges.isdisjoint(vertices)}
+
     def volumes_from(self, other: "Graph") -> None:
         """Take over, from another graph, the volumes of the claims that pods here name."""
         for claim in list(self._claim_nodes):
@@ -107,6 +135,11 @@ class Graph:
             pod = self._pods.pop((namespace, name), None)
             if pod is not None:
                 self._unreach(pod[0], pod[1])
+                large = self._large.get(pod[0])
+                if large is not None:
+                    large.discard((namespace, name))
+                    if not large:
+                        del self._large[pod[0]]
         elif resource == "persistentvolumes":
             volume = self._volumes.pop(name, None)
             if volume is not None:
@@ -125,18 +158,47 @@ class Graph:
     def _upsert_pod(self, namespace: str, name: str, pod: corev1.Pod) -> None:
         node = (pod.spec.nodeName if pod.spec else None) or ""
         before = self._pods.get((namespace, name))
-        edges = pod_edges(pod) if node else set()
-        if before is not None and before[0] == node:
+        edges, is_large = self._edges(pod)
+        if before is not None and before[0] == node and not is_large:
             known = set(before[1])
-            if known == edges:
+            if known == edges and (namespace, name) not in self._large.get(node, ()):
                 return
         if before is not None:
             self.delete("pods", namespace, name)
         if node:
-            node = intern(node)
-            shared = tuple((intern(kind), intern(space), title) for kind, space, title in edges)
+            node = self._shared(node)
+            shared = tuple((kind, space, self._shared(title)) for kind, space, title in edges)
             self._pods[namespace, name] = (node, shared)
             self._reach(node, shared)
+            if is_large:
+                self._large.setdefault(node, set()).add((namespace, name))
+
+    def _edges(self, pod: corev1.Pod) -> tuple[set[Vertex], bool]:
+        """Return what a pod leads to, and whether it leads to more."""
+        if self._most_edges is None:
+            return pod_edges(pod), False
+        edges: set[Vertex] = set()
+        for edge in each_pod_edge(pod):
+            edges.add(edge)
+            if len(edges) > self._most_edges or len(edge[2]) > _LONGEST_NAME:
+                break
+        else:
+            return edges, False
+        few = {
+            edge
+            for edge in islice(each_pod_edge(pod), 2)
+            if edge[0] in ("pods", "serviceaccounts") and len(edge[2]) <= _LONGEST_NAME
+        }
+        if wanted := self._wanted():
+            few.update(edge for edge in each_pod_edge(pod) if edge in wanted)
+        return few, True
+
+    def _shared(self, name: str) -> str:
+        """Return the same object for each name that is often repeated."""
+        if len(self._names) >= _MOST_NAMES:
+            # Whoever makes up names must not fill the memory; nothing but sharing is lost.
+            self._names.clear()
+        return self._names.setdefault(name, name)
 
     def _upsert_named(self, vertex: Vertex, value: Any) -> None:
         node = (value.spec.nodeName if value.spec else None) or ""

@@ -34,7 +34,7 @@ def ask_case(case: QuestionsCase, settings: Settings, shared: Graph) -> Iterator
             check_gates(case.features)
             features = {**features, **case.features}
         if case.state is not None or any(event.op != "review" for event in case.events):
-            graph = Graph()
+            graph = Graph(most_edges=None)
         if case.state is not None:
             add_objects(MemoryListers(), case.state, "state", graph)
         number = 0

@@ -128,3 +128,45 @@ def test_a_mirror_pod_gives_only_itself() -> None:
     graph = Graph()
     graph.upsert("pods", pod("p", "n1", ["s"], ["c"], mirror=True))
     assert graph.reachable("n1") == [("pods", "ns", "p")]
+
+
+def secrets(number: int, prefix: str = "s") -> list[str]:
+    return [f"{prefix}{one}" for one in range(number)]
+
+
+def test_a_pod_that_names_too_much_leads_only_to_itself_and_its_account() -> None:
+    graph = Graph(most_edges=10)
+    graph.upsert("pods", pod("p", "n1", secrets(8), [], mirror=False))
+    assert len(graph.reachable("n1")) == 10
+    assert not graph.has_large_pods("n1")
+    graph.upsert("pods", pod("p", "n1", secrets(9), [], mirror=False))
+    few = [("pods", "ns", "p"), ("serviceaccounts", "ns", "sa")]
+    assert graph.reachable("n1") == few
+    assert graph.has_large_pods("n1")
+    graph.upsert("pods", pod("p", "n2", ["x" * 254], [], mirror=False))
+    assert graph.reachable("n1") == []
+    assert graph.reachable("n2") == few
+    assert graph.has_large_pods("n2")
+    assert not graph.has_large_pods("n1")
+    graph.upsert("pods", pod("p", "n2", secrets(8), [], mirror=False))
+    assert len(graph.reachable("n2")) == 10
+    assert not graph.has_large_pods("n2")
+
+
+def test_what_is_wanted_of_a_large_pod_is_led_to() -> None:
+    wanted = {("secrets", "ns", "s7"), ("persistentvolumeclaims", "ns", "c3")}
+    graph = Graph(most_edges=10, wanted=lambda: wanted)
+    graph.upsert("persistentvolumes", volume("v", "c3", "key"))
+    graph.upsert("pods", pod("p", "n1", secrets(20), secrets(20, "c"), mirror=False))
+    assert wanted <= set(graph.reachable("n1"))
+    assert graph.reaches("n1", ("secrets", "ns", "key"))
+    assert len(graph.reachable("n1")) == 6
+    assert graph.claims_to({("secrets", "ns", "key")}) == {("persistentvolumeclaims", "ns", "c3")}
+    graph.delete("pods", "ns", "p")
+    assert graph.snapshot() == {}
+
+
+def test_a_graph_without_a_bound_holds_all() -> None:
+    graph = Graph(most_edges=None)
+    graph.upsert("pods", pod("p", "n1", [*secrets(5_000), "x" * 1000], [], mirror=False))
+    assert len(graph.reachable("n1")) == 5_003
