@@ -8,6 +8,9 @@ from aiohttp.typedefs import Handler
 
 NODES, PODS_A_NODE = 5_000, 30
 TOTAL = NODES * PODS_A_NODE
+# What one tenant can make with 330 MB: pods with as many references as fit into the API server's
+# 1.5 MB.
+LARGE, REFERENCES = 233, 18_500
 
 _PLAIN = {"manager": "kubelet", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1"}
 _FIELDS: dict[str, dict[str, object]] = {
@@ -66,8 +69,8 @@ def pod_json(number: int) -> str:
 
 
 async def _list(request: web.Request) -> web.Response:
-    limit = int(request.query.get("limit", "500"))
-    start = int(request.query.get("continue", "0"))
+    limit = int(request.query.get("limit") or "500")
+    start = int(request.query.get("continue") or "0")
     end = min(TOTAL, start + limit)
     items = ",".join(pod_json(number) for number in range(start, end))
     token = f'"continue": "{end}", ' if end < TOTAL else ""
@@ -76,6 +79,29 @@ async def _list(request: web.Request) -> web.Response:
         f'"items": [{items}]}}'
     )
     return web.Response(text=body, content_type="application/json")
+
+
+async def _large(request: web.Request) -> web.StreamResponse:
+    """List the pods that name as much as fits into one."""
+    start = int(request.query.get("continue") or "0")
+    end = min(LARGE, start + int(request.query.get("limit") or "500"))
+    response = web.StreamResponse()
+    await response.prepare(request)
+    token = str(end) if end < LARGE else ""
+    await response.write(
+        b'{"metadata":{"continue":"%b","resourceVersion":"1"},"items":[' % token.encode()
+    )
+    for number in range(start, end):
+        names = ",".join(
+            f'{{"name":"v{one}","secret":{{"secretName":"secret-{number}-{one}"}}}}'
+            for one in range(REFERENCES)
+        )
+        spec = f'{{"nodeName":"node-{number}","serviceAccountName":"web","volumes":[{names}]}}'
+        meta = f'{{"namespace":"team","name":"large-{number}","uid":"{number}"}}'
+        pod = f'{{"metadata":{meta},"spec":{spec}}}'.encode()
+        await response.write(b"," * (number > start) + pod)
+    await response.write(b"]}")
+    return response
 
 
 async def _version(_request: web.Request) -> web.Response:
@@ -101,6 +127,7 @@ async def _watched(request: web.Request, handler: Handler) -> web.StreamResponse
 async def main() -> None:
     app = web.Application(middlewares=[_watched])
     app.router.add_get("/api/v1/pods", _list)
+    app.router.add_get("/large/api/v1/pods", _large)
     app.router.add_get("/version", _version)
     app.router.add_get("/{any:.*}", _nothing)
     runner = web.AppRunner(app)

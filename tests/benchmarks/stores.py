@@ -1,4 +1,7 @@
-"""List 150,000 pods of a local server, in a process of its own: ``stores.py PORT ours|typed``."""
+"""List the pods of a local server, in a process of its own: ``stores.py PORT ours|typed|large``.
+
+``large`` lists those that name as much as fits into them, for the worst case of memory.
+"""
 
 import asyncio
 import gc
@@ -11,7 +14,7 @@ from pathlib import Path
 
 from kubernetes_asyncio import client
 
-from tests.benchmarks.pods import NODES, TOTAL
+from tests.benchmarks.pods import LARGE, NODES, REFERENCES, TOTAL
 
 # Typed models are too slow and too large for all pods; their cost grows with the number.
 TYPED = 5_000
@@ -30,17 +33,20 @@ def peak_mib() -> float:
     return int(kib.split()[1]) / 1024
 
 
-async def ours(api: client.ApiClient) -> int:
+async def ours(api: client.ApiClient, prefix: str = "") -> int:
     from noderestrict.api import corev1
+    from noderestrict.cluster.authorizer import GraphSink
     from noderestrict.cluster.connection import Connection
     from noderestrict.cluster.judge import ClusterJudge  # noqa: F401 (loaded as in production)
-    from noderestrict.cluster.reflector import Reflector, Resource
+    from noderestrict.cluster.reflector import Reflector, Resource, Sink
     from noderestrict.cluster.store import Store
+    from noderestrict.graph.graph import Graph
 
     store = Store("pods")
-    reflector = Reflector(
-        Connection(api), Resource("pods", "/api/v1/pods", corev1.Pod), [store], streaming=False
-    )
+    graph = Graph()
+    sinks: list[Sink] = [store, GraphSink(graph, "pods")] if prefix else [store]
+    resource = Resource("pods", f"{prefix}/api/v1/pods", corev1.Pod)
+    reflector = Reflector(Connection(api), resource, sinks, streaming=False)
     gaps: list[float] = []
 
     async def watch_loop() -> None:
@@ -94,7 +100,10 @@ async def main(port: str, way: str) -> None:
     configuration = client.Configuration()
     configuration.host = f"http://127.0.0.1:{port}"
     async with client.ApiClient(configuration) as api:
-        await (ours if way == "ours" else typed)(api)
+        if way == "typed":
+            await typed(api)
+        else:
+            await ours(api, "/large" if way == "large" else "")
 
 
 def figures() -> dict[str, dict[str, float]]:
@@ -106,7 +115,7 @@ def figures() -> dict[str, dict[str, float]]:
     try:
         port = server.stdout.readline().strip()
         found: dict[str, dict[str, float]] = {}
-        for way in ("ours", "typed"):
+        for way in ("ours", "typed", "large"):
             output = subprocess.run(
                 [sys.executable, "-m", "tests.benchmarks.stores", port, way],
                 capture_output=True,
@@ -130,6 +139,13 @@ def figures() -> dict[str, dict[str, float]]:
         f"  kubernetes_asyncio's typed models, {other['pods']:.0f} pods: {other['seconds']:.1f} s, "
         f"{other['bytes_a_pod']:.0f} bytes a pod; for {TOTAL} that is "
         f"{other['seconds'] * scale:.0f} s and {other['bytes_a_pod'] * TOTAL / 2**20:.0f} MiB"
+    )
+    large = found["large"]
+    print(
+        f"  the worst case, {LARGE} pods with {REFERENCES} references each, with the graph: "
+        f"{large['seconds']:.1f} s, process {large['resident_mib']:.0f} MiB (peak "
+        f"{large['peak_mib']:.0f}), event loop held up for at most "
+        f"{large['longest_block_ms']:.1f} ms"
     )
     return found
 
