@@ -465,6 +465,10 @@ def monitoring() -> list[Object]:
             "A store has not heard from the API server for minutes: look-ups go live.",
         ),
         alert(
+            "NoderestrictObjectUndecodable", "noderestrict_store_undecodable_objects > 0", "5m",
+            "warning", "A store lacks an object, which its log names: look-ups of it go live.",
+        ),
+        alert(
             "NoderestrictConfigurationRefused",
             'increase(noderestrict_config_reloads_total{result="refused"}[10m]) > 0', "0m",
             "warning", "The configuration file cannot be used: the modes stay as they were.",
