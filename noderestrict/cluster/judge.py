@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from noderestrict import admission
@@ -237,6 +238,7 @@ class ClusterJudge:
         deadline: float,
         skipped: Set[str] = frozenset(),
         peer: str = "",
+        run: admission.Run = admission.inline,
     ) -> Allowed | Denied:
         """Return the decision; a refusal depends only on what the API server itself answered."""
         live: dict[Key, Record | None] = {}
@@ -245,7 +247,7 @@ class ClusterJudge:
         share = self.share(request.node or "", peer)
         for _ in range(_ROUNDS):
             listers = ClusterListers(self.stores, live)
-            decision = admission.judge(request, settings, listers, skipped)
+            decision = await run(partial(admission.judge, request, settings, listers, skipped))
             if isinstance(decision, Allowed):
                 return decision
             denied = decision.otherwise if isinstance(decision, Question) else decision

@@ -1,8 +1,8 @@
 """HTTP: one request to one response."""
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import msgspec
 from aiohttp import web
@@ -16,6 +16,7 @@ from noderestrict.serving.authorizers import Authorizer
 from noderestrict.serving.capture import Capture
 from noderestrict.serving.connections import body_clock, is_shed
 from noderestrict.serving.judges import Judge
+from noderestrict.serving.lane import LARGE_BYTES, CrowdedError, Lane
 from noderestrict.serving.limits import Budget, Limits, parse_timeout
 from noderestrict.serving.modes import Modes
 from noderestrict.serving.response import Answer
@@ -76,14 +77,15 @@ class App:
     ) -> None:
         self._judge = judge
         self._decoder = admission.TypedDecoder()
-        self._scanning = asyncio.Lock()
         self._authorizer = authorizer
         self.modes = rule_modes or Modes()
         self._capture = capture
         self._metrics = metrics
         self._limits = limits or Limits()
         self.budget = Budget(self._limits)
-        metrics.in_flight.set_function(lambda: self.budget.requests)
+        self._large = 0
+        metrics.in_flight.set_function(lambda: self.budget.requests + self._large)
+        self._lane = Lane()
         self._logged = NodeLimiter()
         self._posts: dict[str, Endpoint] = {"/validate": self._validate}
         if authorizer is not None:
@@ -108,11 +110,21 @@ class App:
                 deadline = time.monotonic() + seconds - self.lag
                 self._look_at_head(request, seconds)
                 body = self._arrived(request) or await self._read(request)
-                self._enter()
+                # Large ones wait in their lane, and take no place from small ones.
+                large = len(body) > LARGE_BYTES
+                if large:
+                    self._large += 1
+                else:
+                    self._enter()
                 try:
                     response = await endpoint(request, body, deadline)
+                except CrowdedError as crowded:
+                    raise self._shed(crowded.limit) from None
                 finally:
-                    self.budget.leave()
+                    if large:
+                        self._large -= 1
+                    else:
+                        self.budget.leave()
         except HTTPError as error:
             self._metrics.rejected[error.code].inc()
             response = _error(error.code, str(error), error.headers)
@@ -250,17 +262,23 @@ class App:
 
     async def _validate(self, http: web.BaseRequest, body: bytes, deadline: float) -> Answer:
         started = time.perf_counter()
+        large = len(body) > LARGE_BYTES
+        run = self._lane.of(_peer(http), deadline) if large else admission.inline
         try:
-            request = self._decoder.decode_quickly(body)
+            request = (
+                await run(partial(self._decoder.decode, body))
+                if large
+                else self._decoder.decode_quickly(body)
+            )
         except admission.UnscannedError:
-            request = await self._scan(body, deadline)
+            request = await self._scan(http, body, deadline)
         except admission.ReviewError as error:
             raise HTTPError(400, str(error)) from None
-        decision = self._judge.allowed(request) or await self._judge.judge(
-            request, deadline, peer=_peer(http)
+        decision = (None if large else self._judge.allowed(request)) or await self._judge.judge(
+            request, deadline, peer=_peer(http), run=run
         )
         if isinstance(decision, Denied):
-            return await self._object(http, body, request, decision, deadline, started)
+            return await self._object(http, body, request, decision, deadline, started, run)
         answer = admission.encode(request, decision)
         seconds = time.perf_counter() - started
         self._metrics.validate_seconds.observe(seconds)
@@ -271,20 +289,17 @@ class App:
             LOGGER.debug("allowed", extra=_log_fields(request, seconds))
         return Answer(answer)
 
-    async def _scan(self, body: bytes, deadline: float) -> admission.Request:
-        """Return the review in a body that msgspec does not take.
+    async def _scan(self, http: web.BaseRequest, body: bytes, deadline: float) -> admission.Request:
+        """Return the review in a body that msgspec does not take, which takes long.
 
         Raises:
-            HTTPError: 400 for a body that is no review, 503 for no time.
+            HTTPError: 400 for a body that is no review.
         """
+        run = self._lane.of(_peer(http), deadline)
         try:
-            # One at a time: what anybody can post must not take all processors.
-            async with asyncio.timeout(deadline - time.monotonic()), self._scanning:
-                return await asyncio.to_thread(admission.decode, body)
+            return await run(partial(admission.decode, body))
         except admission.ReviewError as error:
             raise HTTPError(400, str(error)) from None
-        except TimeoutError:
-            raise self._shed("deadline") from None
 
     async def _object(
         self,
@@ -294,12 +309,13 @@ class App:
         objection: Denied,
         deadline: float,
         started: float,
+        run: admission.Run,
     ) -> Answer:
         """Answer a request that a rule objects to, as the modes of the rules have it."""
         # Bound once: they may change while the judge waits.
         rule_modes = self.modes
         verdict = await modes.settle(
-            self._judge, request, objection, deadline, rule_modes, _peer(http)
+            self._judge, request, objection, deadline, rule_modes, _peer(http), run
         )
         decision = verdict.decision
         if verdict.reported or isinstance(decision, Denied):
@@ -334,7 +350,11 @@ class App:
     async def _authorize(self, http: web.BaseRequest, body: bytes, deadline: float) -> Answer:
         started = time.perf_counter()
         try:
-            review = authorization.decode(body)
+            if len(body) > LARGE_BYTES:
+                run = self._lane.of(_peer(http), deadline)
+                review = await run(partial(authorization.decode, body))
+            else:
+                review = authorization.decode(body)
         except authorization.ReviewError as error:
             raise HTTPError(400, str(error)) from None
         opinion = None

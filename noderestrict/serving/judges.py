@@ -1,6 +1,7 @@
 """Who judges a decoded request."""
 
 from collections.abc import Mapping, Set
+from functools import partial
 from typing import Protocol
 
 from noderestrict import admission
@@ -21,6 +22,7 @@ class Judge(Protocol):
         deadline: float,
         skipped: Set[str] = frozenset(),
         peer: str = "",
+        run: admission.Run = admission.inline,
     ) -> Allowed | Denied:
         """Return the decision.
 
@@ -29,6 +31,7 @@ class Judge(Protocol):
             deadline: of time.monotonic(), seconds.
             skipped: ids of rules that do not count.
             peer: address of the client.
+            run: runs the rules.
         """
 
     def checks(self) -> Mapping[str, bool]:
@@ -53,9 +56,12 @@ class LocalJudge:
         deadline: float,  # noqa: ARG002 (nothing is waited for)
         skipped: Set[str] = frozenset(),
         peer: str = "",  # noqa: ARG002 (nothing is looked up elsewhere)
+        run: admission.Run = admission.inline,
     ) -> Allowed | Denied:
         """Return the decision; a question for the cluster's authorizer is answered no."""
-        decision = admission.judge(request, self._settings, self._listers, skipped)
+        decision = await run(
+            partial(admission.judge, request, self._settings, self._listers, skipped)
+        )
         return decision.otherwise if isinstance(decision, Question) else decision
 
     def checks(self) -> Mapping[str, bool]:

@@ -46,6 +46,7 @@ async def settle(
     deadline: float,
     modes: Modes,
     peer: str = "",
+    run: admission.Run = admission.inline,
 ) -> Verdict:
     """Judge a request on until a refusal is enforced, or nothing more objects.
 
@@ -56,6 +57,7 @@ async def settle(
         deadline: of time.monotonic(), seconds.
         modes: of the rules.
         peer: address of the client.
+        run: runs the rules.
     """
     decision: Allowed | Denied = objection
     skipped: set[str] = set()
@@ -70,5 +72,5 @@ async def settle(
             # What cannot even be read has no further rules.
             return Verdict(Allowed(), tuple(dict.fromkeys(reported)))
         skipped.add(decision.rule)
-        decision = await judge.judge(request, deadline, skipped, peer)
+        decision = await judge.judge(request, deadline, skipped, peer, run)
     return Verdict(decision, tuple(reported))

@@ -128,7 +128,9 @@ class Metrics:
             ("limit",),
             registry=registry,
         )
-        self.shed = {limit: shed.labels(limit) for limit in ("requests", "bytes", "deadline")}
+        self.shed = {
+            limit: shed.labels(limit) for limit in ("requests", "bytes", "deadline", "large_bodies")
+        }
         self._open_connections = Gauge(
             "noderestrict_open_connections",
             "Open connections of a port (webhook, metrics), TLS handshakes included.",

@@ -51,9 +51,10 @@ class WaitingJudge(LocalJudge):
         deadline: float,
         skipped: Set[str] = frozenset(),
         peer: str = "",
+        run: admission.Run = admission.inline,
     ) -> Allowed | Denied:
         await self.may.wait()
-        return await super().judge(request, deadline, skipped, peer)
+        return await super().judge(request, deadline, skipped, peer, run)
 
 
 @dataclass

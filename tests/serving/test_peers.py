@@ -33,6 +33,7 @@ class Noting(LocalJudge):
         deadline: float,
         skipped: Set[str] = frozenset(),
         peer: str = "",
+        run: admission.Run = admission.inline,
     ) -> Allowed | Denied:
         self.peers.append(peer)
         return Allowed() if skipped else forbidden(rule="pods/mirror-references", message="no")
