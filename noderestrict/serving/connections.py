@@ -128,7 +128,7 @@ class Connection(RequestHandler):
         is_node = any(name.startswith(NODE_USER_PREFIX) for name in names)
         if is_node or (wanted and not wanted & names):
             LOGGER.warning("client refused", extra={"names": sorted(names)})
-            self._server.count_closed("client name")
+            self._server.count_closed("client_name")
             self.force_close()
             return
         self._start_timer()
@@ -375,7 +375,7 @@ class Server(web.Server):
         connection = Connection(self, peer_of(address), **self._kwargs)
         ends = self.room.enter(connection)
         if ends is connection:
-            connection.end("no room")
+            connection.end("no_room")
             sock.close()
             return
         if ends is not None:
@@ -392,8 +392,10 @@ class Server(web.Server):
             )
         )
         connection.opening(opening)
-        # One that is cancelled before it begins has not taken the socket.
-        opening.add_done_callback(lambda task: sock.close() if task.cancelled() else None)
+        # One that ended before it began has not taken the socket.
+        opening.add_done_callback(
+            lambda task: sock.close() if task.cancelled() or task.exception() else None
+        )
 
     def make_room(self) -> bool:
         """End the connection that matters least; return whether there was one."""

@@ -29,7 +29,7 @@ class Limits:
     requests: int = 512
     body_bytes: int = MAX_BODY_BYTES
     total_bytes: int = 128 * 1024 * 1024
-    connections: int = 4096
+    connections: int = 2048
     metrics_connections: int = 64
     header_seconds: float = 10
     body_seconds: float = 10
@@ -44,7 +44,7 @@ class Limits:
     @property
     def fresh(self) -> int:
         """Connections that carried no review yet."""
-        return max(1, self.connections // 4)
+        return max(1, self.connections // 3)
 
     def within(self, files: int) -> "Limits":
         """Return limits on connections that leave room for other files, if so many may be open."""

@@ -10,6 +10,9 @@ from noderestrict.telemetry.logs import LOGGER
 from noderestrict.telemetry.metrics import Metrics
 
 _BACKLOG = 1024
+#: The kernel's buffers of a connection: reviews are large from afar, answers are small.
+_RECEIVE_BYTES = 256 * 1024
+_SEND_BYTES = 64 * 1024
 #: Accepted before anything else gets its turn.
 _AT_ONCE = 16
 #: How long nothing is accepted after the system could not, and how many connections give way.
@@ -127,6 +130,9 @@ async def listening_sockets(host: str, port: int) -> list[socket.socket]:
                 failure = error
                 sockets.pop().close()
                 continue
+            # Accepted ones inherit it. Left to itself, the kernel gives each of them megabytes.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
             sock.listen(_BACKLOG)
     except BaseException:
         for sock in sockets:

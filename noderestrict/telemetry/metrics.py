@@ -28,7 +28,7 @@ _SUB_RESOURCES = {"", "status", "eviction", "token", "resize", "ephemeralcontain
 OTHER = "other"
 #: Why a connection was ended.
 CLOSED = (
-    "bytes", "client name", "evicted", "handshake", "header", "no room", "share", "unread",
+    "bytes", "client_name", "evicted", "handshake", "header", "no_room", "share", "unread",
 )  # fmt: skip
 _EXPOSED_SECONDS = 1.0
 

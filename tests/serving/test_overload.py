@@ -1,20 +1,23 @@
 """Far more load than the limits admit."""
 
 import asyncio
+import contextlib
 import gc
+import itertools
 import json
 import logging
 import socket
 import ssl
 from pathlib import Path
+from random import Random
 
 import pytest
 from aiohttp import web
 
 from noderestrict.serving.connections import Connection
 from noderestrict.serving.limits import Limits
-from tests.serving.clients import BAD, EXAMPLES, Tally, hang_up, http, read_answer
-from tests.serving.inprocess import LOOPS, WaitingJudge, listening, run
+from tests.serving.clients import BAD, EXAMPLES, GOOD, Tally, hang_up, http, read_answer
+from tests.serving.inprocess import LOOPS, Running, WaitingJudge, listening, run
 from tests.serving.tls import Server, serving
 
 LIMIT = 8
@@ -249,12 +252,13 @@ def test_a_connection_that_is_not_kept_ends_with_its_answer(loop: str) -> None:
 def test_what_is_being_answered_outlives_a_flood(loop: str) -> None:
     async def test() -> None:
         judge = WaitingJudge()
-        async with listening(Limits(connections=40), judge) as running:
+        limits = Limits(connections=40)
+        async with listening(limits, judge) as running:
             client = await running.connect()
             answered = asyncio.create_task(client.answer())
             await running.until(lambda: running.app.budget.requests == 1)
             flood = [await running.connect() for _ in range(100)]
-            await running.until(lambda: running.ended("evicted") == 91)
+            await running.until(lambda: running.ended("evicted") == 101 - limits.fresh)
             judge.may.set()
             assert (await answered)[0] == 200
             for one in (client, *flood):
@@ -304,3 +308,51 @@ def test_what_a_connection_held_is_free_as_soon_as_its_client_is_gone(sent: byte
     finally:
         gc.enable()
         logging.disable(logging.NOTSET)
+
+
+def pieces_of(random: Random) -> list[bytes]:
+    """Return some things that a client may send, cut up anywhere."""
+    good = (http(BAD), http(GOOD), http(b"{}"), http(b" " * random.randrange(90_000) + BAD))
+    chunked = http(b"").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    odd = (
+        chunked + b"5\r\nhello\r\n0\r\n\r\n",
+        chunked + b"5;x=y\r\nhel",
+        b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /livez HTTP/1.0\r\n\r\n",
+        b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"\x16\x03\x01\x00",
+        part(random.randrange(60_000)),
+        http(BAD)[: random.randrange(len(BAD))],
+    )
+    sent = b"".join(random.choice(good + odd) for _ in range(random.randrange(1, 5)))
+    cuts = sorted(random.randrange(len(sent)) for _ in range(random.randrange(4)))
+    return [sent[a:b] for a, b in itertools.pairwise([0, *cuts, len(sent)])]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_clients_send_everything_is_let_go_of_in_the_end(loop: str, seed: int) -> None:
+    random = Random(seed)
+
+    async def client(running: Running, pieces: list[bytes]) -> None:
+        one = await running.connect()
+        # uvloop raises RuntimeError for what is closed.
+        with contextlib.suppress(OSError, RuntimeError):
+            for piece in pieces:
+                one.writer.write(piece)
+                await one.writer.drain()
+                await asyncio.sleep(random.random() / 50)
+        one.abort()
+
+    async def test() -> None:
+        limits = Limits(connections=30, total_bytes=200_000, header_seconds=0.1, body_seconds=0.1)
+        async with listening(limits, kept=10) as running:
+            await asyncio.gather(*(client(running, pieces_of(random)) for _ in range(100)))
+            await running.until(lambda: len(running.server.room) == 0)
+            assert running.app.budget.bytes == 0
+            assert running.metrics.registry.get_sample_value(INTERNAL_ERRORS) == 0
+            last = await running.connect()
+            assert (await last.answer())[0] == 200
+            last.abort()
+
+    run(loop, test())

@@ -182,7 +182,7 @@ def test_an_ipv6_network_is_one_peer(address: str, peer: str) -> None:
     assert peer_of(address) == peer
 
 
-@pytest.mark.parametrize("files", [16, 64, 256, 1024, 4096])
+@pytest.mark.parametrize("files", [16, 64, 256, 1024, 2048])
 def test_few_files_leave_some_for_other_uses(files: int) -> None:
     limits = Limits().within(files)
     assert limits.connections >= files // 2
@@ -194,5 +194,4 @@ def test_few_files_leave_some_for_other_uses(files: int) -> None:
 def test_enough_files_change_no_limit() -> None:
     limits = Limits()
     assert limits.within(limits.files) is limits
-    assert limits.connections == 4096
-    assert limits.fresh == 1024
+    assert limits.connections - limits.fresh >= 10 * SHARE
