@@ -31,8 +31,8 @@ NAMES = ("hollow-1", "hollow-2")
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 PODS = "/api/v1/namespaces/default/pods"
 #: How long the webhook is away, and how long the steady state is watched, seconds.
-AWAY = float(os.environ.get("NODERESTRICT_E2E_AWAY_SECONDS", "40"))
-STEADY = float(os.environ.get("NODERESTRICT_E2E_STEADY_SECONDS", "30"))
+AWAY = float(os.environ.get("NODERESTRICT_E2E_AWAY_SECONDS", "30"))
+STEADY = float(os.environ.get("NODERESTRICT_E2E_STEADY_SECONDS", "15"))
 #: After this time without a heartbeat a node is not ready; shorter than the webhook is away.
 GRACE = 20
 
