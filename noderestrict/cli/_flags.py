@@ -74,13 +74,22 @@ def add_policy_flags(parser: argparse.ArgumentParser) -> None:
         help="whose gate defaults to use (default: the cluster's, offline "
         f"1.{features.LATEST_MINOR})",
     )
+    add_audiences_flag(
+        parser,
+        "(its default is the service account issuer); without it, a cluster's are learned, if our "
+        "token can tell them: one from a Secret, or the default one of a pod",
+    )
+    add_extra_flags(parser)
+
+
+def add_audiences_flag(parser: argparse.ArgumentParser, more: str) -> None:
+    """Add the flag for the API server's audiences, with more to say on it in its help."""
     parser.add_argument(
         "--api-audiences",
         type=lambda text: tuple(filter(None, text.split(","))) or None,
         metavar="A,B",
-        help="the API server's --api-audiences (its default is the service account issuer)",
+        help=f"the API server's --api-audiences {more}",
     )
-    add_extra_flags(parser)
 
 
 def add_size_flag(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from noderestrict.cli._errors import UsageError
-from noderestrict.cli._flags import add_extra_flags, extra_policy
+from noderestrict.cli._flags import add_audiences_flag, add_extra_flags, extra_policy
 
 
 def add_parser(subparsers: Any) -> None:
@@ -17,6 +17,9 @@ def add_parser(subparsers: Any) -> None:
         "kubectl apply -k DIR/overlays/NAME.",
     )
     parser.add_argument("directory", type=Path, metavar="DIR", help="made if it is not there")
+    add_audiences_flag(
+        parser, "for the server; needed only where its token cannot tell them (default: learned)"
+    )
     add_extra_flags(parser)
     parser.set_defaults(run=run)
 
@@ -29,7 +32,8 @@ def run(options: argparse.Namespace) -> int:
     """
     from noderestrict.render.manifests import manifests
 
-    for path, text in sorted(manifests(extra_policy(options)).items()):
+    files = manifests(extra_policy(options), options.api_audiences)
+    for path, text in sorted(files.items()):
         file = options.directory / path
         try:
             file.parent.mkdir(parents=True, exist_ok=True)

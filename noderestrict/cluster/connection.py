@@ -17,7 +17,6 @@ from noderestrict.telemetry.logs import LOGGER
 
 _OK = range(200, 300)
 _REFRESH_SECONDS = 30
-_SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
 class ClusterError(Exception):
@@ -42,18 +41,11 @@ class Connection:
     Args:
         api: a configured client; closed by ``close``.
         refresh: a task that keeps its credentials fresh.
-        token_file: the service account token in use, if it is one.
     """
 
-    def __init__(
-        self,
-        api: client.ApiClient,
-        refresh: asyncio.Task[None] | None = None,
-        token_file: Path | None = None,
-    ) -> None:
+    def __init__(self, api: client.ApiClient, refresh: asyncio.Task[None] | None = None) -> None:
         self._api = api
         self._refresh = refresh
-        self.token_file = token_file
 
     @classmethod
     async def open(cls, kubeconfig: str | None, context: str | None) -> "Connection":
@@ -76,7 +68,7 @@ class Connection:
                 raise ConnectionFailedError(
                     f"this is no pod of a cluster ({error}): give --kubeconfig (or --state)"
                 ) from None
-            return cls(client.ApiClient(configuration), token_file=_SERVICE_ACCOUNT_TOKEN)
+            return cls(client.ApiClient(configuration))
         at = f"--kubeconfig {kubeconfig}" + (f", --context {context}" if context else "")
         with refused_as(ConnectionFailedError, at):
             for file in map(Path, kubeconfig.split(os.pathsep)):
@@ -89,6 +81,18 @@ class Connection:
             api = client.ApiClient(configuration)
         refresh = asyncio.get_running_loop().create_task(_keep_fresh(loader, configuration))
         return cls(api, refresh)
+
+    async def token(self) -> str | None:
+        """Return the bearer token that requests carry now, None if they carry none.
+
+        Raises:
+            ClusterError: it cannot be read.
+        """
+        try:
+            sent = await self._api.configuration.get_api_key_with_prefix("BearerToken")
+        except (config.ConfigException, OSError) as error:
+            raise ClusterError(f"our own token: {error}") from None
+        return (sent or "").removeprefix("Bearer ").strip() or None
 
     async def close(self) -> None:
         """Close all connections."""

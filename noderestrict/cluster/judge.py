@@ -14,12 +14,10 @@ from functools import partial
 from typing import Any
 
 from noderestrict import admission
+from noderestrict.cluster.audiences import REMEDY, APIAudiences
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.live import UNKNOWN_NODES, Budget, BudgetExhaustedError, LiveLookups
-from noderestrict.cluster.questions import (
-    Authorizer,
-    learn_audiences,
-)
+from noderestrict.cluster.questions import Authorizer
 from noderestrict.cluster.reflector import Pace, Reflector, Resource, Sink
 from noderestrict.cluster.store import Store
 from noderestrict.policy.decision import Allowed, Denied, Question, retriable
@@ -35,14 +33,13 @@ from noderestrict.policy.listers import (
     ServiceAccountRecord,
     VolumeRecord,
 )
+from noderestrict.policy.rules.serviceaccounts import AUDIENCE_RULE
 from noderestrict.policy.settings import Settings
-from noderestrict.telemetry.logs import LOGGER
 from noderestrict.telemetry.metrics import Metrics
 
 _ROUNDS = 6
 # Of one request: a pod can name thousands of claims, but not take its node's whole budget.
 _MOST_CONFIRMED = 100
-_RELEARN_SECONDS = 60.0
 #: The first minor version whose API servers give streaming lists by default.
 STREAMING_SINCE = 32
 _LIST_PATHS = {
@@ -139,6 +136,9 @@ class ClusterJudge:
         budget = Budget()
         self._live = LiveLookups(connection, budget, self.count_live)
         self._authorizer = Authorizer(connection, budget, self.count_live)
+        self._audiences = (
+            APIAudiences(connection, self._learned) if settings.audiences_pending else None
+        )
         self.stores = {plural: Store(plural) for plural in needed_stores(settings.features)}
         by_path: dict[str, tuple[Resource, list[Sink]]] = {}
         for plural, store in self.stores.items():
@@ -180,23 +180,32 @@ class ClusterJudge:
     def _count_failure(self, plural: str) -> Callable[[str], None]:
         return lambda verb: self._metrics.store_errors.labels(plural, verb).inc()
 
+    def _learned(self, audiences: tuple[str, ...]) -> None:
+        self._settings = replace(self._settings, api_audiences=audiences, audiences_pending=False)
+
     def checks(self) -> Mapping[str, bool]:
         """Return, for each store, whether it has synced; and whether the audiences are known."""
         checks = {
             f"store {plural}": reflector.has_synced
             for plural, reflector in self._reflectors.items()
         }
-        if self._settings.audiences_pending:
-            checks["api audiences"] = False
+        if self._audiences is not None:
+            checks["api audiences"] = not self._settings.audiences_pending
         return checks
+
+    def details(self) -> Mapping[str, str]:
+        """Return what there is to say on checks, by their names."""
+        if self._settings.audiences_pending:
+            return {"api audiences": f"not known yet; {REMEDY}, if they stay so"}
+        return {}
 
     def jobs(self) -> Mapping[str, Callable[[], Coroutine[Any, Any, None]]]:
         """Return, by name, what keeps the stores; each runs until cancelled."""
         jobs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             f"store {plural}": reflector.run for plural, reflector in self._reflectors.items()
         }
-        if self._settings.audiences_pending:
-            jobs["api audiences"] = self._keep_audiences
+        if self._audiences is not None:
+            jobs["api audiences"] = self._audiences.run
         return jobs
 
     async def run(self) -> None:
@@ -204,23 +213,6 @@ class ClusterJudge:
         async with asyncio.TaskGroup() as group:
             for job in self.jobs().values():
                 group.create_task(job())
-
-    async def _keep_audiences(self) -> None:
-        delay = 1.0
-        while True:
-            try:
-                audiences = await learn_audiences(self._connection)
-            except ClusterError as error:
-                LOGGER.warning("API audiences are not known", extra={"error": str(error)[:500]})
-                delay = min(delay * 2, _RELEARN_SECONDS)
-            else:
-                if audiences != self._settings.api_audiences:
-                    LOGGER.info("API audiences", extra={"audiences": list(audiences)})
-                    self._settings = replace(
-                        self._settings, api_audiences=audiences, audiences_pending=False
-                    )
-                delay = _RELEARN_SECONDS
-            await asyncio.sleep(delay)
 
     def allowed(self, request: admission.Request) -> Allowed | None:
         """Return that a request is allowed, if the stores alone say so."""
@@ -243,15 +235,21 @@ class ClusterJudge:
         """Return the decision; a refusal depends only on what the API server itself answered."""
         live: dict[Key, Record | None] = {}
         refused: set[Question] = set()
-        settings = self._settings
         share = self.share(request.node or "", peer)
+        audiences = self._audiences
         for _ in range(_ROUNDS):
+            settings = self._settings
             listers = ClusterListers(self.stores, live)
             decision = await run(partial(admission.judge, request, settings, listers, skipped))
             if isinstance(decision, Allowed):
                 return decision
             denied = decision.otherwise if isinstance(decision, Question) else decision
             try:
+                if audiences is not None and denied.rule == AUDIENCE_RULE:
+                    await audiences.confirm(_left(deadline))
+                    audiences = None
+                    if settings is not self._settings:
+                        continue
                 if isinstance(decision, Question):
                     if decision not in refused and await self._authorizer.allows(
                         request, decision, share, _left(deadline)

@@ -1,23 +1,24 @@
 """What only the cluster knows: its authorizer's opinion, its audiences, its version."""
 
 import base64
-import binascii
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from pathlib import Path
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import msgspec
 
 from noderestrict import admission
+from noderestrict.api import corev1
 from noderestrict.api.admissionv1 import UserInfo
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.live import Budget, Coalescer
 from noderestrict.policy.decision import Question
+from noderestrict.policy.listers import pod_record
 
 _VERB = "request-serviceaccounts-token-audience"
 _REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+_TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105 (a path)
 _REMEMBERED_SECONDS = 5.0
 _REMEMBERED = 10_000
 
@@ -126,44 +127,105 @@ def _spec(user: UserInfo, question: Question, audience: str) -> dict[str, Any]:
     }
 
 
+class _TokenStatus(msgspec.Struct):
+    authenticated: bool = False
+    audiences: list[str] | None = None
+    error: str | None = None
+
+
+class _TokenReview(msgspec.Struct):
+    status: _TokenStatus
+
+
+class _BoundPod(msgspec.Struct):
+    name: str
+    uid: str
+
+
+class _Bound(msgspec.Struct):
+    namespace: str = ""
+    pod: _BoundPod | None = None
+
+
 class _Claims(msgspec.Struct):
-    aud: str | list[str] = msgspec.field(default_factory=list)
-
-
-class _Issuer(msgspec.Struct):
-    issuer: str
+    aud: str | list[str] | None = None
+    bound: _Bound | None = msgspec.field(default=None, name="kubernetes.io")
 
 
 async def learn_audiences(connection: Connection) -> tuple[str, ...]:
-    """Return the API server's audiences.
+    """Return the API server's audiences, as a TokenReview of our own token tells them.
 
-    A pod's own service account token was asked for without audiences and has got the default
-    ones. Where there is no such token, the issuer is the API server's default.
+    The answer holds the API server's audiences that the token is good for. These are all if the
+    token names none, as one from a Secret, or if a pod's volume asked for a token without naming
+    an audience, as the default one does. Any other token may be for some of them only, and nothing
+    in it tells: some must not be taken for all.
+
+    The source is pkg/serviceaccount/jwt.go of Kubernetes.
 
     Raises:
-        ClusterError: neither could be read.
+        ClusterError: our credentials cannot tell, or the API server could not be asked.
     """
-    if connection.token_file is not None:
-        audiences = _token_audiences(connection.token_file)
-        if audiences:
-            return audiences
-    body = await connection.get("/.well-known/openid-configuration")
+    token = await connection.token()
+    if token is None:
+        raise ClusterError("we authenticate without a token, and only a token's review tells them")
+    body = {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenReview",
+        "spec": {"token": token},
+    }
+    answer = await connection.post(_TOKEN_REVIEWS, body, seconds=5)
     try:
-        return (msgspec.json.decode(body, type=_Issuer).issuer,)
-    except msgspec.MsgspecError as error:
-        raise ClusterError(f"/.well-known/openid-configuration: {error}") from None
-
-
-def _token_audiences(file: Path) -> tuple[str, ...]:
-    try:
-        payload = file.read_text().split(".")[1]
-        claims = msgspec.json.decode(
-            base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)), type=_Claims
+        status = msgspec.json.decode(answer, type=_TokenReview).status
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ClusterError(f"TokenReview: {error}") from None
+    audiences = tuple(status.audiences or ())
+    if not status.authenticated or not audiences:
+        raise ClusterError(f"TokenReview of our own token: {status.error or 'no audiences'}")
+    claims = _claims(token)
+    own = [claims.aud] if isinstance(claims.aud, str) else claims.aud or []
+    if own and not (set(own) == set(audiences) and await _asked_for_none(connection, claims, own)):
+        raise ClusterError(
+            f"our token was asked for with audiences {own!r}, which may be some of the API "
+            f"server's only"
         )
-    except (OSError, IndexError, binascii.Error, ValueError):
-        # An old token without claims that can be read: the issuer document tells instead.
-        return ()
-    return (claims.aud,) if isinstance(claims.aud, str) else tuple(claims.aud)
+    return audiences
+
+
+async def _asked_for_none(connection: Connection, claims: _Claims, own: Sequence[str]) -> bool:
+    """Tell whether a token comes from a volume of its pod that asks for no audience.
+
+    Raises:
+        ClusterError: the pod could not be read.
+    """
+    if claims.bound is None or claims.bound.pod is None:
+        return False
+    bound = claims.bound.pod
+    path = f"/api/v1/namespaces/{claims.bound.namespace}/pods/{bound.name}"
+    body = await connection.get(path, seconds=5)
+    try:
+        pod = pod_record(msgspec.json.decode(body, type=corev1.Pod))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ClusterError(f"{path}: {error}") from None
+    # A volume that asks for an audience gets a token for that one alone.
+    named = len(own) == 1 and own[0] in pod.audiences
+    return pod.uid == bound.uid and "" in pod.audiences and not named
+
+
+def _claims(token: str) -> _Claims:
+    """Return what a token says of itself; nothing for one that is no JWT.
+
+    Raises:
+        ClusterError: it is a JWT whose claims cannot be read.
+    """
+    try:
+        payload = token.split(".")[1]
+        said = msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (IndexError, ValueError, RecursionError):
+        return _Claims()
+    try:
+        return msgspec.convert(said, _Claims)
+    except msgspec.ValidationError as error:
+        raise ClusterError(f"the claims of our own token: {error}") from None
 
 
 class _Version(msgspec.Struct):

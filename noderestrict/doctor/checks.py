@@ -21,6 +21,7 @@ from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.objects import tree
 from noderestrict.cluster.questions import is_open_to_cve_2021_25735, server_version
 from noderestrict.doctor.access import Right, shown, those_that
+from noderestrict.doctor.audiences import check_audiences
 from noderestrict.doctor.client_verification import check_clients
 from noderestrict.doctor.credentials import (
     check_credentials,
@@ -94,6 +95,7 @@ async def examine(connection: Connection, options: Options) -> AsyncIterator[Fin
         ("client verification", _clients),
         ("in-tree plugin", _api_server_flags),
         ("rights", _rights),
+        ("api audiences", _audiences),
         ("trusted nodes", _trusted_nodes),
         ("credentials", _credentials),
         ("old manifests", _old_manifests),
@@ -388,6 +390,11 @@ async def _rights(connection: Connection, options: Options) -> AsyncIterator[Fin
 
 async def _trusted_nodes(connection: Connection, _options: Options) -> AsyncIterator[Finding]:
     async for finding in check_trusted_nodes(connection):
+        yield finding
+
+
+async def _audiences(connection: Connection, options: Options) -> AsyncIterator[Finding]:
+    async for finding in check_audiences(connection, options.server_user):
         yield finding
 
 

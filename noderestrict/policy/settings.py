@@ -36,8 +36,11 @@ class Settings:
     ) -> "Settings":
         """Return the settings of Kubernetes 1.``minor``.
 
+        Audiences are not pending where the gate that restricts them is off.
+
         Raises:
             ValueError: an override names an unknown feature gate.
         """
         features = gates.resolve(minor, overrides or {})
-        return cls(features, api_audiences, audiences_pending, extra or Extra())
+        pending = audiences_pending and features[gates.AUDIENCE_RESTRICTION]
+        return cls(features, api_audiences, pending, extra or Extra())

@@ -123,18 +123,24 @@ def _dedicated_nodes() -> str:
     )
 
 
-def manifests(extra: Extra | None = None) -> dict[str, str]:
+def manifests(
+    extra: Extra | None = None, api_audiences: Sequence[str] | None = None
+) -> dict[str, str]:
     """Return the content of every file, by its path under ``manifests/``.
 
     Args:
         extra: policy beyond the in-tree plugin, which both the server and its registration need.
+        api_audiences: of the API server; None leaves them to the server to learn.
     """
     extra = extra or Extra()
+    flags = list(policy_flags(extra))
+    if api_audiences:
+        flags.append(f"--api-audiences={','.join(api_audiences)}")
     base = {
         "namespace.yaml": [workload.namespace()],
         "service-account.yaml": workload.service_account(),
         "rbac.yaml": workload.rbac(),
-        "deployment.yaml": [workload.deployment([_SERVICE.flag(), *policy_flags(extra)])],
+        "deployment.yaml": [workload.deployment([_SERVICE.flag(), *flags])],
         "service.yaml": [workload.service()],
         "disruption-budget.yaml": [workload.disruption_budget()],
         "network-policy.yaml": [workload.network_policy()],
@@ -151,7 +157,7 @@ def manifests(extra: Extra | None = None) -> dict[str, str]:
         },
         "control-plane": {
             "certificates.yaml": workload.renewal(_HOST_NAMES),
-            "daemon-set.yaml": [workload.daemon_set([_HOSTS.flag(), *policy_flags(extra)])],
+            "daemon-set.yaml": [workload.daemon_set([_HOSTS.flag(), *flags])],
             "webhook.yaml": [_HOSTS.value(extra)],
         },
     }

@@ -296,9 +296,11 @@ def cluster_role() -> Object:
                 "verbs": ["create"],
             },
             {
-                "nonResourceURLs": ["/version", "/.well-known/openid-configuration"],
-                "verbs": ["get"],
+                "apiGroups": ["authentication.k8s.io"],
+                "resources": ["tokenreviews"],
+                "verbs": ["create"],
             },
+            {"nonResourceURLs": ["/version"], "verbs": ["get"]},
         ],
     }
 

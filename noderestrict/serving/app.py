@@ -432,7 +432,11 @@ class App:
         }
         ready = all(checks.values())
         if "verbose" in request.query or not ready:
-            lines = [f"[{'+' if ok else '-'}] {name}" for name, ok in checks.items()]
+            details = self._judge.details()
+            lines = [
+                f"[{'+' if ok else '-'}] {name}" + (f": {details[name]}" if name in details else "")
+                for name, ok in checks.items()
+            ]
             text = "\n".join((*lines, "ready" if ready else "not ready", ""))
         else:
             text = "ok"

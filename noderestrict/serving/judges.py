@@ -37,6 +37,9 @@ class Judge(Protocol):
     def checks(self) -> Mapping[str, bool]:
         """Return what readiness depends on, by name."""
 
+    def details(self) -> Mapping[str, str]:
+        """Return what there is to say on checks, by their names."""
+
 
 class LocalJudge:
     """Judges with look-ups that are in memory; no cluster is asked."""
@@ -66,4 +69,8 @@ class LocalJudge:
 
     def checks(self) -> Mapping[str, bool]:
         """Return no check: everything is there from the start."""
+        return {}
+
+    def details(self) -> Mapping[str, str]:
+        """Return nothing: there is no check."""
         return {}

@@ -92,8 +92,8 @@ def trickle(piece: bytes, seconds: float) -> Answer:
 
 
 @asynccontextmanager
-async def connected(handler: Any) -> AsyncIterator[Connection]:
-    """Serve a handler, and yield a connection to it."""
+async def connected(handler: Any, token: str | None = None) -> AsyncIterator[Connection]:
+    """Serve a handler, and yield a connection to it that authenticates with a token."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         answer: web.StreamResponse = await handler(request)
@@ -107,6 +107,8 @@ async def connected(handler: Any) -> AsyncIterator[Connection]:
     await site.start()
     port = runner.addresses[0][1]
     configuration = client.Configuration(host=f"http://127.0.0.1:{port}")
+    if token is not None:
+        configuration.api_key["BearerToken"] = f"Bearer {token}"
     connection = Connection(client.ApiClient(configuration))
     try:
         yield connection

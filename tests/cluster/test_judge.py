@@ -16,7 +16,6 @@ from noderestrict.cluster.judge import ClusterJudge
 from noderestrict.cluster.live import Budget, BudgetExhaustedError, Coalescer, LiveLookups
 from noderestrict.cluster.questions import (
     is_open_to_cve_2021_25735,
-    learn_audiences,
     server_version,
 )
 from noderestrict.policy.decision import Allowed, Denied
@@ -330,13 +329,6 @@ async def test_equal_questions_share_a_call_that_starts_after_them() -> None:
     assert await first == 1
     assert set(await asyncio.gather(*late)) == {2}
     assert calls == 2
-
-
-async def test_audiences_are_the_issuer_where_there_is_no_token() -> None:
-    api = API()
-    api.objects["/.well-known/openid-configuration"] = {"issuer": "https://issuer"}
-    async with connected(api) as connection:
-        assert await learn_audiences(connection) == ("https://issuer",)
 
 
 async def test_until_audiences_are_known_what_hinges_on_them_is_500() -> None:

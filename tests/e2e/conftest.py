@@ -14,7 +14,7 @@ from noderestrict.render.registration import (
     cluster_role_binding,
     webhook_configuration,
 )
-from tests.e2e.control_plane import APIError, Client, ControlPlane
+from tests.e2e.control_plane import ISSUER, APIError, Client, ControlPlane
 from tests.serving.tls import Server, serving
 
 USER = "noderestrict"
@@ -96,6 +96,7 @@ def cluster(
         folder,
         "--kubeconfig", str(kubeconfig),
         "--feature-gates", "PodCertificateRequest=true",
+        "--api-audiences", ISSUER,
         ca=control_plane.ca,
         state=False,
     ) as webhook:  # fmt: skip

@@ -12,7 +12,7 @@ import yaml
 from noderestrict.render.authorizer import authorization_configuration, webhook_kubeconfig
 from noderestrict.render.registration import cluster_role, cluster_role_binding
 from tests.e2e.conftest import namespace_ready
-from tests.e2e.control_plane import APIError, Client, ControlPlane, free_port
+from tests.e2e.control_plane import ISSUER, APIError, Client, ControlPlane, free_port
 from tests.serving.tls import serving
 
 SECRETS = "/api/v1/namespaces/default/secrets"
@@ -41,7 +41,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
         namespace_ready(admin)
         kubeconfig = folder / "kubeconfig"
         kubeconfig.write_text(json.dumps(control_plane.user("noderestrict").kubeconfig()))
-        flags = ("--kubeconfig", str(kubeconfig), "--authorizer", "--port", str(port))
+        flags = (
+            *("--kubeconfig", str(kubeconfig), "--api-audiences", ISSUER),
+            *("--authorizer", "--port", str(port)),
+        )
         with serving(folder, *flags, ca=control_plane.ca, state=False) as server:
             end = time.monotonic() + 30
             while server.request("/readyz")[0] != 200:

@@ -18,6 +18,7 @@ from noderestrict.policy.listers import RECORDS
 from noderestrict.policy.settings import Settings
 from noderestrict.telemetry.metrics import Metrics
 from tests.e2e.conftest import USER, Cluster
+from tests.e2e.control_plane import ISSUER
 from tests.e2e.proxy import Network
 from tests.e2e.test_admission import PODS
 from tests.serving.tls import serving
@@ -110,7 +111,10 @@ def test_nothing_is_refused_for_good_while_the_api_server_cannot_be_asked(
     with Network.between(cluster.control_plane.port) as network:
         kubeconfig.write_text(json.dumps(cluster.control_plane.user(USER).kubeconfig(network.port)))
         with serving(
-            tmp_path, "--kubeconfig", str(kubeconfig), ca=cluster.control_plane.ca, state=False
+            tmp_path,
+            *("--kubeconfig", str(kubeconfig), "--api-audiences", ISSUER),
+            ca=cluster.control_plane.ca,
+            state=False,
         ) as server:
 
             def answer(name: str) -> tuple[bool, int]:

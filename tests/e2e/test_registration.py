@@ -22,7 +22,7 @@ from noderestrict.render.registration import (
 )
 from noderestrict.render.workload import CA_SECRET, NAMESPACE, RENEWAL, TLS_SECRET
 from tests.e2e.conftest import USER, let_nodes_do_all, namespace_ready
-from tests.e2e.control_plane import APIError, Client, ControlPlane
+from tests.e2e.control_plane import ISSUER, APIError, Client, ControlPlane
 from tests.serving.tls import Server, serving
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +86,8 @@ def server(
         folder / name,
         "--kubeconfig",
         str(folder / "kubeconfig"),
+        "--api-audiences",
+        ISSUER,
         *flags,
         ca=control_plane.ca,
         state=False,

@@ -179,3 +179,29 @@ def test_a_directory_that_cannot_be_made_is_named(
     file.write_text("")
     assert main(["render", str(file)]) == 2
     assert str(file) in capsys.readouterr().err
+
+
+def test_audiences_reach_every_server(tmp_path: Path) -> None:
+    assert main(["render", str(tmp_path), "--api-audiences", "a,b"]) == 0
+    told = [
+        container["args"]
+        for file in tmp_path.rglob("*.yaml")
+        for value in yaml.safe_load_all(file.read_text())
+        if value and value["kind"] in ("Deployment", "DaemonSet") and "spec" in value
+        for container in value["spec"]["template"]["spec"]["containers"]
+    ]
+    assert len(told) == 2
+    assert all("--api-audiences=a,b" in words for words in told)
+
+
+def test_the_server_may_have_its_own_token_reviewed() -> None:
+    (role,) = (value for value in objects() if value["kind"] == "ClusterRole"
+               and value["metadata"]["name"] == "noderestrict")  # fmt: skip
+    granted = {
+        (verb, group, resource)
+        for rule in role["rules"]
+        for group in rule.get("apiGroups", ())
+        for resource in rule.get("resources", ())
+        for verb in rule["verbs"]
+    }
+    assert ("create", "authentication.k8s.io", "tokenreviews") in granted

@@ -18,6 +18,8 @@ CREATE_TOKEN = Target(
     "", "serviceaccounts", "token", CREATE, "TokenRequest", new=authenticationv1.TokenRequest
 )
 
+#: The one rule that depends on the API server's audiences.
+AUDIENCE_RULE = "serviceaccounts-token/audience"
 #: Of a pod, how many are looked up for an audience. No node can mount as many, but a pod can name
 #: tens of thousands, and every token for it would pay for that.
 _MOST_VOLUMES = 500
@@ -76,7 +78,7 @@ def token_bound_to_own_pod(request: Attributes) -> Denied | None:
 
 
 @rule(
-    "serviceaccounts-token/audience",
+    AUDIENCE_RULE,
     CREATE_TOKEN,
     demands="an audience that the pod or its CSI drivers ask for, or that the authorizer grants",
     since=33,

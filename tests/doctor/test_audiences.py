@@ -1,0 +1,83 @@
+"""The doctor compares the audiences that servers are told with those of the API server."""
+
+from typing import Any
+
+import pytest
+
+from noderestrict.doctor.audiences import check_audiences
+from noderestrict.render import workload
+from tests.cluster.scripted import connected
+from tests.cluster.test_audiences import ISSUER, SECRET, Cluster, jwt
+
+USER = "system:serviceaccount:noderestrict:noderestrict"
+DEPLOYMENTS = "/apis/apps/v1/namespaces/noderestrict/deployments"
+DAEMON_SETS = "/apis/apps/v1/namespaces/noderestrict/daemonsets"
+API_SERVERS = "/api/v1/namespaces/kube-system/pods"
+
+
+def api_server(*flags: str) -> dict[str, Any]:
+    spec = {"containers": [{"command": ["kube-apiserver", *flags]}]}
+    return {"metadata": {"name": "kube-apiserver-a"}, "spec": spec}
+
+
+async def examine(
+    *told: str,
+    servers: tuple[str, ...] | None = None,
+    token: str | None = SECRET,
+    installed: bool = True,
+) -> list[tuple[str, str]]:
+    cluster = Cluster("api")
+    cluster.objects[DEPLOYMENTS] = {"items": [workload.deployment(told)] if installed else []}
+    cluster.objects[DAEMON_SETS] = {"items": []}
+    cluster.objects[API_SERVERS] = {"items": [] if servers is None else [api_server(*servers)]}
+    async with connected(cluster, token) as connection:
+        return [(one.status, one.message) async for one in check_audiences(connection, USER)]
+
+
+@pytest.mark.parametrize("token", [SECRET, jwt({"aud": "api"}), None])
+async def test_a_server_that_learns_them_passes(token: str | None) -> None:
+    ((status, _),) = await examine(token=token)
+    assert status == "pass"
+
+
+@pytest.mark.parametrize(
+    ("told", "status"), [("api", "pass"), (ISSUER, "fail"), (f"api,{ISSUER}", "fail")]
+)
+async def test_the_flag_is_compared_with_what_our_own_token_tells(told: str, status: str) -> None:
+    ((found, message),) = await examine(f"--api-audiences={told}")
+    assert found == status
+    assert "api" in message
+
+
+@pytest.mark.parametrize(
+    ("flags", "right"),
+    [
+        (["--api-audiences=a,b", f"--service-account-issuer={ISSUER}"], "b,a"),
+        (
+            [f"--service-account-issuer={ISSUER}", "--service-account-issuer", "old"],
+            f"{ISSUER},old",
+        ),
+        ([f"--service-account-issuer={ISSUER}"], ISSUER),
+    ],
+)
+async def test_the_flag_is_compared_with_those_of_the_api_server(
+    flags: list[str], right: str
+) -> None:
+    ((status, _),) = await examine(f"--api-audiences={right}", servers=tuple(flags))
+    assert status == "pass"
+    ((status, message),) = await examine("--api-audiences=other", servers=tuple(flags))
+    assert status == "fail"
+    assert "kube-apiserver-a" in message
+
+
+async def test_the_issuer_is_a_hint_where_nothing_else_is_known() -> None:
+    ((status, _),) = await examine(f"--api-audiences={ISSUER}", token=None)
+    assert status == "pass"
+    ((status, message),) = await examine("--api-audiences=other", token=None)
+    assert status == "warn"
+    assert ISSUER in message
+
+
+async def test_flags_that_cannot_be_seen_are_said() -> None:
+    found = await examine(installed=False)
+    assert [status for status, _ in found] == ["warn"]
