@@ -56,10 +56,11 @@ def judge(
     new_type = row.target.new if row else None
     old_type = row.target.old if row else None
     kind = row.target.kind if row else ""
+    may_lack = row is not None and row.target.old_may_lack
     new = _object(request, "object", request.object, new_type, kind)
     if isinstance(new, Denied):
         return new
-    old = _object(request, "oldObject", request.old_object, old_type, kind)
+    old = _object(request, "oldObject", request.old_object, old_type, kind, may_lack=may_lack)
     if isinstance(old, Denied):
         return old
     if row is None:
@@ -103,6 +104,8 @@ def _object(
     given: msgspec.Raw | msgspec.Struct,
     wanted: type[msgspec.Struct] | None,
     kind: str,
+    *,
+    may_lack: bool = False,
 ) -> Any:
     """Return the decoded object, None where there is none, or a refusal.
 
@@ -113,7 +116,7 @@ def _object(
     if isinstance(given, msgspec.Raw):
         # Raw JSON has no space around it.
         if len(given) == len(_NULL) and bytes(given) == _NULL:
-            if wanted is None:
+            if wanted is None or may_lack:
                 return None
             return _refused(f"{_where(request)}: request.{field} is null; the rules need it")
         try:

@@ -40,6 +40,7 @@ class Target:
         kind: of the objects that the rules read.
         new: the Struct of the object, which must be there; None if no rule reads it.
         old: the Struct of the existing object, likewise.
+        old_may_lack: the existing object may be null; the rules look it up then.
         whole: the rules compare whole objects, as JSON.
     """
 
@@ -50,6 +51,7 @@ class Target:
     kind: str = ""
     new: type[msgspec.Struct] | None = None
     old: type[msgspec.Struct] | None = None
+    old_may_lack: bool = False
     whole: bool = False
 
     @property

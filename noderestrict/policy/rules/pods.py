@@ -19,7 +19,7 @@ from noderestrict.policy.references import references
 from noderestrict.policy.rule import ANY, CREATE, DELETE, UPDATE, Target, rule
 
 CREATE_POD = Target("", "pods", "", CREATE, "Pod", new=corev1.Pod)
-DELETE_POD = Target("", "pods", "", DELETE)
+DELETE_POD = Target("", "pods", "", DELETE, "Pod", old=corev1.PodStatusObject, old_may_lack=True)
 UPDATE_STATUS = Target(
     "", "pods", "status", UPDATE, "Pod", new=corev1.PodStatusObject, old=corev1.PodStatusObject
 )
@@ -156,13 +156,17 @@ def mirror_references(request: Attributes) -> Denied | None:
 def delete_own(request: Attributes) -> Denied | None:
     """Refuse the deletion of a pod on another node.
 
-    Field: spec.nodeName of the existing pod. A deletecollection has no name.
+    Field: spec.nodeName of the existing pod, which the API server sends with the request, as it is
+    stored; where it does not, the pod is looked up. A deletecollection has no name.
     """
     if not request.name:
         return not_found(
             f"{request.where}: the request names no pod; node {request.node!r} may delete its "
             f"pods one by one, not as a collection",
         )
+    old: corev1.PodStatusObject | None = request.old
+    if old is not None and old.spec is not None:
+        return _bound_here(request, request.name, old.spec.nodeName or "", "delete")
     return _on_this_node(request, request.name, "delete")
 
 
@@ -185,11 +189,15 @@ def _on_this_node(request: Attributes, name: str, verb: str) -> Denied | None:
     pod = request.listers.pod(request.namespace, name)
     if pod is None:
         return not_found(f"pods {request.namespace}/{name} is not found")
-    if pod.node_name != request.node:
+    return _bound_here(request, name, pod.node_name, verb)
+
+
+def _bound_here(request: Attributes, name: str, node_name: str, verb: str) -> Denied | None:
+    if node_name != request.node:
         return forbidden(
             f"pods {request.namespace}/{name} is not bound to node {request.node!r}, which may "
             f"{verb} only its own pods",
-            _bound_to(pod.node_name),
+            _bound_to(node_name),
         )
     return None
 
