@@ -189,6 +189,14 @@ def add_parser(subparsers: Any) -> None:
         help="the registration as it was rendered; where the installed one differs, metrics and "
         "log tell within a minute",
     )
+    cluster.add_argument(
+        "--max-staleness",
+        type=_seconds,
+        default=90.0,
+        metavar="SECONDS",
+        help="since a store last heard from the API server: what an older one allows is confirmed "
+        "by a look-up; bookmarks come every minute (default: 90)",
+    )
     limits = parser.add_argument_group("limits")
     limits.add_argument("--max-in-flight", type=_positive, default=512, metavar="N")
     limits.add_argument(
@@ -346,6 +354,7 @@ def _with_cluster(options: argparse.Namespace, files: "CertificateFiles") -> "Ma
                 metrics,
                 streaming=minor >= STREAMING_SINCE,
                 sinks=sinks,
+                max_staleness=options.max_staleness,
             )
             authorizer = None
             if options.authorizer:

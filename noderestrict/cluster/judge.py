@@ -1,8 +1,9 @@
 """Judge with what is known of the live cluster.
 
-The rules run over the stores. What they allow is allowed. Before anything is refused, every
-look-up that the refusal depends on is made again at the API server: a store that lags never
-refuses. What cannot be asked is answered 500, so that the kubelet tries again.
+The rules run over the stores that have heard from the API server lately; the others count as empty.
+What they allow is allowed. Before anything is refused, every look-up that the refusal depends on is
+made again at the API server: a store that lags never refuses, and one that is cut off never allows.
+What cannot be asked is answered 500, so that the kubelet tries again.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from typing import Any
 from noderestrict import admission
 from noderestrict.cluster.audiences import REMEDY, APIAudiences
 from noderestrict.cluster.connection import ClusterError, Connection
+from noderestrict.cluster.freshness import MAX_STALENESS, Freshness, Probe
 from noderestrict.cluster.live import UNKNOWN_NODES, Budget, BudgetExhaustedError, LiveLookups
 from noderestrict.cluster.questions import Authorizer
 from noderestrict.cluster.reflector import Pace, Reflector, Resource, Sink
@@ -40,6 +42,7 @@ from noderestrict.telemetry.metrics import Metrics
 _ROUNDS = 6
 # Of one request: a pod can name thousands of claims, but not take its node's whole budget.
 _MOST_CONFIRMED = 100
+_ASKED = "api server"
 #: The first minor version whose API servers give streaming lists by default.
 STREAMING_SINCE = 32
 _LIST_PATHS = {
@@ -63,10 +66,19 @@ def needed_stores(features: Mapping[str, bool]) -> tuple[str, ...]:
 
 
 class ClusterListers:
-    """Look-ups over stores and live answers, which go first; every one is noted in ``used``."""
+    """Look-ups over stores and live answers, which go first; every one is noted in ``used``.
 
-    def __init__(self, stores: Mapping[str, Store], live: Mapping[Key, Record | None]) -> None:
+    A store that is stale knows nothing.
+    """
+
+    def __init__(
+        self,
+        stores: Mapping[str, Store],
+        live: Mapping[Key, Record | None],
+        stale: Callable[[str], bool],
+    ) -> None:
         self._stores = stores
+        self._stale = stale
         self._live = live
         self.used: set[Key] = set()
 
@@ -76,7 +88,9 @@ class ClusterListers:
         if key in self._live:
             return self._live[key]
         store = self._stores.get(plural)
-        return store.get(namespace, name) if store is not None else None
+        if store is None or self._stale(plural):
+            return None
+        return store.get(namespace, name)
 
     def node(self, name: str) -> NodeRecord | None:
         """Look up a Node."""
@@ -118,6 +132,8 @@ class ClusterJudge:
         metrics: counted into.
         pace: of the reflectors.
         sinks: further resources to follow, with their sinks.
+        max_staleness: seconds since a store last heard from the API server, up to which what it
+            allows need not be confirmed.
     """
 
     def __init__(
@@ -129,6 +145,7 @@ class ClusterJudge:
         streaming: bool = True,
         pace: Pace | None = None,
         sinks: Sequence[tuple[Resource, Sink]] = (),
+        max_staleness: float = MAX_STALENESS,
     ) -> None:
         self._connection = connection
         self._settings = settings
@@ -158,6 +175,17 @@ class ClusterJudge:
             )
             for resource, targets in by_path.values()
         }
+        self._clock = (pace or Pace()).clock
+        self._failed: dict[str, float] = {}
+        self.freshness = Freshness(
+            {plural: reflector.age for plural, reflector in self._reflectors.items()},
+            max_staleness,
+            self._clock,
+        )
+        self._again = asyncio.Event()
+        self._probe = Probe(
+            connection, lambda: any(map(self._troubled, self._reflectors)), self._follow_again
+        )
         for plural, store in self.stores.items():
             metrics.store_objects.labels(plural).set_function(store.__len__)
         for plural, reflector in self._reflectors.items():
@@ -178,32 +206,64 @@ class ClusterJudge:
         self._metrics.live_lookups.labels(resource, result).inc()
 
     def _count_failure(self, plural: str) -> Callable[[str], None]:
-        return lambda verb: self._metrics.store_errors.labels(plural, verb).inc()
+        def failed(verb: str) -> None:
+            self._failed[plural] = self._clock()
+            self._metrics.store_errors.labels(plural, verb).inc()
+
+        return failed
+
+    def _troubled(self, plural: str) -> bool:
+        """Tell whether a resource is not followed as it should be."""
+        age = self._reflectors[plural].age()
+        if age is None or self.freshness.stale(plural):
+            return True
+        # Has it heard anything since it failed?
+        return self._clock() - age <= self._failed.get(plural, float("-inf"))
+
+    def _follow_again(self) -> None:
+        """End the waiting of those that are in trouble, and the requests that hang."""
+        again, self._again = self._again, asyncio.Event()
+        again.set()
 
     def _learned(self, audiences: tuple[str, ...]) -> None:
         self._settings = replace(self._settings, api_audiences=audiences, audiences_pending=False)
 
     def checks(self) -> Mapping[str, bool]:
-        """Return, for each store, whether it has synced; and whether the audiences are known."""
+        """Return what readiness depends on, by name.
+
+        These are: each store has been filled once; while one is stale, the API server can be asked
+        instead; and the audiences are known.
+        """
         checks = {
             f"store {plural}": reflector.has_synced
             for plural, reflector in self._reflectors.items()
         }
+        checks[_ASKED] = self._probe.answers or not self.freshness.any_stale()
         if self._audiences is not None:
             checks["api audiences"] = not self._settings.audiences_pending
         return checks
 
     def details(self) -> Mapping[str, str]:
         """Return what there is to say on checks, by their names."""
+        details = {}
+        for plural, reflector in self._reflectors.items():
+            age = reflector.age()
+            text = "never filled" if age is None else f"{age:.0f} s old"
+            if self.freshness.stale(plural):
+                text += ", stale: what it allows is confirmed by a look-up"
+            details[f"store {plural}"] = text
+        if not self._probe.answers:
+            details[_ASKED] = "look-ups fail"
         if self._settings.audiences_pending:
-            return {"api audiences": f"not known yet; {REMEDY}, if they stay so"}
-        return {}
+            details["api audiences"] = f"not known yet; {REMEDY}, if they stay so"
+        return details
 
     def jobs(self) -> Mapping[str, Callable[[], Coroutine[Any, Any, None]]]:
         """Return, by name, what keeps the stores; each runs until cancelled."""
         jobs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
-            f"store {plural}": reflector.run for plural, reflector in self._reflectors.items()
+            f"store {plural}": partial(self._follow, plural) for plural in self._reflectors
         }
+        jobs["probe"] = self._probe.run
         if self._audiences is not None:
             jobs["api audiences"] = self._audiences.run
         return jobs
@@ -214,9 +274,19 @@ class ClusterJudge:
             for job in self.jobs().values():
                 group.create_task(job())
 
+    async def _follow(self, plural: str) -> None:
+        """Follow a resource; start anew if it is in trouble when the API server answers again."""
+        while True:
+            async with asyncio.TaskGroup() as group:
+                following = group.create_task(self._reflectors[plural].run())
+                await self._again.wait()
+                while not self._troubled(plural):
+                    await self._again.wait()
+                following.cancel()
+
     def allowed(self, request: admission.Request) -> Allowed | None:
-        """Return that a request is allowed, if the stores alone say so."""
-        listers = ClusterListers(self.stores, {})
+        """Return that a request is allowed, if stores that are not stale say so."""
+        listers = ClusterListers(self.stores, {}, self.freshness.stale)
         decision = admission.judge(request, self._settings, listers)
         return decision if isinstance(decision, Allowed) else None
 
@@ -232,14 +302,18 @@ class ClusterJudge:
         peer: str = "",
         run: admission.Run = admission.inline,
     ) -> Allowed | Denied:
-        """Return the decision; a refusal depends only on what the API server itself answered."""
+        """Return the decision.
+
+        A refusal depends only on what the API server itself answered; that something is allowed, on
+        that and on stores that are not stale.
+        """
         live: dict[Key, Record | None] = {}
         refused: set[Question] = set()
         share = self.share(request.node or "", peer)
         audiences = self._audiences
         for _ in range(_ROUNDS):
             settings = self._settings
-            listers = ClusterListers(self.stores, live)
+            listers = ClusterListers(self.stores, live, self.freshness.stale)
             decision = await run(partial(admission.judge, request, settings, listers, skipped))
             if isinstance(decision, Allowed):
                 return decision

@@ -238,7 +238,7 @@ async def server_version(connection: Connection) -> tuple[int, int]:
     Raises:
         ClusterError: it could not be read.
     """
-    body = await connection.get("/version")
+    body = await connection.get("/version", seconds=5)
     try:
         text = msgspec.json.decode(body, type=_Version).gitVersion
         major, minor, patch = text.removeprefix("v").split("-")[0].split("+")[0].split(".")[:3]

@@ -461,8 +461,8 @@ def monitoring() -> list[Object]:
             "warning", "The registration cannot be read: nobody sees whether it is as rendered.",
         ),
         alert(
-            "NoderestrictStoreStale", "noderestrict_store_age_seconds > 300", "5m", "warning",
-            "A store has not heard from the API server for minutes: look-ups go live.",
+            "NoderestrictStoreStale", "noderestrict_store_age_seconds > 120", "1m", "warning",
+            "A store has not heard from the API server for minutes: what it allows is looked up.",
         ),
         alert(
             "NoderestrictObjectUndecodable", "noderestrict_store_undecodable_objects > 0", "5m",

@@ -223,7 +223,7 @@ class Metrics:
         )
         self.store_age = Gauge(
             "noderestrict_store_age_seconds",
-            "Time since a store last heard from the API server.",
+            "Time since a store last equalled the cluster; +Inf before it ever did.",
             ("resource",),
             registry=registry,
         )
