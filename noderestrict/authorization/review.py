@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from noderestrict.api import authorizationv1
-from noderestrict.graph.authorizer import Attributes, Opinion, authorize
-from noderestrict.graph.graph import Graph
+from noderestrict.graph.authorizer import Attributes, Opinion, Reach, authorize
 from noderestrict.policy.identity import node_name
 from noderestrict.policy.text import printable
 
@@ -91,7 +90,7 @@ def _node_selectors(selector: authorizationv1.FieldSelector | None) -> frozenset
     )
 
 
-def judge(review: Review, graph: Graph, features: Mapping[str, bool]) -> Opinion:
+def judge(review: Review, graph: Reach, features: Mapping[str, bool]) -> Opinion:
     """Return the Node authorizer's opinion; anybody who is no node gets none."""
     if review.attributes is not None:
         return authorize(review.attributes, graph, features)

@@ -366,6 +366,7 @@ def _with_cluster(options: argparse.Namespace, files: "CertificateFiles") -> "Ma
                     judge.count_live,
                     judge.share,
                     judge.unreadable,
+                    judge.freshness,
                 )
             jobs = dict(judge.jobs())
             if options.expected_registration is not None:

@@ -1,30 +1,31 @@
 """Answer SubjectAccessReviews from a graph that follows the cluster.
 
-Before "nothing refers to it" is answered, the pods of the node are listed live once: a pod may be
-newer than the graph.
+Before "nothing refers to it" is answered, the API server is asked: the pods of the node are listed
+once, or the object that would name the node is read. What it rests on may be newer than the graph.
 """
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Set
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from noderestrict import authorization
 from noderestrict.api import corev1
 from noderestrict.api.scanner import ScanError
 from noderestrict.cluster.connection import ClusterError, Connection
-from noderestrict.cluster.live import Budget, BudgetExhaustedError, Coalescer
+from noderestrict.cluster.freshness import Freshness
+from noderestrict.cluster.live import Budget, BudgetExhaustedError
+from noderestrict.cluster.live_edges import CLAIMS, LiveEdges, Remembered
 from noderestrict.cluster.objects import DECODE_ERRORS, LONG, ObjectDecoder, Unreadable
 from noderestrict.cluster.pages import pages
 from noderestrict.cluster.questions import server_version
 from noderestrict.cluster.reflector import Reflector, Resource
 from noderestrict.graph.authorizer import Opinion
 from noderestrict.graph.edges import Vertex
-from noderestrict.graph.graph import Graph
+from noderestrict.graph.graph import NODE_NAMED, Graph
 from noderestrict.graph.objects import RESOURCES
 from noderestrict.policy.features import POD_CERTIFICATE_REQUEST, defaults
 
@@ -117,8 +118,22 @@ async def read_graph(connection: Connection) -> Graph:
     return graph
 
 
+#: What an answer about a resource rests on; pods where nothing is said.
+_RESTS_ON = {
+    "secrets": ("pods", "persistentvolumes"),
+    "persistentvolumes": ("pods", "persistentvolumes"),
+    **{plural: (plural,) for plural in NODE_NAMED},
+}
+_NEVER_STALE = Freshness({})
+#: Claims of one node that are looked up for one refusal, and how many at a time.
+_MOST_CLAIMS, _AT_A_TIME = 200, 10
+
+
 class ClusterAuthorizer:
     """Answers from the graph, and looks again before it says no.
+
+    What the graph allows is confirmed too, once a store that it rests on is stale. Confirmed
+    answers are remembered for as long as a store may be old.
 
     Args:
         connection: to the API server.
@@ -128,6 +143,8 @@ class ClusterAuthorizer:
         counted: called with a resource name and a result, as for look-ups.
         share: returns whose budget of lists is spent for a node, by a client at an address.
         unreadable: tells whether an object exists that cannot be decoded, and is not in the graph.
+        freshness: of the stores.
+        clock: seconds, monotonic.
     """
 
     def __init__(
@@ -139,16 +156,22 @@ class ClusterAuthorizer:
         counted: Callable[[str, str], None] = lambda _resource, _result: None,
         share: Callable[[str, str], Hashable] = lambda node, peer: (peer, node),
         unreadable: Callable[[Vertex], bool] = lambda _vertex: False,
+        freshness: Freshness = _NEVER_STALE,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connection = connection
         self._graph = graph
         self._features = features
         self._synced = synced
+        self._filled = False
         self._share = share
         self._unreadable = unreadable
         self._counted = counted
-        self._budget = Budget(burst=50, per_second=5)
-        self._calls: Coalescer[_Listed] = Coalescer()
+        self._freshness = freshness
+        self._clock = clock
+        self._budget = Budget(burst=50, per_second=5, clock=clock)
+        self._pods: Remembered[_Pods] = Remembered(clock, freshness.limit, 10_000)
+        self._edges = LiveEdges(connection, counted, freshness.limit, clock)
         # What is asked about each node at the moment; how often.
         self._asked: dict[str, Counter[Vertex]] = {}
         self._lists = asyncio.Semaphore(_LISTS)
@@ -159,39 +182,132 @@ class ClusterAuthorizer:
     ) -> Opinion | None:
         """Return the opinion; None if the API server had to be asked and could not be."""
         opinion = authorization.judge(review, self._graph, self._features)
-        if opinion.allowed or not opinion.by_path or review.attributes is None:
+        asked = review.attributes
+        if not opinion.by_path or asked is None:
             return opinion
-        node = review.attributes.node
-        vertex = review.attributes.vertex
+        stale = self._rests_on_stale(asked.resource)
+        if opinion.allowed and not stale:
+            return opinion
+        vertex = asked.vertex
         if self._unreadable(vertex):
             # Nothing is known of what it leads to.
             return None
-        asked = self._asked.setdefault(node, Counter())
-        asked[vertex] += 1
+        question = _Question(
+            asked.node, vertex, lambda: deadline - time.monotonic(), self._spender(asked.node, peer)
+        )
+        now = self._clock()
+        about = self._asked.setdefault(asked.node, Counter())
+        about[vertex] += 1
         try:
-            self._budget.spend(self._share(node, peer))
-            left = deadline - time.monotonic()
-            listed = await self._calls.ask(node, lambda: self._list(node), left)
+            # For a yes, an answer will do that is not older than a store may be.
+            reached = stale and await self._reaches(question, now - self._freshness.limit, now)
+            if not reached:
+                reached = await self._reaches(question, now, now)
         except BudgetExhaustedError:
             # A node that is refused so often gets its refusals from the graph alone, unless that
             # does not hold all that its pods name.
-            known = self._synced() and not self._graph.has_large_pods(node)
-            return opinion if known else None
+            known = not stale and not self._graph.has_large_pods(asked.node)
+            return opinion if known and not opinion.allowed else None
         except (ClusterError, TimeoutError):
             return None
         finally:
-            asked[vertex] -= 1
-            if not asked[vertex]:
-                del asked[vertex]
-            if not asked and self._asked.get(node) is asked:
-                del self._asked[node]
-        again = authorization.judge(review, listed.graph, self._features)
-        if again.allowed or (self._synced() and listed.complete):
-            return again
-        return None
+            about[vertex] -= 1
+            if not about[vertex]:
+                del about[vertex]
+            if not about and self._asked.get(asked.node) is about:
+                del self._asked[asked.node]
+        if not reached and not self._filled:
+            return None
+        return authorization.judge(review, _Reached(reached), self._features)
 
-    async def _list(self, node: str) -> "_Listed":
-        """Return the graph of a node's pods as the API server has them now."""
+    def _rests_on_stale(self, plural: str) -> bool:
+        """Tell whether what the graph says of a resource must be confirmed."""
+        if not self._filled:
+            self._filled = self._synced()
+        return not self._filled or self._freshness.any_stale(_RESTS_ON.get(plural, ("pods",)))
+
+    def _spender(self, node: str, peer: str) -> Callable[[], None]:
+        """Return what spends the budget of a client, once."""
+        spent = False
+
+        def spend() -> None:
+            nonlocal spent
+            if not spent:
+                self._budget.spend(self._share(node, peer))
+                spent = True
+
+        return spend
+
+    async def _reaches(self, question: "_Question", since: float, now: float) -> bool:
+        """Tell whether a node reaches an object, by what is not older than a time.
+
+        Raises:
+            BudgetExhaustedError: the client has used up its share.
+            ClusterError: the API server could not be asked.
+            TimeoutError: not in time.
+        """
+        node, vertex, left, spend = question
+        if vertex[0] in NODE_NAMED:
+            return await self._edges.node_of(vertex, since, left, spend) == node
+        if since < now and self._filled and not self._freshness.stale("pods"):
+            pods = _Pods(self._graph.pods_reach(node))
+        else:
+            pods = await self._pods.get(node, since, lambda: self._pods_of(node), left, spend)
+        if vertex in pods.edges or await self._volumes_reach(question, pods.edges, since, now):
+            return True
+        if not pods.complete and since == now:
+            raise ClusterError(f"a pod of node {node} cannot be decoded")
+        return False
+
+    async def _volumes_reach(
+        self, question: "_Question", pods: Set[Vertex], since: float, now: float
+    ) -> bool:
+        """Tell whether a volume of a claim that pods name leads to an object; errors as above."""
+        vertex = question.vertex
+        if "persistentvolumes" not in _RESTS_ON.get(vertex[0], ()):
+            return False
+        claims = {edge for edge in pods if edge[0] == CLAIMS}
+        if self._filled and not self._freshness.stale("persistentvolumes"):
+            return any(vertex in self._volume_edges(claim) for claim in claims)
+        return await self._reaches_by_volume(question, claims, since, now)
+
+    def _volume_edges(self, claim: Vertex) -> Set[Vertex]:
+        return set().union(*(edges for _, edges in self._graph.volumes_of(claim)))
+
+    async def _reaches_by_volume(
+        self, question: "_Question", claims: Set[Vertex], since: float, now: float
+    ) -> bool:
+        """Tell whether a volume of some claims leads to an object; volumes are read one by one."""
+        _, vertex, left, spend = question
+
+        async def leads(volume: str) -> bool:
+            claim, edges = await self._edges.volume(volume, since, left, spend)
+            return claim in claims and vertex in edges
+
+        async def leads_from(claim: Vertex) -> bool:
+            async with at_a_time:
+                volume = await self._edges.volume_of(claim, since, left, spend)
+                return bool(volume) and await leads(volume)
+
+        if vertex[0] == "persistentvolumes":
+            return not vertex[1] and await leads(vertex[2])
+        for claim in sorted(claims):
+            for volume, edges in self._graph.volumes_of(claim):
+                if vertex in edges and await leads(volume):
+                    return True
+        if since < now or not self._filled:
+            return False
+        # The graph may lack volumes: a refusal needs what each claim is bound to now.
+        if len(claims) > _MOST_CLAIMS:
+            raise ClusterError(f"{len(claims)} claims are too many to look up")
+        at_a_time = asyncio.Semaphore(_AT_A_TIME)
+        return any(await asyncio.gather(*map(leads_from, sorted(claims))))
+
+    async def _pods_of(self, node: str) -> "_Pods":
+        """Return what a node's pods name, as the API server has them now.
+
+        Of a pod that names very many objects, these are only those that are asked about now.
+        """
         asked = frozenset(self._asked.get(node, ()))
 
         @cache
@@ -228,13 +344,31 @@ class ClusterAuthorizer:
             self._counted("pods_of_node", "error")
             raise
         self._counted("pods_of_node", "found")
-        graph.volumes_from(self._graph)
-        return _Listed(graph, complete)
+        return _Pods(self._graph.shared(node, graph.pods_reach(node)), complete)
 
 
-@dataclass(frozen=True, slots=True)
-class _Listed:
-    """The graph of one node's pods, which is complete unless one of them cannot be decoded."""
+class _Pods(NamedTuple):
+    """What the pods of a node name; complete unless one of them cannot be decoded."""
 
-    graph: Graph
-    complete: bool
+    edges: Set[Vertex]
+    complete: bool = True
+
+
+class _Question(NamedTuple):
+    """Whether a node reaches an object; the seconds that are left, and what spends its budget."""
+
+    node: str
+    vertex: Vertex
+    left: Callable[[], float]
+    spend: Callable[[], None]
+
+
+class _Reached:
+    """What is known of the one object that was asked for."""
+
+    def __init__(self, reached: bool) -> None:  # noqa: FBT001 (the one thing that it holds)
+        self._reached = reached
+
+    def reaches(self, _node: str, _vertex: Vertex) -> bool:
+        """Tell whether a node may reach an object."""
+        return self._reached

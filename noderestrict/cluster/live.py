@@ -170,7 +170,7 @@ class LiveLookups:
 
     async def _fetch(self, key: Key, share: Hashable) -> Record | None:
         plural, namespace, name = key
-        if not _is_path_segment(name) or (namespace and not _is_path_segment(namespace)):
+        if not is_path_segment(name) or (namespace and not is_path_segment(namespace)):
             return None
         path = PATHS[plural].format(namespace=namespace, name=name)
         try:
@@ -200,8 +200,8 @@ class LiveLookups:
         return RECORDS[plural][1](value)
 
 
-def _is_path_segment(text: str) -> bool:
-    # Names that a node chooses must not lead to another path; no object can have such a name.
+def is_path_segment(text: str) -> bool:
+    """Tell whether a name that a node chooses leads to no other path; no object's name does."""
     return (
         bool(text)
         and all(char.isalnum() or char in "-._:" for char in text)

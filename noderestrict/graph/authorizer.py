@@ -5,9 +5,9 @@ The source is plugin/pkg/auth/authorizer/node of Kubernetes.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from noderestrict.graph.edges import Vertex
-from noderestrict.graph.graph import Graph
 from noderestrict.policy import features as gates
 
 _READ = frozenset(("get", "list", "watch"))
@@ -58,7 +58,7 @@ class Opinion:
     Attributes:
         allowed: the node may.
         reason: what is missing, or "".
-        by_path: a way in the graph would have allowed it.
+        by_path: whether it is allowed is for the graph to say.
     """
 
     allowed: bool
@@ -66,7 +66,15 @@ class Opinion:
     by_path: bool = field(default=False)
 
 
+class Reach(Protocol):
+    """Which node may reach which object."""
+
+    def reaches(self, node: str, vertex: Vertex) -> bool:
+        """Tell whether a node may reach an object."""
+
+
 _YES = Opinion(allowed=True)
+_REACHED = Opinion(allowed=True, by_path=True)
 
 
 def _no(reason: str) -> Opinion:
@@ -98,7 +106,7 @@ _UNIFORM: Mapping[tuple[str, str], frozenset[str]] = {
 _TRUST_BUNDLES = ("certificates.k8s.io", "clustertrustbundles")
 
 
-def authorize(request: Attributes, graph: Graph, features: Mapping[str, bool]) -> Opinion:
+def authorize(request: Attributes, graph: Reach, features: Mapping[str, bool]) -> Opinion:
     """Return the opinion on one request."""
     match request.group, request.resource:
         case "", "secrets" | "configmaps":
@@ -145,13 +153,13 @@ def _uniform(request: Attributes, features: Mapping[str, bool]) -> Opinion:
     return _no(f"no node may {request}")
 
 
-def _by_path(request: Attributes, graph: Graph, verbs: tuple[str, ...]) -> Opinion:
+def _by_path(request: Attributes, graph: Reach, verbs: tuple[str, ...]) -> Opinion:
     if request.verb not in verbs:
         return _no(f"a node may only {', '.join(verbs)}, not {request}")
     if not request.name:
         return _no(f"{request}: a node must name one object")
     if graph.reaches(request.node, request.vertex):
-        return _YES
+        return _REACHED
     where = f"{request.namespace}/{request.name}" if request.namespace else request.name
     reason = f"nothing on node {request.node} refers to {request.resource} {where}"
     return Opinion(allowed=False, reason=reason, by_path=True)
@@ -163,11 +171,11 @@ def _no_sub_resource(request: Attributes) -> Opinion | None:
     return None
 
 
-def _get_by_path(request: Attributes, graph: Graph) -> Opinion:
+def _get_by_path(request: Attributes, graph: Reach) -> Opinion:
     return _no_sub_resource(request) or _by_path(request, graph, ("get",))
 
 
-def _named_read(request: Attributes, graph: Graph) -> Opinion:
+def _named_read(request: Attributes, graph: Reach) -> Opinion:
     if refused := _no_sub_resource(request):
         return refused
     if request.verb in _READ and not request.namespace:
@@ -175,7 +183,7 @@ def _named_read(request: Attributes, graph: Graph) -> Opinion:
     return _by_path(request, graph, ("get", "list", "watch"))
 
 
-def _service_account(request: Attributes, graph: Graph, features: Mapping[str, bool]) -> Opinion:
+def _service_account(request: Attributes, graph: Reach, features: Mapping[str, bool]) -> Opinion:
     if request.sub_resource == "token":
         return _by_path(request, graph, ("create",))
     if refused := _no_sub_resource(request):
@@ -211,7 +219,7 @@ def _selected(request: Attributes, features: Mapping[str, bool]) -> Opinion:
     return _no(f"{request}: needs the field selector spec.nodeName={request.node}")
 
 
-def _resource_slice(request: Attributes, graph: Graph, features: Mapping[str, bool]) -> Opinion:
+def _resource_slice(request: Attributes, graph: Reach, features: Mapping[str, bool]) -> Opinion:
     if refused := _no_sub_resource(request):
         return refused
     if request.verb == "create":
@@ -225,7 +233,7 @@ def _resource_slice(request: Attributes, graph: Graph, features: Mapping[str, bo
 
 
 def _pod_certificate_request(
-    request: Attributes, graph: Graph, features: Mapping[str, bool]
+    request: Attributes, graph: Reach, features: Mapping[str, bool]
 ) -> Opinion:
     for gate in (gates.POD_CERTIFICATE_REQUEST, gates.AUTHORIZE_NODE_WITH_SELECTORS):
         if not features[gate]:
@@ -253,7 +261,7 @@ def _node(request: Attributes) -> Opinion:
     return _no(f"no node may {request}")
 
 
-def _pod(request: Attributes, graph: Graph, features: Mapping[str, bool]) -> Opinion:
+def _pod(request: Attributes, graph: Reach, features: Mapping[str, bool]) -> Opinion:
     match request.sub_resource, request.verb:
         case ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create"):
             return _YES

@@ -109,11 +109,21 @@ class Graph:
         """Return the claims through which any of some objects is reached."""
         return {claim for claim, edges in self._volumes.values() if not edges.isdisjoint(vertices)}
 
-    def volumes_from(self, other: "Graph") -> None:
-        """Take over, from another graph, the volumes of the claims that pods here name."""
-        for claim in list(self._claim_nodes):
-            for name, edges in other.volumes_of(claim):
-                self._set_volume(name, claim, edges)
+    def pods_reach(self, node: str) -> set[Vertex]:
+        """Return what the pods of a node name, themselves included, and nothing further."""
+        reached: set[Vertex] = set()
+        for kind, namespace, name in self._nodes.get(node, ()):
+            if kind == "pods" and (namespace, name) in self._pods:
+                reached.update(self._pods[namespace, name][1])
+        return reached
+
+    def shared(self, node: str, vertices: Iterable[Vertex]) -> frozenset[Vertex]:
+        """Return a set of objects that takes little memory beside this graph.
+
+        What the node reaches here is not held a second time.
+        """
+        known = {vertex: vertex for vertex in self._nodes.get(node, ())}
+        return frozenset(known.get(vertex, vertex) for vertex in vertices)
 
     def upsert(self, resource: str, value: Any) -> None:
         """Add or change an object of a resource that makes edges."""

@@ -1,0 +1,211 @@
+"""What leads from a node to an object, read from the API server, and remembered for a while."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from itertools import islice
+from typing import Any, Generic, TypeVar
+
+from noderestrict.api import corev1
+from noderestrict.api.scanner import ScanError
+from noderestrict.cluster.connection import ClusterError, Connection
+from noderestrict.cluster.live import is_path_segment
+from noderestrict.cluster.objects import ObjectDecoder, Unreadable
+from noderestrict.graph.edges import Vertex, volume_edges
+from noderestrict.graph.objects import RESOURCES
+
+_T = TypeVar("_T")
+_NOT_FOUND = 404
+_CALL_SECONDS = 5.0
+CLAIMS = "persistentvolumeclaims"
+#: Path of one object, with places for namespace and name.
+_PATHS = {
+    CLAIMS: "/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}",
+    "persistentvolumes": "/api/v1/persistentvolumes/{name}",
+    "volumeattachments": "/apis/storage.k8s.io/v1/volumeattachments/{name}",
+    "resourceslices": "/apis/resource.k8s.io/v1/resourceslices/{name}",
+    "podcertificaterequests": "/apis/certificates.k8s.io/v1beta1/namespaces/{namespace}"
+    "/podcertificaterequests/{name}",
+}
+_STRUCTS = {CLAIMS: corev1.PersistentVolumeClaim} | {
+    plural: struct for plural, (_, struct) in RESOURCES.items() if plural != "pods"
+}
+
+
+class Remembered(Generic[_T]):
+    """Answers, each with the time when it was asked for.
+
+    Args:
+        clock: seconds, monotonic.
+        seconds: how long an answer is kept.
+        entries: how many are kept.
+    """
+
+    def __init__(self, clock: Callable[[], float], seconds: float, entries: int) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._entries = entries
+        self._running: dict[Hashable, tuple[float, asyncio.Task[_T]]] = {}
+        #: In the order in which they were asked for.
+        self._known: OrderedDict[Hashable, tuple[float, _T]] = OrderedDict()
+
+    async def get(
+        self,
+        key: Hashable,
+        since: float,
+        call: Callable[[], Awaitable[_T]],
+        left: Callable[[], float],
+        spend: Callable[[], None],
+    ) -> _T:
+        """Return an answer that was asked for at a time or later; all who want it share one call.
+
+        Args:
+            key: of the question.
+            since: of the clock, not in the future.
+            call: asks it.
+            left: returns the seconds that may be waited.
+            spend: called before it is asked.
+
+        Raises:
+            TimeoutError: no answer came in time; the call goes on for the others.
+        """
+        known = self._known.get(key)
+        if known is not None and known[0] >= since:
+            return known[1]
+        while (running := self._running.get(key)) is not None and running[0] < since:
+            # Its answer may be too old; of those who wait for its end, the first asks again.
+            done, _ = await asyncio.wait((running[1],), timeout=max(0.0, left()))
+            if not done:
+                raise TimeoutError
+        if running is None:
+            spend()
+            asked = self._clock()
+            task = asyncio.get_running_loop().create_task(self._ask(key, asked, call))
+            task.add_done_callback(_retrieved)
+            running = self._running[key] = asked, task
+        return await asyncio.wait_for(asyncio.shield(running[1]), max(0.0, left()))
+
+    async def _ask(self, key: Hashable, asked: float, call: Callable[[], Awaitable[_T]]) -> _T:
+        try:
+            answer = await call()
+        finally:
+            del self._running[key]
+        self._known[key] = asked, answer
+        self._known.move_to_end(key)
+        for oldest in list(islice(self._known, 2)):
+            # Two go for one that comes: what is too old does not stay.
+            if self._known[oldest][0] < asked - self._seconds or len(self._known) > self._entries:
+                del self._known[oldest]
+        return answer
+
+
+def _retrieved(task: asyncio.Task[Any]) -> None:
+    # Those who waited may all have gone before it failed.
+    if not task.cancelled():
+        task.exception()
+
+
+class LiveEdges:
+    """Reads single objects that lead from a node to others.
+
+    Args:
+        connection: to the API server.
+        counted: called with a resource name and a result, as for look-ups.
+        seconds: how long an answer is kept.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        counted: Callable[[str, str], None],
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._connection = connection
+        self._counted = counted
+        self._objects: Remembered[Any] = Remembered(clock, seconds, 20_000)
+        self._decoders = {plural: ObjectDecoder(struct) for plural, struct in _STRUCTS.items()}
+
+    async def node_of(
+        self, vertex: Vertex, since: float, left: Callable[[], float], spend: Callable[[], None]
+    ) -> str:
+        """Return the node that an object names, "" for none or no object.
+
+        Args:
+            vertex: of a resource whose objects name a node.
+            since: of the clock; the answer is not older.
+            left: returns the seconds that may be waited.
+            spend: called before the API server is asked.
+
+        Raises:
+            ClusterError: it could not be asked.
+            TimeoutError: not in time.
+        """
+        value = await self._objects.get(
+            vertex, since, lambda: self._read(vertex, _node), left, spend
+        )
+        return value or ""
+
+    async def volume(
+        self, name: str, since: float, left: Callable[[], float], spend: Callable[[], None]
+    ) -> tuple[Vertex | None, frozenset[Vertex]]:
+        """Return the claim of a PersistentVolume, and what is reached through it.
+
+        Arguments and errors are those of ``node_of``.
+        """
+        vertex = ("persistentvolumes", "", name)
+        found = await self._objects.get(
+            vertex, since, lambda: self._read(vertex, volume_edges), left, spend
+        )
+        return found or (None, frozenset())
+
+    async def volume_of(
+        self, claim: Vertex, since: float, left: Callable[[], float], spend: Callable[[], None]
+    ) -> str:
+        """Return the name of the PersistentVolume of a claim, "" for none or no claim.
+
+        Arguments and errors are those of ``node_of``.
+        """
+        value = await self._objects.get(
+            claim, since, lambda: self._read(claim, _volume_name), left, spend
+        )
+        return value or ""
+
+    async def _read(self, vertex: Vertex, reduce: Callable[[Any], _T]) -> _T | None:
+        plural, namespace, name = vertex
+        pattern = _PATHS[plural]
+        segments = (name, namespace) if "{namespace}" in pattern else (name,)
+        if not all(map(is_path_segment, segments)) or (namespace and len(segments) == 1):
+            # No object can be called that; a node chooses what it asks for.
+            return None
+        path = pattern.format(namespace=namespace, name=name)
+        try:
+            body = await self._connection.get(path, seconds=_CALL_SECONDS)
+        except ClusterError as error:
+            if error.code == _NOT_FOUND:
+                self._counted(plural, "not_found")
+                return None
+            self._counted(plural, "error")
+            raise
+        decoder = self._decoders[plural]
+        try:
+            value = decoder.quick(body)
+            if value is None:
+                value = await decoder.decode(body)
+        except ScanError as error:
+            value = Unreadable(namespace, name, None, str(error))
+        if isinstance(value, Unreadable):
+            self._counted(plural, "error")
+            raise ClusterError(f"{path}: {value.problem}")
+        self._counted(plural, "found")
+        return reduce(value)
+
+
+def _node(value: Any) -> str:
+    return (value.spec.nodeName if value.spec else None) or ""
+
+
+def _volume_name(claim: corev1.PersistentVolumeClaim) -> str:
+    return (claim.spec.volumeName if claim.spec else None) or ""
