@@ -71,16 +71,7 @@ def cluster(
     admin.create(f"{rbac}/clusterroles", cluster_role())
     subject = {"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": USER}
     admin.create(f"{rbac}/clusterrolebindings", cluster_role_binding(subject))
-    # Nodes may do everything here, so that admission alone is in the way.
-    verbs = ["get", "list", "watch", "create", "update", "patch", "delete"]
-    rules = [{"apiGroups": [""], "resources": ["*"], "verbs": verbs}]
-    admin.create(
-        f"{rbac}/clusterroles", {**cluster_role(), "metadata": {"name": "all"}, "rules": rules}
-    )
-    nodes = {"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "system:nodes"}
-    binding = cluster_role_binding(nodes)
-    binding["metadata"]["name"] = binding["roleRef"]["name"] = "all"
-    admin.create(f"{rbac}/clusterrolebindings", binding)
+    let_nodes_read_and_write(admin)
     kubeconfig = folder / "kubeconfig"
     kubeconfig.write_text(json.dumps(control_plane.user(USER).kubeconfig()))
     namespace_ready(admin)
@@ -117,6 +108,20 @@ def register(admin: Client, port: int, ca: bytes, **options: object) -> None:
         "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
         webhook_configuration(client_config),
     )
+
+
+def let_nodes_read_and_write(admin: Client) -> None:
+    """Let nodes read and write all of the core group, but use no verbs beyond that."""
+    rbac = "/apis/rbac.authorization.k8s.io/v1"
+    verbs = ["get", "list", "watch", "create", "update", "patch", "delete"]
+    rules = [{"apiGroups": [""], "resources": ["*"], "verbs": verbs}]
+    admin.create(
+        f"{rbac}/clusterroles", {**cluster_role(), "metadata": {"name": "all"}, "rules": rules}
+    )
+    nodes = {"kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "system:nodes"}
+    binding = cluster_role_binding(nodes)
+    binding["metadata"]["name"] = binding["roleRef"]["name"] = "all"
+    admin.create(f"{rbac}/clusterrolebindings", binding)
 
 
 def let_nodes_do_all(admin: Client) -> None:
