@@ -188,9 +188,9 @@ async def test_a_store_is_as_old_as_the_list_that_fills_it() -> None:
     first, second = reply(page(pod("a", 1), token="t")), reply(page(pod("b", 2)))
     script = Scripted(
         *(later(one) for one in (first, second, watch(GONE), first, second, watch(bookmark(99)))),
-        later(silent()),
+        later(watch()),
     )
-    await run.follow(script, inactivity=0.2, clock=lambda: now)
+    await run.follow(script, clock=lambda: now)
     assert ages[:7] == [None, None, 20, 30, 40, 20, 0]
 
 
@@ -211,9 +211,8 @@ async def test_initial_events_of_a_streaming_list_do_not_make_the_store_younger(
     begun = watch(event("ADDED", pod("a", 1)))
     whole = watch(event("ADDED", pod("a", 1)), bookmark(5, end=True))
     await run.follow(
-        Scripted(later(begun), later(whole), later(silent())),
+        Scripted(later(begun), later(whole), later(watch())),
         streaming=True,
-        inactivity=0.2,
         clock=lambda: now,
     )
     assert ages[:3] == [None, None, 10]
