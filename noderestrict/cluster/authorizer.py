@@ -224,7 +224,10 @@ class ClusterAuthorizer:
         """Tell whether what the graph says of a resource must be confirmed."""
         if not self._filled:
             self._filled = self._synced()
-        return not self._filled or self._freshness.any_stale(_RESTS_ON.get(plural, ("pods",)))
+        if self._filled and not self._freshness.any_stale():
+            return False
+        rests_on = _RESTS_ON.get(plural, ("pods",))
+        return not self._filled or any(map(self._freshness.stale, rests_on))
 
     def _spender(self, node: str, peer: str) -> Callable[[], None]:
         """Return what spends the budget of a client, once."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.telemetry.logs import LOGGER
@@ -29,24 +29,25 @@ class Freshness:
     ) -> None:
         self._ages = ages
         self._clock = clock
-        #: A store only grows younger than it was found: until then nothing need be looked at.
-        self._fresh_until = dict.fromkeys(ages, float("-inf"))
+        # A store only grows younger than it was found: until then nothing need be looked at.
+        self._all_fresh_until = float("-inf")
         self.limit = limit
 
     def stale(self, plural: str) -> bool:
         """Tell whether a store is too old; one that has never been filled holds nothing old."""
-        now = self._clock()
-        if now <= self._fresh_until.get(plural, float("inf")):
-            return False
-        age = self._ages[plural]()
-        if age is None:
-            return False
-        self._fresh_until[plural] = now - age + self.limit
-        return age > self.limit
+        age = self._ages[plural]() if plural in self._ages else None
+        return age is not None and age > self.limit
 
-    def any_stale(self, plurals: Iterable[str] | None = None) -> bool:
-        """Tell whether one of some stores, by default of all, is too old."""
-        return any(self.stale(plural) for plural in (self._ages if plurals is None else plurals))
+    def any_stale(self) -> bool:
+        """Tell whether one of the stores is too old; nearly always that costs one comparison."""
+        now = self._clock()
+        if now <= self._all_fresh_until:
+            return False
+        ages = [age() for age in self._ages.values()]
+        known = [age for age in ages if age is not None]
+        if len(known) == len(ages):
+            self._all_fresh_until = now - max(known, default=0.0) + self.limit
+        return max(known, default=0.0) > self.limit
 
 
 class Probe:

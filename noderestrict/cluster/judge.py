@@ -68,17 +68,17 @@ def needed_stores(features: Mapping[str, bool]) -> tuple[str, ...]:
 class ClusterListers:
     """Look-ups over stores and live answers, which go first; every one is noted in ``used``.
 
-    A store that is stale knows nothing.
+    A store that is stale counts as empty.
     """
 
     def __init__(
         self,
         stores: Mapping[str, Store],
         live: Mapping[Key, Record | None],
-        stale: Callable[[str], bool],
+        freshness: Freshness,
     ) -> None:
         self._stores = stores
-        self._stale = stale
+        self._stale = freshness.stale if freshness.any_stale() else None
         self._live = live
         self.used: set[Key] = set()
 
@@ -88,7 +88,7 @@ class ClusterListers:
         if key in self._live:
             return self._live[key]
         store = self._stores.get(plural)
-        if store is None or self._stale(plural):
+        if store is None or (self._stale is not None and self._stale(plural)):
             return None
         return store.get(namespace, name)
 
@@ -286,7 +286,7 @@ class ClusterJudge:
 
     def allowed(self, request: admission.Request) -> Allowed | None:
         """Return that a request is allowed, if stores that are not stale say so."""
-        listers = ClusterListers(self.stores, {}, self.freshness.stale)
+        listers = ClusterListers(self.stores, {}, self.freshness)
         decision = admission.judge(request, self._settings, listers)
         return decision if isinstance(decision, Allowed) else None
 
@@ -313,7 +313,7 @@ class ClusterJudge:
         audiences = self._audiences
         for _ in range(_ROUNDS):
             settings = self._settings
-            listers = ClusterListers(self.stores, live, self.freshness.stale)
+            listers = ClusterListers(self.stores, live, self.freshness)
             decision = await run(partial(admission.judge, request, settings, listers, skipped))
             if isinstance(decision, Allowed):
                 return decision
