@@ -5,10 +5,10 @@ from typing import Any
 
 from noderestrict import admission
 from noderestrict.policy.decision import Allowed, Decision, Denied
-from noderestrict.policy.listers import (
+from noderestrict.policy.listers import MemoryListers
+from noderestrict.policy.records import (
     ClaimRecord,
     CSIDriverRecord,
-    MemoryListers,
     NodeRecord,
     PodRecord,
     ServiceAccountRecord,

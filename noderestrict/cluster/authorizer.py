@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from noderestrict import authorization
 from noderestrict.api import corev1
+from noderestrict.api.resources import RESOURCES, Resource
 from noderestrict.api.scanner import ScanError
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.freshness import Freshness
@@ -22,20 +23,12 @@ from noderestrict.cluster.live_edges import CLAIMS, LiveEdges, Remembered
 from noderestrict.cluster.objects import DECODE_ERRORS, LONG, ObjectDecoder, Unreadable
 from noderestrict.cluster.pages import pages
 from noderestrict.cluster.questions import server_version
-from noderestrict.cluster.reflector import Reflector, Resource
+from noderestrict.cluster.reflector import Reflector
 from noderestrict.graph.authorizer import Opinion
 from noderestrict.graph.edges import Vertex
 from noderestrict.graph.graph import NODE_NAMED, Graph
-from noderestrict.graph.objects import RESOURCES
 from noderestrict.policy.features import POD_CERTIFICATE_REQUEST, defaults
 
-_PATHS = {
-    "pods": "/api/v1/pods",
-    "persistentvolumes": "/api/v1/persistentvolumes",
-    "volumeattachments": "/apis/storage.k8s.io/v1/volumeattachments",
-    "resourceslices": "/apis/resource.k8s.io/v1/resourceslices",
-    "podcertificaterequests": "/apis/certificates.k8s.io/v1beta1/podcertificaterequests",
-}
 _RESOURCE_SLICES_SINCE = 34
 _LIST_SECONDS = 5.0
 #: A node chooses how large its mirror pods are: few of them at a time fit into memory.
@@ -99,10 +92,7 @@ def graph_sinks(
         plurals.append("resourceslices")
     if features[POD_CERTIFICATE_REQUEST]:
         plurals.append("podcertificaterequests")
-    return [
-        (Resource(plural, _PATHS[plural], RESOURCES[plural][1]), GraphSink(graph, plural))
-        for plural in plurals
-    ]
+    return [(RESOURCES[plural], GraphSink(graph, plural)) for plural in plurals]
 
 
 async def read_graph(connection: Connection) -> Graph:
@@ -320,9 +310,10 @@ class ClusterAuthorizer:
         graph = Graph(wanted=wanted)
         complete = True
         selector = {"fieldSelector": f"spec.nodeName={quote(node, safe='')}"}
+        path = RESOURCES["pods"].list_path
         try:
             async with asyncio.timeout(_LIST_SECONDS), self._lists:
-                async for part in pages(self._connection, _PATHS["pods"], _PAGE, selector):
+                async for part in pages(self._connection, path, _PAGE, selector):
                     for raw in part.items:
                         pod = self._decoder.quick(raw)
                         if pod is None:

@@ -15,26 +15,19 @@ from functools import partial
 from typing import Any
 
 from noderestrict import admission
+from noderestrict.api.resources import RESOURCES, ObjectKey, Resource
 from noderestrict.cluster.audiences import REMEDY, APIAudiences
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.freshness import MAX_STALENESS, Freshness, Probe
 from noderestrict.cluster.live import UNKNOWN_NODES, Budget, BudgetExhaustedError, LiveLookups
 from noderestrict.cluster.questions import Authorizer
-from noderestrict.cluster.reflector import Pace, Reflector, Resource, Sink
+from noderestrict.cluster.reflector import Pace, Reflector, Sink
 from noderestrict.cluster.store import Store
+from noderestrict.graph.edges import Vertex
 from noderestrict.policy.decision import Allowed, Denied, Question, retriable
 from noderestrict.policy.features import AUDIENCE_RESTRICTION, POD_CERTIFICATE_REQUEST
-from noderestrict.policy.listers import (
-    RECORDS,
-    ClaimRecord,
-    CSIDriverRecord,
-    Key,
-    NodeRecord,
-    PodRecord,
-    Record,
-    ServiceAccountRecord,
-    VolumeRecord,
-)
+from noderestrict.policy.listers import Listers
+from noderestrict.policy.records import Record
 from noderestrict.policy.rules.serviceaccounts import AUDIENCE_RULE
 from noderestrict.policy.settings import Settings
 from noderestrict.telemetry.metrics import Metrics
@@ -45,14 +38,6 @@ _MOST_CONFIRMED = 100
 _ASKED = "api server"
 #: The first minor version whose API servers give streaming lists by default.
 STREAMING_SINCE = 32
-_LIST_PATHS = {
-    "nodes": "/api/v1/nodes",
-    "pods": "/api/v1/pods",
-    "serviceaccounts": "/api/v1/serviceaccounts",
-    "persistentvolumeclaims": "/api/v1/persistentvolumeclaims",
-    "persistentvolumes": "/api/v1/persistentvolumes",
-    "csidrivers": "/apis/storage.k8s.io/v1/csidrivers",
-}
 
 
 def needed_stores(features: Mapping[str, bool]) -> tuple[str, ...]:
@@ -65,7 +50,7 @@ def needed_stores(features: Mapping[str, bool]) -> tuple[str, ...]:
     return tuple(plurals)
 
 
-class ClusterListers:
+class ClusterListers(Listers):
     """Look-ups over stores and live answers, which go first; every one is noted in ``used``.
 
     A store that is stale counts as empty.
@@ -74,53 +59,23 @@ class ClusterListers:
     def __init__(
         self,
         stores: Mapping[str, Store],
-        live: Mapping[Key, Record | None],
+        live: Mapping[ObjectKey, Record | None],
         freshness: Freshness,
     ) -> None:
         self._stores = stores
         self._stale = freshness.stale if freshness.any_stale() else None
         self._live = live
-        self.used: set[Key] = set()
+        self.used: set[ObjectKey] = set()
 
-    def _get(self, plural: str, namespace: str, name: str) -> Any:
-        key = (plural, namespace, name)
+    def get(self, key: ObjectKey) -> Any:
+        """Return a record from a live answer or a store, and note the lookup."""
         self.used.add(key)
         if key in self._live:
             return self._live[key]
-        store = self._stores.get(plural)
-        if store is None or (self._stale is not None and self._stale(plural)):
+        store = self._stores.get(key.resource)
+        if store is None or (self._stale is not None and self._stale(key.resource)):
             return None
-        return store.get(namespace, name)
-
-    def node(self, name: str) -> NodeRecord | None:
-        """Look up a Node."""
-        found: NodeRecord | None = self._get("nodes", "", name)
-        return found
-
-    def pod(self, namespace: str, name: str) -> PodRecord | None:
-        """Look up a Pod."""
-        found: PodRecord | None = self._get("pods", namespace, name)
-        return found
-
-    def service_account(self, namespace: str, name: str) -> ServiceAccountRecord | None:
-        """Look up a ServiceAccount."""
-        found: ServiceAccountRecord | None = self._get("serviceaccounts", namespace, name)
-        return found
-
-    def persistent_volume_claim(self, namespace: str, name: str) -> ClaimRecord | None:
-        """Look up a PersistentVolumeClaim."""
-        found: ClaimRecord | None = self._get("persistentvolumeclaims", namespace, name)
-        return found
-
-    def persistent_volume(self, name: str) -> VolumeRecord | None:
-        """Look up a PersistentVolume."""
-        found: VolumeRecord | None = self._get("persistentvolumes", "", name)
-        return found
-
-    def csi_driver(self, name: str) -> CSIDriverRecord | None:
-        """Look up a CSIDriver."""
-        found: CSIDriverRecord | None = self._get("csidrivers", "", name)
-        return found
+        return store.get(key.namespace, key.name)
 
 
 class ClusterJudge:
@@ -157,23 +112,20 @@ class ClusterJudge:
             APIAudiences(connection, self._learned) if settings.audiences_pending else None
         )
         self.stores = {plural: Store(plural) for plural in needed_stores(settings.features)}
-        by_path: dict[str, tuple[Resource, list[Sink]]] = {}
-        for plural, store in self.stores.items():
-            resource = Resource(plural, _LIST_PATHS[plural], RECORDS[plural][0])
-            by_path[resource.path] = (resource, [store])
+        followed: dict[str, list[Sink]] = {plural: [store] for plural, store in self.stores.items()}
         for resource, sink in sinks:
-            by_path.setdefault(resource.path, (resource, []))[1].append(sink)
+            followed.setdefault(resource.plural, []).append(sink)
         self._reflectors = {
-            resource.plural: Reflector(
+            plural: Reflector(
                 connection,
-                resource,
+                RESOURCES[plural],
                 targets,
                 streaming=streaming,
                 pace=pace,
-                failed=self._count_failure(resource.plural),
-                lost=metrics.store_undecodable.labels(resource.plural).inc,
+                failed=self._count_failure(plural),
+                lost=metrics.store_undecodable.labels(plural).inc,
             )
-            for resource, targets in by_path.values()
+            for plural, targets in followed.items()
         }
         self._clock = (pace or Pace()).clock
         self._failed: dict[str, float] = {}
@@ -196,10 +148,11 @@ class ClusterJudge:
         """Tell whether every resource has been listed once."""
         return all(reflector.has_synced for reflector in self._reflectors.values())
 
-    def unreadable(self, key: Key) -> bool:
+    def unreadable(self, vertex: Vertex) -> bool:
         """Tell whether an object exists that cannot be decoded, so that no sink has it."""
-        reflector = self._reflectors.get(key[0])
-        return reflector is not None and key[1:] in reflector.unreadable()
+        plural, namespace, name = vertex
+        reflector = self._reflectors.get(plural)
+        return reflector is not None and (namespace, name) in reflector.unreadable()
 
     def count_live(self, resource: str, result: str) -> None:
         """Count one question to the API server."""
@@ -307,7 +260,7 @@ class ClusterJudge:
         A refusal depends only on what the API server itself answered; that something is allowed, on
         that and on stores that are not stale.
         """
-        live: dict[Key, Record | None] = {}
+        live: dict[ObjectKey, Record | None] = {}
         refused: set[Question] = set()
         share = self.share(request.node or "", peer)
         audiences = self._audiences

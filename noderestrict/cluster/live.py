@@ -6,9 +6,10 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
+from noderestrict.api.resources import RESOURCES, ObjectKey
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.objects import ObjectDecoder, Unreadable
-from noderestrict.policy.listers import RECORDS, Key, Record
+from noderestrict.policy.records import RECORDS, Record
 
 _T = TypeVar("_T")
 _NOT_FOUND = 404
@@ -16,16 +17,6 @@ _CALL_SECONDS = 5.0
 # An object that is so much larger costs another call: reading 1.5 MB takes many times as long as
 # most, and whoever may write it can have it looked up again and again.
 _BYTES_OF_A_CALL = 128 * 1024
-
-#: Path of one object, with places for namespace and name, of every resource that is looked up.
-PATHS = {
-    "nodes": "/api/v1/nodes/{name}",
-    "pods": "/api/v1/namespaces/{namespace}/pods/{name}",
-    "serviceaccounts": "/api/v1/namespaces/{namespace}/serviceaccounts/{name}",
-    "persistentvolumeclaims": "/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}",
-    "persistentvolumes": "/api/v1/persistentvolumes/{name}",
-    "csidrivers": "/apis/storage.k8s.io/v1/csidrivers/{name}",
-}
 
 
 class BudgetExhaustedError(Exception):
@@ -148,9 +139,9 @@ class LiveLookups:
         self._budget = budget
         self._counted = counted
         self._calls: Coalescer[Record | None] = Coalescer()
-        self._decoders = {plural: ObjectDecoder(struct) for plural, (struct, _) in RECORDS.items()}
+        self._decoders = {plural: ObjectDecoder(RESOURCES[plural].struct) for plural in RECORDS}
 
-    async def get(self, key: Key, share: Hashable, seconds: float) -> Record | None:
+    async def get(self, key: ObjectKey, share: Hashable, seconds: float) -> Record | None:
         """Return the record of an object, None if it does not exist.
 
         Args:
@@ -166,13 +157,13 @@ class LiveLookups:
         try:
             return await self._calls.ask(key, lambda: self._fetch(key, share), seconds)
         except TimeoutError:
-            raise ClusterError(f"{key[0]} {key[1]}/{key[2]}: no answer in time") from None
+            raise ClusterError(f"{key}: no answer in time") from None
 
-    async def _fetch(self, key: Key, share: Hashable) -> Record | None:
+    async def _fetch(self, key: ObjectKey, share: Hashable) -> Record | None:
         plural, namespace, name = key
         if not is_path_segment(name) or (namespace and not is_path_segment(namespace)):
             return None
-        path = PATHS[plural].format(namespace=namespace, name=name)
+        path = RESOURCES[plural].path(namespace, name)
         try:
             body = await self._connection.get(path, seconds=_CALL_SECONDS)
             self._budget.charge(share, len(body) // _BYTES_OF_A_CALL)
@@ -186,7 +177,7 @@ class LiveLookups:
             record = await self._record(plural, body)
         except Exception as error:  # noqa: BLE001 (whatever the object does, it costs only itself)
             self._counted(plural, "error")
-            raise ClusterError(f"{plural} {namespace}/{name}: {error}") from None
+            raise ClusterError(f"{key}: {error}") from None
         self._counted(plural, "found")
         return record
 
@@ -197,7 +188,7 @@ class LiveLookups:
             value = await decoder.decode(body)
         if isinstance(value, Unreadable):
             raise ClusterError(value.problem)
-        return RECORDS[plural][1](value)
+        return RECORDS[plural](value)
 
 
 def is_path_segment(text: str) -> bool:

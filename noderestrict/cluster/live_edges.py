@@ -8,29 +8,20 @@ from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from noderestrict.api import corev1
+from noderestrict.api.resources import RESOURCES
 from noderestrict.api.scanner import ScanError
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.live import is_path_segment
 from noderestrict.cluster.objects import ObjectDecoder, Unreadable
 from noderestrict.graph.edges import Vertex, volume_edges
-from noderestrict.graph.objects import RESOURCES
+from noderestrict.graph.graph import SOURCES
 
 _T = TypeVar("_T")
 _NOT_FOUND = 404
 _CALL_SECONDS = 5.0
 CLAIMS = "persistentvolumeclaims"
-#: Path of one object, with places for namespace and name.
-_PATHS = {
-    CLAIMS: "/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}",
-    "persistentvolumes": "/api/v1/persistentvolumes/{name}",
-    "volumeattachments": "/apis/storage.k8s.io/v1/volumeattachments/{name}",
-    "resourceslices": "/apis/resource.k8s.io/v1/resourceslices/{name}",
-    "podcertificaterequests": "/apis/certificates.k8s.io/v1beta1/namespaces/{namespace}"
-    "/podcertificaterequests/{name}",
-}
-_STRUCTS = {CLAIMS: corev1.PersistentVolumeClaim} | {
-    plural: struct for plural, (_, struct) in RESOURCES.items() if plural != "pods"
-}
+#: What is read one by one; the pods of a node are listed.
+_READ = (CLAIMS, *(plural for plural in SOURCES if plural != "pods"))
 
 
 class Remembered(Generic[_T]):
@@ -126,7 +117,7 @@ class LiveEdges:
         self._connection = connection
         self._counted = counted
         self._objects: Remembered[Any] = Remembered(clock, seconds, 20_000)
-        self._decoders = {plural: ObjectDecoder(struct) for plural, struct in _STRUCTS.items()}
+        self._decoders = {plural: ObjectDecoder(RESOURCES[plural].struct) for plural in _READ}
 
     async def node_of(
         self, vertex: Vertex, since: float, left: Callable[[], float], spend: Callable[[], None]
@@ -175,12 +166,12 @@ class LiveEdges:
 
     async def _read(self, vertex: Vertex, reduce: Callable[[Any], _T]) -> _T | None:
         plural, namespace, name = vertex
-        pattern = _PATHS[plural]
-        segments = (name, namespace) if "{namespace}" in pattern else (name,)
-        if not all(map(is_path_segment, segments)) or (namespace and len(segments) == 1):
+        resource = RESOURCES[plural]
+        segments = (name, namespace) if resource.namespaced else (name,)
+        if not all(map(is_path_segment, segments)) or (namespace and not resource.namespaced):
             # No object can be called that; a node chooses what it asks for.
             return None
-        path = pattern.format(namespace=namespace, name=name)
+        path = resource.path(namespace, name)
         try:
             body = await self._connection.get(path, seconds=_CALL_SECONDS)
         except ClusterError as error:

@@ -14,7 +14,7 @@ from noderestrict.api.admissionv1 import UserInfo
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.live import Budget, Coalescer
 from noderestrict.policy.decision import Question
-from noderestrict.policy.listers import pod_record
+from noderestrict.policy.records import pod_record
 
 _VERB = "request-serviceaccounts-token-audience"
 _REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import msgspec
 
 from noderestrict.api import corev1
+from noderestrict.api.resources import Resource
 from noderestrict.api.scanner import ScanError, members
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.objects import DECODE_ERRORS, ObjectDecoder, Unreadable, version_of
@@ -55,15 +56,6 @@ class Sink(Protocol):
 
     def delete(self, value: Any) -> None:
         """Remove one object."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resource:
-    """What to follow: the plural, the path of its list, the Struct of one object."""
-
-    plural: str
-    path: str
-    struct: type[msgspec.Struct]
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +240,7 @@ class Reflector:
         self._begin()
         version = None
         try:
-            async for part in pages(self._connection, self._resource.path, _PAGE):
+            async for part in pages(self._connection, self._resource.list_path, _PAGE):
                 for number, raw in enumerate(part.items):
                     if not number % _SLICE:
                         # Decoding a page takes milliseconds: requests come in between.
@@ -297,7 +289,7 @@ class Reflector:
         try:
             async with asyncio.timeout(inactivity) as limit:
                 async for piece in self._connection.stream(
-                    self._resource.path, query, inactivity=inactivity
+                    self._resource.list_path, query, inactivity=inactivity
                 ):
                     head, newline, rest = piece.partition(b"\n")
                     pieces.append(head)

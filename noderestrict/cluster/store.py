@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from noderestrict.policy.listers import RECORDS, NodeRecord, PodRecord, Record
+from noderestrict.policy.records import RECORDS, NodeRecord, PodRecord, Record
 
 # Of what an object may name without end. Honest ones rarely name 100, an object of 1.5 MB can hold
 # tens of thousands of names, or a few that are as long.
@@ -21,8 +21,7 @@ class Store:
     """
 
     def __init__(self, plural: str) -> None:
-        reduce: Callable[[Any], Record] = RECORDS[plural][1]
-        self._reduce = reduce
+        self._reduce = RECORDS[plural]
         self._slim = _SLIM.get(plural)
         self._records: dict[tuple[str, str], Record] = {}
         self._next: dict[tuple[str, str], Record] = {}

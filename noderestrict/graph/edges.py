@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from itertools import chain
 
 from noderestrict.api import corev1
-from noderestrict.policy.listers import MIRROR_POD_ANNOTATION
+from noderestrict.policy.records import MIRROR_POD_ANNOTATION
 
-#: plural resource, namespace ("" for cluster-scoped), name
+#: An ObjectKey as a plain tuple: there are millions, and only plain ones of strings are left alone
+#: by the garbage collector.
 Vertex = tuple[str, str, str]
 
 # The sources that name a Secret; of a volume with several, which is invalid, the first counts.

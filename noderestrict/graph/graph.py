@@ -13,6 +13,8 @@ from noderestrict.graph.edges import Vertex, each_pod_edge, pod_edges, volume_ed
 
 #: Resources of which each object names its node.
 NODE_NAMED = ("volumeattachments", "resourceslices", "podcertificaterequests")
+#: Resources whose objects make edges.
+SOURCES = ("pods", "persistentvolumes", *NODE_NAMED)
 #: Objects that a pod may name in a graph that is to stay small. One reference takes some 250 bytes,
 #: a pod of 1.5 MB can make 18,500; those that people write, with a volume or a variable for each,
 #: rarely pass 100.

@@ -1,27 +1,27 @@
 """Ways through the graph, for people and for programs."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from noderestrict.api.resources import RESOURCES
 from noderestrict.graph.edges import Vertex
 from noderestrict.graph.graph import Graph
 from noderestrict.policy.text import printable
 
-#: Plurals of what a node can reach, with all other names of each.
-KINDS: Mapping[str, tuple[str, ...]] = {
-    "pods": ("pod", "po"),
-    "secrets": ("secret",),
-    "configmaps": ("configmap", "cm"),
-    "serviceaccounts": ("serviceaccount", "sa"),
-    "persistentvolumeclaims": ("persistentvolumeclaim", "pvc"),
-    "persistentvolumes": ("persistentvolume", "pv"),
-    "resourceclaims": ("resourceclaim",),
-    "volumeattachments": ("volumeattachment",),
-    "resourceslices": ("resourceslice",),
-    "podcertificaterequests": ("podcertificaterequest", "pcr"),
-}
-_CLUSTER_SCOPED = frozenset({"persistentvolumes", "volumeattachments", "resourceslices"})
+#: What a node can reach.
+REACHED = (
+    "pods",
+    "secrets",
+    "configmaps",
+    "serviceaccounts",
+    "persistentvolumeclaims",
+    "persistentvolumes",
+    "resourceclaims",
+    "volumeattachments",
+    "resourceslices",
+    "podcertificaterequests",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +44,19 @@ def vertex_of(kind: str, name: str) -> Vertex:
         ValueError: there is no such kind in the graph, or the name has not that form.
     """
     wanted = kind.lower()
-    plural = next((one for one, others in KINDS.items() if wanted in (one, *others)), None)
-    if plural is None:
-        raise ValueError(f"KIND {kind!r} is none of {', '.join(KINDS)}")
+    resources = (RESOURCES[plural] for plural in REACHED)
+    resource = next((one for one in resources if one.is_called(wanted)), None)
+    if resource is None:
+        raise ValueError(f"KIND {kind!r} is none of {', '.join(REACHED)}")
+    plural = resource.plural
     namespace, slash, title = name.partition("/")
-    if plural in _CLUSTER_SCOPED:
+    if not resource.namespaced:
         if slash or not name:
             raise ValueError(f"{name!r}: {plural} have no namespace; give NAME")
-        return plural, "", name
+        return resource.key("", name)
     if not namespace or not title or "/" in title:
         raise ValueError(f"{name!r}: {plural} have a namespace; give NAMESPACE/NAME")
-    return plural, namespace, title
+    return resource.key(namespace, title)
 
 
 def why(graph: Graph, node: str, vertex: Vertex) -> Way:
@@ -88,7 +90,7 @@ def missing(graph: Graph, way: Way) -> str:
 def title(vertex: Vertex) -> str:
     """Return an object as ``secret default/password``, printable."""
     plural, namespace, name = vertex
-    singular = KINDS[plural][0] if plural in KINDS else plural.removesuffix("s")
+    singular = RESOURCES[plural].kind.lower()
     return printable(f"{singular} {namespace}/{name}" if namespace else f"{singular} {name}")
 
 

@@ -15,7 +15,8 @@ import msgspec
 from noderestrict.admission.review import API_VERSION
 from noderestrict.policy.decision import Allowed
 from noderestrict.policy.identity import node_name
-from noderestrict.policy.listers import RECORDS, MemoryListers
+from noderestrict.policy.listers import MemoryListers
+from noderestrict.policy.records import RECORDS
 from noderestrict.policy.settings import Settings
 from noderestrict.policy.table import RULES, row_for
 from noderestrict.policy.table import Row as RuleRow
@@ -309,7 +310,7 @@ class AuditLog:
             except StateError:
                 return
             self._learned += 1
-            self._listers.add(RECORDS[reference.resource][1](decoded))
+            self._listers.add(RECORDS[reference.resource](decoded))
 
 
 def _guarded(row: RuleRow | None) -> _Fields:

@@ -5,9 +5,8 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from noderestrict import authorization
-from noderestrict.graph.edges import Vertex
+from noderestrict.api.resources import PLURALS, ObjectKey
 from noderestrict.graph.graph import Graph
-from noderestrict.graph.objects import PLURALS
 from noderestrict.policy.features import check_gates
 from noderestrict.policy.listers import MemoryListers
 from noderestrict.policy.settings import Settings
@@ -69,7 +68,7 @@ def _answer(
     if asked is not None and opinion.allowed:
         way = graph.path(asked.node, (asked.resource, asked.namespace, asked.name))
         if way:
-            lookups = (" <- ".join(map(_vertex, way)),)
+            lookups = (" <- ".join(str(ObjectKey(*vertex)) for vertex in way),)
     expect = event.expect
     return Row(
         id=case.id if number == 1 else f"{case.id}#{number}",
@@ -85,8 +84,3 @@ def _answer(
         ok=None if expect is None else expect.allowed == opinion.allowed,
         lookups=lookups,
     )
-
-
-def _vertex(vertex: Vertex) -> str:
-    kind, namespace, name = vertex
-    return f"{kind} {namespace}/{name}" if namespace else f"{kind} {name}"

@@ -1,23 +1,15 @@
 """Judge cases, and compare with what is expected."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 
 from noderestrict import admission
+from noderestrict.api.resources import ObjectKey
 from noderestrict.policy.decision import Allowed, Decision, Denied, Question
 from noderestrict.policy.features import check_gates
-from noderestrict.policy.listers import (
-    ClaimRecord,
-    CSIDriverRecord,
-    Listers,
-    MemoryListers,
-    NodeRecord,
-    PodRecord,
-    Record,
-    ServiceAccountRecord,
-    VolumeRecord,
-)
+from noderestrict.policy.listers import Listers, MemoryListers
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.cases import Case, Expectation
 from noderestrict.replay.sources import Unreadable
@@ -197,48 +189,15 @@ def _as_expected(case: Case, decision: Allowed | Denied) -> bool | None:
     return expect.reason in (None, "", decision.reason) or decision.code == _RETRIABLE
 
 
-class Trace:
-    """Listers that note each look-up and its answer, for ``--explain``."""
+class Trace(Listers):
+    """Listers that note each lookup and its answer, for ``--explain``."""
 
     def __init__(self, listers: Listers) -> None:
         self._listers = listers
         self.lines: list[str] = []
 
-    def _note(self, what: str, found: Record | None) -> None:
-        self.lines.append(f"{what} -> {'not found' if found is None else found}")
-
-    def node(self, name: str) -> NodeRecord | None:
-        """Look up a Node."""
-        found = self._listers.node(name)
-        self._note(f"nodes {name}", found)
-        return found
-
-    def pod(self, namespace: str, name: str) -> PodRecord | None:
-        """Look up a Pod."""
-        found = self._listers.pod(namespace, name)
-        self._note(f"pods {namespace}/{name}", found)
-        return found
-
-    def service_account(self, namespace: str, name: str) -> ServiceAccountRecord | None:
-        """Look up a ServiceAccount."""
-        found = self._listers.service_account(namespace, name)
-        self._note(f"serviceaccounts {namespace}/{name}", found)
-        return found
-
-    def persistent_volume_claim(self, namespace: str, name: str) -> ClaimRecord | None:
-        """Look up a PersistentVolumeClaim."""
-        found = self._listers.persistent_volume_claim(namespace, name)
-        self._note(f"persistentvolumeclaims {namespace}/{name}", found)
-        return found
-
-    def persistent_volume(self, name: str) -> VolumeRecord | None:
-        """Look up a PersistentVolume."""
-        found = self._listers.persistent_volume(name)
-        self._note(f"persistentvolumes {name}", found)
-        return found
-
-    def csi_driver(self, name: str) -> CSIDriverRecord | None:
-        """Look up a CSIDriver."""
-        found = self._listers.csi_driver(name)
-        self._note(f"csidrivers {name}", found)
+    def get(self, key: ObjectKey) -> Any:
+        """Look an object up, and note it."""
+        found = self._listers.get(key)
+        self.lines.append(f"{key} -> {'not found' if found is None else found}")
         return found

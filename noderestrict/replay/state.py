@@ -5,9 +5,10 @@ from typing import Any
 
 import msgspec
 
-from noderestrict.graph.graph import Graph
-from noderestrict.graph.objects import PLURALS, RESOURCES
-from noderestrict.policy.listers import RECORDS, MemoryListers
+from noderestrict.api.resources import PLURALS, RESOURCES
+from noderestrict.graph.graph import SOURCES, Graph
+from noderestrict.policy.listers import MemoryListers
+from noderestrict.policy.records import RECORDS
 from noderestrict.replay.sources import (
     MAX_FILE_BYTES,
     MAX_LINE_BYTES,
@@ -20,15 +21,8 @@ from noderestrict.replay.sources import (
 _NULL = msgspec.Raw(b"null")
 _Raw = bytes | msgspec.Raw
 
-_PLURALS = {
-    "Node": "nodes",
-    "Pod": "pods",
-    "ServiceAccount": "serviceaccounts",
-    "PersistentVolumeClaim": "persistentvolumeclaims",
-    "PersistentVolume": "persistentvolumes",
-    "CSIDriver": "csidrivers",
-    **PLURALS,
-}
+#: Others are skipped: nothing looks them up.
+_READ = frozenset((*RECORDS, *SOURCES))
 
 
 class StateError(ValueError):
@@ -79,7 +73,7 @@ def add_objects(
             if graph is not None:
                 graph.upsert(plural, decoded)
             if plural in RECORDS:
-                listers.add(RECORDS[plural][1](decoded))
+                listers.add(RECORDS[plural](decoded))
     except RecursionError:
         raise StateError(f"{where}: nested too deeply") from None
 
@@ -90,9 +84,8 @@ def convert_object(plural: str, item: Any, where: str) -> Any:
     Raises:
         StateError: it is none, or has no name; ``where`` starts the message.
     """
-    struct = RECORDS[plural][0] if plural in RECORDS else RESOURCES[plural][1]
     try:
-        decoded: Any = msgspec.convert(item, struct)
+        decoded: Any = msgspec.convert(item, RESOURCES[plural].struct)
     except msgspec.ValidationError as error:
         raise StateError(f"{where}: {error}") from None
     if decoded.metadata is None or not decoded.metadata.name:
@@ -112,12 +105,12 @@ def _objects(raw: _Raw, where: str, default_kind: str = "") -> Iterator[tuple[st
         if kind.endswith("List") and (items := _list(fields.get("items", _NULL), where)):
             for index, item in enumerate(items):
                 yield from _objects(item, f"{where}: items[{index}]", kind.removesuffix("List"))
-        elif kind in _PLURALS:
-            yield _PLURALS[kind], _value(raw, where), f"{where} ({kind})"
+        elif PLURALS.get(kind) in _READ:
+            yield PLURALS[kind], _value(raw, where), f"{where} ({kind})"
         elif not kind.endswith("List"):
             _value(raw, where)
         return
-    known = [name for name in fields if name in RECORDS or name in RESOURCES]
+    known = [name for name in fields if name in _READ]
     if not known and fields:
         raise StateError(f"{where}: kind is {kind!r}; a List or cluster objects are needed")
     for plural in known:

@@ -9,7 +9,8 @@ import pytest
 
 from noderestrict import admission
 from noderestrict.policy.decision import Allowed, Denied
-from noderestrict.policy.listers import MemoryListers, PodRecord
+from noderestrict.policy.listers import MemoryListers
+from noderestrict.policy.records import PodRecord
 from noderestrict.policy.settings import Settings
 from tests.poisoned import FIELDS, LEVELS, poisoned
 

@@ -8,7 +8,8 @@ from functools import partial
 import msgspec
 
 from noderestrict import admission
-from noderestrict.policy.listers import RECORDS
+from noderestrict.api.resources import RESOURCES
+from noderestrict.policy.records import RECORDS
 from noderestrict.policy.settings import Settings
 from tests import largest
 from tests.builders import LISTERS
@@ -42,7 +43,7 @@ def figures() -> dict[str, dict[str, float]]:
         }
         _print(name, len(body), found[name])
     print(f"\n{'largest pods':<52}{'MB':>6}{'decode':>10}{'reduce ms':>10}")
-    struct, reduce = RECORDS["pods"]
+    struct, reduce = RESOURCES["pods"].struct, RECORDS["pods"]
     decoder = msgspec.json.Decoder(struct)
     for name, pod in largest.pods():
         raw = msgspec.json.encode(pod)

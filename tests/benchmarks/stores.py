@@ -34,19 +34,19 @@ def peak_mib() -> float:
 
 
 async def ours(api: client.ApiClient, prefix: str = "") -> int:
-    from noderestrict.api import corev1
+    from noderestrict.api.resources import RESOURCES
     from noderestrict.cluster.authorizer import GraphSink
     from noderestrict.cluster.connection import Connection
     from noderestrict.cluster.judge import ClusterJudge  # noqa: F401 (loaded as in production)
-    from noderestrict.cluster.reflector import Reflector, Resource, Sink
+    from noderestrict.cluster.reflector import Reflector, Sink
     from noderestrict.cluster.store import Store
     from noderestrict.graph.graph import Graph
 
     store = Store("pods")
     graph = Graph()
     sinks: list[Sink] = [store, GraphSink(graph, "pods")] if prefix else [store]
-    resource = Resource("pods", f"{prefix}/api/v1/pods", corev1.Pod)
-    reflector = Reflector(Connection(api), resource, sinks, streaming=False)
+    api.configuration.host = f"{api.configuration.host}{prefix}"
+    reflector = Reflector(Connection(api), RESOURCES["pods"], sinks, streaming=False)
     gaps: list[float] = []
 
     async def watch_loop() -> None:

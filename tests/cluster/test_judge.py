@@ -11,6 +11,7 @@ from aiohttp import web
 
 from noderestrict import admission
 from noderestrict.api.corev1 import ReportedNode
+from noderestrict.api.resources import ObjectKey
 from noderestrict.cluster import judge as judge_module
 from noderestrict.cluster.judge import ClusterJudge
 from noderestrict.cluster.live import Budget, BudgetExhaustedError, Coalescer, LiveLookups
@@ -141,10 +142,10 @@ async def test_looking_up_a_large_object_costs_as_much_as_looking_up_many_small_
     async with connected(api) as connection:
         lookups = LiveLookups(connection, budget)
         for _ in range(2):
-            assert await lookups.get(("pods", "ns", "p"), "n1", 5) is not None
+            assert await lookups.get(ObjectKey("pods", "ns", "p"), "n1", 5) is not None
         with pytest.raises(BudgetExhaustedError):
-            await lookups.get(("pods", "ns", "p"), "n1", 5)
-        assert await lookups.get(("pods", "ns", "p"), "n2", 5) is not None
+            await lookups.get(ObjectKey("pods", "ns", "p"), "n1", 5)
+        assert await lookups.get(ObjectKey("pods", "ns", "p"), "n2", 5) is not None
     assert len(api.asked) == 3
 
 
@@ -245,7 +246,7 @@ async def test_hostile_names_do_not_become_paths() -> None:
     async with connected(api) as connection:
         lookups = LiveLookups(connection, Budget())
         for name in ("../secrets/x", "a/b", "a?b", "..", "%2e%2e", "a\n"):
-            assert await lookups.get(("pods", "ns", name), "n1", 5) is None
+            assert await lookups.get(ObjectKey("pods", "ns", name), "n1", 5) is None
     assert api.asked == []
 
 

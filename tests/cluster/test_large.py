@@ -9,13 +9,13 @@ import pytest
 from aiohttp import web
 
 from noderestrict import authorization
+from noderestrict.api.resources import RESOURCES
 from noderestrict.cluster.authorizer import ClusterAuthorizer, GraphSink
 from noderestrict.cluster.live import Budget
-from noderestrict.cluster.reflector import Reflector, Resource
+from noderestrict.cluster.reflector import Reflector
 from noderestrict.cluster.store import Store
 from noderestrict.graph.graph import Graph
 from noderestrict.policy.features import LATEST_MINOR, defaults
-from noderestrict.policy.listers import RECORDS
 from tests.cluster.scripted import connected, raw
 
 REFERENCES = 18_500
@@ -71,7 +71,7 @@ class Pods:
 async def test_pods_that_name_all_that_fits_do_not_fill_the_memory() -> None:
     server = Pods(large_pod("p"), times=10)
     store, graph = Store("pods"), Graph()
-    resource = Resource("pods", "/api/v1/pods", RECORDS["pods"][0])
+    resource = RESOURCES["pods"]
     async with connected(server) as connection:
         reflector = Reflector(
             connection, resource, [store, GraphSink(graph, "pods")], streaming=False
@@ -102,7 +102,7 @@ def review(secret: str, resource: str = "secrets") -> authorization.Review:
 async def test_all_that_a_large_pod_names_is_reached_by_asking_live() -> None:
     graph = Graph()
     decode = msgspec.convert
-    pod_struct, volume_struct = RECORDS["pods"][0], RECORDS["persistentvolumes"][0]
+    pod_struct, volume_struct = RESOURCES["pods"].struct, RESOURCES["persistentvolumes"].struct
     pod = large_pod("p")
     graph.upsert("pods", msgspec.json.decode(pod, type=pod_struct))
     graph.upsert("persistentvolumes", decode(volume("p-claim-1999", "key"), volume_struct))
@@ -147,7 +147,7 @@ async def test_without_a_look_a_large_pods_node_is_not_refused(
         opinion = await authorizer.authorize(review("p-0"), end)
         assert opinion is not None
         assert not opinion.allowed
-        graph.upsert("pods", msgspec.json.decode(large_pod("p"), type=RECORDS["pods"][0]))
+        graph.upsert("pods", msgspec.json.decode(large_pod("p"), type=RESOURCES["pods"].struct))
         assert await authorizer.authorize(review("p-0"), end) is None
         assert await authorizer.authorize(review("other"), end) is None
 
@@ -163,7 +163,7 @@ def test_what_a_node_reports_of_itself_is_bounded() -> None:
         ("long", [{"address": "x" * 10**6}]),
     ):
         value = {"metadata": {"name": name, "uid": "u"}, "status": {"addresses": some}}
-        store.upsert(msgspec.convert(value, RECORDS["nodes"][0]))
+        store.upsert(msgspec.convert(value, RESOURCES["nodes"].struct))
     counts = {name: len(store.get("", name).addresses) for name in ("few", "many", "long")}  # type: ignore[union-attr]
     assert counts == {"few": 3, "many": 0, "long": 0}
     record: Any = store.get("", "many")
@@ -175,7 +175,7 @@ def test_names_are_shared_between_objects() -> None:
     graph = Graph()
     reflector = Reflector(
         None,  # type: ignore[arg-type] # nothing is asked
-        Resource("pods", "/", RECORDS["pods"][0]),
+        RESOURCES["pods"],
         [store, GraphSink(graph, "pods")],
     )
     for name in ("a", "b"):
@@ -183,7 +183,7 @@ def test_names_are_shared_between_objects() -> None:
             "metadata": {"namespace": "".join(("n", "s")), "name": name},
             "spec": {"nodeName": "".join(("n", "1")), "serviceAccountName": "".join(("s", "a"))},
         }
-        value = msgspec.json.decode(msgspec.json.encode(raw_pod), type=RECORDS["pods"][0])
+        value = msgspec.json.decode(msgspec.json.encode(raw_pod), type=RESOURCES["pods"].struct)
         reflector._take("ADDED", value)
     one: Any = store.get("ns", "a")
     two: Any = store.get("ns", "b")

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noderestrict.api import corev1
+from noderestrict.api.resources import RESOURCES
 from noderestrict.cluster.authorizer import GraphSink
-from noderestrict.cluster.reflector import Pace, Reflector, Resource
+from noderestrict.cluster.reflector import Pace, Reflector
 from noderestrict.cluster.store import Store
 from noderestrict.graph.graph import Graph
-from noderestrict.policy.listers import RECORDS
 from tests.cluster.scripted import Scripted, connected, reply, silent, trickle, watch
 
-PODS = Resource("pods", "/api/v1/pods", RECORDS["pods"][0])
+PODS = RESOURCES["pods"]
 
 
 def pod(name: str, version: int, node: str = "n1") -> dict[str, Any]:

@@ -17,8 +17,7 @@ from noderestrict.cluster.freshness import Freshness
 from noderestrict.cluster.judge import ClusterJudge
 from noderestrict.cluster.reflector import Pace
 from noderestrict.graph.authorizer import Opinion
-from noderestrict.graph.graph import Graph
-from noderestrict.graph.objects import RESOURCES
+from noderestrict.graph.graph import SOURCES, Graph
 from noderestrict.policy.settings import Settings
 from noderestrict.telemetry.metrics import Metrics
 from tests.cluster.scripted import connected
@@ -330,7 +329,7 @@ async def test_thousands_of_nodes_cost_one_list_each_for_all_their_questions() -
     for value in pods.values():
         graph.upsert("pods", msgspec.convert(value, corev1.Pod))
     now, heard = 1000.0, 1000.0
-    freshness = Freshness(dict.fromkeys(RESOURCES, lambda: now - heard), clock=lambda: now)
+    freshness = Freshness(dict.fromkeys(SOURCES, lambda: now - heard), clock=lambda: now)
     authorizer = ClusterAuthorizer(
         cast("Connection", direct), graph, SETTINGS.features, lambda: True,
         freshness=freshness, clock=lambda: now,

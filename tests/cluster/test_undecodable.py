@@ -13,27 +13,25 @@ import msgspec
 import pytest
 
 from noderestrict import admission, authorization
+from noderestrict.api.resources import RESOURCES, ObjectKey
 from noderestrict.cluster import reflector as reflector_module
 from noderestrict.cluster.authorizer import ClusterAuthorizer, GraphSink, graph_sinks, read_graph
 from noderestrict.cluster.connection import ClusterError
 from noderestrict.cluster.judge import ClusterJudge
 from noderestrict.cluster.live import Budget, LiveLookups
-from noderestrict.cluster.reflector import Pace, Reflector, Resource
+from noderestrict.cluster.reflector import Pace, Reflector
 from noderestrict.cluster.store import Store
-from noderestrict.graph.graph import Graph
-from noderestrict.graph.objects import RESOURCES
+from noderestrict.graph.graph import SOURCES, Graph
 from noderestrict.policy.decision import Allowed, Denied
 from noderestrict.policy.features import LATEST_MINOR, defaults
-from noderestrict.policy.listers import RECORDS
+from noderestrict.policy.records import RECORDS
 from noderestrict.policy.settings import Settings
 from noderestrict.telemetry.metrics import Metrics
 from tests.cluster.scripted import Scripted, connected, raw, reply
 from tests.poisoned import FIELDS, poisoned
 
-STRUCTS = {
-    **{plural: struct for plural, (_, struct) in RESOURCES.items()},
-    **{plural: struct for plural, (struct, _) in RECORDS.items()},
-}
+#: What stores and graph are kept of.
+FOLLOWED = sorted({*RECORDS, *SOURCES})
 NODE_NAMED = ("pods", "volumeattachments", "resourceslices", "podcertificaterequests")
 
 
@@ -72,7 +70,7 @@ class Run:
         if plural in RECORDS:
             self.store = Store(plural)
             self.sinks.append(self.store)
-        if plural in RESOURCES:
+        if plural in SOURCES:
             self.sinks.append(GraphSink(self.graph, plural))
         self.slept: list[float] = []
         self.failed: list[str] = []
@@ -93,7 +91,7 @@ class Run:
         async with connected(script) as connection:
             self.reflector = Reflector(
                 connection,
-                Resource(self.plural, "/list", STRUCTS[self.plural]),
+                RESOURCES[self.plural],
                 self.sinks,
                 streaming=streaming,
                 pace=pace,
@@ -122,7 +120,7 @@ class Run:
 
 
 @pytest.mark.parametrize("fields", FIELDS)
-@pytest.mark.parametrize("plural", STRUCTS)
+@pytest.mark.parametrize("plural", FOLLOWED)
 async def test_whatever_its_managed_fields_an_object_is_taken_in(plural: str, fields: str) -> None:
     text = FIELDS[fields]
     ways = {
@@ -193,9 +191,9 @@ def patched(value: Any, patch: Any) -> Any:
     return patch
 
 
-@pytest.mark.parametrize("plural", STRUCTS)
+@pytest.mark.parametrize("plural", FOLLOWED)
 async def test_a_wrong_type_in_any_field_costs_only_its_object(plural: str) -> None:
-    patches = list(spoiled(STRUCTS[plural]))
+    patches = list(spoiled(RESOURCES[plural].struct))
     values = [patched(thing(f"p{number}", 20 + number), one) for number, one in enumerate(patches)]
     nameless = [
         number
@@ -441,7 +439,7 @@ async def test_a_pod_that_left_beside_a_poisoned_one_is_followed(fields: str) ->
 @pytest.mark.parametrize("plural", RECORDS)
 async def test_live_look_ups_decode_whatever_managed_fields(plural: str, fields: str) -> None:
     async with connected(Scripted(raw(poisoned(thing("p"), FIELDS[fields])))) as connection:
-        found = await LiveLookups(connection, Budget()).get((plural, "ns", "p"), "n1", 30)
+        found = await LiveLookups(connection, Budget()).get(ObjectKey(plural, "ns", "p"), "n1", 30)
         assert found is not None
         assert found.name == "p"
 

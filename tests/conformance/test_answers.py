@@ -14,20 +14,13 @@ import msgspec
 import pytest
 
 from noderestrict import admission, authorization
+from noderestrict.api.resources import ObjectKey
 from noderestrict.cli._flags import parse_strict_rules
 from noderestrict.graph.graph import Graph
 from noderestrict.policy.decision import Allowed, Decision, Denied, Question
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.keys import parse_node_keys
-from noderestrict.policy.listers import (
-    ClaimRecord,
-    CSIDriverRecord,
-    MemoryListers,
-    NodeRecord,
-    PodRecord,
-    ServiceAccountRecord,
-    VolumeRecord,
-)
+from noderestrict.policy.listers import Listers, MemoryListers
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.cases import Case, QuestionsCase, cases
 from noderestrict.replay.questions import ask_case
@@ -62,7 +55,7 @@ def texts(value: Any) -> Iterator[str]:
         yield value
 
 
-class Renamed:
+class Renamed(Listers):
     """Listers over the same objects, in which each text that was not sent has another value.
 
     A name leads to the object that it led to before, so that no verdict may change.
@@ -91,30 +84,9 @@ class Renamed:
     def _text(self, text: str) -> str:
         return text if not text or text in self._sent else SECRET + text
 
-    def node(self, name: str) -> NodeRecord | None:
-        return self._renamed(self._listers.node(name.removeprefix(SECRET)))
-
-    def pod(self, namespace: str, name: str) -> PodRecord | None:
-        found = self._listers.pod(namespace.removeprefix(SECRET), name.removeprefix(SECRET))
-        return self._renamed(found)
-
-    def service_account(self, namespace: str, name: str) -> ServiceAccountRecord | None:
-        found = self._listers.service_account(
-            namespace.removeprefix(SECRET), name.removeprefix(SECRET)
-        )
-        return self._renamed(found)
-
-    def persistent_volume_claim(self, namespace: str, name: str) -> ClaimRecord | None:
-        found = self._listers.persistent_volume_claim(
-            namespace.removeprefix(SECRET), name.removeprefix(SECRET)
-        )
-        return self._renamed(found)
-
-    def persistent_volume(self, name: str) -> VolumeRecord | None:
-        return self._renamed(self._listers.persistent_volume(name.removeprefix(SECRET)))
-
-    def csi_driver(self, name: str) -> CSIDriverRecord | None:
-        return self._renamed(self._listers.csi_driver(name.removeprefix(SECRET)))
+    def get(self, key: ObjectKey) -> Any:
+        namespace, name = key.namespace.removeprefix(SECRET), key.name.removeprefix(SECRET)
+        return self._renamed(self._listers.get(ObjectKey(key.resource, namespace, name)))
 
 
 def sent_by_the_requester(review: Any) -> set[str]:

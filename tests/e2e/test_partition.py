@@ -11,10 +11,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from noderestrict.api.resources import RESOURCES
 from noderestrict.cluster.connection import Connection
 from noderestrict.cluster.judge import ClusterJudge
 from noderestrict.cluster.reflector import Pace
-from noderestrict.policy.listers import RECORDS
+from noderestrict.policy.records import RECORDS
 from noderestrict.policy.settings import Settings
 from noderestrict.telemetry.metrics import Metrics
 from tests.e2e.conftest import USER, Cluster
@@ -50,7 +51,7 @@ async def following(cluster: Cluster, port: int, folder: Path) -> AsyncIterator[
 
 def truth(cluster: Cluster, plural: str, path: str) -> dict[tuple[str, str], object]:
     """Return what a fresh list holds, as records."""
-    struct, reduce = RECORDS[plural]
+    struct, reduce = RESOURCES[plural].struct, RECORDS[plural]
     listed = cluster.admin.get(path)["items"]
     records = [reduce(msgspec.convert(item, struct)) for item in listed]
     return {(getattr(record, "namespace", ""), record.name): record for record in records}

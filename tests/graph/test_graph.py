@@ -6,16 +6,16 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from noderestrict.api.resources import RESOURCES
 from noderestrict.graph.edges import Vertex, pod_edges, volume_edges
 from noderestrict.graph.graph import Graph
-from noderestrict.graph.objects import RESOURCES
 
 NODES = ("n1", "n2", "")
 NAMES = ("a", "b", "c")
 
 
 def convert(plural: str, value: dict[str, Any]) -> Any:
-    return msgspec.convert(value, RESOURCES[plural][1])
+    return msgspec.convert(value, RESOURCES[plural].struct)
 
 
 def pod(name: str, node: str, secrets: list[str], claims: list[str], *, mirror: bool) -> Any:

@@ -15,7 +15,8 @@ from noderestrict.cli._flags import parse_strict_rules
 from noderestrict.policy.decision import Allowed, Decision, Denied, Question
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.keys import NodeKeys, parse_allowed_labels, parse_node_keys
-from noderestrict.policy.listers import MemoryListers, NodeRecord, PodRecord
+from noderestrict.policy.listers import MemoryListers
+from noderestrict.policy.records import NodeRecord, PodRecord
 from noderestrict.policy.settings import Settings
 from noderestrict.policy.table import RULES, STRICT_RULE_IDS, table
 from noderestrict.render.policy_flags import policy_flags

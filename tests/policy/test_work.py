@@ -9,16 +9,16 @@ import pytest
 from noderestrict import admission
 from noderestrict.api import corev1
 from noderestrict.policy.decision import Allowed
-from noderestrict.policy.listers import (
+from noderestrict.policy.listers import MemoryListers
+from noderestrict.policy.quantity import parse_quantity
+from noderestrict.policy.records import (
     ClaimRecord,
     CSIDriverRecord,
-    MemoryListers,
     PodRecord,
     Record,
     VolumeRecord,
     pod_record,
 )
-from noderestrict.policy.quantity import parse_quantity
 from noderestrict.policy.rules import persistentvolumeclaims
 from noderestrict.policy.settings import Settings
 from tests import largest

@@ -14,7 +14,7 @@ from noderestrict.api import corev1, metav1
 from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.compare import changed_keys, first_difference, listed
 from noderestrict.policy.decision import Denied, forbidden, not_found
-from noderestrict.policy.listers import MIRROR_POD_ANNOTATION
+from noderestrict.policy.records import MIRROR_POD_ANNOTATION
 from noderestrict.policy.references import references
 from noderestrict.policy.rule import ANY, CREATE, DELETE, UPDATE, Target, rule
 

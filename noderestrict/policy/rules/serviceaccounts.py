@@ -11,7 +11,7 @@ from noderestrict.policy import features
 from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.compare import listed
 from noderestrict.policy.decision import Decision, Denied, Question, forbidden, not_found, retriable
-from noderestrict.policy.listers import PodRecord
+from noderestrict.policy.records import PodRecord
 from noderestrict.policy.rule import CREATE, Target, rule
 
 CREATE_TOKEN = Target(

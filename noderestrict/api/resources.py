@@ -1,0 +1,138 @@
+"""The resources of the API server that this product reads: the one table of what each is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
+
+from noderestrict.api import certificatesv1, corev1, metav1, resourcev1, storagev1
+
+
+class ObjectKey(NamedTuple):
+    """Which object of the cluster.
+
+    Attributes:
+        resource: plural.
+        namespace: "" for cluster-scoped resources.
+        name: of the object.
+    """
+
+    resource: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        """Return the key as people write it, such as ``pods default/web-0``."""
+        return f"{self.resource} {qualified(self.namespace, self.name)}"
+
+
+def qualified(namespace: str, name: str) -> str:
+    """Return ``NAMESPACE/NAME``, or the name alone where there is no namespace."""
+    return f"{namespace}/{name}" if namespace else name
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A resource of the API.
+
+    Attributes:
+        plural: its name in paths.
+        kind: of its objects.
+        version: of the API group, as paths need it.
+        struct: the fields that are read of one object.
+        group: API group, "" for the core group.
+        namespaced: its objects are in namespaces.
+        short_names: what kubectl takes besides plural and kind.
+    """
+
+    plural: str
+    kind: str
+    version: str
+    struct: type[msgspec.Struct] = metav1.PartialObject
+    group: str = ""
+    namespaced: bool = True
+    short_names: tuple[str, ...] = ()
+
+    @property
+    def list_path(self) -> str:
+        """The path of all its objects, in all namespaces."""
+        root = f"/apis/{self.group}" if self.group else "/api"
+        return f"{root}/{self.version}/{self.plural}"
+
+    def path(self, namespace: str, name: str) -> str:
+        """Return the path of one object; both names must be fit for a path."""
+        before, _, plural = self.list_path.rpartition("/")
+        within = f"/namespaces/{namespace}" if self.namespaced else ""
+        return f"{before}{within}/{plural}/{name}"
+
+    def is_called(self, name: str) -> bool:
+        """Tell whether a name in lower case means it: plural, singular or a short name."""
+        return name in (self.plural, self.kind.lower(), *self.short_names)
+
+    def key(self, namespace: str | None, name: str | None) -> ObjectKey:
+        """Return the key of one of its objects."""
+        return ObjectKey(self.plural, (namespace or "") if self.namespaced else "", name or "")
+
+
+RESOURCES: Mapping[str, Resource] = {
+    resource.plural: resource
+    for resource in (
+        Resource("nodes", "Node", "v1", corev1.ReportedNode, namespaced=False, short_names=("no",)),
+        Resource("pods", "Pod", "v1", corev1.Pod, short_names=("po",)),
+        Resource("secrets", "Secret", "v1"),
+        Resource("configmaps", "ConfigMap", "v1", short_names=("cm",)),
+        Resource(
+            "serviceaccounts", "ServiceAccount", "v1", corev1.ServiceAccount, short_names=("sa",)
+        ),
+        Resource(
+            "persistentvolumeclaims",
+            "PersistentVolumeClaim",
+            "v1",
+            corev1.PersistentVolumeClaim,
+            short_names=("pvc",),
+        ),
+        Resource(
+            "persistentvolumes",
+            "PersistentVolume",
+            "v1",
+            corev1.PersistentVolume,
+            namespaced=False,
+            short_names=("pv",),
+        ),
+        Resource(
+            "csidrivers",
+            "CSIDriver",
+            "v1",
+            storagev1.CSIDriver,
+            group="storage.k8s.io",
+            namespaced=False,
+        ),
+        Resource(
+            "volumeattachments",
+            "VolumeAttachment",
+            "v1",
+            storagev1.VolumeAttachment,
+            group="storage.k8s.io",
+            namespaced=False,
+        ),
+        Resource("resourceclaims", "ResourceClaim", "v1", group="resource.k8s.io"),
+        Resource(
+            "resourceslices",
+            "ResourceSlice",
+            "v1",
+            resourcev1.ResourceSlice,
+            group="resource.k8s.io",
+            namespaced=False,
+        ),
+        Resource(
+            "podcertificaterequests",
+            "PodCertificateRequest",
+            "v1beta1",
+            certificatesv1.PodCertificateRequest,
+            group="certificates.k8s.io",
+            short_names=("pcr",),
+        ),
+    )
+}
+PLURALS: Mapping[str, str] = {resource.kind: plural for plural, resource in RESOURCES.items()}
