@@ -362,11 +362,11 @@ def _with_cluster(options: argparse.Namespace, files: "CertificateFiles") -> "Ma
                     connection,
                     graph,
                     settings.features,
-                    judge.has_synced,
+                    judge.informers.has_synced,
                     judge.count_live,
                     judge.share,
-                    judge.unreadable,
-                    judge.freshness,
+                    judge.informers.unreadable,
+                    judge.informers.freshness,
                 )
             jobs = dict(judge.jobs())
             if options.expected_registration is not None:

@@ -155,7 +155,7 @@ async def test_a_stale_store_never_refuses_and_a_fresh_one_is_not_asked_live() -
     async with connected(api) as connection:
         judging = ClusterJudge(connection, SETTINGS, Metrics())
         deadline = time.monotonic() + 5
-        store = judging.stores["pods"]
+        store = judging.informers.stores["pods"]
         store.upsert(msgspec.convert(pod("n2"), _pod_type()))
         assert isinstance(await judging.judge(DELETE, deadline), Allowed)
         assert len(api.asked) == 1
@@ -290,7 +290,7 @@ async def test_nobody_at_another_address_can_use_up_what_a_node_may_ask() -> Non
     async with connected(API()) as connection:
         judging = ClusterJudge(connection, SETTINGS, Metrics())
         for name in ("n1", "n2"):
-            judging.stores["nodes"].upsert(
+            judging.informers.stores["nodes"].upsert(
                 msgspec.convert({"metadata": {"name": name}}, ReportedNode)
             )
         assert 500 in await codes(judging, "n1", "10.0.0.66", 40)
@@ -302,7 +302,9 @@ async def test_nobody_at_another_address_can_use_up_what_a_node_may_ask() -> Non
 async def test_names_that_no_node_has_share_one_budget_and_use_up_no_other() -> None:
     async with connected(API()) as connection:
         judging = ClusterJudge(connection, SETTINGS, Metrics())
-        judging.stores["nodes"].upsert(msgspec.convert({"metadata": {"name": "n1"}}, ReportedNode))
+        judging.informers.stores["nodes"].upsert(
+            msgspec.convert({"metadata": {"name": "n1"}}, ReportedNode)
+        )
         found = set()
         for number in range(40):
             found |= await codes(judging, f"made-up-{number}", "10.0.0.66")

@@ -112,7 +112,7 @@ class Following:
 
     def refresh(self, *but: str) -> None:
         """Let all stores but some hear from the API server."""
-        for plural, reflector in self.judge._reflectors.items():
+        for plural, reflector in self.judge.informers._reflectors.items():
             if plural not in but:
                 reflector._heard = self.now
 
@@ -130,13 +130,14 @@ async def following(cluster: World) -> AsyncIterator[Following]:
             sinks=graph_sinks(state.graph, SETTINGS.features, 36),
         )
         state.authorizer = ClusterAuthorizer(
-            connection, state.graph, SETTINGS.features, judge.has_synced, judge.count_live,
-            judge.share, freshness=judge.freshness, clock=lambda: state.now,
+            connection, state.graph, SETTINGS.features, judge.informers.has_synced,
+            judge.count_live,
+            judge.share, freshness=judge.informers.freshness, clock=lambda: state.now,
         )  # fmt: skip
         task = asyncio.ensure_future(judge.run())
         try:
             async with asyncio.timeout(20):
-                while not judge.has_synced():  # noqa: ASYNC110 (a state of many tasks)
+                while not judge.informers.has_synced():  # noqa: ASYNC110 (a state of many tasks)
                     await asyncio.sleep(0.01)
             yield state
         finally:

@@ -15,6 +15,7 @@ from noderestrict import admission
 from noderestrict.cluster.judge import ClusterJudge
 from noderestrict.cluster.reflector import Pace
 from noderestrict.policy.decision import Allowed, Denied
+from noderestrict.policy.extra import Extra
 from noderestrict.policy.settings import Settings
 from noderestrict.serving.app import App
 from noderestrict.telemetry.metrics import Metrics
@@ -28,7 +29,11 @@ EVICTION = {
     "kind": "Eviction",
     "metadata": {"namespace": "ns", "name": "p"},
 }
-SETTINGS = Settings.for_version(overrides={"PodCertificateRequest": True}, api_audiences=("api",))
+SETTINGS = Settings.for_version(
+    overrides={"PodCertificateRequest": True},
+    api_audiences=("api",),
+    extra=Extra.of(["events/about-own"]),
+)
 
 
 def evict() -> admission.Request:
@@ -125,7 +130,7 @@ async def following(cluster: World, **options: Any) -> AsyncIterator[Following]:
         state = Following(judge, metrics, cluster)
         task = asyncio.ensure_future(judge.run())
         try:
-            await state.until(judge.has_synced)
+            await state.until(judge.informers.has_synced)
             yield state
         finally:
             task.cancel()
@@ -189,11 +194,31 @@ async def test_what_is_gone_allows_nothing_once_the_store_is_stale(
         assert isinstance(await state.decide(make()), Denied)
 
 
+def event_about_a_pod() -> admission.Request:
+    about = {"kind": "Pod", "namespace": "ns", "name": "p"}
+    meta = {"namespace": "ns", "name": "p.1"}
+    value = {"apiVersion": "v1", "kind": "Event", "metadata": meta, "involvedObject": about}
+    return review("events", "CREATE", name="p.1", object=value)
+
+
+async def test_what_a_stale_store_seems_to_lack_allows_nothing() -> None:
+    async with following(World(pod("p", node="n2"))) as state:
+        assert isinstance(await state.decide(event_about_a_pod()), Denied)
+        state.now += 90.1
+        assert isinstance(await state.decide(event_about_a_pod()), Denied)
+        del state.world.objects[POD]
+        assert isinstance(await state.decide(event_about_a_pod()), Allowed)
+        state.world.down = True
+        decision = await state.decide(event_about_a_pod())
+        assert isinstance(decision, Denied)
+        assert decision.code == 500
+
+
 async def test_one_frozen_store_is_confirmed_while_others_are_not() -> None:
     async with following(world()) as state:
         judge = state.judge
         state.now += 100
-        for plural, reflector in judge._reflectors.items():
+        for plural, reflector in judge.informers._reflectors.items():
             if plural != "pods":
                 reflector._heard = state.now
         assert isinstance(await state.decide(mirror()), Allowed)
@@ -248,7 +273,7 @@ async def test_an_outage_makes_unready_once_stores_are_stale_and_ends_with_it() 
     cluster = world()
     async with following(cluster) as state:
         cluster.cut()
-        await state.until(lambda: not state.judge._probe.answers)
+        await state.until(lambda: not state.judge.informers._probe.answers)
         # Nothing is stale yet: the stores answer.
         assert (await state.readyz())[0] == 200
         assert isinstance(await state.decide(evict()), Allowed)
@@ -258,7 +283,7 @@ async def test_an_outage_makes_unready_once_stores_are_stale_and_ends_with_it() 
         assert "[-] api server" in text
         followed = cluster.followed
         cluster.down = False
-        await state.until(lambda: state.judge._probe.answers)
+        await state.until(lambda: state.judge.informers._probe.answers)
         assert (await state.readyz())[0] == 200
         # What waited for half a minute tries again at once.
         await state.until(lambda: max(state.ages().values()) < 90)
@@ -280,10 +305,10 @@ async def test_a_replica_that_starts_in_an_outage_is_ready_when_it_ends() -> Non
         )
         state = Following(judge, judge._metrics, cluster)
         task = asyncio.ensure_future(judge.run())
-        await state.until(lambda: len(waits) == 6 and not judge._probe.answers)
+        await state.until(lambda: len(waits) == 6 and not judge.informers._probe.answers)
         assert (await state.readyz())[0] == 503
         cluster.down = False
-        await state.until(judge.has_synced)
+        await state.until(judge.informers.has_synced)
         assert (await state.readyz())[0] == 200
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -307,6 +332,6 @@ async def test_a_store_that_fails_while_others_work_waits_longer_and_longer() ->
         await state.until(lambda: len(waits) == 8)
         await asyncio.sleep(1.5)
         assert waits == [1, 2, 4, 8, 16, 30, 30, 30]
-        assert judge._probe.answers
+        assert judge.informers._probe.answers
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

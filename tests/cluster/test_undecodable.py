@@ -410,14 +410,16 @@ async def test_a_pod_that_left_beside_a_poisoned_one_is_followed(fields: str) ->
         graph = Graph()
         sinks = graph_sinks(graph, settings.features, LATEST_MINOR)
         judge = ClusterJudge(connection, settings, Metrics(), streaming=False, sinks=sinks)
-        authorizer = ClusterAuthorizer(connection, graph, settings.features, judge.has_synced)
+        authorizer = ClusterAuthorizer(
+            connection, graph, settings.features, judge.informers.has_synced
+        )
         task = asyncio.get_running_loop().create_task(judge.run())
         try:
             async with asyncio.timeout(60):
                 while not graph.reaches("n2", ("pods", "ns", "p")):  # noqa: ASYNC110 (no event)
                     await asyncio.sleep(0.01)
             deadline = time.monotonic() + 20
-            assert judge.has_synced()
+            assert judge.informers.has_synced()
             decision = await judge.judge(review("pods", "DELETE", "p"), deadline)
             assert isinstance(decision, Denied)
             assert decision.code == 403

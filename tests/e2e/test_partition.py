@@ -39,7 +39,7 @@ async def following(cluster: Cluster, port: int, folder: Path) -> AsyncIterator[
     task = asyncio.create_task(judge.run())
     try:
         async with asyncio.timeout(30):
-            while not judge.has_synced():  # noqa: ASYNC110 (a state of many reflectors)
+            while not judge.informers.has_synced():  # noqa: ASYNC110 (a state of many reflectors)
                 await asyncio.sleep(0.05)
         yield judge
     finally:
@@ -63,7 +63,7 @@ async def becomes_true(cluster: Cluster, judge: ClusterJudge) -> None:
         for plural, path in (("pods", "/api/v1/pods"), ("nodes", "/api/v1/nodes")):
             while True:
                 fresh = await asyncio.to_thread(truth, cluster, plural, path)
-                store = judge.stores[plural]
+                store = judge.informers.stores[plural]
                 if {key: store.get(*key) for key in store.held()} == fresh:
                     break
                 await asyncio.sleep(0.1)
@@ -86,7 +86,7 @@ async def test_after_a_partition_the_stores_equal_a_fresh_list(
             await asyncio.sleep(SECONDS)
             # Compacted: the watch can only start again with a list.
             await asyncio.to_thread(cluster.control_plane.compact)
-            assert judge.stores["pods"].get("default", f"gone-{how}-0") is not None
+            assert judge.informers.stores["pods"].get("default", f"gone-{how}-0") is not None
             network.heal(reset=how == "reset")
             await becomes_true(cluster, judge)
 
