@@ -160,7 +160,7 @@ def test_a_log_that_nobody_reads_stops_nothing(twins: Twins) -> None:
     check(twins, "logged")
 
 
-def test_bad_certificates_leave_the_last_good_one(twins: Twins) -> None:
+def test_odd_certificates_end_no_server(twins: Twins) -> None:
     with twins.instead(*FLAGS, "--tls-poll", "0.05"):
         twins.start("certified", "n1")
         twins.settles("certified")
@@ -168,7 +168,9 @@ def test_bad_certificates_leave_the_last_good_one(twins: Twins) -> None:
         for what, certificate, key in [("nothing", b"", b""), *odd_certificates()]:
             write_pair(folder, Leaf(certificate, key))
             time.sleep(0.2)
-            assert twins.server.request("/readyz")[0] == 200, what
+            # Some can be served, to who trusts them.
+            assert twins.server.process.poll() is None, what
+            assert "noderestrict_build_info" in twins.server.metrics(), what
         write_pair(folder, leaf(twins.control_plane.ca))
         twins.settles("certified")
     check(twins, "certified")
