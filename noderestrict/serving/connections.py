@@ -5,17 +5,19 @@ import contextlib
 import math
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from email.utils import formatdate
+from functools import lru_cache
 from typing import Any, TypeVar
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.http import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from noderestrict.policy.identity import NODE_USER_PREFIX
-from noderestrict.serving.limits import Budget, Limits
-from noderestrict.serving.response import Answer
+from noderestrict.serving.limits import InFlight, Limits
 from noderestrict.serving.room import Room, peer_of
 from noderestrict.telemetry.logs import LOGGER
 
@@ -27,7 +29,65 @@ _HEAD_BYTES = 64 * 1024
 _SMALL = 64 * 1024
 _LINE_FEED = 10
 
+#: Of answers that a client leaves unread: no API server leaves any.
+_UNREAD_BYTES = 1024 * 1024
+
 Response = TypeVar("Response", bound=web.StreamResponse)
+
+
+class Answer:
+    """JSON with status 200, whose head and body leave in one piece.
+
+    It has what aiohttp's connections ask of a ``web.StreamResponse``, and no more: to put such a
+    one together takes longer than most decisions.
+
+    Args:
+        body: JSON.
+    """
+
+    __slots__ = ("_answer", "_close", "_request")
+
+    def __init__(self, body: bytes) -> None:
+        self._answer = body
+        self._close = False
+        self._request: web.BaseRequest | None = None
+
+    @property
+    def keep_alive(self) -> bool:
+        """Whether the connection stays open."""
+        return not self._close
+
+    def force_close(self) -> None:
+        """Close the connection after this answer."""
+        self._close = True
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Take the request that this answers; nothing is written yet."""
+        self._request = request
+        if not request.keep_alive or request.version < HttpVersion11:
+            self._close = True
+
+    async def write_eof(self) -> None:
+        """Write everything.
+
+        Raises:
+            ConnectionResetError: the client is gone, or sends on and on without reading.
+        """
+        transport = self._request.transport if self._request is not None else None
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client is gone")
+        transport.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n%b%bContent-Length: %d\r\n\r\n%b"
+            % (
+                _date(int(time.time())),
+                b"Connection: close\r\n" if self._close else b"",
+                len(self._answer),
+                self._answer,
+            )
+        )
+        if transport.get_write_buffer_size() > _UNREAD_BYTES:
+            transport.abort()
+            raise ConnectionResetError("the client does not read its answers")
 
 
 class Connection(RequestHandler):
@@ -147,8 +207,8 @@ class Connection(RequestHandler):
             return
         size = len(data)
         self.held += size
-        budget = self._server.budget
-        budget.bytes += size
+        in_flight = self._server.in_flight
+        in_flight.bytes += size
         heads, body = self._request_count, self._payload
         in_body = body is not None and not body.is_eof()
         super().data_received(data)
@@ -160,7 +220,7 @@ class Connection(RequestHandler):
                 self._next_head_begun(int(-self._left))
         elif size:
             self._next_head_begun(size)
-        if budget.bytes > budget.limit and not self.shed:
+        if in_flight.bytes > in_flight.most_bytes and not self.shed:
             self._server.relieve(self)
 
     def pause_writing(self) -> None:
@@ -268,7 +328,7 @@ class Connection(RequestHandler):
 
     def _release(self, size: int) -> None:
         self.held -= size
-        self._server.budget.bytes -= size
+        self._server.in_flight.bytes -= size
 
     def _leave(self) -> None:
         if not self._ended:
@@ -278,6 +338,17 @@ class Connection(RequestHandler):
         self._stop_timer()
         if self._unread is not None:
             self._unread.cancel()
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> bytes:
+    return f"Date: {formatdate(second, usegmt=True)}\r\n".encode("ascii")
+
+
+def client_of(request: web.BaseRequest) -> str:
+    """Return whom a request is from, as budgets, log lines and files are shared out."""
+    protocol = request.protocol
+    return protocol.peer if isinstance(protocol, Connection) else peer_of(request.remote or "")
 
 
 def is_shed(request: web.BaseRequest) -> bool:
@@ -325,9 +396,9 @@ class Server(web.Server):
 
     Args:
         handle: answers a request.
-        limits: of time; those of numbers are in `room` and `budget`.
+        limits: of time; those of numbers are in `room` and `in_flight`.
         room: for connections.
-        budget: for the bytes that they hold.
+        in_flight: counts the bytes that they hold.
         count_closed: told why a connection ended before its time.
         client_names: common or DNS names, of which a client's certificate must have one; empty for
             any.
@@ -340,7 +411,7 @@ class Server(web.Server):
         handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
         limits: Limits,
         room: Room[Connection],
-        budget: Budget,
+        in_flight: InFlight,
         count_closed: Callable[[str], None],
         client_names: frozenset[str] = frozenset(),
         *,
@@ -349,7 +420,7 @@ class Server(web.Server):
         self.repeatable = repeatable
         self.limits = limits
         self.room = room
-        self.budget = budget
+        self.in_flight = in_flight
         self.count_closed = count_closed
         self.client_names = client_names
         super().__init__(
@@ -410,8 +481,9 @@ class Server(web.Server):
         Args:
             arriving: what brought the last ones; refused if nothing else gives way.
         """
-        while self.budget.bytes > self.budget.limit:
-            small = arriving.held <= _SMALL and self.budget.bytes <= self.budget.limit * 5 // 4
+        in_flight = self.in_flight
+        while in_flight.bytes > in_flight.most_bytes:
+            small = arriving.held <= _SMALL and in_flight.bytes <= in_flight.most_bytes * 5 // 4
             hoarder = None if small else self.room.hoarder()
             if hoarder is None:
                 if not small:

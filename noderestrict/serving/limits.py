@@ -59,33 +59,46 @@ class Limits:
         return replace(self, connections=self.metrics_connections, total_bytes=self.body_bytes)
 
 
-class Budget:
-    """What is in flight, against the limits.
+class InFlight:
+    """Requests and bytes in flight, against the limits.
 
     Attributes:
-        requests: that are here with their body, and being answered.
+        requests: whose body has arrived, being answered; large ones do not count.
+        large: those with a large body, which wait in a lane of their own.
         bytes: received, and not answered yet.
-        limit: of bytes.
+        most_bytes: their limit.
     """
 
-    __slots__ = ("_requests_limit", "bytes", "limit", "requests")
+    __slots__ = ("_most_requests", "bytes", "large", "most_bytes", "requests")
 
     def __init__(self, limits: Limits) -> None:
-        self._requests_limit = limits.requests
-        self.limit = limits.total_bytes
+        self._most_requests = limits.requests
+        self.most_bytes = limits.total_bytes
         self.requests = 0
+        self.large = 0
         self.bytes = 0
 
-    def enter(self) -> bool:
-        """Count a request in; return False, and do not, if there are too many."""
-        if self.requests >= self._requests_limit:
+    @property
+    def all_requests(self) -> int:
+        """Requests being answered, large ones included."""
+        return self.requests + self.large
+
+    def enter(self, large: bool = False) -> bool:  # noqa: FBT001, FBT002 (per request, so cheap)
+        """Count a request in, if there are not too many; return whether it was."""
+        if large:
+            self.large += 1
+        elif self.requests >= self._most_requests:
             return False
-        self.requests += 1
+        else:
+            self.requests += 1
         return True
 
-    def leave(self) -> None:
+    def leave(self, large: bool = False) -> None:  # noqa: FBT001, FBT002 (as above)
         """Count it out."""
-        self.requests -= 1
+        if large:
+            self.large -= 1
+        else:
+            self.requests -= 1
 
 
 def parse_timeout(text: str) -> float | None:

@@ -40,8 +40,8 @@ async def follow_modes(
                 )
             continue
         problem = ""
-        if modes != app.modes:
-            app.modes = modes
+        if modes != app.state.modes:
+            app.state.modes = modes
             metrics.config_loaded.inc()
             LOGGER.info(
                 "rule modes", extra={"default": modes.default, "by_rule": dict(modes.by_rule)}

@@ -16,7 +16,7 @@ from noderestrict.serving.app import App
 from noderestrict.serving.background import Jobs, running
 from noderestrict.serving.certificates import Certificates
 from noderestrict.serving.connections import Connection, Server
-from noderestrict.serving.limits import Budget, Limits
+from noderestrict.serving.limits import InFlight, Limits
 from noderestrict.serving.listener import Listener, listening_sockets
 from noderestrict.serving.room import Room
 from noderestrict.serving.selftest import known_bad_is_refused
@@ -98,12 +98,12 @@ async def run(
             app.handle,
             limits,
             room,
-            app.budget,
+            app.state.in_flight,
             metrics.closed_connections("webhook"),
             options.client_names,
         )
         metrics.open_connections("webhook", room.__len__)
-        metrics.held_bytes.set_function(lambda: app.budget.bytes)
+        metrics.held_bytes.set_function(lambda: app.state.in_flight.bytes)
         listener = await _listen(
             options.host, options.port, web_server, metrics, certificates.context
         )
@@ -127,7 +127,7 @@ async def _drain(
     stop: Stop,
 ) -> None:
     LOGGER.info("stopping", extra={"shutdown_delay": options.shutdown_delay})
-    app.draining = True
+    app.state.draining = True
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(stop.second.wait(), options.shutdown_delay)
     listener.close()
@@ -191,7 +191,7 @@ async def _metrics_server(
     limits = limits.on_metrics_port()
     room: Room[Connection] = Room(limits.connections, 0)
     count_closed = metrics.closed_connections("metrics")
-    server = Server(handle, limits, room, Budget(limits), count_closed, repeatable=True)
+    server = Server(handle, limits, room, InFlight(limits), count_closed, repeatable=True)
     metrics.open_connections("metrics", room.__len__)
     listener = await _listen(*address, server, metrics)
     LOGGER.info("metrics", extra={"port": listener.port})
@@ -245,11 +245,11 @@ def _jobs(app: App, metrics: Metrics, certificates: Certificates, options: Serve
             # Not the loop's own clock, which uvloop reads once a turn, in milliseconds.
             due = time.monotonic() + _LAG_INTERVAL
             await asyncio.sleep(_LAG_INTERVAL)
-            app.lag = max(0.0, time.monotonic() - due)
-            metrics.loop_lag.observe(app.lag)
+            app.state.lag = max(0.0, time.monotonic() - due)
+            metrics.loop_lag.observe(app.state.lag)
 
-    app.conditions["self-test"] = lambda: self_test_ok
-    app.conditions["certificate"] = lambda: not certificates.expired(dt.datetime.now(dt.UTC))
+    app.state.require("self-test", lambda: self_test_ok)
+    app.state.require("certificate", lambda: not certificates.expired(dt.datetime.now(dt.UTC)))
     return {
         "certificates": poll_certificates,
         "self-test": self_test,

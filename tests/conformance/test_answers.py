@@ -26,7 +26,7 @@ from noderestrict.replay.cases import Case, QuestionsCase, cases
 from noderestrict.replay.questions import ask_case
 from noderestrict.replay.run import Row, circumstances
 from noderestrict.replay.state import load_state
-from noderestrict.serving import app, modes
+from noderestrict.serving import modes, validate
 
 HERE = Path(__file__).parent
 SUITES = ["admission/generated.jsonl", "captured/captured.jsonl"]
@@ -109,7 +109,7 @@ def settled(decision: Decision) -> Allowed | Denied:
 def answers(request: admission.Request, denied: Denied) -> list[bytes]:
     """Return the answers to a refused request, enforced and only told of."""
     return [
-        app._answer_objection(request, verdict, modes.Modes(mode))
+        validate.encode(request, verdict, modes.Modes(mode))
         for mode, verdict in (
             (modes.ENFORCE, modes.Verdict(denied)),
             (modes.WARN, modes.Verdict(Allowed(), (denied,))),

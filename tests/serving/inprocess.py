@@ -13,6 +13,7 @@ from noderestrict.policy.decision import Allowed, Denied
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.state import load_state
 from noderestrict.serving.app import App
+from noderestrict.serving.capture import Capture
 from noderestrict.serving.connections import Connection, Server
 from noderestrict.serving.judges import LocalJudge
 from noderestrict.serving.limits import Limits
@@ -108,15 +109,20 @@ class Client:
 
 @contextlib.asynccontextmanager
 async def listening(
-    limits: Limits, judge: LocalJudge | None = None, kept: int = 1000
+    limits: Limits,
+    judge: LocalJudge | None = None,
+    kept: int = 1000,
+    capture: Capture | None = None,
 ) -> AsyncIterator[Running]:
     if judge is None:
         judge = WaitingJudge()
         judge.may.set()
     metrics = Metrics()
-    app = App(judge, metrics, limits)
+    app = App(judge, metrics, limits, capture=capture)
     room: Room[Connection] = Room(limits.fresh, kept)
-    server = Server(app.handle, limits, room, app.budget, metrics.closed_connections("webhook"))
+    server = Server(
+        app.handle, limits, room, app.state.in_flight, metrics.closed_connections("webhook")
+    )
     sockets = await listening_sockets("127.0.0.1", 0)
     # So that what a client leaves unread is soon felt.
     sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
@@ -126,6 +132,6 @@ async def listening(
     finally:
         listener.close()
         await server.shutdown(1)
-        assert app.budget.bytes == 0
-        assert app.budget.requests == 0
+        assert app.state.in_flight.bytes == 0
+        assert app.state.in_flight.requests == 0
         assert len(room) == 0

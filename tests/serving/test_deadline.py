@@ -77,7 +77,7 @@ def test_a_review_that_has_waited_longer_than_it_may_is_refused_and_not_judged(l
     async def test() -> None:
         judge = TimedJudge()
         async with listening(Limits(), judge) as running:
-            running.app.lag = 0.9
+            running.app.state.lag = 0.9
             status, message = await asked(running, "?timeout=1s")
             assert status == 503
             assert "deadline" in message

@@ -127,7 +127,7 @@ def test_bytes_that_do_not_fit_in_are_those_of_who_never_sent_a_review(loop: str
             reviewed.writer.write(http(b" " * 30_000 + BAD)[:-1])
             small, large = await running.connect(), await running.connect()
             small.writer.write(part(20_000))
-            await running.until(lambda: running.app.budget.bytes > 50_000)
+            await running.until(lambda: running.app.state.in_flight.bytes > 50_000)
             large.writer.write(part(80_000))
             assert await large.is_closed()
             assert running.ended("bytes") == 1
@@ -136,7 +136,7 @@ def test_bytes_that_do_not_fit_in_are_those_of_who_never_sent_a_review(loop: str
             large.abort()
             small.abort()
             reviewed.abort()
-            await running.until(lambda: running.app.budget.bytes == 0)
+            await running.until(lambda: running.app.state.in_flight.bytes == 0)
 
     run(loop, test())
 
@@ -169,13 +169,13 @@ def test_a_body_is_refused_while_others_are_being_answered(loop: str) -> None:
         async with listening(SMALL, judge) as running:
             first, second = await running.connect(), await running.connect()
             answered = asyncio.create_task(first.answer(http(b" " * 70_000 + BAD)))
-            await running.until(lambda: running.app.budget.requests == 1)
+            await running.until(lambda: running.app.state.in_flight.requests == 1)
             status, body, _ = await second.answer(http(b" " * 70_000 + BAD))
             assert status == 503
             assert b"the limit on bytes" in body
             # A small one is not: a few large ones do not stop all others.
             small = asyncio.create_task(second.answer(http(b" " * 40_000 + BAD)))
-            await running.until(lambda: running.app.budget.requests == 2)
+            await running.until(lambda: running.app.state.in_flight.requests == 2)
             judge.may.set()
             assert (await small)[0] == 200
             assert (await answered)[0] == 200
@@ -198,7 +198,7 @@ def test_pipelined_requests_are_counted_out_one_by_one(loop: str) -> None:
                 assert (await read_answer(client.reader))[0] == 200
             for _ in range(3):
                 assert (await read_answer(client.reader))[0] == 200
-            assert running.app.budget.bytes == 0
+            assert running.app.state.in_flight.bytes == 0
             assert (await client.answer())[0] == 200
             client.abort()
 
@@ -256,7 +256,7 @@ def test_what_is_being_answered_outlives_a_flood(loop: str) -> None:
         async with listening(limits, judge) as running:
             client = await running.connect()
             answered = asyncio.create_task(client.answer())
-            await running.until(lambda: running.app.budget.requests == 1)
+            await running.until(lambda: running.app.state.in_flight.requests == 1)
             flood = [await running.connect() for _ in range(100)]
             await running.until(lambda: running.ended("evicted") == 101 - limits.fresh)
             judge.may.set()
@@ -349,7 +349,7 @@ def test_whatever_clients_send_everything_is_let_go_of_in_the_end(loop: str, see
         async with listening(limits, kept=10) as running:
             await asyncio.gather(*(client(running, pieces_of(random)) for _ in range(100)))
             await running.until(lambda: len(running.server.room) == 0)
-            assert running.app.budget.bytes == 0
+            assert running.app.state.in_flight.bytes == 0
             assert running.metrics.registry.get_sample_value(INTERNAL_ERRORS) == 0
             last = await running.connect()
             assert (await last.answer())[0] == 200

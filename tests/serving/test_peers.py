@@ -56,10 +56,9 @@ async def test_the_judge_and_the_capture_are_told_who_asks(
     tmp_path: Path, mode: str, judged: int
 ) -> None:
     judge = Noting()
-    async with listening(Limits(), judge) as running:
-        running.app.modes = Modes(mode)
-        capture = Capture(CaptureOptions(tmp_path), Metrics())
-        running.app._capture = capture
+    capture = Capture(CaptureOptions(tmp_path), Metrics())
+    async with listening(Limits(), judge, capture=capture) as running:
+        running.app.state.modes = Modes(mode)
         for address in ("127.0.0.1", "127.0.0.2"):
             await post(running.port, address)
         capture.close()

@@ -1,0 +1,68 @@
+"""``POST /authorize``: one SubjectAccessReview to one answer."""
+
+import time
+from functools import partial
+
+from aiohttp import web
+
+from noderestrict import authorization
+from noderestrict.serving.authorizers import Authorizer
+from noderestrict.serving.connections import Answer, client_of
+from noderestrict.serving.http import HTTPError
+from noderestrict.serving.lane import LARGE_BYTES, Lane
+from noderestrict.serving.refusal_log import RefusalLog
+from noderestrict.telemetry.metrics import Metrics
+
+
+class AuthorizeHandler:
+    """Answers SubjectAccessReviews.
+
+    Args:
+        authorizer: decides.
+        metrics: counted into.
+        lane: runs what takes long.
+        log: of what got no opinion.
+    """
+
+    def __init__(
+        self, authorizer: Authorizer, metrics: Metrics, lane: Lane, log: RefusalLog
+    ) -> None:
+        self._authorizer = authorizer
+        self._metrics = metrics
+        self._lane = lane
+        self._log = log
+
+    async def handle(self, http: web.BaseRequest, body: bytes, deadline: float) -> Answer:
+        """Return the answer to a review.
+
+        Args:
+            http: the request.
+            body: its body.
+            deadline: of time.monotonic(), seconds.
+
+        Raises:
+            HTTPError: 400 for a body that is not a SubjectAccessReview, 503 while the opinion
+                cannot be known.
+            CrowdedError: too many large bodies wait.
+        """
+        started = time.perf_counter()
+        client = client_of(http)
+        try:
+            if len(body) > LARGE_BYTES:
+                run = self._lane.of(client, deadline)
+                review = await run(partial(authorization.decode, body))
+            else:
+                review = authorization.decode(body)
+        except authorization.ReviewError as error:
+            raise HTTPError(400, str(error)) from None
+        opinion = await self._authorizer.authorize(review, deadline, client)
+        if opinion is None:
+            raise HTTPError(503, "the cluster cannot be asked now", {"Retry-After": "1"})
+        seconds = time.perf_counter() - started
+        self._metrics.authorize_seconds.observe(seconds)
+        if opinion.allowed:
+            self._metrics.authorization_allowed.inc()
+        else:
+            self._metrics.authorization_no_opinion.inc()
+            self._log.no_opinion(http, review, opinion, seconds)
+        return Answer(authorization.encode(review, opinion))

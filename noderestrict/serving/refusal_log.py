@@ -1,0 +1,117 @@
+"""Log lines about refusals, limited for each node so that none can flood the log."""
+
+from aiohttp import web
+
+from noderestrict import admission, authorization
+from noderestrict.graph.authorizer import Opinion
+from noderestrict.policy.decision import Denied
+from noderestrict.serving import modes
+from noderestrict.serving.connections import client_of
+from noderestrict.telemetry.logs import DROPS, LOGGER, NODE, NodeLimiter
+
+_DEBUG = 10
+# A namespace has at most 63 characters, a name 253.
+_LONGEST_NAME = 512
+_LONGEST_TEXT = 2000
+
+
+class RefusalLog:
+    """Logs what was refused, and at debug level what was allowed."""
+
+    def __init__(self) -> None:
+        self._limiter = NodeLimiter()
+
+    def allowed(self, request: admission.Request, seconds: float) -> None:
+        """Log an allowed request, at debug level.
+
+        Args:
+            request: decoded.
+            seconds: that the answer took.
+        """
+        if LOGGER.isEnabledFor(_DEBUG):
+            LOGGER.debug("allowed", extra=_fields(request, seconds))
+
+    def refused(
+        self,
+        http: web.BaseRequest,
+        request: admission.Request,
+        denied: Denied,
+        seconds: float,
+        mode: str,
+    ) -> None:
+        """Log a denial, whether it is enforced or only reported.
+
+        Args:
+            http: the HTTP request.
+            request: decoded from it.
+            denied: by a rule.
+            seconds: that the answer took.
+            mode: of the rule.
+        """
+        if not self._may_log(http, request.node):
+            return
+        LOGGER.warning(
+            "refused" if mode == modes.ENFORCE else "would be refused",
+            extra={
+                "client": http.remote,
+                **_fields(request, seconds),
+                "rule": denied.rule,
+                "code": denied.code,
+                "mode": mode,
+                "why": denied.message[:_LONGEST_TEXT],
+                "detail": denied.detail[:_LONGEST_TEXT],
+            },
+        )
+
+    def no_opinion(
+        self,
+        http: web.BaseRequest,
+        review: authorization.Review,
+        opinion: Opinion,
+        seconds: float,
+    ) -> None:
+        """Log that a node's access was not allowed.
+
+        Args:
+            http: the HTTP request.
+            review: decoded from it; nothing is logged if it is not a node's.
+            opinion: on it.
+            seconds: that the answer took.
+        """
+        if review.node is None or not self._may_log(http, review.node):
+            return
+        LOGGER.warning(
+            "no opinion",
+            extra={
+                "client": http.remote,
+                "node": _short(review.node),
+                "request": str(review.attributes or "")[:_LONGEST_TEXT],
+                "why": opinion.reason[:_LONGEST_TEXT],
+                "seconds": round(seconds, 6),
+            },
+        )
+
+    def _may_log(self, http: web.BaseRequest, node: str | None) -> bool:
+        """Return whether a node, at the address of a client, may write one more line."""
+        allowed = self._limiter.allow((client_of(http), _short(node)))
+        if not allowed:
+            DROPS.count(NODE)
+        return allowed
+
+
+def _short(name: str | None) -> str:
+    """Return a name as it is logged and remembered: whole, if Kubernetes allows it."""
+    return (name or "")[:_LONGEST_NAME]
+
+
+def _fields(request: admission.Request, seconds: float) -> dict[str, object]:
+    where = f"{request.namespace}/{request.name}" if request.namespace else request.name
+    return {
+        "node": _short(request.node),
+        "operation": request.operation,
+        "resource": _short(admission.resource_path(request)),
+        "object": _short(where),
+        "uid": request.uid,
+        "dry_run": request.dry_run,
+        "seconds": round(seconds, 6),
+    }
