@@ -81,6 +81,24 @@ def metrics() -> str:
     )
 
 
+def doctor() -> str:
+    """Return the page of the doctor's checks."""
+    from noderestrict.doctor.run import CHECKS
+
+    return "\n".join(
+        (
+            "# Checks of `noderestrict doctor`",
+            "",
+            "A check that cannot be completed is a warning that says why; the others still run.",
+            "",
+            "| Check | Question |",
+            "|---|---|",
+            *(f"| {check.name} | {check.title} |" for check in CHECKS),
+            "",
+        )
+    )
+
+
 def _requests(rule: Rule) -> str:
     """Return the requests that a rule judges, as people write them."""
     if not rule.targets:
@@ -118,7 +136,7 @@ def with_rules(readme: str) -> str:
     return _RULES.sub(lambda _: rules(), readme)
 
 
-PAGES = {"flags.md": flags, "metrics.md": metrics}
+PAGES = {"doctor.md": doctor, "flags.md": flags, "metrics.md": metrics}
 
 if __name__ == "__main__":
     for page, text in PAGES.items():

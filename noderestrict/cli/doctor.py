@@ -10,6 +10,7 @@ from noderestrict.cli._flags import add_extra_flags, extra_policy, host_and_port
 from noderestrict.policy.text import printable
 
 if TYPE_CHECKING:
+    from noderestrict.doctor.check import Check
     from noderestrict.doctor.findings import Finding
 
 _MARKS = {"pass": "+", "warn": "!", "fail": "-"}
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         UsageError: there is no cluster to connect to.
     """
     from noderestrict.cluster.connection import ClusterError
-    from noderestrict.doctor.checks import as_json
+    from noderestrict.doctor.report import as_json
 
     try:
         findings = asyncio.run(_findings(options))
@@ -75,16 +76,17 @@ def run(options: argparse.Namespace) -> int:
     if options.output == "json":
         print(as_json(findings), end="")
     else:
-        for finding in findings:
-            print(printable(f"[{_MARKS[finding.status]}] {finding.check}: {finding.message}"))
+        for check, finding in findings:
+            print(printable(f"[{_MARKS[finding.status]}] {check.name}: {finding.message}"))
             if finding.remedy:
                 print(printable(f"      {finding.remedy}"))
-    return int(any(finding.status == "fail" for finding in findings))
+    return int(any(finding.status == "fail" for _, finding in findings))
 
 
-async def _findings(options: argparse.Namespace) -> "list[Finding]":
+async def _findings(options: argparse.Namespace) -> "list[tuple[Check, Finding]]":
     from noderestrict.cluster.judge import connected
-    from noderestrict.doctor.checks import Options, examine
+    from noderestrict.doctor.cluster import Options
+    from noderestrict.doctor.run import examine
 
     wanted = Options(
         options.webhook_configuration,

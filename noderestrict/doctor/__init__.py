@@ -1,1 +1,1 @@
-"""Check a live cluster: is everything in place that the webhooks need to guard it."""
+"""Check a live cluster: can the webhooks protect it?"""

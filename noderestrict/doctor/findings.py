@@ -1,4 +1,4 @@
-"""What a check has found."""
+"""What a check finds."""
 
 from dataclasses import dataclass
 
@@ -7,31 +7,29 @@ PASS, WARN, FAIL = "pass", "warn", "fail"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One result.
+    """One result of a check.
 
     Attributes:
-        check: its name.
         status: ``pass``, ``warn`` or ``fail``.
         message: what was found.
-        remedy: what to do, "" for nothing.
+        remedy: what to do about it, "" for nothing.
     """
 
-    check: str
     status: str
     message: str
     remedy: str = ""
 
 
-def passed(check: str, message: str) -> Finding:
-    """Return that a check found nothing wrong."""
-    return Finding(check, PASS, message)
+def passed(message: str) -> Finding:
+    """Return a finding that needs no action."""
+    return Finding(PASS, message)
 
 
-def warned(check: str, message: str, remedy: str) -> Finding:
-    """Return what may be wanted, or could not be checked."""
-    return Finding(check, WARN, message, remedy)
+def warned(message: str, remedy: str) -> Finding:
+    """Return a finding that may be intended, or that could not be checked."""
+    return Finding(WARN, message, remedy)
 
 
-def failed(check: str, message: str, remedy: str) -> Finding:
-    """Return what leaves the cluster open, or will break it."""
-    return Finding(check, FAIL, message, remedy)
+def failed(message: str, remedy: str) -> Finding:
+    """Return a finding that leaves the cluster unprotected, or will break it."""
+    return Finding(FAIL, message, remedy)

@@ -1,6 +1,6 @@
-"""Compare the installed registration with the rendered one, again and again.
+"""Watch for changes of the registration.
 
-Whoever may change the registration can switch every rule off, and no review would tell.
+Anyone who may change it can disable every rule, and no review would show that.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ import msgspec
 from noderestrict.api.scanner import ScanError
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.objects import DECODE_ERRORS, tree
-from noderestrict.doctor.registration import differences
+from noderestrict.doctor.differences import differences
 from noderestrict.pki.check import KeyPairError
 from noderestrict.telemetry.logs import LOGGER
 from noderestrict.telemetry.metrics import Metrics
@@ -23,10 +23,10 @@ from noderestrict.telemetry.metrics import Metrics
 _PATH = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 _NOT_FOUND = 404
 _SHOWN = 8
-#: Between looks: three, and a slow answer, within a minute.
+#: Between comparisons: three of them, and a slow answer, fit into a minute.
 SECONDS = 15.0
 _ANSWER_SECONDS = 10.0
-#: The first minor version whose API servers keep match conditions.
+#: The first minor version whose API servers support match conditions.
 CONDITIONS_SINCE = 28
 
 
@@ -36,8 +36,8 @@ class Expected:
 
     Attributes:
         registration: the rendered ValidatingWebhookConfiguration.
-        ca_file: PEM, what a CA bundle may hold; None, or a file that is not there, for anything.
-        conditions: whether the API server knows match conditions.
+        ca_file: PEM, the CAs that a CA bundle may contain; None, or a missing file, for any.
+        conditions: whether the API server supports match conditions.
     """
 
     registration: Mapping[str, Any]
@@ -58,33 +58,33 @@ async def watch_registration(
     *,
     sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
 ) -> None:
-    """Compare until cancelled; metrics and log tell each change.
+    """Compare until cancelled; metrics and log report each change.
 
     Args:
         connection: to the API server.
         expected: what must be installed.
-        metrics: where the number of differences is shown, and when it was last known.
-        sleep: waits for some seconds.
+        metrics: receive the number of differences, and the time of the last comparison.
+        sleep: waits a number of seconds.
     """
-    told: list[str] = []
+    reported: list[str] = []
     problem = ""
-    # From now on it counts how long nothing is known; 0 is for servers that do not compare.
+    # From now on its age counts; 0 is for servers that do not compare.
     metrics.registration_checked.set(time.time())
     while True:
         try:
             found = await compared(connection, expected)
         except ClusterError as error:
-            # What is not known is no change: the time of the last comparison tells.
+            # Not a change: the time of the last comparison shows it.
             if str(error) != problem:
                 problem = str(error)
-                LOGGER.warning("the registration cannot be read", extra={"error": problem[:500]})
+                LOGGER.warning("cannot read the registration", extra={"error": problem[:500]})
         else:
             problem = ""
             metrics.registration_differences.set(len(found))
             metrics.registration_checked.set(time.time())
-            if found != told:
-                _tell(expected.name, found)
-            told = found
+            if found != reported:
+                _report(expected.name, found)
+            reported = found
         await sleep(SECONDS)
 
 
@@ -100,7 +100,7 @@ async def compared(connection: Connection, expected: Expected) -> list[str]:
         if error.code != _NOT_FOUND:
             raise
         return differences(None, expected.registration)
-    # Beside the event loop: whoever changed it may have made it large.
+    # Off the event loop: anyone who changed it may have made it large.
     return await asyncio.to_thread(_differences, body, expected)
 
 
@@ -131,11 +131,11 @@ class _Configuration(msgspec.Struct):
     webhooks: list[dict[str, Any]] | None = None
 
 
-def _tell(name: str, found: list[str]) -> None:
+def _report(name: str, found: list[str]) -> None:
     if found:
         LOGGER.critical(
-            "the registration is not as rendered: rules may be skipped",
+            "the registration differs from the rendered one: rules may be skipped",
             extra={"registration": name, "count": len(found), "differences": found[:_SHOWN]},
         )
     else:
-        LOGGER.info("the registration is as rendered again", extra={"registration": name})
+        LOGGER.info("the registration matches the rendered one again", extra={"registration": name})

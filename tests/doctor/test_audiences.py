@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from noderestrict.doctor.audiences import check_audiences
+from noderestrict.doctor.checks.api_audiences import check
+from noderestrict.doctor.cluster import Cluster as Examined
+from noderestrict.doctor.cluster import Options
 from noderestrict.render import workload
 from tests.cluster.scripted import connected
 from tests.cluster.test_audiences import ISSUER, SECRET, Cluster, jwt
@@ -31,7 +33,8 @@ async def examine(
     cluster.objects[DAEMON_SETS] = {"items": []}
     cluster.objects[API_SERVERS] = {"items": [] if servers is None else [api_server(*servers)]}
     async with connected(cluster, token) as connection:
-        return [(one.status, one.message) async for one in check_audiences(connection, USER)]
+        examined = Examined(connection, Options(server_user=USER))
+        return [(one.status, one.message) async for one in check(examined)]
 
 
 @pytest.mark.parametrize("token", [SECRET, jwt({"aud": "api"}), None])

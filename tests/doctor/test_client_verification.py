@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from noderestrict.doctor.client_verification import check_clients, demands_certificate
+from noderestrict.doctor.checks.client_verification import check_clients, demands_certificate
 from noderestrict.doctor.findings import Finding
 from tests.serving.tls import authority, serving
 
@@ -19,7 +19,7 @@ def test_a_server_that_answers_anybody_is_warned_of(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         finding = found(("127.0.0.1", server.port))
     assert finding.status == "warn"
-    assert "answers whoever reaches it" in finding.message
+    assert "answers any client" in finding.message
     assert "components/client-verification" in finding.remedy
 
 
@@ -50,7 +50,7 @@ def test_a_server_that_is_away_or_speaks_no_tls_tells_nothing(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("failure", "findings"), [("remote error: tls: certificate required", 1), ("EOF", 0), ("", 0)]
 )
-def test_without_a_way_to_the_server_only_a_clear_refusal_is_told(
+def test_without_access_to_the_server_only_a_clear_rejection_is_reported(
     failure: str, findings: int
 ) -> None:
     assert len(asyncio.run(check_clients([], failure))) == findings

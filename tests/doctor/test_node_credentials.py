@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from noderestrict.doctor.checks import check_node_kubeconfig
+from noderestrict.doctor.checks.node_credentials import check_node_kubeconfig
 from tests.serving.tls import authority, client_leaf, odd_certificates
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from noderestrict.cluster.connection import ClusterError
-from noderestrict.doctor.registration import check_registration, differences
+from noderestrict.doctor.checks.registration import check_registration
+from noderestrict.doctor.differences import differences
 from noderestrict.doctor.watch import SECONDS, Expected, watch_registration
 from noderestrict.policy.extra import Extra
 from noderestrict.render.registration import Registration, parse_registration
@@ -252,12 +253,14 @@ async def test_each_change_is_shown_at_the_next_look_and_ends_with_it(
     watched.cluster.answer = value
     assert await watched.look() > 0
     assert await watched.look() > 0
-    told = [record for record in caplog.records if "not as rendered" in record.message]
+    told = [
+        record for record in caplog.records if "differs from the rendered one" in record.message
+    ]
     assert len(told) == 1
     assert told[0].levelno == logging.CRITICAL
     watched.cluster.answer = installed()
     assert await watched.look() == 0
-    assert "as rendered again" in caplog.records[-1].message
+    assert "matches the rendered one again" in caplog.records[-1].message
     # Three looks a minute, each with the time for an answer.
     assert set(watched.waited) == {SECONDS}
     assert SECONDS <= 20
@@ -306,7 +309,7 @@ async def test_what_cannot_be_asked_changes_nothing_but_the_time_of_the_last_loo
         assert await watched.look() == before
     name = "noderestrict_registration_checked_timestamp_seconds"
     assert watched.value(name) == 1000
-    assert sum("cannot be read" in record.message for record in caplog.records) == 3
+    assert sum("cannot read" in record.message for record in caplog.records) == 3
     watched.cluster.answer = value
     assert await watched.look() == before
     assert watched.value(name) == 1300

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from noderestrict.cli import main
-from noderestrict.doctor.registration import differences
+from noderestrict.doctor.differences import differences
 from noderestrict.pki.issue import Authority
 from noderestrict.render.registration import Registration
 from noderestrict.render.workload import CA_SECRET, NAMESPACE, NEW_CA, RENEWAL, TLS_SECRET
@@ -436,7 +436,7 @@ def test_a_change_is_told_by_a_running_server_within_a_minute(tidy: Installed) -
 
         until(passes)
         until(told, 60)
-        (line,) = webhook.wait_for_log("not as rendered")
+        (line,) = webhook.wait_for_log("differs from the rendered one")
         assert "objectSelector" in line
         assert main(bootstrap) == 0
         until_refused(tidy.nodes["worker"])

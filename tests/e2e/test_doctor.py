@@ -94,7 +94,7 @@ def test_a_registration_for_other_policy_flags_fails(
 def test_an_unregistered_webhook_fails(registered: Registered, doctor: Examined) -> None:
     found = doctor()
     assert found["registration"][0] == "fail"
-    assert found["known-bad request"] == ("fail", "a node may write the lease of another node")
+    assert found["known-bad request"] == ("fail", "a node can write another node's Lease")
 
 
 def change(path: list[Any], value: Any) -> Callable[[dict[str, Any]], None]:
@@ -118,28 +118,28 @@ def change(path: list[Any], value: Any) -> Callable[[dict[str, Any]], None]:
         (change([0, "timeoutSeconds"], 30), "warn", "timeoutSeconds is 30"),
         (
             change([0, "namespaceSelector"], {"matchLabels": {"a": "b"}}),
-            "fail", "namespaceSelector leaves objects out",
+            "fail", "namespaceSelector excludes objects",
         ),
         (
             change([0, "matchConditions", 1, "expression"], "false"),
-            "fail", "is not as rendered",
+            "fail", "differs from the rendered one",
         ),
         (
             # What it proves of leases, it does not of pods.
             lambda value: value["webhooks"][0]["matchConditions"].append(
                 value["webhooks"][2]["matchConditions"][1]
             ),
-            "fail", "'not-own-lease' is not as rendered",
+            "fail", "'not-own-lease' differs from the rendered one",
         ),
         (
             lambda value: value["webhooks"][2]["rules"].extend(value["webhooks"][0]["rules"]),
-            "fail", "'not-own-lease' is not made for pods",
+            "fail", "'not-own-lease' is not valid for pods",
         ),
         (change([0, "rules", 0, "scope"], "Cluster"), "fail", "core/pods"),
         (change([2, "rules", 0, "apiVersions"], ["v1beta1"]), "fail", "coordination.k8s.io/leases"),
         (
             change([0, "admissionReviewVersions"], ["v1beta1", "v1"]),
-            "fail", "reviews of other versions are not answered",
+            "fail", "the webhook answers only v1",
         ),
     ],
 )  # fmt: skip
@@ -192,7 +192,7 @@ def test_a_service_without_endpoints_fails(registered: Registered, doctor: Exami
 def test_rights_that_are_missing_or_too_many_fail(registered: Registered, doctor: Examined) -> None:
     nobody = doctor("--server-user", "system:serviceaccount:default:nobody")["rights"]
     assert nobody[0] == "fail"
-    assert "may not get nodes" in nobody[1]
+    assert "cannot get nodes" in nobody[1]
     admin = registered.admin
     role = {
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
@@ -206,7 +206,7 @@ def test_rights_that_are_missing_or_too_many_fail(registered: Registered, doctor
         end = time.monotonic() + 10
         while (found := doctor()["rights"])[0] != "fail":
             assert time.monotonic() < end
-        assert "may get secrets" in found[1]
+        assert "can get secrets" in found[1]
     finally:
         admin.delete(f"{RBAC}/clusterrolebindings/too-much")
 
@@ -218,7 +218,7 @@ def test_credentials_that_are_no_nodes_fail(
     file = tmp_path / "kubeconfig"
     for user, group in (("system:node:n1", ""), ("n1", "system:nodes"), ("system:node:", "x")):
         file.write_text(json.dumps(registered.control_plane.user(user, group).kubeconfig()))
-        assert "is no node" in doctor("--node-kubeconfig", str(file))["node credentials"][1]
+        assert "is not a node" in doctor("--node-kubeconfig", str(file))["node credentials"][1]
     two_names = client_leaf(registered.control_plane.ca, "system:node:n1", "system:nodes", "admin")
     config = registered.control_plane.node("n1").kubeconfig()
     encoded = base64.b64encode(two_names.certificate).decode()
@@ -264,7 +264,7 @@ def test_an_api_server_with_the_plugin_on_is_told(registered: Registered, doctor
     admin.create("/api/v1/namespaces/kube-system/pods", pod)
     try:
         found = doctor()
-        assert "NodeRestriction is on, too" in found["in-tree plugin"][1]
-        assert "Webhook stands before RBAC" in found["authorizer"][1]
+        assert "NodeRestriction is enabled as well" in found["in-tree plugin"][1]
+        assert "Webhook precedes RBAC" in found["authorizer"][1]
     finally:
         admin.delete("/api/v1/namespaces/kube-system/pods/kube-apiserver")

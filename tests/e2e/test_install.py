@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from noderestrict.doctor.registration import differences
+from noderestrict.doctor.differences import differences
 from noderestrict.render.workload import NAMESPACE
 from tests.e2e.conftest import let_nodes_do_all, namespace_ready
 from tests.e2e.control_plane import APIError, ControlPlane, free_port

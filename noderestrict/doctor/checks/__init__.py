@@ -1,0 +1,1 @@
+"""The checks, one per module, none of which knows another."""

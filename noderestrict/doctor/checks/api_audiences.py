@@ -1,0 +1,100 @@
+"""Do the servers have the API server's audiences?"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from noderestrict.cluster.connection import ClusterError
+from noderestrict.cluster.questions import learn_audiences
+from noderestrict.doctor.check import Check
+from noderestrict.doctor.cluster import Cluster
+from noderestrict.doctor.findings import Finding, failed, passed, warned
+from noderestrict.doctor.workloads import SERVERS, api_servers, elements, values, words, workloads
+
+_FLAG = "--api-audiences"
+_VARIABLE = "NODERESTRICT_API_AUDIENCES"
+
+
+async def check(cluster: Cluster) -> AsyncIterator[Finding]:
+    """Yield a finding for each workload that serves."""
+    user = cluster.options.server_user
+    configured = await _configured(cluster, user)
+    if not configured:
+        yield warned(
+            f"no workload runs as {user}",
+            f"check that the server's {_FLAG}, if any, are the API server's",
+        )
+        return
+    known = await _known(cluster)
+    for workload, audiences in configured:
+        if not audiences:
+            yield passed(f"{workload} learns them from its token")
+        elif not known:
+            yield await _against_issuer(cluster, workload, audiences)
+        for source, right in known.items() if audiences else ():
+            if set(audiences) == set(right):
+                yield passed(f"{workload} has the audiences of {source}: {','.join(audiences)}")
+            else:
+                yield failed(
+                    f"{workload} has {_FLAG}={','.join(audiences)}, but {source} has "
+                    f"{','.join(right)}: nodes are denied default tokens, or granted tokens that "
+                    "no pod requests",
+                    f"render with {_FLAG}={','.join(right)}, or without it: the server learns them",
+                )
+
+
+async def _configured(cluster: Cluster, user: str) -> list[tuple[str, Sequence[str]]]:
+    """Return the audiences that each workload of a service account is configured with."""
+    _, _, account = user.partition("system:serviceaccount:")
+    namespace, _, name = account.partition(":")
+    if not name:
+        return []
+    return [
+        (f"{workload.kind} {namespace}/{workload.name}", _audiences(container))
+        for workload in await workloads(cluster, namespace, SERVERS)
+        if workload.pod_spec.get("serviceAccountName") == name
+        for container in workload.pod_spec["containers"]
+        if "serve" in words(container)
+    ]
+
+
+def _audiences(container: Mapping[str, Any]) -> Sequence[str]:
+    """Return the audiences of a container: of the last flag, or else of the environment."""
+    given = values(words(container), _FLAG)[-1:]
+    variables = [
+        str(variable.get("value") or "")
+        for variable in container.get("env") or ()
+        if variable.get("name") == _VARIABLE
+    ]
+    return elements(given or variables[:1])
+
+
+async def _known(cluster: Cluster) -> Mapping[str, Sequence[str]]:
+    """Return the API server's audiences by source: its flags, or else our own token."""
+    known: dict[str, Sequence[str]] = {}
+    for name, command in (await api_servers(cluster)).items():
+        # The audiences default to the issuers, of which there may be several.
+        audiences = elements(values(command, _FLAG)) or values(command, "--service-account-issuer")
+        if audiences:
+            known[name] = audiences
+    if not known:
+        try:
+            known["the API server"] = await learn_audiences(cluster.connection)
+        except ClusterError:
+            # Our token may not show them. That is not a fault of the cluster.
+            return {}
+    return known
+
+
+async def _against_issuer(cluster: Cluster, workload: str, audiences: Sequence[str]) -> Finding:
+    text = f"{workload} has {_FLAG}={','.join(audiences)}, which cannot be verified from here"
+    remedy = f"compare it with the API server's {_FLAG}"
+    discovery = await cluster.find("/.well-known/openid-configuration")
+    if discovery is None:
+        return warned(text, remedy)
+    issuer = str(discovery.get("issuer"))
+    if issuer in audiences:
+        return passed(f"{text}; the issuer is among them")
+    return warned(f"{text}; the issuer {issuer} is not among them", remedy)
+
+
+CHECK = Check("api audiences", "Do the servers have the API server's audiences?", check)

@@ -1,0 +1,117 @@
+"""Does the server answer API servers only, and does the API server identify itself?
+
+A server that does not verify its clients answers anyone who can reach its port. One that does
+locks out an API server without a certificate, and the requests that depend on it are denied.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Sequence
+
+from noderestrict.doctor.check import Check
+from noderestrict.doctor.cluster import Address, Cluster
+from noderestrict.doctor.findings import Finding, failed, passed, warned
+from noderestrict.doctor.probe import FORBIDDEN, is_from_webhook, probe
+
+_SECONDS = 10
+_COMPONENT = "manifests/components/client-verification"
+#: What an API server reports when a webhook rejects its certificate or the lack of one: Go's names
+#: of TLS alerts, or a connection that ended before the alert was read.
+_REJECTED = ("certificate required", "bad certificate", "unknown certificate")
+_ENDED = ("EOF", "connection reset", "broken pipe", "use of closed network connection")
+
+
+async def check(cluster: Cluster) -> AsyncIterator[Finding]:
+    """Yield a finding for each server that is reachable from here."""
+    reached = {cluster.server(one["clientConfig"])[1] for one in await cluster.webhooks()}
+    refusal = await probe(cluster)
+    called = refusal is None or refusal.code == FORBIDDEN or not is_from_webhook(refusal)
+    failure = "" if called else str(refusal)
+    for finding in await check_clients(sorted(one for one in reached if one), failure):
+        yield finding
+
+
+async def demands_certificate(address: Address) -> bool | None:
+    """Tell whether a server rejects clients without a certificate; None if it does not answer.
+
+    Args:
+        address: host and port.
+    """
+    context = ssl.create_default_context()
+    # Another check verifies the certificate.
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    writer = None
+    try:
+        async with asyncio.timeout(_SECONDS):
+            reader, writer = await asyncio.open_connection(*address, ssl=context)
+            # A TLS 1.3 handshake succeeds at first: the server closes the connection once it has
+            # seen no certificate. One that accepts anyone answers this request.
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            return not await reader.read(1)
+    except ssl.SSLError as error:
+        return True if "CERTIFICATE" in (error.reason or "") else None
+    except ConnectionError:
+        return True if writer is not None else None
+    except (OSError, TimeoutError):
+        return None
+    finally:
+        if writer is not None:
+            # After a failed handshake, closing may fail as well.
+            writer.transport.abort()
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(1):
+                    await writer.wait_closed()
+
+
+def judge_clients(address: Address, *, demanded: bool | None, failure: str) -> Finding:
+    """Return whether the server verifies the API server.
+
+    Args:
+        address: of the server.
+        demanded: whether it rejects clients without a certificate, None if unknown.
+        failure: why the API server could not call it, "" if it could.
+    """
+    at = f"{address[0]}:{address[1]}"
+    if any(text in failure for text in _REJECTED) or (
+        demanded and any(text in failure for text in _ENDED)
+    ):
+        return failed(
+            f"the server requires a client certificate, and the API server presents none that is "
+            f"valid: {failure}",
+            f"give each API server the files in {_COMPONENT}/api-server",
+        )
+    if demanded is None:
+        return warned(
+            f"{at}: no answer, so whether it verifies clients is unknown",
+            "check that the server is running",
+        )
+    if not demanded:
+        return warned(
+            f"{at} answers any client, and so reveals who can read what",
+            f"add {_COMPONENT}, or let only API servers reach it",
+        )
+    if failure:
+        return warned(
+            f"the API server could not call the webhook: {failure}", "see the other findings"
+        )
+    return passed(f"{at} verifies its clients and accepts this API server")
+
+
+async def check_clients(addresses: Sequence[Address], failure: str) -> list[Finding]:
+    """Return a finding for each server.
+
+    Args:
+        addresses: of the servers that are reachable from here.
+        failure: why the API server could not call its webhook, "" if it could.
+    """
+    if not addresses and any(text in failure for text in _REJECTED):
+        return [judge_clients(("the server", 443), demanded=None, failure=failure)]
+    return [
+        judge_clients(address, demanded=await demands_certificate(address), failure=failure)
+        for address in addresses
+    ]
+
+
+CHECK = Check("client verification", "Does the server answer API servers only?", check)

@@ -1,0 +1,72 @@
+"""Can untrusted nodes get our credentials, or our accounts do harm?"""
+
+from collections.abc import AsyncIterator
+
+from noderestrict.cluster.authorizer import read_graph
+from noderestrict.doctor.check import Check
+from noderestrict.doctor.cluster import Cluster
+from noderestrict.doctor.findings import Finding, failed, passed, warned
+from noderestrict.doctor.permissions import Permission, changes_of_registration, granted, listed
+from noderestrict.doctor.trust import read_trust, some
+from noderestrict.graph.graph import Graph
+from noderestrict.render.workload import NAMESPACE, NEW_CA
+
+_SHOWN = 10
+#: Each is enough to get the token of any account of the namespace.
+_HARMFUL = (
+    Permission("create", "", "secrets", namespace=NAMESPACE),
+    Permission("create", "", "pods", namespace=NAMESPACE),
+)
+
+
+async def check(cluster: Cluster) -> AsyncIterator[Finding]:
+    """Yield which nodes can read our Secrets or get tokens, and which accounts can do harm."""
+    trusted = (await read_trust(cluster)).trusted()
+    graph = await read_graph(cluster.connection)
+    accounts = await _names(cluster, "serviceaccounts")
+    objects = [("secrets", NAMESPACE, name) for name in await _names(cluster, "secrets")]
+    objects += [("serviceaccounts", NAMESPACE, name) for name in accounts if name != "default"]
+    for vertex in objects:
+        yield _readers(graph, vertex, trusted)
+    harmful = (*changes_of_registration(cluster.options.configuration), *_HARMFUL)
+    for account in accounts:
+        user = f"system:serviceaccount:{NAMESPACE}:{account}"
+        has = await granted(cluster, user, harmful)
+        if has and account == NEW_CA:
+            yield warned(
+                f"{user} can {listed(has)} while the CA is being replaced",
+                "once it is, run kubectl delete -f on the overlay's new-ca.yaml",
+            )
+        elif has:
+            yield failed(
+                f"{user} can {listed(has)}",
+                'apply the rendered manifests again; see "Upgrade" in docs/install.md',
+            )
+
+
+def _readers(graph: Graph, vertex: tuple[str, str, str], trusted: frozenset[str]) -> Finding:
+    nodes = graph.who(vertex)
+    what = f"{'Secret' if vertex[0] == 'secrets' else 'tokens of ServiceAccount'} {vertex[2]}"
+    others = [name for name in nodes if name not in trusted]
+    if others:
+        pods = sorted(
+            {
+                f"{step[1]}/{step[2]}"
+                for node in others[:_SHOWN]
+                for step in graph.path(node, vertex)
+                if step[0] == "pods"
+            }
+        )
+        return failed(
+            f"{what}: accessible to {some(others)} through pods {some(pods)}",
+            'delete these pods and replace the credential: see "Upgrade" in docs/install.md',
+        )
+    return passed(f"{what}: accessible to {some(nodes) if nodes else 'no node'}")
+
+
+async def _names(cluster: Cluster, plural: str) -> list[str]:
+    items = await cluster.items(f"/api/v1/namespaces/{NAMESPACE}/{plural}")
+    return [item["metadata"]["name"] for item in items]
+
+
+CHECK = Check("credentials", "Can untrusted nodes get our credentials?", check)

@@ -1,0 +1,175 @@
+"""Does the registration send the webhook everything that it must judge?"""
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any
+
+from noderestrict.doctor.check import Check
+from noderestrict.doctor.cluster import Cluster
+from noderestrict.doctor.differences import CONDITIONS, comparable, compare, without_empty
+from noderestrict.doctor.findings import Finding, failed, passed, warned
+from noderestrict.policy.extra import Extra
+from noderestrict.policy.rule import ANY
+from noderestrict.render.conditions import NODE_USERS
+from noderestrict.render.registration import webhook_configuration, webhook_rules
+
+_RENDER = "apply the output of noderestrict render again, with the same policy flags as here"
+_SECONDS = 3
+#: Fields that this check examines one by one.
+_CHECKED = frozenset(
+    ("matchPolicy", "namespaceSelector", "objectSelector", "admissionReviewVersions", "rules",
+     "failurePolicy", "timeoutSeconds", CONDITIONS)
+)  # fmt: skip
+_CLUSTER_SCOPED = frozenset({"nodes", "csinodes", "resourceslices", "certificatesigningrequests"})
+
+
+async def check(cluster: Cluster) -> AsyncIterator[Finding]:
+    """Yield what is wrong with the installed registration."""
+    configuration = await cluster.registration()
+    if configuration is None:
+        yield failed(
+            f"ValidatingWebhookConfiguration {cluster.options.configuration} does not exist",
+            "apply one of manifests/overlays",
+        )
+        return
+    for finding in check_registration(configuration, cluster.options.extra):
+        yield finding
+
+
+def check_registration(configuration: Mapping[str, Any], extra: Extra) -> Iterator[Finding]:
+    """Yield what is wrong with a ValidatingWebhookConfiguration.
+
+    Args:
+        configuration: as installed.
+        extra: the policy beyond the in-tree plugin that it serves.
+    """
+    webhooks = configuration.get("webhooks") or []
+    missing = [
+        f"{operation} {group or 'core'}/{resource}"
+        for rule in webhook_rules(extra=extra)
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for operation in rule["operations"]
+        if not any(
+            _covers(one, group, rule["apiVersions"], resource, operation)
+            for webhook in webhooks
+            for one in webhook.get("rules") or ()
+        )
+    ]
+    if missing:
+        yield failed(f"not sent to any webhook: {', '.join(missing[:8])}", _RENDER)
+    rendered = {one["name"]: one for one in webhook_configuration({}, extra=extra)["webhooks"]}
+    for webhook in webhooks:
+        yield from _check_webhook(webhook)
+        yield from _check_conditions(webhook, rendered.get(webhook.get("name"), {}))
+    yield from _check_rest(webhooks, extra)
+    if not missing:
+        yield passed("it covers every resource and subresource that the rules need")
+
+
+def _check_rest(webhooks: Sequence[Mapping[str, Any]], extra: Extra) -> Iterator[Finding]:
+    """Yield differences from the rendered registration in all other fields."""
+    if not webhooks:
+        return
+    client = dict(webhooks[0].get("clientConfig") or {})
+    client.pop("caBundle", None)
+    found = {str(one.get("name")): one for one in webhooks}
+    for name, field, text in compare(found, webhook_configuration(client, extra=extra)):
+        if field == "" or (field == CONDITIONS and _only_fewer(found[name], extra)):
+            yield warned(f"{name}: {text}", _RENDER)
+        elif field not in _CHECKED:
+            yield failed(f"{name}: {text}", _RENDER)
+
+
+def _only_fewer(webhook: Mapping[str, Any], extra: Extra) -> bool:
+    """Tell whether conditions are merely missing: more requests then depend on the webhook."""
+    rendered = {one["name"]: one for one in webhook_configuration({}, extra=extra)["webhooks"]}
+    known = comparable(rendered[str(webhook.get("name"))])[CONDITIONS]
+    given = comparable(webhook)[CONDITIONS]
+    return set(given.items()) < set(known.items())
+
+
+def _covers(
+    rule: Mapping[str, Any], group: str, versions: Sequence[str], resource: str, operation: str
+) -> bool:
+    given = set(rule.get("apiVersions") or ())
+    scope = "Cluster" if resource.partition("/")[0] in _CLUSTER_SCOPED else "Namespaced"
+    return (
+        not {group, ANY}.isdisjoint(rule.get("apiGroups") or ())
+        and (ANY in given or given.issuperset(versions))
+        and (rule.get("scope") or ANY) in (scope, ANY)
+        and not {operation, ANY}.isdisjoint(rule.get("operations") or ())
+        and _names(rule.get("resources") or (), resource)
+    )
+
+
+def _names(resources: Sequence[str], wanted: str) -> bool:
+    plural, _, sub = wanted.partition("/")
+    either = {wanted, f"{plural}/*", f"*/{sub}", "*/*"} if sub else {wanted, "*", "*/*"}
+    return not either.isdisjoint(resources)
+
+
+def _check_webhook(webhook: Mapping[str, Any]) -> Iterator[Finding]:
+    name = webhook.get("name")
+    if webhook.get("matchPolicy") != "Equivalent":
+        yield failed(
+            f"{name}: matchPolicy is {webhook.get('matchPolicy')!r}: "
+            "requests for other API versions bypass it",
+            "set matchPolicy: Equivalent",
+        )
+    for selector in ("namespaceSelector", "objectSelector"):
+        if without_empty(webhook.get(selector)):
+            yield failed(f"{name}: {selector} excludes objects", f"remove the {selector}")
+    # The API server sends the first version that it supports.
+    if (webhook.get("admissionReviewVersions") or ["v1"])[0] != "v1":
+        yield failed(
+            f"{name}: admissionReviewVersions is {webhook['admissionReviewVersions']}: "
+            "the webhook answers only v1",
+            "set admissionReviewVersions: [v1]",
+        )
+    if webhook.get("failurePolicy") != "Fail":
+        yield warned(
+            f"{name}: failurePolicy is {webhook.get('failurePolicy')!r}: hostile requests pass "
+            "while the webhook is away",
+            "set failurePolicy: Fail, except in the audit overlay",
+        )
+    if (webhook.get("timeoutSeconds") or 10) > _SECONDS:
+        yield warned(
+            f"{name}: timeoutSeconds is {webhook.get('timeoutSeconds')}",
+            f"set timeoutSeconds to {_SECONDS} or less: kubelets wait for the answer",
+        )
+
+
+def _check_conditions(webhook: Mapping[str, Any], rendered: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield the conditions that may skip requests that a rule would deny.
+
+    A condition is valid only for the resources of its own webhook.
+    """
+    name = webhook.get("name")
+    known = [condition["expression"] for condition in rendered.get("matchConditions") or ()]
+    others = _plurals(webhook) - _plurals(rendered)
+    for condition in webhook.get("matchConditions") or ():
+        expression = condition.get("expression")
+        if expression == NODE_USERS["expression"]:
+            continue
+        if expression not in known:
+            problem = "differs from the rendered one"
+        elif others:
+            problem = f"is not valid for {', '.join(sorted(others))}"
+        else:
+            continue
+        yield failed(
+            f"{name}: matchCondition {condition.get('name')!r} {problem}: it may skip requests "
+            "that a rule denies",
+            _RENDER,
+        )
+
+
+def _plurals(webhook: Mapping[str, Any]) -> set[str]:
+    return {
+        resource.partition("/")[0]
+        for rule in webhook.get("rules") or ()
+        for resource in rule.get("resources") or ()
+    }
+
+
+CHECK = Check("registration", "Does the registration cover everything that the rules need?", check)

@@ -1,0 +1,121 @@
+"""The cluster that the checks examine."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from noderestrict.api.scanner import ScanError
+from noderestrict.cluster.connection import ClusterError, Connection
+from noderestrict.cluster.objects import tree
+from noderestrict.policy.extra import Extra
+
+_WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+_NOT_FOUND = 404
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to examine.
+
+    Attributes:
+        configuration: name of the ValidatingWebhookConfiguration.
+        connect: where the server is reachable from here, if not at the registered URL.
+        server_user: user name of the server.
+        node_kubeconfigs: kubeconfigs of kubelets.
+        authorization_config: copy of the API server's AuthorizationConfiguration.
+        extra: policy beyond the in-tree plugin, with which the manifests were rendered.
+    """
+
+    configuration: str = "noderestrict"
+    connect: Address | None = None
+    server_user: str = "system:serviceaccount:noderestrict:noderestrict"
+    node_kubeconfigs: tuple[Path, ...] = ()
+    authorization_config: Path | None = None
+    extra: Extra = field(default_factory=Extra)
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A live cluster, and what to examine in it.
+
+    Attributes:
+        connection: to the API server, preferably as an administrator.
+        options: what to examine.
+    """
+
+    connection: Connection
+    options: Options = field(default_factory=Options)
+
+    async def read(self, path: str, query: Mapping[str, str] | None = None) -> Any:
+        """Return an object or a list, without the list items that cannot be decoded.
+
+        Raises:
+            ClusterError: it could not be read.
+        """
+        try:
+            return tree(await self.connection.get(path, query))
+        except ScanError as error:
+            raise ClusterError(f"GET {path}: {error}") from None
+
+    async def items(self, path: str, query: Mapping[str, str] | None = None) -> list[Any]:
+        """Return the items of a list that can be decoded.
+
+        Raises:
+            ClusterError: it could not be read.
+        """
+        return (await self.read(path, query)).get("items") or []
+
+    async def find(self, path: str) -> Any:
+        """Return an object, None if it does not exist.
+
+        Raises:
+            ClusterError: it could not be read.
+        """
+        try:
+            return await self.read(path)
+        except ClusterError as error:
+            if error.code != _NOT_FOUND:
+                raise
+            return None
+
+    @property
+    def _registration(self) -> str:
+        return f"{_WEBHOOKS}/{self.options.configuration}"
+
+    async def registration(self) -> Any:
+        """Return the installed ValidatingWebhookConfiguration, None if it does not exist.
+
+        Raises:
+            ClusterError: it could not be read.
+        """
+        return await self.find(self._registration)
+
+    async def webhooks(self) -> list[Any]:
+        """Return the webhooks of the installed ValidatingWebhookConfiguration.
+
+        Raises:
+            ClusterError: it could not be read, or does not exist.
+        """
+        return (await self.read(self._registration)).get("webhooks") or []
+
+    def server(self, client_config: Mapping[str, Any]) -> tuple[str, Address | None]:
+        """Return the host name that a webhook's certificate needs, and where to connect.
+
+        Args:
+            client_config: of the webhook.
+
+        Returns:
+            No address if this is a Service, which is not reachable from here.
+
+        Raises:
+            ValueError: the registered URL is invalid.
+        """
+        if service := client_config.get("service"):
+            return f"{service['name']}.{service['namespace']}.svc", self.options.connect
+        url = urlsplit(client_config["url"])
+        host, port = url.hostname or "", url.port
+        return host, self.options.connect or (host, 443 if port is None else port)

@@ -1,0 +1,90 @@
+"""Pod templates and API server pods, and the command lines in them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from noderestrict.doctor.cluster import Cluster
+
+#: Workloads that serve.
+SERVERS = ("deployments", "daemonsets")
+#: All that run our pods.
+ALL = (*SERVERS, "cronjobs", "jobs")
+_GROUPS = {"deployments": "apps", "daemonsets": "apps", "cronjobs": "batch", "jobs": "batch"}
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What runs pods.
+
+    Attributes:
+        kind: in lower case.
+        name: of the object.
+        pod_spec: of its pod template.
+    """
+
+    kind: str
+    name: str
+    pod_spec: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        """Return kind and name."""
+        return f"{self.kind} {self.name}"
+
+    def commands(self) -> list[Sequence[str]]:
+        """Return the command line of each container."""
+        return [words(container) for container in self.pod_spec.get("containers") or ()]
+
+
+async def workloads(cluster: Cluster, namespace: str, plurals: Iterable[str]) -> list[Workload]:
+    """Return the workloads of a namespace.
+
+    Raises:
+        ClusterError: they could not be read.
+    """
+    found = []
+    for plural in plurals:
+        path = f"/apis/{_GROUPS[plural]}/v1/namespaces/{namespace}/{plural}"
+        for value in await cluster.items(path):
+            spec = value["spec"]
+            if plural == "cronjobs":
+                spec = spec["jobTemplate"]["spec"]
+            found.append(Workload(plural[:-1], value["metadata"]["name"], spec["template"]["spec"]))
+    return found
+
+
+async def api_servers(cluster: Cluster) -> dict[str, Sequence[str]]:
+    """Return the command lines of API servers that run as static pods, by pod name.
+
+    Raises:
+        ClusterError: the pods could not be read.
+    """
+    pods = await cluster.items(
+        "/api/v1/namespaces/kube-system/pods", {"labelSelector": "component=kube-apiserver"}
+    )
+    return {pod["metadata"]["name"]: words(pod["spec"]["containers"][0]) for pod in pods}
+
+
+def words(container: Mapping[str, Any]) -> Sequence[str]:
+    """Return the command line of a container."""
+    return [*(container.get("command") or ()), *(container.get("args") or ())]
+
+
+def values(command: Sequence[str], flag: str) -> list[str]:
+    """Return all values that a command line gives a flag, in order.
+
+    Args:
+        command: its words.
+        flag: with its dashes.
+    """
+    found = []
+    for word, following in zip(command, [*command, ""][1:], strict=True):
+        name, equals, value = word.partition("=")
+        if name == flag:
+            found.append(value if equals else following)
+    return found
+
+
+def elements(given: Iterable[str]) -> list[str]:
+    """Return the elements of comma-separated lists."""
+    return [one for text in given for one in text.split(",") if one]

@@ -1,0 +1,164 @@
+"""All checks are run, whatever one of them meets, and each failure is reported on one line."""
+
+import asyncio
+import json
+import pkgutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noderestrict.cluster.connection import ClusterError
+from noderestrict.doctor import checks
+from noderestrict.doctor.check import Check
+from noderestrict.doctor.checks import api_audiences, authorizer, in_tree_plugin
+from noderestrict.doctor.cluster import Cluster, Options
+from noderestrict.doctor.findings import Finding, passed
+from noderestrict.doctor.report import as_json
+from noderestrict.doctor.run import CHECKS, examine
+
+PANIC = type("PanicException", (BaseException,), {})
+API_SERVERS = "/api/v1/namespaces/kube-system/pods"
+DEEP = b"[" * 9995 + b"]" * 9995
+
+
+class Connection:
+    """Answers each path with the bytes that a test has set."""
+
+    def __init__(self, **answers: bytes) -> None:
+        self.answers = answers
+
+    async def get(self, path: str, _query: Any = None) -> bytes:
+        return self.answers.get(path.rpartition("/")[2], b"{}")
+
+
+NOWHERE: Any = Connection()
+
+
+def cluster(**answers: bytes) -> Cluster:
+    return Cluster(Connection(**answers))  # type: ignore[arg-type]
+
+
+def api_server(*command: str) -> bytes:
+    spec = {"containers": [{"command": ["kube-apiserver", *command]}]}
+    return json.dumps({"items": [{"metadata": {"name": "a"}, "spec": spec}]}).encode()
+
+
+async def statuses(check: Check, examined: Cluster) -> list[str]:
+    return [finding.status async for finding in check.check(examined)]
+
+
+def raising(error: BaseException) -> Check:
+    async def check(_cluster: Cluster) -> AsyncIterator[Finding]:
+        yield passed("before")
+        raise error
+
+    return Check("raising", "", check)
+
+
+async def nothing_wrong(_cluster: Cluster) -> AsyncIterator[Finding]:
+    yield passed("after")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ClusterError("no answer", 500), KeyError("spec"), TypeError("two\nlines"), PANIC("rust")],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_check_that_raises_keeps_its_findings_and_does_not_stop_the_others(
+    error: BaseException,
+) -> None:
+    order = [raising(error), Check("next", "", nothing_wrong)]
+    found = [one async for one in examine(NOWHERE, Options(), order)]
+    assert [(check.name, finding.status) for check, finding in found] == [
+        ("raising", "pass"), ("raising", "warn"), ("next", "pass"),
+    ]  # fmt: skip
+    message = found[1][1].message
+    assert message.startswith("could not be checked: ")
+    assert "\n" not in message
+    assert json.loads(as_json(found))[1]["check"] == "raising"
+
+
+async def test_a_cancelled_examination_ends() -> None:
+    with pytest.raises(asyncio.CancelledError):
+        async for _ in examine(NOWHERE, Options(), [raising(asyncio.CancelledError())]):
+            pass
+
+
+def test_every_module_of_the_folder_is_a_check_that_runs() -> None:
+    modules = {f"{checks.__name__}.{one.name}" for one in pkgutil.iter_modules(checks.__path__)}
+    assert {check.check.__module__ for check in CHECKS} == modules
+    assert len(CHECKS) == len(modules)
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (["--enable-admission-plugins=A,NodeRestriction"], "warn"),
+        (["--enable-admission-plugins", "NodeRestriction"], "warn"),
+        # The API server joins the lists of a flag that is repeated.
+        (["--enable-admission-plugins=NodeRestriction", "--enable-admission-plugins=A"], "warn"),
+        (["--enable-admission-plugins=NodeRestriction,A", "--disable-admission-plugins=A"], "warn"),
+        (["--enable-admission-plugins=NodeRestrictions"], "pass"),
+        (["--enable-admission-plugins=NodeRestriction",
+          "--disable-admission-plugins=NodeRestriction"], "pass"),
+        ([], "pass"),
+    ],
+)  # fmt: skip
+async def test_the_plugin_is_found_however_the_flags_are_written(
+    command: list[str], status: str
+) -> None:
+    assert await statuses(in_tree_plugin.CHECK, cluster(pods=api_server(*command))) == [status]
+
+
+@pytest.mark.parametrize(
+    ("modes", "found"),
+    [("Webhook,RBAC", ["warn"]), ("RBAC,Webhook", []), ("Node,RBAC", []), ("Webhook", [])],
+)
+async def test_a_webhook_before_rbac_is_reported(modes: str, found: list[str]) -> None:
+    pods = api_server(f"--authorization-mode={modes}")
+    assert await statuses(authorizer.CHECK, cluster(pods=pods)) == found
+
+
+async def test_a_pod_that_no_decoder_takes_hides_nothing_from_other_checks() -> None:
+    """Mirror pods of a node are in that list as well, with managedFields of its choice."""
+    pods = api_server("--enable-admission-plugins=NodeRestriction")
+    pods = pods[:-2] + b', {"metadata": {"name": "b", "managedFields": ' + DEEP
+    pods += b'}, "spec": {"containers": [{"name": "c"}]}}]}'
+    assert await statuses(in_tree_plugin.CHECK, cluster(pods=pods)) == ["warn", "pass"]
+
+
+async def test_the_audiences_of_a_repeated_flag_are_joined_as_in_the_api_server() -> None:
+    examined = cluster(pods=api_server("--api-audiences=a", "--api-audiences", "b,c"))
+    assert await api_audiences._known(examined) == {"a": ["a", "b", "c"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "message"),
+    [
+        ("{", "fail", "not an AuthorizationConfiguration"),
+        ("- a: b\n  c: [\n", "fail", "not an AuthorizationConfiguration"),
+        ("authorizers: 1", "fail", "not an AuthorizationConfiguration"),
+        ("authorizers: [{type: Webhook, webhook: 1}]", "fail", "not an AuthorizationConfiguration"),
+        ("authorizers: [{type: RBAC}]", "fail", "no authorizer is a Webhook"),
+        (
+            "authorizers: [{type: RBAC}, {type: Webhook, webhook: "
+            "{authorizedTTL: 5m, unauthorizedTTL: 1s}}]",
+            "warn", "authorizedTTL is 5m",
+        ),
+        (
+            "authorizers: [{type: RBAC}, {type: Webhook, webhook: {authorizedTTL: 300ms}}]",
+            "warn", "unauthorizedTTL is unset",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_the_file_is_said_on_one_line(
+    tmp_path: Path, text: str, status: str, message: str
+) -> None:
+    file = tmp_path / "authorization.yaml"
+    file.write_text(text)
+    (finding,) = authorizer.check_authorization_config(file)
+    assert finding.status == status
+    assert f"{file}: {message}" in finding.message
+    assert "\n" not in finding.message
