@@ -1,4 +1,7 @@
-"""Cases: reviews with what they depend on and what is expected of them."""
+"""Cases: reviews with what they depend on and what is expected of them.
+
+A case file is JSON lines; plain AdmissionReviews and SubjectAccessReviews are cases too.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,7 +22,7 @@ _NULL = msgspec.Raw(b"null")
 
 
 class Expectation(msgspec.Struct):
-    """What a case must give; a code or reason that is absent may be any."""
+    """The verdict that a case expects; without a code or reason, any will do."""
 
     allowed: bool
     code: int | None = None
@@ -27,7 +30,7 @@ class Expectation(msgspec.Struct):
 
 
 class AudienceGrant(msgspec.Struct, rename="pascal"):
-    """What the cluster's authorizer would allow; ``*`` or "" stand for any."""
+    """What the cluster's authorizer would allow; ``*`` and "" mean any."""
 
     audience: str
     namespace: str = ""
@@ -44,8 +47,8 @@ class _CaseLine(msgspec.Struct):
     apiAudiences: list[str] | None = None  # noqa: N815 (the case file's name)
 
 
-class Event(msgspec.Struct):
-    """A change of the cluster (op add, update, delete), or a question in between (op review)."""
+class CaseEvent(msgspec.Struct):
+    """A change of the cluster (op add, update, delete) or a SubjectAccessReview (op review)."""
 
     op: str
     kind: str = ""
@@ -54,12 +57,12 @@ class Event(msgspec.Struct):
     expect: Expectation | None = None
 
 
-class _QuestionsLine(msgspec.Struct):
+class _AccessLine(msgspec.Struct):
     id: str
     subjectAccessReview: msgspec.Raw = _NULL  # noqa: N815 (the case file's name)
     subjectAccessReviews: list[msgspec.Raw] | None = None  # noqa: N815 (the case file's name)
     expect: Expectation | list[Expectation] | None = None
-    events: list[Event] | None = None
+    events: list[CaseEvent] | None = None
     state: msgspec.Raw = _NULL
     features: dict[str, bool] | None = None
 
@@ -90,14 +93,25 @@ class _Shape(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One review to judge."""
+    """An AdmissionReview to judge.
+
+    Attributes:
+        file: it comes from, ``-`` for stdin.
+        line: in the file, counted from 1.
+        id: the case's own, else the review's uid, else the line.
+        review: JSON.
+        expect: the verdict, None if none is expected.
+        state: JSON of the only cluster objects that the case sees; None for the shared ones.
+        features: feature gates, over the given ones.
+        audience_grants: what the cluster's authorizer would allow.
+        api_audiences: of the API server; None for the given ones.
+    """
 
     file: str
     line: int
     id: str
     review: bytes
     expect: Expectation | None = None
-    #: JSON of cluster objects, all that the case sees; None for those that are given to all.
     state: bytes | None = None
     features: dict[str, bool] = field(default_factory=dict)
     audience_grants: tuple[AudienceGrant, ...] = ()
@@ -105,26 +119,32 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class QuestionsCase:
-    """Questions to the Node authorizer: events with questions in between, then final ones."""
+class AccessCase:
+    """SubjectAccessReviews to judge, with the changes of the cluster before and between them.
+
+    Attributes:
+        file: it comes from, ``-`` for stdin.
+        line: in the file, counted from 1.
+        id: the case's own, else the line.
+        events: in order.
+        state: JSON of the only cluster objects that the case sees; None for the shared ones.
+        features: feature gates, over the given ones.
+    """
 
     file: str
     line: int
     id: str
-    events: tuple[Event, ...]
-    #: JSON of cluster objects; None for those that are given to all.
+    events: tuple[CaseEvent, ...]
     state: bytes | None = None
     features: dict[str, bool] = field(default_factory=dict)
 
 
-def cases(
-    file: str, max_bytes: int = MAX_FILE_BYTES
-) -> Iterator[Case | QuestionsCase | Unreadable]:
-    """Yield every case of a file, and what in it is none.
+def cases(file: str, max_bytes: int = MAX_FILE_BYTES) -> Iterator[Case | AccessCase | Unreadable]:
+    """Yield every case of a file, and every place in it that is not a case.
 
     Args:
-        file: ``-`` for stdin.
-        max_bytes: of the unpacked file, unless it is named as JSON lines.
+        file: its path, ``-`` for stdin.
+        max_bytes: limit for the unpacked file, unless its name says JSON lines.
     """
     for document in documents(file, max_bytes):
         if isinstance(document, Unreadable):
@@ -140,16 +160,16 @@ def _state(raw: msgspec.Raw) -> bytes | None:
     return None if state == bytes(_NULL) else state
 
 
-def _case(document: Document) -> Case | QuestionsCase | Unreadable:
+def _case(document: Document) -> Case | AccessCase | Unreadable:
     try:
         shape = msgspec.json.decode(document.raw, type=_Shape)
         if shape.review is not msgspec.UNSET:
-            return _from_line(document)
+            return _review_case(document)
         if shape.kind == "SubjectAccessReview":
-            event = Event("review", subjectAccessReview=msgspec.Raw(document.raw))
-            return QuestionsCase(document.file, document.line, str(document.line), (event,))
+            event = CaseEvent("review", subjectAccessReview=msgspec.Raw(document.raw))
+            return AccessCase(document.file, document.line, str(document.line), (event,))
         if shape.subjectAccessReview or shape.subjectAccessReviews or shape.events:
-            return _questions(document)
+            return _access_case(document)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         return Unreadable(document.file, document.line, str(error))
     except RecursionError:
@@ -158,7 +178,7 @@ def _case(document: Document) -> Case | QuestionsCase | Unreadable:
         return Unreadable(
             document.file,
             document.line,
-            f"kind is {shape.kind!r}: neither a review nor a case with one",
+            f"kind is {shape.kind!r}: neither a review nor a case with a review",
         )
     expect = None
     if shape.response is not None:
@@ -168,7 +188,7 @@ def _case(document: Document) -> Case | QuestionsCase | Unreadable:
     return Case(document.file, document.line, name or str(document.line), document.raw, expect)
 
 
-def _from_line(document: Document) -> Case:
+def _review_case(document: Document) -> Case:
     line = msgspec.json.decode(document.raw, type=_CaseLine)
     return Case(
         file=document.file,
@@ -183,8 +203,8 @@ def _from_line(document: Document) -> Case:
     )
 
 
-def _questions(document: Document) -> QuestionsCase | Unreadable:
-    line = msgspec.json.decode(document.raw, type=_QuestionsLine)
+def _access_case(document: Document) -> AccessCase | Unreadable:
+    line = msgspec.json.decode(document.raw, type=_AccessLine)
     reviews = list(line.subjectAccessReviews or ())
     if bytes(line.subjectAccessReview) != b"null":
         reviews.insert(0, line.subjectAccessReview)
@@ -193,13 +213,13 @@ def _questions(document: Document) -> QuestionsCase | Unreadable:
         return Unreadable(
             document.file,
             document.line,
-            f"case {line.id!r}: {len(reviews)} questions, but {len(expected)} expectations",
+            f"case {line.id!r}: {len(reviews)} reviews, but {len(expected)} expectations",
         )
     final = (
-        Event("review", subjectAccessReview=review, expect=expect)
+        CaseEvent("review", subjectAccessReview=review, expect=expect)
         for review, expect in zip(reviews, expected, strict=True)
     )
-    return QuestionsCase(
+    return AccessCase(
         document.file,
         document.line,
         line.id,

@@ -26,18 +26,18 @@ _READ = frozenset((*RECORDS, *SOURCES))
 
 
 class StateError(ValueError):
-    """Cluster objects cannot be read; the message names file, object and field."""
+    """A cluster object cannot be read; the message names file, object and field."""
 
 
 def load_state(
     files: Iterable[str], graph: Graph | None = None, max_bytes: int = MAX_FILE_BYTES
 ) -> MemoryListers:
-    """Return the objects of all files as listers; kinds that nothing looks up are skipped.
+    """Return the objects of all files as listers; kinds that nothing looks up are ignored.
 
     Args:
         files: as ``kubectl get -o json`` writes them.
-        graph: for the Node authorizer, filled too.
-        max_bytes: of each file, unpacked.
+        graph: of the Node authorizer, filled too.
+        max_bytes: limit for each file, unpacked.
 
     Raises:
         StateError: a file or an object in it cannot be read.
@@ -62,14 +62,14 @@ def add_objects(
         raw: JSON.
         where: starts the message of an error.
         graph: filled too.
-        kind: what the JSON is if it does not say so.
+        kind: of the JSON if it does not say.
 
     Raises:
         StateError: an object cannot be read.
     """
     try:
         for plural, item, at in _objects(raw, where, kind):
-            decoded = convert_object(plural, item, at)
+            decoded = decode_object(plural, item, at)
             if graph is not None:
                 graph.upsert(plural, decoded)
             if plural in RECORDS:
@@ -78,14 +78,19 @@ def add_objects(
         raise StateError(f"{where}: nested too deeply") from None
 
 
-def convert_object(plural: str, item: Any, where: str) -> Any:
+def decode_object(plural: str, raw: _Raw, where: str) -> Any:
     """Return an object as its Struct.
 
+    Args:
+        plural: its resource.
+        raw: JSON.
+        where: starts the message of an error.
+
     Raises:
-        StateError: it is none, or has no name; ``where`` starts the message.
+        StateError: it is not such an object, or has no name.
     """
     try:
-        decoded: Any = msgspec.convert(item, RESOURCES[plural].struct)
+        decoded: Any = msgspec.convert(_value(raw, where), RESOURCES[plural].struct)
     except msgspec.ValidationError as error:
         raise StateError(f"{where}: {error}") from None
     if decoded.metadata is None or not decoded.metadata.name:
@@ -93,20 +98,20 @@ def convert_object(plural: str, item: Any, where: str) -> Any:
     return decoded
 
 
-def _objects(raw: _Raw, where: str, default_kind: str = "") -> Iterator[tuple[str, Any, str]]:
-    """Yield plural resource, value and place of each object, of which one is decoded at a time."""
+def _objects(raw: _Raw, where: str, default_kind: str = "") -> Iterator[tuple[str, _Raw, str]]:
+    """Yield plural resource, JSON and place of each object."""
     try:
         fields = _decoded(raw, dict[str, msgspec.Raw], where)
     except msgspec.ValidationError:
         what = type(_value(raw, where)).__name__
-        raise StateError(f"{where}: a {what} is no cluster object") from None
+        raise StateError(f"{where}: a {what} is not a cluster object") from None
     kind = _value(fields["kind"], where) if "kind" in fields else default_kind or None
     if isinstance(kind, str):
         if kind.endswith("List") and (items := _list(fields.get("items", _NULL), where)):
             for index, item in enumerate(items):
                 yield from _objects(item, f"{where}: items[{index}]", kind.removesuffix("List"))
         elif PLURALS.get(kind) in _READ:
-            yield PLURALS[kind], _value(raw, where), f"{where} ({kind})"
+            yield PLURALS[kind], raw, f"{where} ({kind})"
         elif not kind.endswith("List"):
             _value(raw, where)
         return
@@ -116,14 +121,13 @@ def _objects(raw: _Raw, where: str, default_kind: str = "") -> Iterator[tuple[st
     for plural in known:
         items = _list(fields[plural], f"{where}: {plural}")
         if items is None:
-            raise StateError(f"{where}: {plural} is no list")
+            raise StateError(f"{where}: {plural} is not a list")
         for index, item in enumerate(items):
-            at = f"{where}: {plural}[{index}]"
-            yield plural, _value(item, at), at
+            yield plural, item, f"{where}: {plural}[{index}]"
 
 
 def _list(raw: msgspec.Raw, where: str) -> list[msgspec.Raw] | None:
-    """Return the items of a list, none for null; None for what is no list."""
+    """Return the items of a list, none for null; None if it is not a list."""
     try:
         return _decoded(raw, list[msgspec.Raw] | None, where) or []
     except msgspec.ValidationError:
@@ -132,7 +136,7 @@ def _list(raw: msgspec.Raw, where: str) -> list[msgspec.Raw] | None:
 
 def _value(raw: _Raw, where: str) -> Any:
     if len(raw) > MAX_LINE_BYTES:
-        raise StateError(f"{where}: over {MAX_LINE_BYTES // MIB} MiB, the most of one object")
+        raise StateError(f"{where}: over {MAX_LINE_BYTES // MIB} MiB, the limit for one object")
     try:
         return msgspec.json.decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -148,7 +152,7 @@ def _decoded(raw: _Raw, wanted: Any, where: str) -> Any:
 
     Raises:
         msgspec.ValidationError: it is JSON of another type.
-        StateError: it is none.
+        StateError: it is not JSON.
     """
     try:
         return msgspec.json.decode(raw, type=wanted)

@@ -16,7 +16,7 @@ from noderestrict import admission
 from noderestrict.policy.decision import Allowed, Denied, Question
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.cases import Case, cases
-from noderestrict.replay.run import circumstances
+from noderestrict.replay.reviews import circumstances
 from noderestrict.replay.state import load_state
 
 CONFORMANCE = Path(__file__).parents[1] / "conformance"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from noderestrict.policy.decision import Allowed
 from noderestrict.policy.settings import Settings
-from noderestrict.replay.cases import Case, QuestionsCase, cases
-from noderestrict.replay.run import Result, Summary, judge_case
+from noderestrict.replay.cases import AccessCase, Case, cases
+from noderestrict.replay.results import Result, Summary
+from noderestrict.replay.reviews import judge_case
 from noderestrict.replay.sources import Unreadable
 from noderestrict.replay.state import load_state
 from tests.conftest import FIGURES
@@ -31,14 +31,14 @@ def test_every_case_is_judged_as_expected(
     counts: Counter[tuple[str, str]] = Counter()
     failures = []
     for case in cases(str(path)):
-        assert not isinstance(case, QuestionsCase)
+        assert not isinstance(case, AccessCase)
         result = judge_case(case, settings, listers) if isinstance(case, Case) else case
-        summary.count(result.row if isinstance(result, Result) else result)
+        summary.count(result)
         if isinstance(result, Unreadable):
             failures.append(str(result))
             continue
-        family = result.case.id.partition("-")[0]
-        counts[family, "allowed" if isinstance(result.decision, Allowed) else "denied"] += 1
+        family = result.id.partition("-")[0]
+        counts[family, "allowed" if result.allowed else "denied"] += 1
         counts[family, "as expected"] += result.ok is True
         if not result.ok:
             failures.append(_describe(result))
@@ -65,10 +65,10 @@ def test_every_refusal_names_its_rule_and_says_why(file: str, expected_total: in
         assert isinstance(case, Case)
         result = judge_case(case, Settings.for_version(), listers)
         assert isinstance(result, Result)
-        if not isinstance(result.decision, Allowed):
-            assert "/" in result.decision.rule
-            assert len(result.decision.message) > 20, result.decision
+        if not result.allowed:
+            assert "/" in result.rule
+            assert len(result.message) > 20, result
 
 
 def _describe(result: Result) -> str:
-    return f"{result.case.id}: {result.decision}, expected {result.case.expect}"
+    return f"{result.id}: {result.code} {result.reason} {result.message}, expected {result.expect}"

@@ -22,9 +22,10 @@ from noderestrict.policy.extra import Extra
 from noderestrict.policy.keys import parse_node_keys
 from noderestrict.policy.listers import Listers, MemoryListers
 from noderestrict.policy.settings import Settings
-from noderestrict.replay.cases import Case, QuestionsCase, cases
-from noderestrict.replay.questions import ask_case
-from noderestrict.replay.run import Row, circumstances
+from noderestrict.replay.access import judge_access_case
+from noderestrict.replay.cases import AccessCase, Case, cases
+from noderestrict.replay.results import Result
+from noderestrict.replay.reviews import circumstances
 from noderestrict.replay.state import load_state
 from noderestrict.serving import modes, validate
 
@@ -187,11 +188,11 @@ def test_no_opinion_says_the_same_whatever_the_cluster_holds(file: str) -> None:
     settings = Settings.for_version()
     refused = 0
     for case in cases(str(HERE / "authorizer" / file)):
-        assert isinstance(case, QuestionsCase)
+        assert isinstance(case, AccessCase)
         features = {**settings.features, **case.features}
         asked = [event.subjectAccessReview for event in case.events if event.op == "review"]
-        for review, row in zip(asked, ask_case(case, settings, Graph()), strict=True):
-            assert isinstance(row, Row)
+        for review, row in zip(asked, judge_access_case(case, settings, Graph()), strict=True):
+            assert isinstance(row, Result)
             if not row.allowed:
                 empty = authorization.judge(authorization.decode(review), Graph(), features)
                 assert row.message == empty.reason

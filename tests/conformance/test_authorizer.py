@@ -7,9 +7,9 @@ import pytest
 
 from noderestrict.graph.graph import Graph
 from noderestrict.policy.settings import Settings
-from noderestrict.replay.cases import QuestionsCase, cases
-from noderestrict.replay.questions import ask_case
-from noderestrict.replay.run import Row
+from noderestrict.replay.access import judge_access_case
+from noderestrict.replay.cases import AccessCase, cases
+from noderestrict.replay.results import Result
 from tests.conftest import FIGURES
 
 HERE = Path(__file__).parent / "authorizer"
@@ -23,9 +23,9 @@ def test_every_question_gets_the_answer_of_the_node_authorizer(
     counts: Counter[tuple[str, str]] = Counter()
     wrong = []
     for case in cases(str(HERE / file)):
-        assert isinstance(case, QuestionsCase), case
-        for row in ask_case(case, settings, Graph()):
-            assert isinstance(row, Row), row
+        assert isinstance(case, AccessCase), case
+        for row in judge_access_case(case, settings, Graph()):
+            assert isinstance(row, Result), row
             family = case.id.partition("-")[0]
             counts[family, "allowed" if row.allowed else "denied"] += 1
             counts[family, "as expected"] += row.ok is True

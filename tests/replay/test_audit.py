@@ -12,8 +12,8 @@ from noderestrict.cli._flags import parse_strict_rules
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.listers import MemoryListers
 from noderestrict.policy.settings import Settings
-from noderestrict.replay.audit import AuditLog, Undecided
-from noderestrict.replay.run import Row
+from noderestrict.replay.audit.log import AuditLog
+from noderestrict.replay.results import Result, Undecided
 from noderestrict.replay.sources import Unreadable
 
 USER = {"username": "system:node:n1", "groups": ["system:nodes", "system:authenticated"]}
@@ -49,15 +49,15 @@ def pod(name: str, node_name: str) -> dict[str, Any]:
 
 def judged(
     tmp_path: Path, *events: Any, extra: Extra | None = None
-) -> list[Row | Undecided | Unreadable]:
+) -> list[Result | Undecided | Unreadable]:
     file = tmp_path / "audit.log"
     file.write_text("".join(json.dumps(one) + "\n" for one in events))
-    return list(AuditLog(Settings.for_version(extra=extra), MemoryListers()).rows(str(file)))
+    return list(AuditLog(Settings.for_version(extra=extra), MemoryListers()).results(str(file)))
 
 
-def row(found: list[Row | Undecided | Unreadable]) -> Row:
+def row(found: list[Result | Undecided | Unreadable]) -> Result:
     (one,) = found
-    assert isinstance(one, Row), one
+    assert isinstance(one, Result), one
     return one
 
 
@@ -187,14 +187,14 @@ def test_lines_that_are_no_events_are_named_and_the_rest_is_judged(tmp_path: Pat
     bad = '{"user": {"username": "system:node:n1"'
     good = json.dumps(event("delete", "nodes", "n2"))
     file.write_text(f"{bad}\n\n{good}\n")
-    first, second = AuditLog(Settings.for_version(), MemoryListers()).rows(str(file))
+    first, second = AuditLog(Settings.for_version(), MemoryListers()).results(str(file))
     assert isinstance(first, Unreadable)
-    assert str(first).startswith(f"{file}:1: no audit event")
-    assert isinstance(second, Row)
+    assert str(first).startswith(f"{file}:1: not an audit event")
+    assert isinstance(second, Result)
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_the_command_tells_what_it_judged(
+def test_the_command_says_what_it_judged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], packed: bool
 ) -> None:
     lines = "".join(json.dumps(event("delete", "nodes", f"n{n}")) + "\n" for n in range(1, 4))
@@ -204,7 +204,7 @@ def test_the_command_tells_what_it_judged(
     assert main(["replay", "--audit-log", str(file), "--fail-on-denied"]) == 1
     out, err = capsys.readouterr()
     assert "3 cases: 1 allowed, 2 denied" in out
-    assert "audit log: 3 events, 3 writes of nodes judged, 0 not (--explain tells why)" in err
+    assert "audit log: 3 events, 3 writes of nodes judged, 0 not judged (--explain says why)" in err
 
 
 def test_a_broken_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,7 +217,7 @@ def test_a_broken_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"some: yaml\n", "no audit event"),
+        (b"some: yaml\n", "no audit events"),
         (b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03" + b"\xff" * 40, "rror"),
     ],
 )
@@ -240,5 +240,5 @@ def test_memory_stays_bounded_whatever_the_log_holds(tmp_path: Path) -> None:
                             responseObject={"kind": "Lease"})  # fmt: skip
             out.write(json.dumps(created) + "\n")
     log = AuditLog(Settings.for_version(), MemoryListers())
-    assert list(log.rows(str(file))) == []
-    assert len(log._objects) == 20_000
+    assert list(log.results(str(file))) == []
+    assert len(log._logged) == 20_000

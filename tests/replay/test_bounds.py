@@ -57,7 +57,7 @@ def test_a_file_of_any_size_is_read_where_that_is_allowed(tmp_path: Path, capsys
     file = write(tmp_path / "a.json.gz", gzip.compress(b" " * 2 * MIB + GOOD))
     code, out, err = run(capsys, file, "--max-file-mib=1")
     assert (code, f"{file}: it has over 1 MiB unpacked" in err) == (2, True)
-    assert "1 cases: 1 allowed" in run(capsys, file, "--max-file-mib=3")[1]
+    assert "1 case: 1 allowed" in run(capsys, file, "--max-file-mib=3")[1]
     state = write(tmp_path / "s.json.gz", gzip.compress(b" " * 2 * MIB + b"{}"))
     code, out, err = run(capsys, "--max-file-mib=1", "--state", state, file)
     assert (code, out, f"--state {state}: it has over 1 MiB" in err) == (2, "", True)
@@ -203,9 +203,10 @@ def test_what_a_log_shows_is_kept_within_a_bound(
 ) -> None:
     from noderestrict.policy.listers import MemoryListers
     from noderestrict.policy.settings import Settings
-    from noderestrict.replay import audit
+    from noderestrict.replay.audit import log as audit
+    from noderestrict.replay.audit import objects
 
-    monkeypatch.setattr(audit, "_REMEMBERED_BYTES", 100_000)
+    monkeypatch.setattr(objects, "_MOST_BYTES", 100_000)
     log = audit.AuditLog(Settings.for_version(), MemoryListers())
     shown = {"kind": "Lease", "x": "a" * 1000}
     line: Callable[[int], str] = lambda number: json.dumps(  # noqa: E731
@@ -215,5 +216,5 @@ def test_what_a_log_shows_is_kept_within_a_bound(
         }
     )  # fmt: skip
     file = write(tmp_path / "audit.log", "\n".join(map(line, range(1000))) + "\n")
-    assert list(log.rows(str(file))) == []
-    assert 80 < len(log._objects) < 100
+    assert list(log.results(str(file))) == []
+    assert 80 < len(log._logged) < 100

@@ -69,7 +69,7 @@ def test_every_form_is_known_on_stdin_by_its_content(
     stdin(monkeypatch, gzip.compress(FORMS[form]) if packed else FORMS[form])
     code, out, err = run(capsys, "-")
     assert (code, err) == (0, "")
-    assert out.splitlines()[-1].startswith("1 cases: 1 allowed, 0 denied; 0 of 0 as expected")
+    assert out.splitlines()[-1].startswith("1 case: 1 allowed, 0 denied; 0 of 0 as expected")
 
 
 def test_a_date_in_yaml_stays_text(tmp_path: Path, capsys: Capture) -> None:
@@ -123,7 +123,7 @@ def test_a_broken_file_is_named_and_others_are_judged(
     assert err.startswith(f"noderestrict replay: {broken}:")
     assert problem in err.removeprefix(f"noderestrict replay: {broken}:")
     assert "Traceback" not in err
-    assert "1 cases: 1 allowed" in out.splitlines()[-1]
+    assert "1 case: 1 allowed" in out.splitlines()[-1]
     assert out.splitlines()[-1].endswith("unreadable")
 
 
@@ -171,7 +171,7 @@ def test_the_line_of_a_yaml_document_is_where_it_starts(tmp_path: Path, capsys: 
     file = write(tmp_path / "a.yaml", text)
     _, out, err = run(capsys, file)
     assert f"{file}:{text.splitlines().index('kind: Pod') + 1}: kind is 'Pod'" in err
-    assert "1 cases: 1 allowed" in out
+    assert "1 case: 1 allowed" in out
 
 
 EXPECTATIONS = [
@@ -295,7 +295,7 @@ def test_state_is_read_in_every_form(form: str, tmp_path: Path, capsys: Capture)
 BAD_STATE = {
     "missing.json": (None, "No such file"),
     "empty.json": (b"", "it is empty"),
-    "number.json": (b'{"pods": 5}', "pods is no list"),
+    "number.json": (b'{"pods": 5}', "pods is not a list"),
     "member.json": (b'{"pods": [5]}', "pods[0]"),
     "utf8.json": (b'{"kind":"Pod","metadata":{"name":"a"},"zz":"\xff"}', "0xff"),
     "range.json": (b'{"kind":"Pod","metadata":{"name":"a"},"zz":1e999}', "out of range"),
@@ -343,7 +343,7 @@ def test_explain_shows_what_was_looked_up_and_what_was_found(
     _, out, _ = run(capsys, write(tmp_path / "a.jsonl", lines), "--explain")
     assert "pods ns/p1 -> PodRecord(" in out
     assert "pods ns/p1 -> not found" in out
-    assert "no look-up was needed" in out
+    assert "no lookup was needed" in out
 
 
 @pytest.mark.parametrize("flags", [[], ["--explain"], ["--output=json", "--explain"]])

@@ -94,7 +94,7 @@ def test_json_output_is_one_object_a_line(
     assert line["expected"] == {"allowed": False, "code": 403, "reason": None}
     assert line["ok"] is True
     assert line["lookups"] == []
-    assert "1 cases" in err
+    assert "1 case:" in err
 
 
 def test_a_bad_line_is_named_and_the_others_are_judged(
@@ -203,7 +203,7 @@ def test_a_case_brings_its_own_state_gates_and_audiences(
         ("{", "state.json"),
         ('{"kind": "Pod", "metadata": {"name": 5}}', "$.metadata.name"),
         ('{"kind": "Pod", "metadata": {}}', "metadata.name is missing"),
-        ("[5]", "int is no cluster object"),
+        ("[5]", "int is not a cluster object"),
     ],
 )
 def test_bad_state_is_a_usage_error_that_names_it(

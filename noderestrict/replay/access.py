@@ -1,30 +1,30 @@
-"""Ask the Node authorizer the questions of a case."""
+"""Judge SubjectAccessReviews, with the changes of the cluster between them."""
 
 from collections.abc import Iterator, Mapping
 
-import msgspec
-
 from noderestrict import authorization
 from noderestrict.api.resources import PLURALS, ObjectKey
-from noderestrict.graph.graph import Graph
+from noderestrict.graph.graph import SOURCES, Graph
 from noderestrict.policy.features import check_gates
 from noderestrict.policy.listers import MemoryListers
 from noderestrict.policy.settings import Settings
-from noderestrict.replay.cases import Event, QuestionsCase
-from noderestrict.replay.run import Row
+from noderestrict.replay.cases import AccessCase, CaseEvent
+from noderestrict.replay.results import Result
 from noderestrict.replay.sources import Unreadable
-from noderestrict.replay.state import StateError, add_objects, convert_object
+from noderestrict.replay.state import StateError, add_objects, decode_object
 
 _RULE = "authorizer"
 
 
-def ask_case(case: QuestionsCase, settings: Settings, shared: Graph) -> Iterator[Row | Unreadable]:
-    """Yield the answer to each question; changes go to a graph of the case's own.
+def judge_access_case(
+    case: AccessCase, settings: Settings, shared: Graph
+) -> Iterator[Result | Unreadable]:
+    """Yield the answer to each SubjectAccessReview of a case.
 
     Args:
         case: with its events in order.
-        settings: of which the feature gates count.
-        shared: asked where the case brings neither state nor changes.
+        settings: only the feature gates matter.
+        shared: the graph for cases with neither state nor changes; others get their own.
     """
     features = settings.features
     graph = shared
@@ -40,38 +40,37 @@ def ask_case(case: QuestionsCase, settings: Settings, shared: Graph) -> Iterator
         for event in case.events:
             if event.op == "review":
                 number += 1
-                yield _answer(case, number, event, graph, features)
+                id_ = case.id if number == 1 else f"{case.id}#{number}"
+                yield _answer(id_, event, graph, features)
             else:
                 _change(graph, event)
     except (authorization.ReviewError, StateError, ValueError) as error:
         yield Unreadable(case.file, case.line, f"case {case.id!r}: {error}")
 
 
-def _change(graph: Graph, event: Event) -> None:
-    plural = PLURALS.get(event.kind)
-    if event.op not in ("add", "update", "delete") or plural is None:
+def _change(graph: Graph, event: CaseEvent) -> None:
+    plural = PLURALS.get(event.kind, "")
+    if event.op not in ("add", "update", "delete") or plural not in SOURCES:
         raise ValueError(f"an event has op {event.op!r}, kind {event.kind!r}")
-    value = convert_object(plural, msgspec.json.decode(event.object), f"event {event.kind}")
+    value = decode_object(plural, event.object, f"event {event.kind}")
     if event.op == "delete":
         graph.delete(plural, value.metadata.namespace or "", value.metadata.name)
     else:
         graph.upsert(plural, value)
 
 
-def _answer(
-    case: QuestionsCase, number: int, event: Event, graph: Graph, features: Mapping[str, bool]
-) -> Row:
+def _answer(id_: str, event: CaseEvent, graph: Graph, features: Mapping[str, bool]) -> Result:
     review = authorization.decode(event.subjectAccessReview)
     opinion = authorization.judge(review, graph, features)
     asked = review.attributes
-    lookups: tuple[str, ...] = (opinion.reason or "no way in the graph was needed",)
+    lookups: tuple[str, ...] = (opinion.reason or "no path in the graph was needed",)
     if asked is not None and opinion.allowed:
-        way = graph.path(asked.node, (asked.resource, asked.namespace, asked.name))
-        if way:
-            lookups = (" <- ".join(str(ObjectKey(*vertex)) for vertex in way),)
+        path = graph.path(asked.node, (asked.resource, asked.namespace, asked.name))
+        if path:
+            lookups = (" <- ".join(str(ObjectKey(*vertex)) for vertex in path),)
     expect = event.expect
-    return Row(
-        id=case.id if number == 1 else f"{case.id}#{number}",
+    return Result(
+        id=id_,
         uid="",
         node=review.node,
         what=str(asked) if asked is not None else "",
@@ -80,7 +79,7 @@ def _answer(
         reason="" if opinion.allowed else "NoOpinion",
         rule=_RULE,
         message=opinion.reason,
+        lookups=lookups,
         expect=expect,
         ok=None if expect is None else expect.allowed == opinion.allowed,
-        lookups=lookups,
     )
