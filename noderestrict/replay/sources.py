@@ -1,7 +1,7 @@
 """Read documents: JSON, JSON lines, arrays, Lists, YAML, each also as ``.gz``, and stdin.
 
-Captures and audit logs hold what callers sent, and a packed file may hold a thousand times its
-size: what is read at once is bounded.
+Captures and audit logs hold what callers sent, and gzip may unpack to a thousand times its size, so
+every read is bounded.
 """
 
 import contextlib
@@ -22,32 +22,32 @@ from noderestrict.policy.text import printable
 
 STDIN = "-"
 MIB = 1024 * 1024
-#: Of a file that is read as a whole, unpacked.
+#: Limit for a file that is read as a whole, unpacked.
 MAX_FILE_BYTES = 512 * MIB
-#: Of a line, and of a review: two objects of 3 MiB each and what is around them.
+#: Limit for a line and for a review, which holds two objects of up to 3 MiB each.
 MAX_LINE_BYTES = 32 * MIB
-#: A value takes far more memory than the comma behind it: so many may stand in any document, and
-#: in a large one as many as are usual for its size.
+#: A value takes far more memory than its comma does: any document may hold this many, and a larger
+#: one as many as are usual for its size.
 _VALUES = 2_000_000
 _BYTES_PER_VALUE = 16
-#: Reading YAML takes a second and 100 MiB for each of these.
+#: Each MiB of YAML costs about a second and 100 MiB of memory.
 _MAX_YAML_BYTES = 16 * MIB
 _MAX_YAML_VALUES = 500_000
 _CHUNK = MIB
-#: Audit logs are packed to a tenth or a fiftieth; gzip could pack a thousand times.
+#: Audit logs compress 10 to 50 times; gzip can reach 1,000.
 _MAX_RATIO = 200
 _PACKED = b"\x1f\x8b"
 _YAML = (".yaml", ".yml")
-#: What PyYAML raises besides YAMLError, for values that are not of their tags; and what taking
-#: apart a value of another shape than expected raises.
+#: What PyYAML raises besides YAMLError for a value that does not match its tag, and what code that
+#: takes apart a value of an unexpected shape raises.
 YAML_VALUE_ERRORS = (
     ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError,
 )  # fmt: skip
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _START = re.compile(rb"\S")
-# Halves of a pair, which the API server stores and msgspec does not take.
+# Lone surrogates, which the API server stores and msgspec rejects.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-# Free JSON of any depth, which no rule reads: in an object, a review, a case, an audit event.
+# Free-form JSON of any depth that no rule reads: in an object, a review, a case, an audit event.
 _MANAGED_FIELDS = tuple(
     (*path, b"metadata", b"managedFields")
     for path in (
@@ -60,19 +60,19 @@ _MANAGED_FIELDS = tuple(
         (b"responseObject",),
     )
 )
-# Callers count towards the depth that msgspec takes on Python 3.11: whoever decodes a document
-# again has no more of them.
+# On Python 3.11 callers count towards the depth that msgspec accepts; this is more than any later
+# decoding of the same document has.
 _CALLERS = 100
-#: So many brackets are no depth that any decoder minds.
+#: No decoder objects to the depth of so few brackets.
 _HARMLESS = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A place that cannot be read; the rest still is.
+    """A place in a file that cannot be read; the rest of the file still is.
 
     Attributes:
-        file: as given, ``-`` for stdin.
+        file: its path, ``-`` for stdin.
         line: counted from 1, 0 for the whole file.
         problem: what is wrong with it.
     """
@@ -89,13 +89,13 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One JSON value with the place it comes from.
+    """One JSON value, and where it comes from.
 
     Attributes:
-        file: as given, ``-`` for stdin.
+        file: its path, ``-`` for stdin.
         line: counted from 1.
         raw: its JSON.
-        kind: what it is if it does not say so: items of a typed list need not repeat it.
+        kind: its kind if it does not say, as in a typed list.
     """
 
     file: str
@@ -110,7 +110,7 @@ class _Head(msgspec.Struct):
 
 
 class _Counted:
-    """What gzip reads from, with the number of bytes that it read."""
+    """A stream that counts the bytes read from it."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -124,7 +124,7 @@ class _Counted:
 
 
 class _Unpacked(io.RawIOBase):
-    """What a gzip stream holds, up to a multiple of its size."""
+    """The content of a gzip stream, up to a multiple of its size."""
 
     def __init__(self, packed: BinaryIO, max_ratio: int | None) -> None:
         self._packed = _Counted(packed)
@@ -133,14 +133,14 @@ class _Unpacked(io.RawIOBase):
         self._bytes = 0
 
     def readable(self) -> bool:
-        """Return that it can be read."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer with the next bytes, and return how many they are.
+        """Fill a buffer with the next bytes, and return their number.
 
         Raises:
-            OSError: the stream is packed as no log is.
+            OSError: the stream unpacks to more than any log does.
         """
         data = self._gzip.read1(len(buffer))
         buffer[: len(data)] = data
@@ -157,10 +157,10 @@ def opened(file: str, max_ratio: int | None = _MAX_RATIO) -> Iterator[BinaryIO]:
 
     Args:
         file: its path.
-        max_ratio: how many times its size it may unpack to, if that is much; None for any.
+        max_ratio: a large file may unpack to this many times its size; None for no limit.
 
     Raises:
-        OSError: it cannot be read, then or later; also for broken gzip.
+        OSError: the file cannot be read, now or later, or its gzip is broken.
     """
     with contextlib.ExitStack() as stack:
         if file == STDIN:
@@ -194,8 +194,8 @@ def lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
 
 
 def too_long(file: str, line: int) -> Unreadable:
-    """Return what to say of a line, or of a document that starts there."""
-    return Unreadable(file, line, f"it has over {MAX_LINE_BYTES // MIB} MiB, the most that is read")
+    """Return the problem of a line that is too long, or of a document that starts there."""
+    return Unreadable(file, line, f"it has over {MAX_LINE_BYTES // MIB} MiB, the limit")
 
 
 def _read(file: str, max_bytes: int) -> bytes | bytearray:
@@ -217,7 +217,7 @@ def documents(file: str, max_bytes: int = MAX_FILE_BYTES) -> Iterator[Document |
 
     Args:
         file: ``-`` for stdin.
-        max_bytes: of the unpacked file, unless it is named as JSON lines.
+        max_bytes: limit for the unpacked file, unless its name says JSON lines.
     """
     try:
         if file.removesuffix(".gz").endswith(".jsonl"):
@@ -254,7 +254,7 @@ def _documents(file: str, data: bytes | bytearray) -> Iterator[Document | Unread
 
 
 def _deep(file: str, data: bytes) -> Iterator[Document | Unreadable]:
-    """Yield what a file holds that no decoder takes as a whole."""
+    """Yield the documents of a file that no decoder accepts as a whole."""
     try:
         kind = scanner.members(data, (b"kind",)).get(b"kind", b"null")
         if kind.endswith(b'List"'):
@@ -272,7 +272,7 @@ def _deep(file: str, data: bytes) -> Iterator[Document | Unreadable]:
 
 
 def shallow(data: bytes | bytearray) -> bytes:
-    """Return JSON without the managedFields, if these are what no decoder takes; else as it is."""
+    """Return JSON, without managedFields if the decoder rejects it with them."""
     if data.count(b"{") + data.count(b"[") > _HARMLESS or _SURROGATE.search(data):
         try:
             _decode_below(data, _CALLERS)
@@ -282,7 +282,7 @@ def shallow(data: bytes | bytearray) -> bytes:
 
 
 def without_managed_fields(data: bytes) -> bytes:
-    """Return JSON of an object, review, case or audit event without the objects' managedFields."""
+    """Return an object, review, case or audit event without the managedFields of its objects."""
     try:
         return scanner.cut(data, _MANAGED_FIELDS)
     except scanner.ScanError:
@@ -305,7 +305,7 @@ def _is_json(data: bytes | bytearray) -> bool:
 
 
 def _line_of(data: bytes | bytearray, error: Exception) -> int:
-    """Return the line that an error is on, 1 if it does not say."""
+    """Return the line of an error, 1 if the error does not say."""
     at = re.search(r"\(byte (\d+)\)", str(error))
     return data.count(b"\n", 0, int(at[1])) + 1 if at else 1
 
@@ -328,7 +328,7 @@ def _json_lines(file: str, stream: BinaryIO) -> Iterator[Document | Unreadable]:
 def _items(file: str, line: int, raw: bytes | bytearray) -> Iterator[Document | Unreadable]:
     values = max(_VALUES, len(raw) // _BYTES_PER_VALUE)
     if raw.count(b",") > values:
-        yield Unreadable(file, line, f"it holds over {values} values, the most that are read")
+        yield Unreadable(file, line, f"it holds over {values} values, the limit")
         return
     start = _START.search(raw)
     try:
@@ -342,7 +342,7 @@ def _items(file: str, line: int, raw: bytes | bytearray) -> Iterator[Document | 
                 yield Document(file, line, bytes(item), head.kind.removesuffix("List"))
             return
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        yield Unreadable(file, line, f"not JSON that can be judged: {error}")
+        yield Unreadable(file, line, f"unexpected JSON: {error}")
         return
     except RecursionError:
         yield Unreadable(file, line, "nested too deeply")
@@ -355,28 +355,28 @@ def _yaml(file: str, data: bytes | bytearray) -> Iterator[Document | Unreadable]
         yield Unreadable(
             file,
             0,
-            f"YAML of over {_MAX_YAML_BYTES // MIB} MiB or {_MAX_YAML_VALUES} lines is not read: "
-            f"give JSON",
+            f"YAML over {_MAX_YAML_BYTES // MIB} MiB or {_MAX_YAML_VALUES} lines is not supported; "
+            f"use JSON",
         )
         return
     found = False
-    # Here, because most input is JSON, and the import costs start-up time.
+    # Imported here: most input is JSON, and the import slows start-up.
     import yaml
 
     try:
 
         class Loader(yaml.SafeLoader):
-            """Reads no aliases: a few of them can stand for more than fits into memory."""
+            """Rejects aliases: a few of them can expand to more than fits into memory."""
 
             def compose_node(self, parent: Any, index: Any) -> Any:
                 if self.check_event(yaml.AliasEvent):
                     mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-                    problem = "aliases are not read"
+                    problem = "aliases are not supported"
                     raise yaml.composer.ComposerError(None, None, problem, mark)
                 return super().compose_node(parent, index)
 
         loader = Loader(bytes(data))
-        # Timestamps stay the text that they are in JSON.
+        # Timestamps stay text, as in JSON.
         loader.yaml_implicit_resolvers = {
             key: [entry for entry in entries if entry[0] != "tag:yaml.org,2002:timestamp"]
             for key, entries in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -392,7 +392,7 @@ def _yaml(file: str, data: bytes | bytearray) -> Iterator[Document | Unreadable]
         problem = getattr(error, "problem", None) or getattr(error, "reason", "not YAML")
         yield Unreadable(file, mark.line + 1 if mark else 0, f"neither JSON nor YAML: {problem}")
     except YAML_VALUE_ERRORS as error:
-        yield Unreadable(file, 0, f"YAML that is no JSON: {error}")
+        yield Unreadable(file, 0, f"YAML that JSON cannot express: {error}")
     else:
         if not found:
             yield Unreadable(file, 0, "it holds nothing but null and comments")

@@ -81,7 +81,7 @@ def test_a_line_that_is_too_long_is_named_and_the_others_are_judged(
     file = write(tmp_path / ("a.jsonl.gz" if packed else "a.jsonl"), data)
     code, out, err = run(capsys, file)
     assert code == 2
-    assert err == f"noderestrict replay: {file}:2: it has over 32 MiB, the most that is read\n"
+    assert err == f"noderestrict replay: {file}:2: it has over 32 MiB, the limit\n"
     assert out.splitlines()[-1] == (
         "2 cases: 2 allowed, 0 denied; 0 of 0 as expected, 0 not as expected; 1 unreadable"
     )
@@ -113,7 +113,7 @@ def test_a_line_of_an_audit_log_that_is_too_long_is_named_and_the_others_are_jud
     stdin(monkeypatch, data)
     code, out, err = run(capsys, "--audit-log", file)
     assert code == 2
-    assert f"noderestrict replay: {file}:2: it has over 32 MiB, the most that is read\n" in err
+    assert f"noderestrict replay: {file}:2: it has over 32 MiB, the limit\n" in err
     assert "2 cases: 0 allowed, 2 denied" in out
 
 
@@ -158,7 +158,7 @@ def test_yaml_that_would_take_minutes_is_not_read(
 ) -> None:
     code, _, err = run(capsys, write(tmp_path / "a.yaml", text))
     assert code == 2
-    assert "YAML of over 16 MiB or 500000 lines is not read: give JSON" in err
+    assert "YAML over 16 MiB or 500000 lines is not supported; use JSON" in err
 
 
 @pytest.mark.parametrize("value", ["1" * 30, "0x" + "f" * 40, "1:" * 200 + "1", "1" * 5000])

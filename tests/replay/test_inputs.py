@@ -97,9 +97,9 @@ BROKEN = {
     "tag.yaml": (b"!!python/object:os.system {}", "yaml"),
     "alias.yaml": (b"&a [*a]", "alias"),
     "tab.yaml": (b"a:\n\t- b", "character"),
-    "bool.yaml": (b"a: !!bool x", "YAML that is no JSON"),
-    "time.yaml": (b"a: !!timestamp x", "YAML that is no JSON"),
-    "int.yaml": (b"a: !!int ''", "YAML that is no JSON"),
+    "bool.yaml": (b"a: !!bool x", "YAML that JSON cannot express"),
+    "time.yaml": (b"a: !!timestamp x", "YAML that JSON cannot express"),
+    "int.yaml": (b"a: !!int ''", "YAML that JSON cannot express"),
     "cut.json.gz": (gzip.compress(json.dumps(OWN).encode())[:-12], "gzip"),
     "tail.json.gz": (gzip.compress(json.dumps(OWN).encode()) + b"tail", "gzip"),
     "blank.json": (b" \n\t\n", "it is empty"),
@@ -448,7 +448,7 @@ def test_yaml_aliases_are_refused_before_they_grow(
     file = tmp_path / "bomb.yaml"
     file.write_text("\n".join(lines))
     assert main(["replay", str(file)]) == 2
-    assert f"{file}:2: neither JSON nor YAML: aliases are not read" in capsys.readouterr().err
+    assert f"{file}:2: neither JSON nor YAML: aliases are not supported" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("output", ["table", "json", "html", "markdown", "junit"])
