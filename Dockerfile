@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Both bases may be pinned: --build-arg BUILD_IMAGE=…@sha256:… --build-arg RUN_IMAGE=…@sha256:…
+# To pin the base images: --build-arg BUILD_IMAGE=…@sha256:… --build-arg RUN_IMAGE=…@sha256:…
 ARG BUILD_IMAGE=python:3.13-slim-bookworm
 ARG RUN_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
@@ -7,7 +7,7 @@ FROM ${BUILD_IMAGE} AS build
 WORKDIR /src
 COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY noderestrict noderestrict
-# Hidden from the run stage: pip, headers, tests and caches.
+# Keep pip, headers, tests and caches out of the run stage.
 RUN python -m venv --copies /opt/noderestrict \
  && /opt/noderestrict/bin/pip install --no-cache-dir --no-compile -c requirements.lock . \
  && /opt/noderestrict/bin/pip uninstall --yes pip \
@@ -15,9 +15,9 @@ RUN python -m venv --copies /opt/noderestrict \
  && rm -rf /usr/local/lib/python3.*/ensurepip /usr/local/lib/python3.*/test \
            /usr/local/lib/python3.*/idlelib /usr/local/lib/python3.*/tkinter \
            /usr/local/lib/python3.*/site-packages/pip* \
- # For a fast start; a file of the standard library that does not compile is never imported.
+ # Compile for a fast start; files of the standard library that do not compile are never imported.
  && { python -m compileall -q /usr/local/lib/python3.*/ /opt/noderestrict/lib || true; }
-# What Python itself links to, beside the C library that the run image has.
+# The libraries that Python links to, except the C library, which the run image has.
 RUN mkdir -p /libs \
  && find /usr/local/bin/python3 /usr/local/lib /opt/noderestrict -name '*.so*' -o -name 'python3.[0-9]*' -type f \
   | xargs -r ldd 2>/dev/null | awk '/=> \/(usr\/)?lib\// {print $3}' | sort -u \

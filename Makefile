@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' noderestrict/__init__.py)
 IMAGE ?= noderestrict:$(VERSION)
-# The minor version that test-e2e runs; tests/assets/kubernetes-$(KUBERNETES)/go.mod has its patch.
+# The minor version for test-e2e; tests/assets/kubernetes-$(KUBERNETES)/go.mod pins the patch release.
 KUBERNETES ?= 1.36
 ASSETS := .assets/kubernetes-$(KUBERNETES)
 
@@ -38,7 +38,7 @@ format: install ## Format the code, and fix what ruff can
 	$(BIN)/ruff check --fix noderestrict tests
 	$(BIN)/ruff format noderestrict tests
 
-# Bases may be pinned: IMAGE_ARGS="--build-arg RUN_IMAGE=…@sha256:…".
+# To pin the base images: IMAGE_ARGS="--build-arg RUN_IMAGE=…@sha256:…".
 image: ## Build the container image with Docker
 	docker build --tag $(IMAGE) $(IMAGE_ARGS) .
 
@@ -47,7 +47,7 @@ e2e-kind: install image ## Test the manifests and the image in a kind cluster
 
 ifdef KUBEBUILDER_ASSETS
 assets:
-	@echo "the binaries are those in KUBEBUILDER_ASSETS: $(KUBEBUILDER_ASSETS)"
+	@echo "using the binaries in KUBEBUILDER_ASSETS: $(KUBEBUILDER_ASSETS)"
 else
 assets: $(ASSETS).built ## Build etcd and Kubernetes for test-e2e, with Go
 
@@ -55,17 +55,17 @@ $(ASSETS).built: tests/assets/build $(wildcard tests/assets/kubernetes-$(KUBERNE
 	tests/assets/build $(KUBERNETES) $(ASSETS)
 	touch $@
 
-# What the link leads to may be gone.
+# The link may be dangling.
 ifeq ($(wildcard $(ASSETS)/kube-apiserver),)
 .PHONY: $(ASSETS).built
 endif
 endif
 
-test-e2e: install ## Test against a real API server, of make assets or in KUBEBUILDER_ASSETS
+test-e2e: install ## Test against a real API server, from make assets or KUBEBUILDER_ASSETS
 	KUBERNETES=$(KUBERNETES) $(BIN)/python -m pytest -m e2e tests/e2e
 
 # For example SOAK_ARGS="--minutes 5".
-soak: install ## Attack and load the webhooks beside the in-tree plugins, for an hour
+soak: install ## Attack and load the webhooks and the in-tree plugins for an hour
 	KUBERNETES=$(KUBERNETES) $(BIN)/python -m tests.soak $(SOAK_ARGS)
 
 fuzz: install ## Fuzz the decoders for about a minute
@@ -84,7 +84,7 @@ bench: install ## Measure speed and memory
 bench-compare: install ## Compare two JSON results of make bench: OLD=, NEW=
 	$(BIN)/python -m tests.benchmarks.compare $(OLD) $(NEW)
 
-bench-ab: install ## Measure what a change costs, against another checkout: AGAINST=
+bench-ab: install ## Measure what a change costs compared with another checkout: AGAINST=
 	$(BIN)/python -m tests.benchmarks.ab $(AGAINST) $(BENCH_ARGS)
 
 lock: install ## Pin the installed dependencies in requirements.lock
