@@ -91,7 +91,7 @@ def review(
 
 
 def judge(body: bytes, settings: Settings | None = None) -> Decision:
-    return admission.judge(admission.decode(body), settings or Settings.for_version(), LISTERS)
+    return admission.evaluate(admission.decode(body), settings or Settings.for_version(), LISTERS)
 
 
 def assert_allowed(decision: Decision) -> None:

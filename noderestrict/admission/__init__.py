@@ -1,16 +1,16 @@
 """AdmissionReview: bytes to decision to bytes, without sockets."""
 
-from noderestrict.admission.review import (
+from noderestrict.admission.decode import (
     Request,
     ReviewError,
     UnscannedError,
     decode,
-    encode,
     resource_path,
 )
+from noderestrict.admission.encode import encode
+from noderestrict.admission.evaluate import evaluate
 from noderestrict.admission.running import Run, inline
-from noderestrict.admission.typed import TypedDecoder
-from noderestrict.admission.verdict import judge
+from noderestrict.admission.typed_decoder import TypedDecoder
 
 __all__ = [
     "Request",
@@ -20,7 +20,7 @@ __all__ = [
     "UnscannedError",
     "decode",
     "encode",
+    "evaluate",
     "inline",
-    "judge",
     "resource_path",
 ]

@@ -1,5 +1,7 @@
 """SubjectAccessReview: bytes to opinion to bytes, without sockets."""
 
-from noderestrict.authorization.review import Review, ReviewError, decode, encode, judge
+from noderestrict.authorization.decode import Review, ReviewError, decode
+from noderestrict.authorization.encode import encode
+from noderestrict.authorization.evaluate import evaluate
 
-__all__ = ["Review", "ReviewError", "decode", "encode", "judge"]
+__all__ = ["Review", "ReviewError", "decode", "encode", "evaluate"]

@@ -90,8 +90,8 @@ def _from_state(options: argparse.Namespace) -> Graph:
 
 
 def _from_cluster(options: argparse.Namespace) -> Graph:
-    from noderestrict.cluster.authorizer import read_graph
     from noderestrict.cluster.connection import ClusterError
+    from noderestrict.cluster.graph_sink import read_graph
     from noderestrict.cluster.judge import connected
 
     async def read() -> Graph:

@@ -325,9 +325,10 @@ def _with_state(options: argparse.Namespace, files: "CertificateFiles") -> "Main
 
 def _with_cluster(options: argparse.Namespace, files: "CertificateFiles") -> "Main":
     # Here, because it costs half a second, which --state need not pay.
-    from noderestrict.cluster.authorizer import ClusterAuthorizer, graph_sinks
     from noderestrict.cluster.connection import ClusterError
+    from noderestrict.cluster.graph_sink import graph_sinks
     from noderestrict.cluster.judge import STREAMING_SINCE, ClusterJudge
+    from noderestrict.cluster.node_authorizer import NodeAuthorizer
     from noderestrict.cluster.start import reached
     from noderestrict.graph.graph import Graph
     from noderestrict.serving.server import StartError
@@ -358,7 +359,7 @@ def _with_cluster(options: argparse.Namespace, files: "CertificateFiles") -> "Ma
             )
             authorizer = None
             if options.authorizer:
-                authorizer = ClusterAuthorizer(
+                authorizer = NodeAuthorizer(
                     connection,
                     graph,
                     settings.features,

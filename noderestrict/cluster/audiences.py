@@ -1,12 +1,16 @@
 """Keep the API server's audiences as they are, as far as our own token tells them."""
 
 import asyncio
+import base64
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import msgspec
+
+from noderestrict.api import corev1
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.live import Coalescer
-from noderestrict.cluster.questions import learn_audiences
+from noderestrict.policy.records import pod_record
 from noderestrict.telemetry.logs import LOGGER
 
 _KNOWN_SECONDS = 60.0
@@ -15,6 +19,7 @@ _UNKNOWN_SECONDS = 2.0
 _FRESH_SECONDS = 1.0
 #: What helps where they cannot be learned.
 REMEDY = "give --api-audiences as the API server has it"
+_TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105 (a path)
 
 
 class APIAudiences:
@@ -78,3 +83,104 @@ class APIAudiences:
             LOGGER.info("API audiences", extra={"audiences": list(audiences)})
             self._audiences = audiences
             self._changed(audiences)
+
+
+class _TokenStatus(msgspec.Struct):
+    authenticated: bool = False
+    audiences: list[str] | None = None
+    error: str | None = None
+
+
+class _TokenReview(msgspec.Struct):
+    status: _TokenStatus
+
+
+class _BoundPod(msgspec.Struct):
+    name: str
+    uid: str
+
+
+class _Bound(msgspec.Struct):
+    namespace: str = ""
+    pod: _BoundPod | None = None
+
+
+class _Claims(msgspec.Struct):
+    aud: str | list[str] | None = None
+    bound: _Bound | None = msgspec.field(default=None, name="kubernetes.io")
+
+
+async def learn_audiences(connection: Connection) -> tuple[str, ...]:
+    """Return the API server's audiences, as a TokenReview of our own token tells them.
+
+    The answer holds the API server's audiences that the token is good for. These are all if the
+    token names none, as one from a Secret, or if a pod's volume asked for a token without naming
+    an audience, as the default one does. Any other token may be for some of them only, and nothing
+    in it tells: some must not be taken for all.
+
+    The source is pkg/serviceaccount/jwt.go of Kubernetes.
+
+    Raises:
+        ClusterError: our credentials cannot tell, or the API server could not be asked.
+    """
+    token = await connection.token()
+    if token is None:
+        raise ClusterError("we authenticate without a token, and only a token's review tells them")
+    body = {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenReview",
+        "spec": {"token": token},
+    }
+    answer = await connection.post(_TOKEN_REVIEWS, body, seconds=5)
+    try:
+        status = msgspec.json.decode(answer, type=_TokenReview).status
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ClusterError(f"TokenReview: {error}") from None
+    audiences = tuple(status.audiences or ())
+    if not status.authenticated or not audiences:
+        raise ClusterError(f"TokenReview of our own token: {status.error or 'no audiences'}")
+    claims = _claims(token)
+    own = [claims.aud] if isinstance(claims.aud, str) else claims.aud or []
+    if own and not (set(own) == set(audiences) and await _asked_for_none(connection, claims, own)):
+        raise ClusterError(
+            f"our token was asked for with audiences {own!r}, which may be some of the API "
+            f"server's only"
+        )
+    return audiences
+
+
+async def _asked_for_none(connection: Connection, claims: _Claims, own: Sequence[str]) -> bool:
+    """Tell whether a token comes from a volume of its pod that asks for no audience.
+
+    Raises:
+        ClusterError: the pod could not be read.
+    """
+    if claims.bound is None or claims.bound.pod is None:
+        return False
+    bound = claims.bound.pod
+    path = f"/api/v1/namespaces/{claims.bound.namespace}/pods/{bound.name}"
+    body = await connection.get(path, seconds=5)
+    try:
+        pod = pod_record(msgspec.json.decode(body, type=corev1.Pod))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ClusterError(f"{path}: {error}") from None
+    # A volume that asks for an audience gets a token for that one alone.
+    named = len(own) == 1 and own[0] in pod.audiences
+    return pod.uid == bound.uid and "" in pod.audiences and not named
+
+
+def _claims(token: str) -> _Claims:
+    """Return what a token says of itself; nothing for one that is no JWT.
+
+    Raises:
+        ClusterError: it is a JWT whose claims cannot be read.
+    """
+    try:
+        payload = token.split(".")[1]
+        said = msgspec.json.decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (IndexError, ValueError, RecursionError):
+        return _Claims()
+    try:
+        return msgspec.convert(said, _Claims)
+    except msgspec.ValidationError as error:
+        raise ClusterError(f"the claims of our own token: {error}") from None

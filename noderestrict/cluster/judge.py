@@ -16,12 +16,12 @@ from typing import Any
 
 from noderestrict import admission
 from noderestrict.api.resources import ObjectKey, Resource
+from noderestrict.cluster.audience_authorizer import AudienceAuthorizer
 from noderestrict.cluster.audiences import REMEDY, APIAudiences
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.freshness import MAX_STALENESS
 from noderestrict.cluster.informers import Informers
 from noderestrict.cluster.live import UNKNOWN_NODES, Budget, BudgetExhaustedError, LiveLookups
-from noderestrict.cluster.questions import Authorizer
 from noderestrict.cluster.reflector import Pace, Sink
 from noderestrict.policy.decision import Allowed, Decision, Denied, Question, retriable
 from noderestrict.policy.features import AUDIENCE_RESTRICTION, POD_CERTIFICATE_REQUEST
@@ -110,7 +110,7 @@ class ClusterJudge:
         self._metrics = metrics
         budget = Budget()
         self._live = LiveLookups(connection, budget, self.count_live)
-        self._authorizer = Authorizer(connection, budget, self.count_live)
+        self._authorizer = AudienceAuthorizer(connection, budget, self.count_live)
         self._audiences = (
             APIAudiences(connection, self._learned) if settings.audiences_pending else None
         )
@@ -161,7 +161,7 @@ class ClusterJudge:
     def allowed(self, request: admission.Request) -> Allowed | None:
         """Return that a request is allowed, if stores that are not stale say so."""
         listers = ClusterListers(self.informers, {})
-        decision = admission.judge(request, self._settings, listers)
+        decision = admission.evaluate(request, self._settings, listers)
         return decision if isinstance(decision, Allowed) and not listers.unknown else None
 
     def share(self, node: str, peer: str) -> tuple[str, str]:
@@ -189,7 +189,7 @@ class ClusterJudge:
         for _ in range(_ROUNDS):
             settings = self._settings
             listers = ClusterListers(self.informers, live)
-            decision = await run(partial(admission.judge, request, settings, listers, skipped))
+            decision = await run(partial(admission.evaluate, request, settings, listers, skipped))
             if isinstance(decision, Allowed) and not listers.unknown:
                 return decision
             denied = _objection(decision)

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from noderestrict.cluster.connection import ClusterError, Connection, ConnectionFailedError
-from noderestrict.cluster.questions import is_open_to_cve_2021_25735, server_version
+from noderestrict.cluster.server_info import is_open_to_cve_2021_25735, server_version
 from noderestrict.telemetry.logs import LOGGER
 
 _PAUSE_SECONDS = 1.0

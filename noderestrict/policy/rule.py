@@ -90,6 +90,8 @@ class Rule:
     def objection(self, request: Attributes) -> Decision | None:
         """Return what the rule objects to, under its id; None if it does not."""
         found = self.check(request)
+        if found is None:
+            return None
         if isinstance(found, Denied):
             return replace(found, rule=self.id)
         if isinstance(found, Question):

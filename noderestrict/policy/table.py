@@ -5,10 +5,12 @@ resource with a closed world refuses what no other row names. Everything else is
 rules, where they are on, come after the others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
+from noderestrict.policy.attributes import Attributes
+from noderestrict.policy.decision import Allowed, Decision, Question
 from noderestrict.policy.rule import ANY, Key, Rule, Target, rules_of
 from noderestrict.policy.rules import (
     certificatesigningrequests,
@@ -24,6 +26,8 @@ from noderestrict.policy.rules import (
     review,
     serviceaccounts,
 )
+
+_ALLOWED = Allowed()
 
 #: Every rule, in the order of evaluation.
 RULES: tuple[Rule, ...] = tuple(
@@ -69,6 +73,30 @@ class Row:
     def fields(self) -> tuple[str, ...]:
         """Paths of the fields that the rules compare with the existing object."""
         return tuple(dict.fromkeys(field for rule in self.rules for field in rule.fields))
+
+    def evaluate(self, request: Attributes, skipped: Set[str] = frozenset()) -> Decision:
+        """Return the first objection of the rules, or Allowed.
+
+        A Question ends the evaluation too: it is always the last rule that asks one.
+
+        Args:
+            request: as the rules see it.
+            skipped: ids of rules that do not count.
+
+        Raises:
+            LookupUnavailableError: a lookup could not be made.
+        """
+        for rule in self.rules:
+            decision = rule.objection(request)
+            if decision is None:
+                continue
+            objection = decision.otherwise if isinstance(decision, Question) else decision
+            if objection.rule in skipped:
+                continue
+            if isinstance(decision, Question) and rule is not self.rules[-1]:
+                raise AssertionError(f"{rule.id} asks a question before the last rule")
+            return decision
+        return _ALLOWED
 
 
 @cache

@@ -61,8 +61,8 @@ def _change(graph: Graph, event: CaseEvent) -> None:
 
 def _answer(id_: str, event: CaseEvent, graph: Graph, features: Mapping[str, bool]) -> Result:
     review = authorization.decode(event.subjectAccessReview)
-    opinion = authorization.judge(review, graph, features)
-    asked = review.attributes
+    opinion = authorization.evaluate(review, graph, features)
+    asked = review.access
     lookups: tuple[str, ...] = (opinion.reason or "no path in the graph was needed",)
     if asked is not None and opinion.allowed:
         path = graph.path(asked.node, (asked.resource, asked.namespace, asked.name))

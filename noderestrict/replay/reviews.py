@@ -74,7 +74,7 @@ def judge_request(
         grants: what the cluster's authorizer would allow.
     """
     trace = Trace(listers)
-    decision = _settled(admission.judge(request, settings, trace), grants)
+    decision = _settled(admission.evaluate(request, settings, trace), grants)
     denied = decision if isinstance(decision, Denied) else None
     where = f"{request.namespace}/{request.name}" if request.namespace else request.name
     return Result(

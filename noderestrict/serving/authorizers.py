@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from noderestrict import authorization
-from noderestrict.graph.authorizer import Opinion
 from noderestrict.graph.graph import Graph
+from noderestrict.graph.rules import Opinion
 
 
 class Authorizer(Protocol):
@@ -37,4 +37,4 @@ class LocalAuthorizer:
         peer: str = "",  # noqa: ARG002 (nothing is looked up)
     ) -> Opinion:
         """Return the opinion."""
-        return authorization.judge(review, self._graph, self._features)
+        return authorization.evaluate(review, self._graph, self._features)

@@ -50,7 +50,7 @@ class LocalJudge:
 
     def allowed(self, request: admission.Request) -> Allowed | None:
         """Return that a request is allowed, if it is."""
-        decision = admission.judge(request, self._settings, self._listers)
+        decision = admission.evaluate(request, self._settings, self._listers)
         return decision if isinstance(decision, Allowed) else None
 
     async def judge(
@@ -63,7 +63,7 @@ class LocalJudge:
     ) -> Allowed | Denied:
         """Return the decision; a question for the cluster's authorizer is answered no."""
         decision = await run(
-            partial(admission.judge, request, self._settings, self._listers, skipped)
+            partial(admission.evaluate, request, self._settings, self._listers, skipped)
         )
         return decision.otherwise if isinstance(decision, Question) else decision
 

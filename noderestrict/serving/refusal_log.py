@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from noderestrict import admission, authorization
-from noderestrict.graph.authorizer import Opinion
+from noderestrict.graph.rules import Opinion
 from noderestrict.policy.decision import Denied
 from noderestrict.serving import modes
 from noderestrict.serving.connections import client_of
@@ -85,7 +85,7 @@ class RefusalLog:
             extra={
                 "client": http.remote,
                 "node": _short(review.node),
-                "request": str(review.attributes or "")[:_LONGEST_TEXT],
+                "request": str(review.access or "")[:_LONGEST_TEXT],
                 "why": opinion.reason[:_LONGEST_TEXT],
                 "seconds": round(seconds, 6),
             },

@@ -20,7 +20,7 @@ _KNOWN_BAD = b"""{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"
 def known_bad_is_refused() -> bool:
     """Judge the known-bad review through the whole decision path."""
     request = admission.decode(_KNOWN_BAD)
-    decision = admission.judge(request, Settings.for_version(), MemoryListers())
+    decision = admission.evaluate(request, Settings.for_version(), MemoryListers())
     return isinstance(decision, Denied) and b'"allowed":false' in admission.encode(
         request, decision
     )

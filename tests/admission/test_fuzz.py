@@ -73,7 +73,7 @@ def answer(body: bytes) -> Decision | None:
         request = admission.decode(body)
     except admission.ReviewError:
         return None
-    decision = admission.judge(request, SETTINGS, LISTERS)
+    decision = admission.evaluate(request, SETTINGS, LISTERS)
     response = json.loads(admission.encode(request, decision))["response"]
     assert response["uid"] == request.uid
     assert response["allowed"] is isinstance(decision, Allowed)

@@ -80,7 +80,7 @@ def judged(body: bytes) -> Any:
     decoder = admission.TypedDecoder()
     decisions = [
         # A server judges further down its stack than it decodes.
-        deeper(20, partial(admission.judge, decode(body), SETTINGS, LISTERS))
+        deeper(20, partial(admission.evaluate, decode(body), SETTINGS, LISTERS))
         for decode in (admission.decode, decoder.decode, decoder.decode)
     ]
     assert decisions[0] == decisions[1] == decisions[2]

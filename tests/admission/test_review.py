@@ -42,7 +42,7 @@ def body(**request: object) -> bytes:
 
 
 def verdict(data: bytes) -> Allowed | Denied | Question:
-    return admission.judge(admission.decode(data), SETTINGS, MemoryListers())
+    return admission.evaluate(admission.decode(data), SETTINGS, MemoryListers())
 
 
 @pytest.mark.parametrize(

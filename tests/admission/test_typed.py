@@ -27,7 +27,7 @@ def verdict(
         request = decode(body)
     except admission.ReviewError as error:
         return str(error)
-    return admission.judge(request, settings, listers)
+    return admission.evaluate(request, settings, listers)
 
 
 def as_the_api_server_writes(body: bytes) -> bytes:

@@ -58,7 +58,7 @@ def test_a_field_of_another_type_opens_nothing(file: str) -> None:
         settings, own = circumstances(case, Settings.for_version(), listers)
         review = json.loads(case.review)
         refused = not isinstance(
-            admission.judge(admission.decode(case.review), settings, own), Allowed
+            admission.evaluate(admission.decode(case.review), settings, own), Allowed
         )
         for _ in islice(mutations(review), number % EVERY, None, EVERY):
             tried += 1
@@ -66,7 +66,7 @@ def test_a_field_of_another_type_opens_nothing(file: str) -> None:
                 request = admission.decode(json.dumps(review).encode())
             except admission.ReviewError:
                 continue
-            decision = admission.judge(request, settings, own)
+            decision = admission.evaluate(request, settings, own)
             assert isinstance(decision, Allowed | Denied | Question)
             if refused and isinstance(decision, Allowed):
                 opened += 1

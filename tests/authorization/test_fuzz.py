@@ -45,7 +45,7 @@ def allowed(body: bytes) -> bool:
         review = authorization.decode(body)
     except authorization.ReviewError:
         return False
-    answer = authorization.encode(review, authorization.judge(review, Graph(), FEATURES))
+    answer = authorization.encode(review, authorization.evaluate(review, Graph(), FEATURES))
     status = json.loads(answer)["status"]
     assert not status.get("denied")
     return bool(status["allowed"])

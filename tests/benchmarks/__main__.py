@@ -71,10 +71,10 @@ def admission_figures() -> dict[str, dict[str, float]]:
         # The first of a kind is remembered.
         decoder.decode(body)
         request = decoder.decode(body)
-        decision = admission.judge(request, settings, listers)
+        decision = admission.evaluate(request, settings, listers)
         calls: tuple[Callable[[], object], ...] = (
             partial(decoder.decode, body),
-            partial(admission.judge, request, settings, listers),
+            partial(admission.evaluate, request, settings, listers),
             partial(admission.encode, request, decision),
         )
         found = {step: 1e6 / rate(call) for step, call in zip(steps, calls, strict=True)}
@@ -148,9 +148,9 @@ def graph_figures() -> dict[str, float]:
 
         def with_json(body: bytes = body) -> bytes:
             asked = authorization.decode(body)
-            return authorization.encode(asked, authorization.judge(asked, graph, features))
+            return authorization.encode(asked, authorization.evaluate(asked, graph, features))
 
-        plain = rate(lambda decoded=decoded: authorization.judge(decoded, graph, features))  # type: ignore[misc]
+        plain = rate(lambda decoded=decoded: authorization.evaluate(decoded, graph, features))  # type: ignore[misc]
         figures[name], figures[f"{name} with JSON"] = plain, rate(with_json)
         print(f"  {name:<24}{plain:>14,.0f}{figures[f'{name} with JSON']:>14,.0f}")
     changing = pod(1, 0)

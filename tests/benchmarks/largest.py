@@ -39,7 +39,7 @@ def figures() -> dict[str, dict[str, float]]:
         request = admission.decode(body)
         found[name] = {
             "decode": milliseconds(partial(admission.decode, body)),
-            "judge": milliseconds(partial(admission.judge, request, settings, LISTERS)),
+            "judge": milliseconds(partial(admission.evaluate, request, settings, LISTERS)),
         }
         _print(name, len(body), found[name])
     print(f"\n{'largest pods':<52}{'MB':>6}{'decode':>10}{'reduce ms':>10}")

@@ -73,7 +73,7 @@ def bodies(folder: Path) -> dict[str, Path]:
     for case in cases(str(CAPTURED / "captured.jsonl")):
         assert isinstance(case, Case)
         # As the server under test judges it: a refusal would be logged.
-        decision = admission.judge(admission.decode(case.review), settings, listers)
+        decision = admission.evaluate(admission.decode(case.review), settings, listers)
         if not isinstance(decision, Allowed):
             continue
         review = json.loads(bytes(case.review))

@@ -35,8 +35,8 @@ def peak_mib() -> float:
 
 async def ours(api: client.ApiClient, prefix: str = "") -> int:
     from noderestrict.api.resources import RESOURCES
-    from noderestrict.cluster.authorizer import GraphSink
     from noderestrict.cluster.connection import Connection
+    from noderestrict.cluster.graph_sink import GraphSink
     from noderestrict.cluster.judge import ClusterJudge  # noqa: F401 (loaded as in production)
     from noderestrict.cluster.reflector import Reflector, Sink
     from noderestrict.cluster.store import Store

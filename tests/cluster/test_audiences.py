@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from noderestrict.cluster.audiences import learn_audiences
 from noderestrict.cluster.connection import ClusterError
 from noderestrict.cluster.judge import ClusterJudge
-from noderestrict.cluster.questions import learn_audiences
 from noderestrict.policy.decision import Allowed, Denied
 from noderestrict.policy.settings import Settings
 from noderestrict.serving.app import App

@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from noderestrict import authorization
-from noderestrict.cluster import authorizer as authorizer_module
-from noderestrict.cluster.authorizer import ClusterAuthorizer
+from noderestrict.cluster import node_authorizer as authorizer_module
 from noderestrict.cluster.live import Budget
-from noderestrict.graph.authorizer import Opinion
+from noderestrict.cluster.node_authorizer import NodeAuthorizer
 from noderestrict.graph.graph import Graph
+from noderestrict.graph.rules import Opinion
 from noderestrict.policy.features import LATEST_MINOR, defaults
 from tests.cluster.scripted import Answer, Scripted, connected, reply
 
@@ -45,7 +45,7 @@ def review(secret: str) -> authorization.Review:
 async def opinions(script: Scripted, *secrets: str) -> list[Opinion | None]:
     async with connected(script) as connection:
         gates = defaults(LATEST_MINOR)
-        authorizer = ClusterAuthorizer(connection, Graph(), gates, lambda: True)
+        authorizer = NodeAuthorizer(connection, Graph(), gates, lambda: True)
         end = time.monotonic() + 10
         return await asyncio.gather(
             *(authorizer.authorize(review(secret), end) for secret in secrets)
@@ -89,7 +89,7 @@ async def test_nobody_at_another_address_can_use_up_the_lists_of_a_node(
     script = Scripted(*[page(pod("a", "one"))] * 101)
     async with connected(script) as connection:
         gates = defaults(LATEST_MINOR)
-        authorizer = ClusterAuthorizer(connection, Graph(), gates, lambda: True)
+        authorizer = NodeAuthorizer(connection, Graph(), gates, lambda: True)
         end = time.monotonic() + 30
         for _ in range(100):
             await authorizer.authorize(review("none"), end, "10.0.0.66")

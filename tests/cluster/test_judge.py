@@ -15,10 +15,7 @@ from noderestrict.api.resources import ObjectKey
 from noderestrict.cluster import judge as judge_module
 from noderestrict.cluster.judge import ClusterJudge
 from noderestrict.cluster.live import Budget, BudgetExhaustedError, Coalescer, LiveLookups
-from noderestrict.cluster.questions import (
-    is_open_to_cve_2021_25735,
-    server_version,
-)
+from noderestrict.cluster.server_info import is_open_to_cve_2021_25735, server_version
 from noderestrict.policy.decision import Allowed, Denied
 from noderestrict.policy.settings import Settings
 from noderestrict.telemetry.metrics import Metrics

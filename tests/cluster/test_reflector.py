@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from noderestrict.api import corev1
 from noderestrict.api.resources import RESOURCES
-from noderestrict.cluster.authorizer import GraphSink
+from noderestrict.cluster.graph_sink import GraphSink
 from noderestrict.cluster.reflector import Pace, Reflector
 from noderestrict.cluster.store import Store
 from noderestrict.graph.graph import Graph

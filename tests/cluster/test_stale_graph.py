@@ -11,13 +11,14 @@ import pytest
 
 from noderestrict import authorization
 from noderestrict.api import corev1
-from noderestrict.cluster.authorizer import ClusterAuthorizer, graph_sinks
 from noderestrict.cluster.connection import Connection
 from noderestrict.cluster.freshness import Freshness
+from noderestrict.cluster.graph_sink import graph_sinks
 from noderestrict.cluster.judge import ClusterJudge
+from noderestrict.cluster.node_authorizer import NodeAuthorizer
 from noderestrict.cluster.reflector import Pace
-from noderestrict.graph.authorizer import Opinion
 from noderestrict.graph.graph import SOURCES, Graph
+from noderestrict.graph.rules import Opinion
 from noderestrict.policy.settings import Settings
 from noderestrict.telemetry.metrics import Metrics
 from tests.cluster.scripted import connected
@@ -101,7 +102,7 @@ class Following:
         self.graph = Graph()
         self.now = 1000.0
         self.judge: ClusterJudge
-        self.authorizer: ClusterAuthorizer
+        self.authorizer: NodeAuthorizer
 
     async def ask(self, *edge: Any, **more: Any) -> Opinion | None:
         return await self.authorizer.authorize(review(*edge, **more), time.monotonic() + 30)
@@ -129,7 +130,7 @@ async def following(cluster: World) -> AsyncIterator[Following]:
             pace=Pace(clock=lambda: state.now, jitter=lambda: 1.0, inactivity=3600),
             sinks=graph_sinks(state.graph, SETTINGS.features, 36),
         )
-        state.authorizer = ClusterAuthorizer(
+        state.authorizer = NodeAuthorizer(
             connection, state.graph, SETTINGS.features, judge.informers.has_synced,
             judge.count_live,
             judge.share, freshness=judge.informers.freshness, clock=lambda: state.now,
@@ -331,7 +332,7 @@ async def test_thousands_of_nodes_cost_one_list_each_for_all_their_questions() -
         graph.upsert("pods", msgspec.convert(value, corev1.Pod))
     now, heard = 1000.0, 1000.0
     freshness = Freshness(dict.fromkeys(SOURCES, lambda: now - heard), clock=lambda: now)
-    authorizer = ClusterAuthorizer(
+    authorizer = NodeAuthorizer(
         cast("Connection", direct), graph, SETTINGS.features, lambda: True,
         freshness=freshness, clock=lambda: now,
     )  # fmt: skip

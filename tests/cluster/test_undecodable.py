@@ -15,10 +15,11 @@ import pytest
 from noderestrict import admission, authorization
 from noderestrict.api.resources import RESOURCES, ObjectKey
 from noderestrict.cluster import reflector as reflector_module
-from noderestrict.cluster.authorizer import ClusterAuthorizer, GraphSink, graph_sinks, read_graph
 from noderestrict.cluster.connection import ClusterError
+from noderestrict.cluster.graph_sink import GraphSink, graph_sinks, read_graph
 from noderestrict.cluster.judge import ClusterJudge
 from noderestrict.cluster.live import Budget, LiveLookups
+from noderestrict.cluster.node_authorizer import NodeAuthorizer
 from noderestrict.cluster.reflector import Pace, Reflector
 from noderestrict.cluster.store import Store
 from noderestrict.graph.graph import SOURCES, Graph
@@ -410,7 +411,7 @@ async def test_a_pod_that_left_beside_a_poisoned_one_is_followed(fields: str) ->
         graph = Graph()
         sinks = graph_sinks(graph, settings.features, LATEST_MINOR)
         judge = ClusterJudge(connection, settings, Metrics(), streaming=False, sinks=sinks)
-        authorizer = ClusterAuthorizer(
+        authorizer = NodeAuthorizer(
             connection, graph, settings.features, judge.informers.has_synced
         )
         task = asyncio.get_running_loop().create_task(judge.run())
@@ -464,7 +465,7 @@ async def test_a_nodes_questions_are_answered_beside_its_poisoned_pods() -> None
     own = plain(with_secret("p", "s", 1))
     gates = defaults(LATEST_MINOR)
     async with connected(cluster) as connection:
-        authorizer = ClusterAuthorizer(connection, Graph(), gates, lambda: True)
+        authorizer = NodeAuthorizer(connection, Graph(), gates, lambda: True)
         deadline = time.monotonic() + 20
         cluster.objects["spec.nodeName=n1"] = listed(poisoned(thing("x")), own)
         opinion = await authorizer.authorize(question("s"), deadline)
@@ -484,7 +485,7 @@ async def test_a_nodes_questions_are_answered_beside_its_poisoned_pods() -> None
 async def test_a_volume_that_cannot_be_decoded_is_neither_open_nor_shut() -> None:
     async with connected(Cluster(listed(), b"")) as connection:
         lost = {("secrets", "ns", "s")}
-        authorizer = ClusterAuthorizer(
+        authorizer = NodeAuthorizer(
             connection, Graph(), defaults(LATEST_MINOR), lambda: True, unreadable=lost.__contains__
         )
         assert await authorizer.authorize(question("s"), time.monotonic() + 20) is None

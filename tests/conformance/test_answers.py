@@ -128,8 +128,8 @@ def test_no_answer_depends_on_a_name_that_only_the_cluster_knows(
     for case, own, listers in judged(file, settings):
         request = admission.decode(case.review)
         sent = sent_by_the_requester(json.loads(case.review))
-        plain = settled(admission.judge(request, own, listers))
-        renamed = settled(admission.judge(request, own, Renamed(listers, sent)))
+        plain = settled(admission.evaluate(request, own, listers))
+        renamed = settled(admission.evaluate(request, own, Renamed(listers, sent)))
         if isinstance(plain, Allowed):
             assert renamed == plain, case.id
             continue
@@ -172,7 +172,7 @@ def test_no_answer_holds_a_value_of_the_existing_object(file: str) -> None:
         if "oldObject" not in json.loads(case.review)["request"]:
             continue
         request = admission.decode(with_secret_old_object(case.review))
-        decision = settled(admission.judge(request, own, listers))
+        decision = settled(admission.evaluate(request, own, listers))
         if isinstance(decision, Denied):
             assert not any(SECRET.encode() in one for one in answers(request, decision)), decision
             told[decision.rule] += SECRET in decision.detail
@@ -194,7 +194,7 @@ def test_no_opinion_says_the_same_whatever_the_cluster_holds(file: str) -> None:
         for review, row in zip(asked, judge_access_case(case, settings, Graph()), strict=True):
             assert isinstance(row, Result)
             if not row.allowed:
-                empty = authorization.judge(authorization.decode(review), Graph(), features)
+                empty = authorization.evaluate(authorization.decode(review), Graph(), features)
                 assert row.message == empty.reason
                 refused += 1
     assert refused > 500

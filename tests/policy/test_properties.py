@@ -135,7 +135,7 @@ def test_no_object_makes_judging_raise(
     }
     document = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
     decoded = admission.decode(json.dumps(document).encode())
-    decision = admission.judge(decoded, Settings.for_version(), LISTERS)
+    decision = admission.evaluate(decoded, Settings.for_version(), LISTERS)
     if resource == "pods" and operation == "UPDATE" and sub != "status":
         assert not isinstance(decision, Allowed)
 

@@ -47,7 +47,7 @@ LISTERS = MemoryListers(
 
 
 def strictly(body: bytes, listers: MemoryListers = LISTERS) -> Decision:
-    return admission.judge(admission.decode(body), STRICT_SETTINGS, listers)
+    return admission.evaluate(admission.decode(body), STRICT_SETTINGS, listers)
 
 
 def create_node(**fields: Any) -> bytes:
@@ -154,7 +154,7 @@ def test_each_strict_rule_is_on_alone(rule: str, body: bytes, part: str) -> None
     others = Settings.for_version(
         extra=Extra(EVERYTHING.rules - {rule}, forbidden_labels=EVERYTHING.forbidden_labels)
     )
-    assert_allowed(admission.judge(admission.decode(body), others, LISTERS))
+    assert_allowed(admission.evaluate(admission.decode(body), others, LISTERS))
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_an_unreadable_signing_request_is_refused() -> None:
     settings = Settings.for_version(
         overrides={"AllowInsecureKubeletCertificateSigningRequests": True}, extra=EVERYTHING
     )
-    decision = admission.judge(admission.decode(body), settings, LISTERS)
+    decision = admission.evaluate(admission.decode(body), settings, LISTERS)
     assert_denied(decision, "certificatesigningrequests/addresses", "cannot be read")
 
 
@@ -318,9 +318,9 @@ def test_strict_rules_never_allow_what_the_plugin_refuses() -> None:
         if not isinstance(case, Case) or case.state is not None:
             continue
         request = admission.decode(case.review)
-        before = admission.judge(request, plain, listers)
+        before = admission.evaluate(request, plain, listers)
         if isinstance(before, Denied | Question):
-            assert admission.judge(request, STRICT_SETTINGS, listers) == before
+            assert admission.evaluate(request, STRICT_SETTINGS, listers) == before
             refused += 1
         else:
             assert isinstance(before, Allowed)

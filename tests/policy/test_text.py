@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from noderestrict import admission, authorization
 from noderestrict.cli import main
-from noderestrict.graph.authorizer import Opinion
+from noderestrict.graph.rules import Opinion
 from noderestrict.policy.decision import Denied, forbidden, not_found, retriable
 from noderestrict.policy.listers import MemoryListers
 from noderestrict.policy.settings import Settings
@@ -56,7 +56,7 @@ def test_no_answer_to_a_review_says_what_has_effect() -> None:
     }
     review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
     decoded = admission.decode(json.dumps(review).encode())
-    decision = admission.judge(decoded, Settings.for_version(), MemoryListers())
+    decision = admission.evaluate(decoded, Settings.for_version(), MemoryListers())
     assert isinstance(decision, Denied)
     assert json.loads(admission.encode(decoded, decision))["response"]["status"][
         "message"

@@ -170,7 +170,7 @@ def test_of_a_pod_with_thousands_of_claims_hundreds_are_looked_up() -> None:
     listers = Counting(pod)
     for audience, allowed in (("vault", True), ("bank", False)):
         request = admission.decode(token_request("p1", "p1-uid", audience))
-        decision = admission.judge(request, Settings.for_version(), listers)
+        decision = admission.evaluate(request, Settings.for_version(), listers)
         assert isinstance(decision, Allowed) is allowed
     assert 100 <= listers.claims <= 1_000
 
@@ -185,4 +185,4 @@ def test_a_token_for_a_claim_after_many_others_is_allowed() -> None:
         CSIDriverRecord("csi.example.com", ("storage",)),
     )
     request = admission.decode(token_request("p1", "p1-uid", "storage"))
-    assert_allowed(admission.judge(request, Settings.for_version(), listers))
+    assert_allowed(admission.evaluate(request, Settings.for_version(), listers))

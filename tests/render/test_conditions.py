@@ -96,7 +96,7 @@ def test_no_review_that_a_rule_refuses_is_kept_from_the_webhook(suite: str, extr
     for case in cases(str(path)):
         assert isinstance(case, Case)
         request = json.loads(case.review)["request"]
-        decision = admission.judge(admission.decode(case.review), settings, listers)
+        decision = admission.evaluate(admission.decode(case.review), settings, listers)
         allowed = isinstance(decision, Allowed)
         rule = "" if allowed else getattr(decision, "rule", "")
         found = outcome(request, extra)
@@ -207,6 +207,8 @@ def test_a_change_of_a_single_field_of_a_pod_is_asked_about_if_a_rule_refuses_it
 
 
 def assert_asked_if_refused(body: bytes, extra: Extra) -> None:
-    decision = admission.judge(admission.decode(body), Settings.for_version(extra=extra), LISTERS)
+    decision = admission.evaluate(
+        admission.decode(body), Settings.for_version(extra=extra), LISTERS
+    )
     if not isinstance(decision, Allowed):
         assert outcome(json.loads(body)["request"], extra) == ASKED, decision

@@ -154,14 +154,14 @@ def on_loop() -> bool:
 async def test_a_large_body_is_judged_beside_the_event_loop_and_a_small_one_on_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    judge = admission.judge
+    judge = admission.evaluate
     noted: list[bool] = []
 
     def noting(*arguments: Any) -> Decision:
         noted.append(on_loop())
         return judge(*arguments)
 
-    monkeypatch.setattr(admission, "judge", noting)
+    monkeypatch.setattr(admission, "evaluate", noting)
     small = update_node(node(), node())
     changed = update_node(node(), node({"node-restriction.kubernetes.io/a": "b"}))
     padding = b" " * LARGE_BYTES
@@ -178,7 +178,7 @@ async def test_a_large_body_is_judged_beside_the_event_loop_and_a_small_one_on_i
 async def test_a_large_body_that_finds_no_place_may_come_again_and_small_ones_need_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    judge = admission.judge
+    judge = admission.evaluate
     begun, may = threading.Event(), threading.Event()
 
     def blocking(*arguments: Any) -> Decision:
@@ -187,7 +187,7 @@ async def test_a_large_body_that_finds_no_place_may_come_again_and_small_ones_ne
             assert may.wait(10)
         return judge(*arguments)
 
-    monkeypatch.setattr(admission, "judge", blocking)
+    monkeypatch.setattr(admission, "evaluate", blocking)
     monkeypatch.setattr("noderestrict.serving.lane.MOST_WAITING", 0)
     small = update_node(node(), node())
     large = http(small + b" " * LARGE_BYTES)

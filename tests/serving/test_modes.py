@@ -31,7 +31,7 @@ REVIEWS = [
 ]
 
 
-PLAIN = [admission.judge(request, Settings.for_version(), LISTERS) for request in REVIEWS]
+PLAIN = [admission.evaluate(request, Settings.for_version(), LISTERS) for request in REVIEWS]
 
 
 def verdicts(modes: Modes) -> list[Verdict]:
@@ -70,7 +70,7 @@ def test_a_rule_that_is_only_reported_switches_no_other_off(rule: str) -> None:
             assert found == Verdict(decision)
             continue
         assert found.reported == (decision,)
-        others = admission.judge(request, Settings.for_version(), LISTERS, {rule})
+        others = admission.evaluate(request, Settings.for_version(), LISTERS, {rule})
         if isinstance(others, Denied) and others.rule != rule:
             assert found.decision == others
         else:

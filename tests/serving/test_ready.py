@@ -128,7 +128,7 @@ def say_that_it_is_allowed(*_: Any, **__: Any) -> bytes:
 
 @pytest.mark.parametrize(
     ("function", "defect"),
-    [("judge", allow_everything), ("judge", break_down), ("encode", say_that_it_is_allowed)],
+    [("evaluate", allow_everything), ("evaluate", break_down), ("encode", say_that_it_is_allowed)],
 )
 async def test_a_server_that_would_allow_what_is_known_to_be_bad_is_not_ready_until_it_refuses_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, defect: Any

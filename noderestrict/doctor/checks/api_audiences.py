@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+from noderestrict.cluster.audiences import learn_audiences
 from noderestrict.cluster.connection import ClusterError
-from noderestrict.cluster.questions import learn_audiences
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, warned

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 
-from noderestrict.cluster.authorizer import read_graph
+from noderestrict.cluster.graph_sink import read_graph
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, warned

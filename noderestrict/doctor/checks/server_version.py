@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 
-from noderestrict.cluster.questions import is_open_to_cve_2021_25735, server_version
+from noderestrict.cluster.server_info import is_open_to_cve_2021_25735, server_version
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, warned

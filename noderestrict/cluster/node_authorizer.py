@@ -9,12 +9,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Set
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
 from noderestrict import authorization
 from noderestrict.api import corev1
-from noderestrict.api.resources import RESOURCES, Resource
+from noderestrict.api.resources import RESOURCES
 from noderestrict.api.scanner import ScanError
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.freshness import Freshness
@@ -22,90 +22,15 @@ from noderestrict.cluster.live import Budget, BudgetExhaustedError
 from noderestrict.cluster.live_edges import CLAIMS, LiveEdges, Remembered
 from noderestrict.cluster.objects import DECODE_ERRORS, LONG, ObjectDecoder, Unreadable
 from noderestrict.cluster.pages import pages
-from noderestrict.cluster.questions import server_version
-from noderestrict.cluster.reflector import Reflector
-from noderestrict.graph.authorizer import Opinion
 from noderestrict.graph.edges import Vertex
 from noderestrict.graph.graph import NODE_NAMED, Graph
-from noderestrict.policy.features import POD_CERTIFICATE_REQUEST, defaults
+from noderestrict.graph.rules import Opinion
 
-_RESOURCE_SLICES_SINCE = 34
 _LIST_SECONDS = 5.0
 #: A node chooses how large its mirror pods are: few of them at a time fit into memory.
 _PAGE = 20
 #: Lists of nodes' pods at a time: each may hold a page of the largest pods.
 _LISTS = 8
-
-
-class GraphSink:
-    """Brings one resource into the graph.
-
-    A list is merged as it comes, and what it did not hold is removed at its end: the graph never
-    lacks in between what it had before.
-    """
-
-    def __init__(self, graph: Graph, plural: str) -> None:
-        self._graph = graph
-        self._plural = plural
-        self._seen: set[tuple[str, str]] = set()
-
-    def begin(self) -> None:
-        """Start to merge a list."""
-        self._seen = set()
-
-    def add(self, value: Any) -> None:
-        """Merge one object of a list."""
-        self._seen.add(_key(value))
-        self._graph.upsert(self._plural, value)
-
-    def discard(self, value: Any) -> None:
-        """Remove one object of a list that is gone before its end."""
-        self._seen.discard(_key(value))
-        self.delete(value)
-
-    def commit(self) -> None:
-        """Remove what the list did not hold."""
-        for namespace, name in set(self._graph.objects(self._plural)) - self._seen:
-            self._graph.delete(self._plural, namespace, name)
-        self._seen = set()
-
-    def upsert(self, value: Any) -> None:
-        """Add or change one object."""
-        self._graph.upsert(self._plural, value)
-
-    def delete(self, value: Any) -> None:
-        """Remove one object."""
-        self._graph.delete(self._plural, *_key(value))
-
-
-def _key(value: Any) -> tuple[str, str]:
-    meta = value.metadata
-    return (meta.namespace or "", meta.name or "") if meta else ("", "")
-
-
-def graph_sinks(
-    graph: Graph, features: Mapping[str, bool], minor: int
-) -> list[tuple[Resource, GraphSink]]:
-    """Return what the graph must follow on a server of Kubernetes 1.``minor``."""
-    plurals = ["pods", "persistentvolumes", "volumeattachments"]
-    if minor >= _RESOURCE_SLICES_SINCE:
-        plurals.append("resourceslices")
-    if features[POD_CERTIFICATE_REQUEST]:
-        plurals.append("podcertificaterequests")
-    return [(RESOURCES[plural], GraphSink(graph, plural)) for plural in plurals]
-
-
-async def read_graph(connection: Connection) -> Graph:
-    """Return the graph of a cluster as it is now.
-
-    Raises:
-        ClusterError: a resource could not be listed.
-    """
-    minor, _ = await server_version(connection)
-    graph = Graph(most_edges=None)
-    for resource, sink in graph_sinks(graph, defaults(minor), minor):
-        await Reflector(connection, resource, [sink]).list_once()
-    return graph
 
 
 #: What an answer about a resource rests on; pods where nothing is said.
@@ -119,7 +44,7 @@ _NEVER_STALE = Freshness({})
 _MOST_CLAIMS, _AT_A_TIME = 200, 10
 
 
-class ClusterAuthorizer:
+class NodeAuthorizer:
     """Answers from the graph, and looks again before it says no.
 
     What the graph allows is confirmed too, once a store that it rests on is stale. Confirmed
@@ -171,8 +96,8 @@ class ClusterAuthorizer:
         self, review: authorization.Review, deadline: float, peer: str = ""
     ) -> Opinion | None:
         """Return the opinion; None if the API server had to be asked and could not be."""
-        opinion = authorization.judge(review, self._graph, self._features)
-        asked = review.attributes
+        opinion = authorization.evaluate(review, self._graph, self._features)
+        asked = review.access
         if not opinion.by_path or asked is None:
             return opinion
         stale = self._rests_on_stale(asked.resource)
@@ -208,7 +133,7 @@ class ClusterAuthorizer:
                 del self._asked[asked.node]
         if not reached and not self._filled:
             return None
-        return authorization.judge(review, _Reached(reached), self._features)
+        return authorization.evaluate(review, _Reached(reached), self._features)
 
     def _rests_on_stale(self, plural: str) -> bool:
         """Tell whether what the graph says of a resource must be confirmed."""

@@ -1,12 +1,10 @@
-"""Decode an AdmissionReview, encode its answer."""
+"""Decode an AdmissionReview."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from noderestrict.api import admissionv1, scanner
-from noderestrict.policy.decision import Allowed, Decision, Denied, Question
 from noderestrict.policy.identity import node_name
 
 API_VERSION = "admission.k8s.io/v1"
@@ -21,11 +19,6 @@ _MANAGED_FIELDS = tuple(
 _CALLERS = 30
 
 _decoder = msgspec.json.Decoder(admissionv1.AdmissionReview[msgspec.Raw, msgspec.Raw])
-_encoder = msgspec.json.Encoder()
-_ALLOWED = (
-    b'{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview",'
-    b'"response":{"uid":%b,"allowed":true}}'
-)
 
 
 class ReviewError(ValueError):
@@ -175,33 +168,6 @@ def _kind(kind: admissionv1.GroupVersionKind | None) -> tuple[str, str] | None:
         return None
     version = kind.version or ""
     return (f"{kind.group}/{version}" if kind.group else version), kind.kind
-
-
-def encode(
-    request: Request,
-    decision: Decision,
-    warnings: Sequence[str] = (),
-    audit_annotations: Mapping[str, str] | None = None,
-) -> bytes:
-    """Encode the answer to a request; a Question that nobody answered is refused."""
-    if isinstance(decision, Allowed) and not warnings and not audit_annotations:
-        # Nearly all answers: only the uid differs.
-        return _ALLOWED % _encoder.encode(request.uid)
-    if isinstance(decision, Question):
-        decision = decision.otherwise
-    status = None
-    if isinstance(decision, Denied):
-        status = admissionv1.Status(decision.code, decision.reason, decision.message)
-    response = admissionv1.AdmissionResponse(
-        uid=request.uid,
-        allowed=isinstance(decision, Allowed),
-        status=status,
-        warnings=tuple(warnings),
-        auditAnnotations=dict(audit_annotations) if audit_annotations else None,
-    )
-    return _encoder.encode(
-        admissionv1.AdmissionReviewResponse(API_VERSION, "AdmissionReview", response)
-    )
 
 
 def resource_path(request: Request) -> str:

@@ -16,10 +16,10 @@ _OWN_VERBS = frozenset(("get", "create", "update", "patch", "delete"))
 
 
 @dataclass(frozen=True, slots=True)
-class Attributes:
+class Access:
     """A request for a resource by a node.
 
-    Attributes:
+    Access:
         node: the node's name, never "".
         verb: of the request.
         group: API group, "" for the core group.
@@ -55,7 +55,7 @@ class Attributes:
 class Opinion:
     """Allowed, or no opinion; a webhook of this kind never denies.
 
-    Attributes:
+    Access:
         allowed: the node may.
         reason: what is missing, or "".
         by_path: whether it is allowed is for the graph to say.
@@ -106,7 +106,7 @@ _UNIFORM: Mapping[tuple[str, str], frozenset[str]] = {
 _TRUST_BUNDLES = ("certificates.k8s.io", "clustertrustbundles")
 
 
-def authorize(request: Attributes, graph: Reach, features: Mapping[str, bool]) -> Opinion:
+def authorize(request: Access, graph: Reach, features: Mapping[str, bool]) -> Opinion:
     """Return the opinion on one request."""
     match request.group, request.resource:
         case "", "secrets" | "configmaps":
@@ -139,7 +139,7 @@ def authorize(request: Attributes, graph: Reach, features: Mapping[str, bool]) -
             return _uniform(request, features)
 
 
-def _uniform(request: Attributes, features: Mapping[str, bool]) -> Opinion:
+def _uniform(request: Access, features: Mapping[str, bool]) -> Opinion:
     resource = request.resource
     if request.sub_resource:
         resource = f"{resource}/{request.sub_resource}"
@@ -153,7 +153,7 @@ def _uniform(request: Attributes, features: Mapping[str, bool]) -> Opinion:
     return _no(f"no node may {request}")
 
 
-def _by_path(request: Attributes, graph: Reach, verbs: tuple[str, ...]) -> Opinion:
+def _by_path(request: Access, graph: Reach, verbs: tuple[str, ...]) -> Opinion:
     if request.verb not in verbs:
         return _no(f"a node may only {', '.join(verbs)}, not {request}")
     if not request.name:
@@ -165,17 +165,17 @@ def _by_path(request: Attributes, graph: Reach, verbs: tuple[str, ...]) -> Opini
     return Opinion(allowed=False, reason=reason, by_path=True)
 
 
-def _no_sub_resource(request: Attributes) -> Opinion | None:
+def _no_sub_resource(request: Access) -> Opinion | None:
     if request.sub_resource:
         return _no(f"no node may {request}")
     return None
 
 
-def _get_by_path(request: Attributes, graph: Reach) -> Opinion:
+def _get_by_path(request: Access, graph: Reach) -> Opinion:
     return _no_sub_resource(request) or _by_path(request, graph, ("get",))
 
 
-def _named_read(request: Attributes, graph: Reach) -> Opinion:
+def _named_read(request: Access, graph: Reach) -> Opinion:
     if refused := _no_sub_resource(request):
         return refused
     if request.verb in _READ and not request.namespace:
@@ -183,7 +183,7 @@ def _named_read(request: Attributes, graph: Reach) -> Opinion:
     return _by_path(request, graph, ("get", "list", "watch"))
 
 
-def _service_account(request: Attributes, graph: Reach, features: Mapping[str, bool]) -> Opinion:
+def _service_account(request: Access, graph: Reach, features: Mapping[str, bool]) -> Opinion:
     if request.sub_resource == "token":
         return _by_path(request, graph, ("create",))
     if refused := _no_sub_resource(request):
@@ -195,7 +195,7 @@ def _service_account(request: Attributes, graph: Reach, features: Mapping[str, b
     return _by_path(request, graph, ("get",))
 
 
-def _own(request: Attributes) -> Opinion:
+def _own(request: Access) -> Opinion:
     if request.verb not in _OWN_VERBS:
         return _no(f"no node may {request}")
     if request.verb != "create" and request.name != request.node:
@@ -203,23 +203,23 @@ def _own(request: Attributes) -> Opinion:
     return _YES
 
 
-def _lease(request: Attributes) -> Opinion:
+def _lease(request: Access) -> Opinion:
     if request.namespace != _LEASE_NAMESPACE:
         return _no(f"{request}: leases of nodes are in namespace {_LEASE_NAMESPACE}")
     return _own(request)
 
 
-def _csi_node(request: Attributes) -> Opinion:
+def _csi_node(request: Access) -> Opinion:
     return _no_sub_resource(request) or _own(request)
 
 
-def _selected(request: Attributes, features: Mapping[str, bool]) -> Opinion:
+def _selected(request: Access, features: Mapping[str, bool]) -> Opinion:
     if features[gates.AUTHORIZE_WITH_SELECTORS] and request.node in request.node_selectors:
         return _YES
     return _no(f"{request}: needs the field selector spec.nodeName={request.node}")
 
 
-def _resource_slice(request: Attributes, graph: Reach, features: Mapping[str, bool]) -> Opinion:
+def _resource_slice(request: Access, graph: Reach, features: Mapping[str, bool]) -> Opinion:
     if refused := _no_sub_resource(request):
         return refused
     if request.verb == "create":
@@ -233,7 +233,7 @@ def _resource_slice(request: Attributes, graph: Reach, features: Mapping[str, bo
 
 
 def _pod_certificate_request(
-    request: Attributes, graph: Reach, features: Mapping[str, bool]
+    request: Access, graph: Reach, features: Mapping[str, bool]
 ) -> Opinion:
     for gate in (gates.POD_CERTIFICATE_REQUEST, gates.AUTHORIZE_NODE_WITH_SELECTORS):
         if not features[gate]:
@@ -247,7 +247,7 @@ def _pod_certificate_request(
     return _by_path(request, graph, ("get",))
 
 
-def _node(request: Attributes) -> Opinion:
+def _node(request: Access) -> Opinion:
     if request.sub_resource == "status" and request.verb in ("update", "patch"):
         return _YES
     if refused := _no_sub_resource(request):
@@ -261,7 +261,7 @@ def _node(request: Attributes) -> Opinion:
     return _no(f"no node may {request}")
 
 
-def _pod(request: Attributes, graph: Reach, features: Mapping[str, bool]) -> Opinion:
+def _pod(request: Access, graph: Reach, features: Mapping[str, bool]) -> Opinion:
     match request.sub_resource, request.verb:
         case ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create"):
             return _YES

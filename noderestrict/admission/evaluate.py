@@ -1,4 +1,4 @@
-"""Judge one request."""
+"""Evaluate one request."""
 
 from collections.abc import Set
 from functools import cache
@@ -6,11 +6,10 @@ from typing import Any
 
 import msgspec
 
-from noderestrict.admission.review import Request, resource_path
+from noderestrict.admission.decode import Request, resource_path
 from noderestrict.api import admissionv1, metav1
 from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.decision import Allowed, Decision, Denied, forbidden
-from noderestrict.policy.evaluate import evaluate
 from noderestrict.policy.listers import Listers
 from noderestrict.policy.rules import review
 from noderestrict.policy.settings import Settings
@@ -20,10 +19,10 @@ ALLOWED = Allowed()
 _NULL = b"null"
 
 
-def judge(
+def evaluate(
     request: Request, settings: Settings, listers: Listers, skipped: Set[str] = frozenset()
 ) -> Decision:
-    """Judge a request as the in-tree NodeRestriction plugin would.
+    """Evaluate a request as the in-tree NodeRestriction plugin would.
 
     Pure: it depends on its arguments alone.
 
@@ -81,7 +80,7 @@ def judge(
         old_raw=_raw(request.old_object) if row.target.whole else admissionv1.NULL,
     )
     try:
-        return evaluate(row, attributes, skipped)
+        return row.evaluate(attributes, skipped)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         # Of whole objects, a rule decodes what differs; the Structs skip fields that none has.
         return _refused(f"{_where(request)}: the objects cannot be compared: {error}")

@@ -1,23 +1,17 @@
-"""Decode a SubjectAccessReview, judge it, encode its answer."""
+"""Decode a SubjectAccessReview."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
 
 from noderestrict.api import authorizationv1
-from noderestrict.graph.authorizer import Attributes, Opinion, Reach, authorize
+from noderestrict.graph.rules import Access
 from noderestrict.policy.identity import node_name
-from noderestrict.policy.text import printable
 
 API_VERSIONS = ("authorization.k8s.io/v1", "authorization.k8s.io/v1beta1")
 KIND = "SubjectAccessReview"
 
 _decoder = msgspec.json.Decoder(authorizationv1.SubjectAccessReview)
-_encoder = msgspec.json.Encoder()
-_NO_NODE = Opinion(allowed=False, reason="")
-_NO_NAME = Opinion(allowed=False, reason="the user name names no node")
-_NO_RESOURCE = Opinion(allowed=False, reason="nodes have no paths outside of resources")
 
 
 class ReviewError(ValueError):
@@ -28,15 +22,15 @@ class ReviewError(ValueError):
 class Review:
     """A decoded review.
 
-    Attributes:
+    Access:
         api_version: echoed in the answer.
         node: the node's name, "" for a node user without one, None for anybody else.
-        attributes: what a node asks for; None for anybody else, and for paths.
+        access: what a node asks for; None for anybody else, and for paths.
     """
 
     api_version: str
     node: str | None
-    attributes: Attributes | None
+    access: Access | None
 
 
 def decode(body: bytes | msgspec.Raw) -> Review:
@@ -62,9 +56,9 @@ def decode(body: bytes | msgspec.Raw) -> Review:
     groups = spec.group if review.apiVersion == API_VERSIONS[1] else spec.groups
     node = node_name(spec.user or "", groups or ())
     asked = spec.resourceAttributes
-    attributes = None
+    access = None
     if node and asked is not None:
-        attributes = Attributes(
+        access = Access(
             node=node,
             verb=asked.verb or "",
             group=asked.group or "",
@@ -74,7 +68,7 @@ def decode(body: bytes | msgspec.Raw) -> Review:
             name=asked.name or "",
             node_selectors=_node_selectors(asked.fieldSelector),
         )
-    return Review(review.apiVersion, node, attributes)
+    return Review(review.apiVersion, node, access)
 
 
 def _node_selectors(selector: authorizationv1.FieldSelector | None) -> frozenset[str]:
@@ -87,21 +81,4 @@ def _node_selectors(selector: authorizationv1.FieldSelector | None) -> frozenset
         and requirement.operator == "In"
         and requirement.values is not None
         and len(requirement.values) == 1
-    )
-
-
-def judge(review: Review, graph: Reach, features: Mapping[str, bool]) -> Opinion:
-    """Return the Node authorizer's opinion; anybody who is no node gets none."""
-    if review.attributes is not None:
-        return authorize(review.attributes, graph, features)
-    if review.node is None:
-        return _NO_NODE
-    return _NO_RESOURCE if review.node else _NO_NAME
-
-
-def encode(review: Review, opinion: Opinion) -> bytes:
-    """Encode the answer."""
-    status = authorizationv1.SubjectAccessReviewStatus(opinion.allowed, printable(opinion.reason))
-    return _encoder.encode(
-        authorizationv1.SubjectAccessReviewAnswer(review.api_version, KIND, status)
     )

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import msgspec
 
-from noderestrict.admission.review import (
+from noderestrict.admission.decode import (
     Request,
     ReviewError,
     UnscannedError,

@@ -1,0 +1,19 @@
+"""Evaluate one SubjectAccessReview."""
+
+from collections.abc import Mapping
+
+from noderestrict.authorization.decode import Review
+from noderestrict.graph.rules import Opinion, Reach, authorize
+
+_NO_NODE = Opinion(allowed=False, reason="")
+_NO_NAME = Opinion(allowed=False, reason="the user name names no node")
+_NO_RESOURCE = Opinion(allowed=False, reason="nodes have no paths outside of resources")
+
+
+def evaluate(review: Review, graph: Reach, features: Mapping[str, bool]) -> Opinion:
+    """Return the Node authorizer's opinion; anybody who is no node gets none."""
+    if review.access is not None:
+        return authorize(review.access, graph, features)
+    if review.node is None:
+        return _NO_NODE
+    return _NO_RESOURCE if review.node else _NO_NAME

@@ -1,0 +1,120 @@
+"""Ask the cluster's authorizer which audiences a node may request tokens for."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import msgspec
+
+from noderestrict import admission
+from noderestrict.api.admissionv1 import UserInfo
+from noderestrict.cluster.connection import ClusterError, Connection
+from noderestrict.cluster.live import Budget, Coalescer
+from noderestrict.policy.decision import Question
+
+_VERB = "request-serviceaccounts-token-audience"
+_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+_REMEMBERED_SECONDS = 5.0
+_REMEMBERED = 10_000
+
+
+class _ReviewStatus(msgspec.Struct):
+    allowed: bool = False
+    evaluationError: str | None = None  # noqa: N815 (the API's name)
+
+
+class _Review(msgspec.Struct):
+    status: _ReviewStatus
+
+
+class AudienceAuthorizer:
+    """Asks the cluster's authorizer with the node's own identity.
+
+    A yes is remembered for seconds; a no never is, so that a new grant counts at once.
+
+    Args:
+        connection: to the API server.
+        budget: of each node at each address.
+        counted: called with a resource name and a result, as for look-ups.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        budget: Budget,
+        counted: Callable[[str, str], None] = lambda _resource, _result: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._connection = connection
+        self._budget = budget
+        self._counted = counted
+        self._clock = clock
+        self._calls: Coalescer[bool] = Coalescer()
+        self._yes: OrderedDict[Hashable, float] = OrderedDict()
+
+    async def allows(
+        self, request: admission.Request, question: Question, share: Hashable, seconds: float
+    ) -> bool:
+        """Return whether the requesting user may use any audience of the question.
+
+        Raises:
+            BudgetExhaustedError: the share of the budget is used up.
+            ClusterError: the API server could not be asked, or not in time.
+        """
+        for audience in question.audiences:
+            spec = _spec(request.user, question, audience)
+            key = msgspec.json.encode(spec, order="deterministic")
+            if self._yes.get(key, 0) > self._clock():
+                return True
+            self._budget.spend(share)
+            try:
+                allowed = await self._calls.ask(key, lambda spec=spec: self._ask(spec), seconds)  # type: ignore[misc]
+            except TimeoutError:
+                raise ClusterError("the authorizer did not answer in time") from None
+            if allowed:
+                self._yes[key] = self._clock() + _REMEMBERED_SECONDS
+                self._yes.move_to_end(key)
+                if len(self._yes) > _REMEMBERED:
+                    self._yes.popitem(last=False)
+                return True
+        return False
+
+    async def _ask(self, spec: dict[str, Any]) -> bool:
+        body = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": spec,
+        }
+        try:
+            answer = await self._connection.post(_REVIEWS, body, seconds=5)
+            status = msgspec.json.decode(answer, type=_Review).status
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            self._counted("subjectaccessreviews", "error")
+            raise ClusterError(f"SubjectAccessReview: {error}") from None
+        except ClusterError:
+            self._counted("subjectaccessreviews", "error")
+            raise
+        self._counted("subjectaccessreviews", "allowed" if status.allowed else "not_allowed")
+        if not status.allowed and status.evaluationError:
+            # An authorizer that failed has not said no.
+            raise ClusterError(f"SubjectAccessReview: {status.evaluationError[:300]}")
+        return status.allowed
+
+
+def _spec(user: UserInfo, question: Question, audience: str) -> dict[str, Any]:
+    return {
+        "user": user.username or "",
+        "uid": user.uid or "",
+        "groups": list(user.groups or ()),
+        "extra": {key: values or [] for key, values in (user.extra or {}).items()},
+        "resourceAttributes": {
+            "verb": _VERB,
+            "group": "",
+            "version": "",
+            "resource": audience,
+            "name": question.service_account,
+            "namespace": question.namespace,
+        },
+    }
