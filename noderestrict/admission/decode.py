@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from noderestrict.api import admissionv1, scanner
+from noderestrict.errors import NoderestrictError
 from noderestrict.policy.identity import node_name
 
 API_VERSION = "admission.k8s.io/v1"
@@ -21,11 +22,11 @@ _CALLERS = 30
 _decoder = msgspec.json.Decoder(admissionv1.AdmissionReview[msgspec.Raw, msgspec.Raw])
 
 
-class ReviewError(ValueError):
+class ReviewError(NoderestrictError, ValueError):
     """The bytes are no AdmissionReview that can be answered; the message says what is wrong."""
 
 
-class UnscannedError(Exception):
+class UnscannedError(NoderestrictError):
     """msgspec does not take the bytes; ``decode`` may, for which it needs a good while."""
 
 

@@ -15,6 +15,8 @@ from itertools import accumulate, islice
 
 import msgspec
 
+from noderestrict.errors import NoderestrictError
+
 #: The API server reads and writes no more levels than 10,000 in one object; a list or a review
 #: adds some.
 DEEPEST = 10_100
@@ -48,7 +50,7 @@ _LAYERS = bytes(depth // _SHALLOW for depth in range(DEEPEST + 1))
 _json = msgspec.json.Decoder(msgspec.Raw)
 
 
-class ScanError(ValueError):
+class ScanError(NoderestrictError, ValueError):
     """The input is not JSON of the shape that was asked for."""
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import msgspec
 
 from noderestrict.api import authorizationv1
+from noderestrict.errors import NoderestrictError
 from noderestrict.graph.rules import Access
 from noderestrict.policy.identity import node_name
 
@@ -14,7 +15,7 @@ KIND = "SubjectAccessReview"
 _decoder = msgspec.json.Decoder(authorizationv1.SubjectAccessReview)
 
 
-class ReviewError(ValueError):
+class ReviewError(NoderestrictError, ValueError):
     """The bytes are no SubjectAccessReview; the message says what is wrong."""
 
 

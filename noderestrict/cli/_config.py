@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from noderestrict.errors import NoderestrictError
 from noderestrict.pki.files import read_regular
 from noderestrict.policy.hostile import refused_as
 from noderestrict.policy.keys import NodeKeys
@@ -24,7 +25,7 @@ _LONGEST_MESSAGE = 500
 _OWN = ("config", "print_config", "help")
 
 
-class ConfigError(ValueError):
+class ConfigError(NoderestrictError, ValueError):
     """A source holds what cannot be used; the message names source, key and value, in one line."""
 
     def __init__(self, message: str) -> None:

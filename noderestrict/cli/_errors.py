@@ -1,5 +1,7 @@
 """What ends a command."""
 
+from noderestrict.errors import NoderestrictError
 
-class UsageError(Exception):
+
+class UsageError(NoderestrictError):
     """The command cannot run as asked; the message names the flag or file, and the value."""

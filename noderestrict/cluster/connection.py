@@ -12,6 +12,7 @@ import msgspec
 from kubernetes_asyncio import client, config
 from kubernetes_asyncio.client.exceptions import ApiException
 
+from noderestrict.errors import NoderestrictError
 from noderestrict.policy.hostile import brief, is_failure, refused_as
 from noderestrict.telemetry.logs import LOGGER
 
@@ -19,7 +20,7 @@ _OK = range(200, 300)
 _REFRESH_SECONDS = 30
 
 
-class ClusterError(Exception):
+class ClusterError(NoderestrictError):
     """The API server could not be asked, or gave an error; ``code`` is 0 for no answer."""
 
     def __init__(self, message: str, code: int = 0) -> None:

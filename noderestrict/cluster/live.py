@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 from noderestrict.api.resources import RESOURCES, ObjectKey
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.objects import ObjectDecoder, Unreadable
+from noderestrict.errors import NoderestrictError
 from noderestrict.policy.records import RECORDS, Record
 
 _T = TypeVar("_T")
@@ -19,7 +20,7 @@ _CALL_SECONDS = 5.0
 _BYTES_OF_A_CALL = 128 * 1024
 
 
-class BudgetExhaustedError(Exception):
+class BudgetExhaustedError(NoderestrictError):
     """More live look-ups were asked for than one share of the budget has."""
 
 

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from noderestrict.errors import NoderestrictError
 from noderestrict.policy.hostile import refused_as
 
 _PUBLIC = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -20,7 +21,7 @@ _KEY_TYPES = (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519Priv
 _SIGNED = b"noderestrict"
 
 
-class KeyPairError(ValueError):
+class KeyPairError(NoderestrictError, ValueError):
     """A certificate and key must not be served; the message says why, without key material."""
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from noderestrict.api.resources import RESOURCES, ObjectKey
+from noderestrict.errors import NoderestrictError
 from noderestrict.policy.records import (
     ClaimRecord,
     CSIDriverRecord,
@@ -15,7 +16,7 @@ from noderestrict.policy.records import (
 )
 
 
-class LookupUnavailableError(Exception):
+class LookupUnavailableError(NoderestrictError):
     """A lookup could not be made: the review is answered 500, neither refused nor allowed."""
 
 

@@ -10,6 +10,7 @@ import binascii
 import re
 from typing import TYPE_CHECKING
 
+from noderestrict.errors import NoderestrictError
 from noderestrict.policy.hostile import refused_as
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _TEXT = {
 }
 
 
-class UnreadableRequestError(ValueError):
+class UnreadableRequestError(NoderestrictError, ValueError):
     """There is no CERTIFICATE REQUEST that can be read; its content is not shown."""
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from noderestrict.api.resources import PLURALS, RESOURCES
+from noderestrict.errors import NoderestrictError
 from noderestrict.graph.graph import SOURCES, Graph
 from noderestrict.policy.listers import MemoryListers
 from noderestrict.policy.records import RECORDS
@@ -25,7 +26,7 @@ _Raw = bytes | msgspec.Raw
 _READ = frozenset((*RECORDS, *SOURCES))
 
 
-class StateError(ValueError):
+class StateError(NoderestrictError, ValueError):
     """A cluster object cannot be read; the message names file, object and field."""
 
 

@@ -3,12 +3,13 @@
 import msgspec
 from aiohttp import web
 
+from noderestrict.errors import NoderestrictError
 from noderestrict.policy.text import printable
 
 _LONGEST_MESSAGE = 1000
 
 
-class HTTPError(Exception):
+class HTTPError(NoderestrictError):
     """A request that gets an HTTP error instead of a review.
 
     Attributes:

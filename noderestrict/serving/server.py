@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from noderestrict.errors import NoderestrictError
 from noderestrict.serving.app import App
 from noderestrict.serving.background import Jobs, running
 from noderestrict.serving.certificates import Certificates
@@ -32,7 +33,7 @@ _FINISH_SECONDS = 30.0
 _METRICS_PER_SECOND = 200
 
 
-class StartError(Exception):
+class StartError(NoderestrictError):
     """The server cannot start; the message says why and what to change."""
 
 
