@@ -62,7 +62,7 @@ endif
 endif
 
 test-e2e: install ## Test against a real API server, from make assets or KUBEBUILDER_ASSETS
-	KUBERNETES=$(KUBERNETES) $(BIN)/python -m pytest -m e2e tests/e2e
+	KUBERNETES=$(KUBERNETES) $(BIN)/python -m pytest -m e2e $(E2E_ARGS) tests/e2e
 
 # For example SOAK_ARGS="--minutes 5".
 soak: install ## Attack and load the webhooks and the in-tree plugins for an hour
