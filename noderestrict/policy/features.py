@@ -54,11 +54,9 @@ def parse_version(text: str) -> int:
     major, _, rest = text.removeprefix("v").partition(".")
     minor = rest.partition(".")[0]
     if major != "1" or not (minor.isascii() and minor.isdigit()):
-        raise ValueError(f"--kubernetes-version {text!r}: write it as 1.{LATEST_MINOR}")
+        raise ValueError(f"{text!r} is not a version; write it as 1.{LATEST_MINOR}")
     if int(minor) < OLDEST_MINOR:
-        raise ValueError(
-            f"--kubernetes-version {text!r}: the oldest version known is 1.{OLDEST_MINOR}"
-        )
+        raise ValueError(f"{text!r}: the oldest version known is 1.{OLDEST_MINOR}")
     return int(minor)
 
 
@@ -72,7 +70,7 @@ def parse_gates(text: str) -> dict[str, bool]:
     for entry in filter(None, (part.strip() for part in text.split(","))):
         name, equals, value = entry.partition("=")
         if not equals or value.strip().lower() not in ("true", "false"):
-            raise ValueError(f"--feature-gates: {entry!r} is not NAME=true or NAME=false")
+            raise ValueError(f"{entry!r} is not NAME=true or NAME=false")
         gates[name.strip()] = value.strip().lower() == "true"
     check_gates(gates)
     return gates
