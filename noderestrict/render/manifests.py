@@ -25,8 +25,24 @@ _HOST_NAMES = [_LOOPBACK, "localhost"]
 _HEADER = "# Made by noderestrict render; change the code, then run make manifests.\n"
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes YAML for people: no anchors, and blocks for text of several lines."""
+
+    def ignore_aliases(self, _data: object) -> bool:
+        """Write each value where it is used."""
+        return True
+
+    def text(self, value: str) -> yaml.Node:
+        """Return a text as it is to be written."""
+        style = "|" if "\n" in value else None
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style)
+
+
+_Dumper.add_representer(str, _Dumper.text)
+
+
 def _text(objects: Sequence[Object]) -> str:
-    return _HEADER + yaml.safe_dump_all(objects, sort_keys=False, width=100)
+    return _HEADER + yaml.dump_all(objects, Dumper=_Dumper, sort_keys=False, width=100)
 
 
 def _kustomization(*, kind: str = "Kustomization", **fields: object) -> str:
