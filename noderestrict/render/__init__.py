@@ -1,1 +1,1 @@
-"""Kubernetes objects that register and run the webhooks, made from the code's own tables."""
+"""The manifests: plain YAML in ``data``, completed by what is derived from the rules."""

@@ -1,16 +1,15 @@
-"""What makes an API server ask our authorizer, by its newer or its older flags.
+"""The configuration with which an API server calls our authorization webhook.
 
-Order: after RBAC or before it makes no difference to the outcome, since ours never denies; behind
-RBAC it is asked less. The server must be up for nodes to read Secrets, so that it belongs on the
-control-plane nodes.
+The webhook never denies, so its position relative to RBAC does not affect the outcome; after RBAC
+it gets fewer requests. Nodes cannot read Secrets without it, so it belongs on the control-plane
+nodes.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import yaml
 
-Object = dict[str, Any]
+from noderestrict.render.load import Object
 
 
 def authorization_configuration(
@@ -20,12 +19,12 @@ def authorization_configuration(
     failure_policy: str = "NoOpinion",
     version: str = "v1",
 ) -> Object:
-    """Return an AuthorizationConfiguration with RBAC and our webhook, for node users alone.
+    """Return an AuthorizationConfiguration with RBAC, and our webhook for node users only.
 
     Args:
         kubeconfig: path, on the API server's machine, of the file that names our server.
-        seconds: how long answers are remembered; access is withdrawn no faster than this.
-        failure_policy: ``NoOpinion`` or ``Deny``, for when no answer comes.
+        seconds: how long answers are cached; access is revoked no faster than this.
+        failure_policy: ``NoOpinion`` or ``Deny``, for requests without an answer.
         version: ``v1``, or ``v1beta1`` for Kubernetes 1.30 and 1.31.
     """
     return {
@@ -61,13 +60,13 @@ def authorization_configuration(
 def webhook_kubeconfig(
     url: str, certificate_authority: str, client: tuple[str, str] | None = None
 ) -> Object:
-    """Return the kubeconfig with which an API server finds our server.
+    """Return the kubeconfig with which an API server calls our server.
 
     Args:
         url: of ``/authorize``.
         certificate_authority: path of the CA of the server's certificate.
         client: paths of the API server's own certificate and key, for a server that verifies
-            clients; None to present nothing.
+            clients; None for no certificate.
     """
     user = {"client-certificate": client[0], "client-key": client[1]} if client else {}
     return {
@@ -102,12 +101,12 @@ def structured_flags(configuration: str) -> dict[str, str]:
 def classic_flags(kubeconfig: str, *, seconds: int = 1) -> dict[str, str]:
     """Return the API server's flags for versions without an AuthorizationConfiguration.
 
-    These cannot select users: the webhook is asked about everyone whom RBAC does not allow, and
-    has no opinion on who is no node.
+    These cannot select users: the webhook gets every request that RBAC does not allow, and has no
+    opinion on those of other users.
 
     Args:
         kubeconfig: path, on the API server's machine, of the file that names our server.
-        seconds: how long answers are remembered.
+        seconds: how long answers are cached.
     """
     return {
         "authorization-mode": "RBAC,Webhook",
@@ -121,7 +120,7 @@ def classic_flags(kubeconfig: str, *, seconds: int = 1) -> dict[str, str]:
 def kubeadm_configuration(
     flags: Mapping[str, str], folder: str | None, *, version: str = "v1beta4"
 ) -> Object:
-    """Return kubeadm's ClusterConfiguration that gives an API server flags and files.
+    """Return kubeadm's ClusterConfiguration that gives API servers flags and files.
 
     Args:
         flags: of the API server, without dashes.
@@ -156,8 +155,8 @@ def kind_cluster(
 
     Args:
         patch: of kubeadm's configuration.
-        workers: how many nodes besides.
-        folder: a folder of the host and where the control-plane node sees it, or None.
+        workers: number of worker nodes.
+        folder: of the host, and where to mount it in the control-plane node; or None.
     """
     control_plane: Object = {
         "role": "control-plane",

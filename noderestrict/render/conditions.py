@@ -1,8 +1,8 @@
-"""CEL conditions under which the API server need not ask.
+"""CEL match conditions: the requests that the API server sends to the webhook.
 
-Each mirrors rules: what it skips, those rules allow. Everything else, and whatever CEL cannot
-read, reaches the webhook. Every field that may be absent is tested first: an error in a condition
-is a failure of the webhook, which the failurePolicy decides.
+Each condition mirrors rules, and skips only what those rules allow. Fields that may be absent are
+tested with ``has`` first: an error in a condition counts as a failure of the webhook, which the
+failurePolicy decides.
 """
 
 from noderestrict.policy.extra import Extra
@@ -18,7 +18,7 @@ Condition = dict[str, str]
 
 _USER = "request.userInfo.username"
 
-#: Only node users. The rules test this too; here it saves calls.
+#: Node users only. The rules test this as well; here it saves calls.
 NODE_USERS: Condition = {
     "name": "node-users",
     "expression": "has(request.userInfo.username) && has(request.userInfo.groups) && "
@@ -35,13 +35,13 @@ def _operation(operation: str, sub_resource: str = "") -> str:
 
 
 def _is_the_node(path: str) -> str:
-    """Return a test that a field is there and names the requesting node."""
+    """Return a test that a field is present and names the requesting node."""
     present = f"has({path})" if path.startswith("request.") else _present(path)
     return f"{present} && {path} != '' && 'system:node:' + {path} == {_USER}"
 
 
 def _present(path: str) -> str:
-    """Return a test that each step of a path is there, and none of them null."""
+    """Return a test that every step of a path is present and not null."""
     root, *steps = path.split(".")
     tests = [f"{root} != null"]
     for step in steps:
@@ -106,7 +106,7 @@ def _absent(path: str) -> str:
 
 
 def _strict_create(extra: Extra) -> list[str]:
-    """Return what must hold of a new Node for the strict rules that read one."""
+    """Return the tests of a new Node for the strict rules that apply to one."""
     tests = [
         _absent(f"object.{path}")
         for rule in (nodes_strict.pod_cidr, nodes_strict.finalizers)
@@ -130,7 +130,7 @@ def _strict_create(extra: Extra) -> list[str]:
 def own_node(extra: Extra) -> Condition:
     """Return the condition for Nodes.
 
-    Rules: nodes/*. A Node that registers itself has no owner to change, and may set taints.
+    Rules: nodes/*. A new Node has no owner to change, and its node may set taints.
     """
     fields = _fields(UPDATE_NODE, extra.rules)
     unchanged = _all(_is_the_node("request.name"), *map(_unchanged, fields))
@@ -149,7 +149,7 @@ def own_node(extra: Extra) -> Condition:
 
 
 def _own(name: str, *tests: str) -> Condition:
-    """Return the condition for objects of which a node has one, with its own name."""
+    """Return the condition for objects that a node has one of, with its own name."""
     return _asked_unless(
         name,
         *(
@@ -170,7 +170,7 @@ OWN_LEASE = _own(
 #: Rules: csinodes/own-name.
 OWN_CSI_NODE = _own("not-own-csi-node")
 
-#: Rules: events/about-own, where it is on.
+#: Rules: events/about-own, if enabled.
 OWN_EVENT = _asked_unless(
     "not-about-own-node",
     *(

@@ -1,11 +1,11 @@
-"""The flags that mean a policy beyond the in-tree plugin."""
+"""The flags of a policy beyond the in-tree plugin."""
 
 from noderestrict.policy.extra import FORBIDDEN_LABELS, Extra
 from noderestrict.policy.table import STRICT_RULE_IDS
 
 
 def policy_flags(extra: Extra) -> list[str]:
-    """Return the flags of ``serve`` that have the effect of a policy."""
+    """Return the flags of ``serve`` that set a policy."""
     named = extra.rules - {FORBIDDEN_LABELS}
     values = {
         "strict-rules": ",".join(rule for rule in STRICT_RULE_IDS if rule in named),

@@ -1,4 +1,4 @@
-"""What tells the API server to ask us, and what we may ask it."""
+"""What makes the API server call the webhook, and what the webhook may ask the API server."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -18,13 +18,12 @@ from noderestrict.render.conditions import (
     Condition,
     own_node,
 )
-
-Object = dict[str, Any]
+from noderestrict.render.load import Object, documents
 
 NAME = "noderestrict"
 _OPERATIONS = ("CREATE", "UPDATE", "DELETE")
-#: Subresources of each judged resource; a "*/*" rule would send far more than is judged.
 _VERSIONS = {"": ("v1",)}
+#: Subresources of each judged resource; a "*/*" rule would send far more than is judged.
 _SUB_RESOURCES = {
     "pods": ("", "*"),
     "nodes": ("", "*"),
@@ -34,9 +33,9 @@ _SUB_RESOURCES = {
 
 
 def _webhooks(extra: Extra) -> dict[str, tuple[tuple[str, ...], Condition | None]]:
-    """Return, by name, the resources of one webhook, and the condition under which it is not asked.
+    """Return the resources and the match condition of each webhook, by name.
 
-    Several webhooks instead of one, so that each evaluates only the condition of its own resource.
+    There are several webhooks so that each evaluates the condition of its own resource only.
     """
     webhooks: dict[str, tuple[tuple[str, ...], Condition | None]] = {
         "pods": (("pods",), OWN_POD),
@@ -54,9 +53,9 @@ def _webhooks(extra: Extra) -> dict[str, tuple[tuple[str, ...], Condition | None
 
 
 def webhook_rules(only: Collection[str] | None = None, extra: Extra | None = None) -> list[Object]:
-    """Return the rules of a webhook for everything that the table judges.
+    """Return the rules of a webhook for everything that the policy judges.
 
-    A resource is named with all its subresources: what is not sent cannot be refused.
+    Each resource comes with all its subresources: what is not sent cannot be denied.
 
     Args:
         only: plural resources; all if None.
@@ -92,13 +91,13 @@ def webhook_configuration(
 ) -> Object:
     """Return the ValidatingWebhookConfiguration for all rules.
 
-    Requests of nodes that keep a cluster alive, and that CEL alone proves harmless, pass while the
-    webhook is away: renewing the own lease, reporting the status of the own Node and of own pods,
-    registering, deleting own pods. All others are refused then.
+    While the webhook is unavailable, nodes can still do what keeps a cluster alive and what CEL
+    alone proves harmless: renew their own Lease, report the status of their own Node and pods,
+    register, and delete their own pods. All their other requests are denied.
 
     Args:
         client_config: of every webhook: ``url`` or ``service``, and ``caBundle``.
-        failure_policy: what happens to the others when no answer comes.
+        failure_policy: what happens to all other requests without an answer.
         timeout_seconds: for one answer.
         annotations: of the object.
         extra: policy beyond the in-tree plugin.
@@ -130,15 +129,15 @@ def webhook_configuration(
 
 
 def _everything() -> Object:
-    """Return a selector that leaves nothing out.
+    """Return a selector that excludes nothing.
 
-    The null makes an apply take back what somebody else has set, of which it knows nothing.
+    With the null, an apply also removes labels that others have set.
     """
     return {"matchExpressions": [], "matchLabels": None}
 
 
 def _client(given: Mapping[str, Any]) -> Object:
-    # The port as the API server completes it; the null as in a selector.
+    # The port is the API server's default; the null does the same as in a selector.
     if given.get("service"):
         return {**given, "service": {"port": 443, **given["service"]}, "url": None}
     return {**given, "service": None}
@@ -146,11 +145,11 @@ def _client(given: Mapping[str, Any]) -> Object:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What tells one rendered registration from another; all else follows from the rules.
+    """What distinguishes one rendered registration from another; the rest follows from the rules.
 
     Attributes:
         client_config: of every webhook, ``url`` or ``service``, without a CA.
-        failure_policy: what happens when no answer comes.
+        failure_policy: what happens to requests without an answer.
         timeout_seconds: for one answer.
         name: of the ValidatingWebhookConfiguration.
     """
@@ -161,7 +160,7 @@ class Registration:
     name: str = NAME
 
     def flag(self) -> str:
-        """Return the flag that tells a server what it is to find."""
+        """Return the flag that tells a server which registration to expect."""
         value = {
             "name": self.name,
             "clientConfig": dict(self.client_config),
@@ -199,12 +198,12 @@ def parse_registration(text: str) -> Registration:
     """Return the registration that a flag describes.
 
     Raises:
-        ValueError: it is no such description; the message says why.
+        ValueError: the text is invalid; the message says why.
     """
     try:
         flag = msgspec.json.decode(text, type=_Flag)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise ValueError(f"{text[:100]!r} describes no registration: {error}") from None
+        raise ValueError(f"{text[:100]!r} is not a registration: {error}") from None
     client = flag.client_config
     service = client.get("service")
     if len(client) != 1 or not (isinstance(client.get("url"), str) or isinstance(service, dict)):
@@ -214,107 +213,19 @@ def parse_registration(text: str) -> Registration:
     return Registration(client, flag.failure_policy, flag.timeout_seconds, flag.name)
 
 
-def mirror_pod_policy(namespace: str) -> list[Object]:
-    """Return what keeps nodes from creating pods in a namespace, and its binding.
-
-    A node may create mirror pods, with labels of its choice: one with those that our Service
-    selects gets a share of the API server's calls, which then fail.
-
-    Args:
-        namespace: of the Service.
-    """
-    api, name = "admissionregistration.k8s.io/v1", f"{NAME}-mirror-pods"
-    return [
-        {
-            "apiVersion": api,
-            "kind": "ValidatingAdmissionPolicy",
-            "metadata": {"name": name},
-            "spec": {
-                "failurePolicy": "Fail",
-                "matchConstraints": {
-                    "namespaceSelector": {
-                        "matchLabels": {"kubernetes.io/metadata.name": namespace}
-                    },
-                    "resourceRules": [
-                        {
-                            "apiGroups": [""],
-                            "apiVersions": ["v1"],
-                            "operations": ["CREATE"],
-                            "resources": ["pods"],
-                        }
-                    ],
-                },
-                "matchConditions": [dict(NODE_USERS)],
-                "validations": [
-                    {
-                        "expression": "false",
-                        "message": f"nodes may create no pods in namespace {namespace}: its "
-                        "Service would send them the API server's calls",
-                    }
-                ],
-            },
-        },
-        {
-            "apiVersion": api,
-            "kind": "ValidatingAdmissionPolicyBinding",
-            "metadata": {"name": name},
-            "spec": {"policyName": name, "validationActions": ["Deny"]},
-        },
-    ]
+def mirror_pod_policy() -> list[Object]:
+    """Return what keeps nodes from creating pods in our namespace, and its binding."""
+    policy, binding = documents("mirror-pods.yaml")
+    policy["spec"]["matchConditions"] = [dict(NODE_USERS)]
+    return [policy, binding]
 
 
 def cluster_role() -> Object:
-    """Return what the server may do: read what it looks up and its registration, and ask."""
-    read = ["get", "list", "watch"]
-    core = ["nodes", "persistentvolumeclaims", "persistentvolumes", "pods", "serviceaccounts"]
-    return {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRole",
-        "metadata": {"name": NAME},
-        "rules": [
-            {"apiGroups": [""], "resources": core, "verbs": read},
-            {
-                "apiGroups": ["storage.k8s.io"],
-                "resources": ["csidrivers", "volumeattachments"],
-                "verbs": read,
-            },
-            {"apiGroups": ["resource.k8s.io"], "resources": ["resourceslices"], "verbs": read},
-            {
-                "apiGroups": ["certificates.k8s.io"],
-                "resources": ["podcertificaterequests"],
-                "verbs": read,
-            },
-            {
-                "apiGroups": ["admissionregistration.k8s.io"],
-                "resources": ["validatingwebhookconfigurations"],
-                "resourceNames": [NAME],
-                "verbs": ["get"],
-            },
-            {
-                "apiGroups": ["authorization.k8s.io"],
-                "resources": ["subjectaccessreviews"],
-                "verbs": ["create"],
-            },
-            {
-                "apiGroups": ["authentication.k8s.io"],
-                "resources": ["tokenreviews"],
-                "verbs": ["create"],
-            },
-            {"nonResourceURLs": ["/version"], "verbs": ["get"]},
-        ],
-    }
+    """Return what the server is allowed to do: read what it looks up, and ask."""
+    return documents("manifests/base/rbac.yaml")[0]
 
 
 def cluster_role_binding(subject: Mapping[str, str]) -> Object:
     """Return the binding of the role to one subject."""
-    return {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": NAME},
-        "roleRef": {
-            "apiGroup": "rbac.authorization.k8s.io",
-            "kind": "ClusterRole",
-            "name": NAME,
-        },
-        "subjects": [dict(subject)],
-    }
+    binding = documents("manifests/base/rbac.yaml")[1]
+    return {**binding, "subjects": [dict(subject)]}

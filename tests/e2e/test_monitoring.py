@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from noderestrict.render.dashboard import API_SERVER_METRICS
 from noderestrict.render.registration import webhook_configuration
 from tests.e2e.control_plane import APIError
 from tests.e2e.test_registration import (
@@ -16,7 +15,7 @@ from tests.e2e.test_registration import (
     until_refused,
 )
 from tests.e2e.test_registration import registered as registered  # a fixture
-from tests.render.test_manifests import expressions, labels
+from tests.render.test_manifests import API_SERVER_METRICS, expressions, labels
 
 
 def test_the_api_server_has_the_metrics_and_labels_that_are_asked_for(

@@ -10,7 +10,7 @@ import yaml
 
 from noderestrict.cli import build_parser
 from noderestrict.render.authorizer import webhook_kubeconfig
-from noderestrict.render.client_verification import FOLDER, server_patch
+from noderestrict.render.client_verification import FOLDER
 from noderestrict.render.manifests import manifests
 from noderestrict.render.workload import daemon_set, deployment
 
@@ -22,10 +22,17 @@ def load(name: str) -> Any:
     return yaml.safe_load(FILES[f"{COMPONENT}/api-server/{name}"])
 
 
+def server_patches() -> list[Any]:
+    """Return the JSON patches of whatever runs the server."""
+    patches = yaml.safe_load(FILES[f"{COMPONENT}/kustomization.yaml"])["patches"]
+    assert [patch["target"]["kind"] for patch in patches] == ["Deployment", "DaemonSet"]
+    return [yaml.safe_load(patch["patch"]) for patch in patches]
+
+
 def patched(value: dict[str, Any]) -> dict[str, Any]:
     """Apply a JSON patch that only adds to lists."""
     value = copy.deepcopy(value)
-    for operation in server_patch():
+    for operation in server_patches()[0]:
         assert operation["op"] == "add"
         *steps, last = operation["path"].strip("/").split("/")
         assert last == "-"
@@ -48,9 +55,8 @@ def test_the_server_reads_the_ca_that_is_mounted(workload: dict[str, Any]) -> No
 
 
 def test_the_component_changes_whatever_runs_the_server() -> None:
-    patches = yaml.safe_load(FILES[f"{COMPONENT}/kustomization.yaml"])["patches"]
-    assert [patch["target"]["kind"] for patch in patches] == ["Deployment", "DaemonSet"]
-    assert all(yaml.safe_load(patch["patch"]) == server_patch() for patch in patches)
+    deployment_patch, daemon_set_patch = server_patches()
+    assert deployment_patch == daemon_set_patch
 
 
 def test_the_api_server_shows_who_it_is_to_every_host_that_is_registered() -> None:

@@ -1,5 +1,6 @@
 """The checked-in manifests are those of the code, and hang together."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from noderestrict.cli import build_parser, main
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.table import table
 from noderestrict.render import workload
-from noderestrict.render.dashboard import API_SERVER_METRICS, dashboard
+from noderestrict.render.load import complete_files
 from noderestrict.render.manifests import manifests
 from noderestrict.render.registration import (
     parse_registration,
@@ -23,6 +24,13 @@ from tests.render.overlays import OVERLAYS, build
 
 ROOT = Path(__file__).parents[2]
 FILES = manifests()
+#: Of the API server: what clients of webhooks see.
+API_SERVER_METRICS = (
+    "apiserver_admission_webhook_admission_duration_seconds",
+    "apiserver_admission_webhook_rejection_count",
+    "apiserver_admission_webhook_fail_open_count",
+    "apiserver_admission_match_condition_exclusions_total",
+)
 
 
 def objects() -> list[dict[str, Any]]:
@@ -103,6 +111,7 @@ def test_containers_run_without_rights_and_with_flags_that_exist() -> None:
     seen = set()
     for value in objects():
         for container in containers(value):
+            assert container["image"] == workload.IMAGE
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
             command, *arguments = container["args"]
@@ -113,6 +122,21 @@ def test_containers_run_without_rights_and_with_flags_that_exist() -> None:
             seen.add((value["kind"], command))
     assert seen == {("Deployment", "serve"), ("DaemonSet", "serve"), ("CronJob", "certs"),
                     ("Job", "certs")}  # fmt: skip
+
+
+def test_every_object_of_ours_has_its_namespace_and_no_data_file_is_left_out() -> None:
+    cluster_scoped = {
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "Namespace",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
+        "ValidatingWebhookConfiguration",
+    }
+    for value in objects():
+        if value["kind"] not in cluster_scoped and value.get("metadata"):
+            assert value["metadata"]["namespace"] == workload.NAMESPACE, value["metadata"]
+    assert set(complete_files()) < set(FILES)
 
 
 def containers(value: Any) -> list[dict[str, Any]]:
@@ -142,8 +166,11 @@ def test_servers_expect_the_registration_that_their_overlay_installs() -> None:
 
 def expressions() -> list[str]:
     """Return what the alerts and the dashboard ask Prometheus."""
-    rules = workload.monitoring()[1]["spec"]["groups"][0]["rules"]
-    targets = [target for panel in dashboard()["panels"] for target in panel["targets"]]
+    folder = "components/monitoring"
+    _, alerts = yaml.safe_load_all(FILES[f"{folder}/monitoring.yaml"])
+    rules = alerts["spec"]["groups"][0]["rules"]
+    dashboard = json.loads(FILES[f"{folder}/dashboard.json"])
+    targets = [target for panel in dashboard["panels"] for target in panel["targets"]]
     return [one["expr"] for one in [*rules, *targets]]
 
 
