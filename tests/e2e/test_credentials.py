@@ -294,7 +294,7 @@ def test_no_node_adds_a_pod_to_our_service(tidy: Installed) -> None:
             try:
                 worker.create(f"{SPACE}/pods{dry}", pod)
             except APIError as error:
-                return "nodes may create no pods in namespace" in str(error)
+                return "nodes cannot create pods in namespace" in str(error)
             return False
 
         until(held)
