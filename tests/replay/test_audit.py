@@ -13,6 +13,7 @@ from noderestrict.policy.extra import Extra
 from noderestrict.policy.listers import MemoryListers
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.audit.log import AuditLog
+from noderestrict.replay.audit.patches import hides_a_change
 from noderestrict.replay.results import Result, Undecided
 from noderestrict.replay.sources import Unreadable
 
@@ -104,6 +105,13 @@ def test_what_needs_an_object_is_not_guessed_at_level_metadata(tmp_path: Path) -
     assert "level Metadata holds no object" in found.problem
     (found,) = judged(tmp_path, event("patch", "nodes", "n1", level="Metadata"))
     assert isinstance(found, Undecided)
+
+
+@pytest.mark.parametrize("body", [{}, {"kind": "Status"}, {"kind": 5}, [], "x", None])
+def test_a_body_that_does_not_show_an_object_is_not_judged(body: Any, tmp_path: Path) -> None:
+    (found,) = judged(tmp_path, event("create", "pods", "p", requestObject=body))
+    assert isinstance(found, Undecided)
+    assert "holds no object" in found.problem
 
 
 def test_a_patch_changes_what_it_names(tmp_path: Path) -> None:
@@ -242,3 +250,57 @@ def test_memory_stays_bounded_whatever_the_log_holds(tmp_path: Path) -> None:
     log = AuditLog(Settings.for_version(), MemoryListers())
     assert list(log.results(str(file))) == []
     assert len(log._logged) == 20_000
+
+
+@pytest.mark.parametrize(
+    ("patch", "hides"),
+    [
+        ({"spec": {"$retainKeys": ["a"]}}, True),
+        ({"spec": {"$setElementOrder/taints": []}}, True),
+        ({"spec": {"$setElementOrder/untaints": []}}, False),
+        ({"spec": {"taints": [{"key": "a"}]}}, False),
+        ({"status": {"$retainKeys": ["a"]}}, False),
+    ],
+)
+def test_directives_hide_changes_of_the_fields_that_they_name(patch: Any, hides: bool) -> None:
+    assert hides_a_change(patch, (("spec", "taints"),)) == hides
+
+
+LABELLED = node(**{"node-restriction.kubernetes.io/a": "b"})
+REMOVING = event("update", "nodes", "n1", requestObject=node(), responseObject=node())
+
+
+@pytest.mark.parametrize(
+    ("answer", "known"),
+    [
+        ({"responseStatus": {"code": 200}, "responseObject": LABELLED}, True),
+        ({"responseStatus": {"code": 409}, "responseObject": LABELLED}, False),
+        ({"responseObject": {**LABELLED, "kind": "Status"}}, False),
+        ({"responseObject": LABELLED, "ref": {"subresource": "scale"}}, False),
+    ],
+)
+def test_only_objects_that_were_stored_are_learned(
+    answer: dict[str, Any], known: bool, tmp_path: Path
+) -> None:
+    found = row(judged(tmp_path, event("update", "nodes", "n1", user=ADMIN, **answer), REMOVING))
+    assert found.allowed != known
+    assert len(found.notes) == (1 if known else 2)
+
+
+@pytest.mark.parametrize("answer", [LABELLED, {"kind": "Status", "status": "Success"}])
+def test_a_deleted_object_is_forgotten(answer: dict[str, Any], tmp_path: Path) -> None:
+    stored = event("update", "nodes", "n1", user=ADMIN, responseObject=LABELLED)
+    deleted = event("delete", "nodes", "n1", user=ADMIN, responseObject=answer)
+    assert row(judged(tmp_path, stored, deleted, REMOVING)).allowed
+
+
+def test_a_connection_is_not_a_create(tmp_path: Path) -> None:
+    exec_ = event("create", "pods", "p", ref={"namespace": "ns", "subresource": "exec"})
+    found = row(judged(tmp_path, exec_))
+    assert (found.allowed, found.what) == (True, "CONNECT pods/exec ns/p")
+
+
+def test_an_event_without_a_resource_is_named(tmp_path: Path) -> None:
+    (found,) = judged(tmp_path, event("update", "", "n1"))
+    assert isinstance(found, Unreadable)
+    assert found.problem == "objectRef.resource is empty"

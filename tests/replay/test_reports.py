@@ -217,17 +217,15 @@ def test_markdown_keeps_any_text_in_its_cell(field: str) -> None:
 
 
 def test_pages_count_denials_alone_and_show_what_is_not_as_expected() -> None:
-    results = [DENIED, replace(DENIED, id="case-2", node="n2"), ALLOWED, WRONGLY_ALLOWED]
-    page = Page(written("html", results)).text
-    assert "4judged" in page
-    assert "2allowed" in page
-    assert "2denied" in page
-    assert "1not as expected" in page
-    assert "By rulenodes/own-name2" in page
-    assert "By noden11n21" in page
-    assert "By user agentkubelet/v1.362" in page
+    elsewhere = replace(DENIED, id="case-2", node="n2")
+    results = [DENIED, elsewhere, elsewhere, ALLOWED, WRONGLY_ALLOWED]
+    page = Page(written("html", results, unreadable=7)).text
+    assert "5judged2allowed3denied1not as expected7unreadable" in page
+    assert "By rulenodes/own-name3" in page
+    assert "By noden22n11" in page
+    assert "By user agentkubelet/v1.363" in page
     assert page.count("allowed, expected denied 404") == 1
-    assert page.count("denied 403") == 2
+    assert page.count("denied 403") == 3
 
 
 @pytest.mark.parametrize("name", ["html", "markdown"])
@@ -275,13 +273,37 @@ def test_junit_counts_each_failure_once(result: Result, fail_on_denied: bool, fa
 
 
 def test_the_table_marks_what_is_not_as_expected() -> None:
-    first, second, third, last = written(
-        "table", [RIGHTLY_DENIED, WRONGLY_DENIED, WRONGLY_ALLOWED]
-    ).replace("    level Request\n", "").splitlines()  # fmt: skip
+    results = [RIGHTLY_DENIED, WRONGLY_DENIED, WRONGLY_ALLOWED]
+    without_notes = [replace(one, notes=()) for one in (*results, ALLOWED)]
+    first, second, third, fourth, last = written("table", without_notes).splitlines()
     assert "NOT AS EXPECTED" not in first
     assert "NOT AS EXPECTED (allowed)" in second
     assert "NOT AS EXPECTED (denied 404)" in third
-    assert last == "3 cases: 1 allowed, 2 denied; 1 of 3 as expected, 2 not as expected"
+    assert fourth.endswith("allowed")
+    assert last == "4 cases: 2 allowed, 2 denied; 1 of 3 as expected, 2 not as expected"
+
+
+def test_the_table_shows_what_was_assumed_for_a_denial() -> None:
+    assert written("table", [DENIED]).count("\n    level Request\n") == 1
+    assert "level Request" not in written("table", [ALLOWED])
+
+
+def test_json_shows_notes_user_agent_and_what_was_expected() -> None:
+    first, second, third = map(
+        json.loads, written("json", [DENIED, WRONGLY_DENIED, RIGHTLY_DENIED]).splitlines()
+    )
+    assert (first["notes"], first["userAgent"]) == (["level Request"], "kubelet/v1.36")
+    assert "expected" not in first
+    assert (second["ok"], third["ok"]) == (False, True)
+    assert second["expected"]["allowed"] is True
+
+
+def test_changes_of_any_size_are_cut() -> None:
+    old = json.dumps({f"f{number}": "a" * 1000 for number in range(100)}).encode()
+    found = changes(old, b"{}")
+    assert len(found) == 41
+    assert found[-1][2] == "further fields differ"
+    assert all(len(was) <= 201 for _, was, _ in found)
 
 
 @pytest.mark.parametrize("colour", [False, True])

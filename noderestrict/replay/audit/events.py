@@ -17,8 +17,8 @@ _OPERATIONS = {
     "deletecollection": "DELETE",
 }
 _CONNECT = frozenset({"exec", "attach", "portforward", "proxy"})
-#: Kinds of bodies that are not the object of the request.
-_OTHER_BODIES = ("", "Status", "DeleteOptions")
+#: Kinds of bodies that do not show an object.
+_OTHER_BODIES = ("", "Status")
 
 
 class ObjectReference(msgspec.Struct):

@@ -156,14 +156,15 @@ class AuditLog:
 
     def _learn(self, event: AuditEvent, request: Request) -> None:
         """Keep what the answer to a write shows of the cluster."""
-        shown = logged_object(event.responseObject)
-        if shown is None or not event.succeeded:
+        if not event.succeeded:
             return
         key = _key(request)
         if event.verb == "delete":
+            # The answer may be a Status.
             self._logged.forget(key)
             return
-        if request.sub_resource not in ("", "status"):
+        shown = logged_object(event.responseObject)
+        if shown is None or request.sub_resource not in ("", "status"):
             return
         self._logged.remember(key, shown)
         self._learned_bytes += len(shown)
