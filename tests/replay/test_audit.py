@@ -12,6 +12,7 @@ from noderestrict.cli._flags import parse_strict_rules
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.listers import MemoryListers
 from noderestrict.policy.settings import Settings
+from noderestrict.replay.audit import log as audit_log
 from noderestrict.replay.audit.log import AuditLog
 from noderestrict.replay.audit.patches import hides_a_change
 from noderestrict.replay.results import Result, Undecided
@@ -304,3 +305,33 @@ def test_an_event_without_a_resource_is_named(tmp_path: Path) -> None:
     (found,) = judged(tmp_path, event("update", "", "n1"))
     assert isinstance(found, Unreadable)
     assert found.problem == "objectRef.resource is empty"
+
+
+def test_what_no_rule_reads_is_judged_at_every_level(tmp_path: Path) -> None:
+    assert row(judged(tmp_path, event("create", "configmaps", "c", level="Metadata"))).allowed
+
+
+def test_the_owner_of_a_deleted_slice_must_be_in_the_log(tmp_path: Path) -> None:
+    where = {"ref": {"apiGroup": "resource.k8s.io", "apiVersion": "v1"}}
+    (unknown,) = judged(tmp_path, event("delete", "resourceslices", "s", **where))
+    assert isinstance(unknown, Undecided)
+    assert unknown.problem == "the deleted object is not in the log"
+    slice_ = {"kind": "ResourceSlice", "metadata": {"name": "s"}, "spec": {"nodeName": "n2"}}
+    shown = event("delete", "resourceslices", "s", responseObject=slice_, **where)
+    assert row(judged(tmp_path, shown)).rule == "resourceslices/own-node-name"
+
+
+@pytest.mark.parametrize("limit", ["_MOST_LEARNED", "_MOST_LEARNED_BYTES"])
+def test_what_is_learned_for_lookups_is_bounded(
+    limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = {"ref": {"namespace": "ns"}}
+    created = event("create", "pods", "p", user=ADMIN, responseObject=pod("p", "n2"), **where)
+    evicted = event(
+        "create", "pods", "p", requestObject={"kind": "Eviction", "metadata": {"name": "p"}},
+        ref={"namespace": "ns", "subresource": "eviction"},
+    )  # fmt: skip
+    assert row(judged(tmp_path, created, evicted)).rule == "pods/evict-own"
+    monkeypatch.setattr(audit_log, limit, 0)
+    (unknown,) = judged(tmp_path, created, evicted)
+    assert isinstance(unknown, Undecided)
