@@ -26,6 +26,8 @@ class Store:
         self.objects: dict[str, Object] = {}
         self.asked: list[tuple[str, str]] = []
         self.refused: set[tuple[str, str]] = set()
+        #: Method, path with its query, and headers of every request.
+        self.heads: list[tuple[str, str, dict[str, str]]] = []
         self._version = 0
 
     def put(self, path: str, value: Object) -> Object:
@@ -66,6 +68,7 @@ def stored(store: Store, folder: Path) -> Iterator[Path]:
         def do(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
+            store.heads.append((self.command, self.path, dict(self.headers)))
             code, value = store.answer(self.command, self.path.partition("?")[0], body)
             data = json.dumps(value).replace(f'"{DEEP}"', "[" * 9995 + "]" * 9995).encode()
             self.send_response(code)

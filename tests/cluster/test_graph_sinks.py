@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import pytest
 
+from noderestrict.api import corev1
 from noderestrict.cluster.authorizer import graph_sinks, read_graph
 from noderestrict.cluster.reflector import Pace, Reflector
 from noderestrict.graph.graph import Graph
@@ -71,10 +73,6 @@ async def follow(script: Scripted, graph: Graph, plural: str, *, streaming: bool
 
 def graph_with_claims() -> Graph:
     """Return a graph in which each node has a pod with a claim."""
-    import msgspec
-
-    from noderestrict.api import corev1
-
     graph = Graph()
     for node in ("n1", "n2"):
         volume = {"name": "v", "persistentVolumeClaim": {"claimName": f"c-{node}"}}

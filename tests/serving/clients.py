@@ -23,10 +23,10 @@ class Tally:
         self.answers[status] = self.answers.get(status, 0) + 1
 
 
-def http(body: bytes, query: str = "") -> bytes:
+def http(body: bytes, query: str = "", path: str = "/validate") -> bytes:
     """Return a whole request."""
     head = (
-        f"POST /validate{query} HTTP/1.1\r\nHost: localhost\r\n"
+        f"POST {path}{query} HTTP/1.1\r\nHost: localhost\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

@@ -13,9 +13,10 @@ from noderestrict.policy.decision import Allowed, Denied
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.state import load_state
 from noderestrict.serving.app import App
+from noderestrict.serving.authorizers import Authorizer
 from noderestrict.serving.capture import Capture
 from noderestrict.serving.connections import Connection, Server
-from noderestrict.serving.judges import LocalJudge
+from noderestrict.serving.judges import Judge, LocalJudge
 from noderestrict.serving.limits import Limits
 from noderestrict.serving.listener import Listener, listening_sockets
 from noderestrict.serving.room import Room
@@ -110,15 +111,16 @@ class Client:
 @contextlib.asynccontextmanager
 async def listening(
     limits: Limits,
-    judge: LocalJudge | None = None,
+    judge: Judge | None = None,
     kept: int = 1000,
     capture: Capture | None = None,
+    authorizer: Authorizer | None = None,
 ) -> AsyncIterator[Running]:
     if judge is None:
         judge = WaitingJudge()
         judge.may.set()
     metrics = Metrics()
-    app = App(judge, metrics, limits, capture=capture)
+    app = App(judge, metrics, limits, authorizer, capture=capture)
     room: Room[Connection] = Room(limits.fresh, kept)
     server = Server(
         app.handle, limits, room, app.state.in_flight, metrics.closed_connections("webhook")
