@@ -212,3 +212,296 @@ def assert_asked_if_refused(body: bytes, extra: Extra) -> None:
     )
     if not isinstance(decision, Allowed):
         assert outcome(json.loads(body)["request"], extra) == ASKED, decision
+
+
+def request_of(body: bytes) -> Object:
+    request: Object = json.loads(body)["request"]
+    return request
+
+
+def assert_skipped_and_allowed(body: bytes, extra: Extra) -> None:
+    decision = admission.judge(admission.decode(body), Settings.for_version(extra=extra), LISTERS)
+    assert isinstance(decision, Allowed), decision
+    assert outcome(request_of(body), extra) == SKIPPED
+
+
+#: Names that are not the node's n1, but begin or end like it, or like its user name.
+OTHERS = ["", "n2", "n", "1", "n11", "xn1", "N1", "system:node:n1", "node:n1", None]
+OPERATIONS = ["CREATE", "UPDATE", "DELETE"]
+
+
+def named(resource: str, operation: str, name: Any, namespace: str = "", **more: Any) -> bytes:
+    """Return a review of an object, which has the name where the operation has one."""
+    metadata = {"name": name, "namespace": namespace} if name is not None else {}
+    value = obj(resource, metadata=metadata)
+    return review(
+        resource,
+        operation,
+        name="" if name is None else name,
+        namespace=namespace,
+        new=value if operation != "DELETE" else None,
+        old=value if operation != "CREATE" else None,
+        **more,
+    )
+
+
+OWN_NAME = [("leases", "kube-node-lease"), ("csinodes", "")]
+
+
+@pytest.mark.parametrize("extra", POLICIES)
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(("resource", "namespace"), OWN_NAME)
+def test_what_is_named_as_the_node_is_not_asked_about_and_anything_else_is(
+    resource: str, namespace: str, operation: str, extra: Extra
+) -> None:
+    assert_skipped_and_allowed(named(resource, operation, "n1", namespace), extra)
+    for name in OTHERS:
+        body = named(resource, operation, name, namespace)
+        assert outcome(request_of(body), extra) == ASKED, name
+        assert_asked_if_refused(body, extra)
+
+
+@pytest.mark.parametrize(("resource", "namespace"), OWN_NAME)
+@pytest.mark.parametrize("where", ["name", "metadata.name"])
+def test_a_name_that_only_the_object_or_only_the_request_has_is_asked_about_if_a_rule_refuses_it(
+    resource: str, namespace: str, where: str
+) -> None:
+    for operation in OPERATIONS:
+        request = request_of(named(resource, operation, "n1", namespace))
+        if where == "name":
+            request["name"] = "n2"
+        else:
+            for field in ("object", "oldObject"):
+                if request[field] is not None:
+                    request[field]["metadata"]["name"] = "n2"
+        body = json.dumps(
+            {
+                "apiVersion": "admission.k8s.io/v1",
+                "kind": "AdmissionReview",
+                "request": request,
+            }
+        )
+        assert_asked_if_refused(body.encode(), Extra())
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("namespace", ["", "default", "kube-system", "xkube-node-lease"])
+def test_a_lease_of_another_namespace_is_asked_about(operation: str, namespace: str) -> None:
+    body = named("leases", operation, "n1", namespace)
+    assert outcome(request_of(body), Extra()) == ASKED
+    assert_asked_if_refused(body, Extra())
+
+
+POD_ON_N1 = obj(
+    "pods", metadata={"name": "p1", "namespace": "ns"}, spec={"nodeName": "n1", "containers": []}
+)
+
+
+def pod_deletion(name: str, old: Object | None, sub: str = "") -> bytes:
+    return review("pods", "DELETE", name=name, namespace="ns", old=old, sub=sub)
+
+
+def test_the_deletion_of_an_own_pod_is_not_asked_about() -> None:
+    assert_skipped_and_allowed(pod_deletion("p1", POD_ON_N1), Extra())
+
+
+@pytest.mark.parametrize("name", ["p2", "", "p", "gone"])
+def test_the_deletion_of_a_pod_by_another_name_is_asked_about(name: str) -> None:
+    body = pod_deletion(name, POD_ON_N1)
+    assert outcome(request_of(body), Extra()) == ASKED
+
+
+@pytest.mark.parametrize(
+    "old",
+    [
+        {**POD_ON_N1, "spec": {"nodeName": "n2"}},
+        {**POD_ON_N1, "spec": {"nodeName": "1"}},
+        {**POD_ON_N1, "spec": {"nodeName": ""}},
+        {**POD_ON_N1, "spec": {}},
+        # The API server leaves out what is null.
+        {field: value for field, value in POD_ON_N1.items() if field != "spec"},
+        {field: value for field, value in POD_ON_N1.items() if field != "metadata"},
+        {**POD_ON_N1, "metadata": {}},
+        None,
+    ],
+    ids=str,
+)
+def test_the_deletion_of_a_pod_that_is_not_there_as_ones_own_is_asked_about(
+    old: Object | None,
+) -> None:
+    body = pod_deletion("p1", old)
+    assert outcome(request_of(body), Extra()) == ASKED
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("sub", ["", "status", "eviction", "binding", "ephemeralcontainers"])
+def test_a_pod_is_asked_about_but_for_its_status_and_its_deletion(operation: str, sub: str) -> None:
+    new = POD_ON_N1 if operation != "DELETE" else None
+    old = POD_ON_N1 if operation != "CREATE" else None
+    body = review("pods", operation, sub=sub, name="p1", namespace="ns", new=new, old=old)
+    harmless = (operation, sub) in (("UPDATE", "status"), ("DELETE", ""))
+    assert outcome(request_of(body), Extra()) == (SKIPPED if harmless else ASKED)
+    assert_asked_if_refused(body, Extra())
+
+
+NODE_REFERENCE = {"apiVersion": "v1", "kind": "Node", "name": "n1"}
+
+
+def event(operation: str = "CREATE", group: str = "", **references: Any) -> bytes:
+    value = obj("events", metadata={"name": "e", "namespace": "ns"}, **references)
+    if group:
+        value["apiVersion"] = f"{group}/v1"
+    body = json.loads(
+        review(
+            "events",
+            operation,
+            name="e",
+            namespace="ns",
+            new=value if operation != "DELETE" else None,
+            old=value if operation != "CREATE" else None,
+        )
+    )
+    body["request"]["resource"]["group"] = group
+    return json.dumps(body).encode()
+
+
+EVENT_GROUPS = pytest.mark.parametrize(
+    ("group", "field"), [("", "involvedObject"), ("events.k8s.io", "regarding")]
+)
+
+
+@EVENT_GROUPS
+def test_an_event_about_the_own_node_is_not_asked_about_when_it_is_made(
+    group: str, field: str
+) -> None:
+    assert_skipped_and_allowed(event(group=group, **{field: NODE_REFERENCE}), STRICT)
+    for operation in ("UPDATE", "DELETE"):
+        body = event(operation, group, **{field: NODE_REFERENCE})
+        assert outcome(request_of(body), STRICT) == ASKED
+
+
+@EVENT_GROUPS
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "Pod"}, {"kind": "Pod", "namespace": "ns", "name": "p2"}, {"kind": ""},
+        {"kind": None}, {"kind": "node"}, {"name": "n2"}, {"name": "1"}, {"name": ""},
+        {"name": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_event_about_anything_else_is_asked_about(
+    group: str, field: str, change: Object
+) -> None:
+    # The API server leaves out what is null.
+    reference = {key: one for key, one in {**NODE_REFERENCE, **change}.items() if one is not None}
+    body = event(group=group, **{field: reference})
+    assert outcome(request_of(body), STRICT) == ASKED
+    assert_asked_if_refused(body, STRICT)
+
+
+@EVENT_GROUPS
+def test_an_event_that_names_something_twice_or_nothing_is_asked_about(
+    group: str, field: str
+) -> None:
+    other = {"involvedObject": "regarding", "regarding": "involvedObject"}[field]
+    foreign = {**NODE_REFERENCE, "name": "n2"}
+    for references in ({field: NODE_REFERENCE, other: foreign}, {field: {}}, {}):
+        body = event(group=group, **references)
+        assert outcome(request_of(body), STRICT) == ASKED
+        assert_asked_if_refused(body, STRICT)
+
+
+def registration(**changes: Any) -> bytes:
+    """Return the review of a Node that registers itself."""
+    labels = {
+        "kubernetes.io/hostname": "n1",
+        "kubernetes.io/os": "linux",
+        "node.kubernetes.io/instance-type": "a",
+        "x.node.kubernetes.io/y": "z",
+        "app": "web",
+        "example.com/a": "b",
+    }
+    value = node(
+        {**labels, **changes.pop("labels", {})},
+        metadata={
+            "annotations": {
+                "volumes.kubernetes.io/controller-managed-attach-detach": "true",
+                **changes.pop("annotations", {}),
+            },
+            **changes.pop("metadata", {}),
+        },
+        spec={"taints": [{"key": "a", "effect": "NoSchedule"}], **changes.pop("spec", {})},
+    )
+    name = changes.pop("name", "n1")
+    return review("nodes", "CREATE", name=name, new=value, **changes)
+
+
+@pytest.mark.parametrize("extra", POLICIES)
+def test_a_node_that_registers_itself_as_kubelets_do_is_not_asked_about(extra: Extra) -> None:
+    assert_skipped_and_allowed(registration(), extra)
+
+
+@pytest.mark.parametrize("extra", POLICIES)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *(
+            {"labels": {key: "x"}}
+            for key in (
+                "node-restriction.kubernetes.io/a", "a.node-restriction.kubernetes.io/b",
+                "kubernetes.io/role", "k8s.io/a", "a.k8s.io/b", "a.kubernetes.io/b",
+                "node-role.kubernetes.io/control-plane", "xnode.kubernetes.io/a",
+                "kubelet.kubernetes.io.kubernetes.io/a", "kubernetes.io/", "KUBERNETES.io/a",
+                "tier", "tiers", "a/b", "ab/c", "a.example.com/b",
+            )
+        ),
+        {"annotations": {"example.com/a": "b"}},
+        {"metadata": {"finalizers": ["example.com/a"]}},
+        {"metadata": {"finalizers": []}},
+        {"spec": {"podCIDR": "10.0.0.0/24"}},
+        {"spec": {"podCIDRs": ["10.0.0.0/24"]}},
+        {"spec": {"configSource": {"configMap": {"name": "x"}}}},
+        {"spec": {"providerID": "a://1"}},
+        {"spec": {"unschedulable": True}},
+        {"name": "n2"},
+        {"name": ""},
+        {"name": "1"},
+        {"user": "system:node:n11"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_node_that_registers_with_more_is_asked_about_if_a_rule_refuses_it(
+    changes: Object, extra: Extra
+) -> None:
+    assert_asked_if_refused(registration(**changes), extra)
+
+
+@pytest.mark.parametrize("name", ["n2", "", "1", "n11"])
+def test_an_unchanged_node_of_another_name_is_asked_about(name: str) -> None:
+    for sub in ("", "status"):
+        body = json.loads(update_node(_status(), _status(), sub))
+        body["request"]["name"] = name
+        assert outcome(body["request"], Extra()) == ASKED
+        assert_asked_if_refused(json.dumps(body).encode(), Extra())
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        {"username": "system:node:n2", "groups": ["system:authenticated"]},
+        {"username": "system:node:n2", "groups": []},
+        {"username": "system:node:n2"},
+        {"username": "alice", "groups": ["system:nodes"]},
+        {"username": "system:nodes:n2", "groups": ["system:nodes"]},
+        {"groups": ["system:nodes"]},
+        {},
+    ],
+    ids=str,
+)
+def test_who_is_no_node_is_not_asked_about(user: Object) -> None:
+    request = request_of(named("leases", "UPDATE", "n1", "kube-node-lease"))
+    request["userInfo"] = user
+    assert outcome(request, Extra()) == SKIPPED
+    request["userInfo"] = {"username": "system:node:n2", "groups": ["a", "system:nodes"]}
+    assert outcome(request, Extra()) == ASKED
