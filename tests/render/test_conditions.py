@@ -347,7 +347,7 @@ def test_a_pod_is_asked_about_but_for_its_status_and_its_deletion(operation: str
 NODE_REFERENCE = {"apiVersion": "v1", "kind": "Node", "name": "n1"}
 
 
-def event(operation: str = "CREATE", group: str = "", **references: Any) -> bytes:
+def event(references: Object, group: str, operation: str = "CREATE") -> bytes:
     value = obj("events", metadata={"name": "e", "namespace": "ns"}, **references)
     if group:
         value["apiVersion"] = f"{group}/v1"
@@ -374,9 +374,9 @@ EVENT_GROUPS = pytest.mark.parametrize(
 def test_an_event_about_the_own_node_is_not_asked_about_when_it_is_made(
     group: str, field: str
 ) -> None:
-    assert_skipped_and_allowed(event(group=group, **{field: NODE_REFERENCE}), STRICT)
+    assert_skipped_and_allowed(event({field: NODE_REFERENCE}, group), STRICT)
     for operation in ("UPDATE", "DELETE"):
-        body = event(operation, group, **{field: NODE_REFERENCE})
+        body = event({field: NODE_REFERENCE}, group, operation)
         assert outcome(request_of(body), STRICT) == ASKED
 
 
@@ -395,7 +395,7 @@ def test_an_event_about_anything_else_is_asked_about(
 ) -> None:
     # The API server leaves out what is null.
     reference = {key: one for key, one in {**NODE_REFERENCE, **change}.items() if one is not None}
-    body = event(group=group, **{field: reference})
+    body = event({field: reference}, group)
     assert outcome(request_of(body), STRICT) == ASKED
     assert_asked_if_refused(body, STRICT)
 
@@ -406,8 +406,9 @@ def test_an_event_that_names_something_twice_or_nothing_is_asked_about(
 ) -> None:
     other = {"involvedObject": "regarding", "regarding": "involvedObject"}[field]
     foreign = {**NODE_REFERENCE, "name": "n2"}
-    for references in ({field: NODE_REFERENCE, other: foreign}, {field: {}}, {}):
-        body = event(group=group, **references)
+    several: list[Object] = [{field: NODE_REFERENCE, other: foreign}, {field: {}}, {}]
+    for references in several:
+        body = event(references, group)
         assert outcome(request_of(body), STRICT) == ASKED
         assert_asked_if_refused(body, STRICT)
 
