@@ -63,15 +63,25 @@ def test_the_server_answers_what_the_readme_shows(tmp_path: Path) -> None:
 
 
 def test_every_file_that_the_readme_names_is_there() -> None:
-    for text in PAGES.values():
-        for path in re.findall(r"\b((?:examples|tests|docs|manifests)/[\w./-]+\w)", text):
-            assert (ROOT / path).exists(), path
+    named = [
+        path
+        for text in PAGES.values()
+        for path in re.findall(r"\b((?:examples|tests|docs|manifests)/[\w./-]+\w)", text)
+    ]
+    assert len(named) > 10
+    for path in named:
+        assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_between_pages_leads_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?://)([^)#]+)", PAGES[page]):
-        assert (page.parent / target).exists(), target
+def test_every_link_between_pages_leads_somewhere() -> None:
+    links = [
+        (page, target)
+        for page, text in PAGES.items()
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)", text)
+    ]
+    assert len(links) > 5
+    for page, target in links:
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 @pytest.mark.parametrize("page", reference.PAGES)

@@ -121,7 +121,9 @@ def written(rules: list[Object]) -> set[tuple[str, str, str]]:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_no_standing_account_can_change_the_registration_or_get_a_token(overlay: str) -> None:
-    for account, rules in rights(build(overlay)).items():
+    found = rights(build(overlay))
+    assert found["noderestrict"]
+    for account, rules in found.items():
         assert not any(may(rules, verb, *WEBHOOKS) for verb in WRITES)
         allowed = {("create", "subjectaccessreviews", ""), ("create", "tokenreviews", "")}
         if account != "noderestrict":
@@ -159,7 +161,9 @@ def test_before_labels_are_enforced_a_liar_gets_what_reads_and_nothing_else() ->
 def test_labels_that_choose_nodes_are_none_that_nodes_may_give_themselves() -> None:
     for overlay in OVERLAYS:
         for components in ((), ("dedicated-nodes",)):
-            for name, template in templates(build(overlay, components)):
+            found = list(templates(build(overlay, components)))
+            assert found
+            for name, template in found:
                 selector = template["spec"]["nodeSelector"]
                 assert selector, name
                 assert all(map(label_is_forbidden, selector))
@@ -208,11 +212,51 @@ def test_pods_that_renew_are_gone_once_they_have_finished() -> None:
         assert job["spec"]["jobTemplate"]["spec"]["ttlSecondsAfterFinished"] == 0
 
 
+def pods(value: Any) -> Iterator[Object]:
+    """Yield the spec of every pod that an object makes."""
+    if isinstance(value, dict):
+        if value.get("containers"):
+            yield value
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            yield from pods(one)
+
+
+def tokens(pod: Object) -> list[Object]:
+    """Return the volumes for which a kubelet asks for a token."""
+    return [
+        volume
+        for volume in pod.get("volumes") or ()
+        for source in (volume.get("projected") or {}).get("sources") or ()
+        if "serviceAccountToken" in source
+    ]
+
+
 def test_only_what_changes_the_ca_asks_the_kubelet_for_a_token() -> None:
-    for overlay in OVERLAYS:
-        for _, template in templates(build(overlay)):
-            assert template["spec"]["automountServiceAccountToken"] is False
-            assert "projected" not in str(template)
+    asking = set()
+    accounts = set()
+    for path, text in FILES.items():
+        for value in yaml.safe_load_all(text):
+            for pod in pods(value):
+                # Without this, a kubelet asks for one that no volume here names.
+                assert pod["automountServiceAccountToken"] is False, path
+                accounts.add(pod["serviceAccountName"])
+                if tokens(pod):
+                    asking.add(path)
+    assert asking == set(NEW_CAS)
+    assert accounts == {"noderestrict", "noderestrict-renewal", NEW_CA}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_pods_of_an_overlay_have_the_token_of_a_secret_and_no_other(overlay: str) -> None:
+    found = [pod for value in build(overlay) for pod in pods(value)]
+    assert found
+    for pod in found:
+        assert pod["automountServiceAccountToken"] is False
+        assert tokens(pod) == []
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        assert volumes["token"]["secret"]["secretName"] == f"{pod['serviceAccountName']}-token"
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl on the PATH")

@@ -54,12 +54,15 @@ def test_the_files_are_what_make_manifests_writes(tmp_path: Path) -> None:
 
 
 def test_every_resource_that_a_kustomization_names_is_there() -> None:
+    named = 0
     for path, text in FILES.items():
         if path.endswith("kustomization.yaml"):
             for resource in yaml.safe_load(text).get("resources", ()):
                 target = (Path("/m") / path).parent / resource
                 where = str(target.resolve().relative_to("/m"))
                 assert where in FILES or f"{where}/kustomization.yaml" in FILES
+                named += 1
+    assert named > len(OVERLAYS)
 
 
 def test_everything_that_the_rules_judge_is_sent_to_exactly_one_webhook() -> None:
@@ -77,7 +80,9 @@ def test_everything_that_the_rules_judge_is_sent_to_exactly_one_webhook() -> Non
 
 
 def test_every_webhook_fails_closed_and_fast_and_is_for_nodes_alone() -> None:
-    for webhook in webhook_configuration({})["webhooks"]:
+    webhooks = webhook_configuration({})["webhooks"]
+    assert len(webhooks) > 1
+    for webhook in webhooks:
         assert webhook["failurePolicy"] == "Fail"
         assert webhook["timeoutSeconds"] <= 3
         assert webhook["matchPolicy"] == "Equivalent"
@@ -187,6 +192,7 @@ def test_alerts_and_dashboard_use_metrics_and_labels_that_exist() -> None:
     ours = {name: set(known) for name, _, known, _ in described_metrics()}
     # Prometheus adds these to what it scrapes.
     added = {"pod", "job", "le"}
+    assert len(expressions()) > 20
     for expression in expressions():
         names = re.findall(r"(?:noderestrict|apiserver)_\w+", expression)
         for name in names:
