@@ -157,3 +157,17 @@ async def test_a_packed_body_is_refused() -> None:
         packed = http(BAD).replace(b"Host:", b"Content-Encoding: gzip\r\nHost:")
         assert (await client.answer(packed))[0] == 415
         client.abort()
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_who_sends_no_end_of_a_body_is_told_and_let_go(loop: str) -> None:
+    async def test() -> None:
+        async with listening(Limits(body_seconds=0.05)) as running:
+            client = await running.connect()
+            status, body, closes = await client.answer(http(BAD)[:-1])
+            assert (status, closes) == (408, True)
+            assert "did not arrive within 0.05 s" in json.loads(body)["message"]
+            assert await client.is_closed()
+            client.abort()
+
+    run(loop, test())

@@ -9,10 +9,21 @@ from noderestrict.serving.limits import parse_timeout
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("5s", 5.0), ("1m30s", 90.0), ("300ms", 0.3), (".5s", 0.5), ("0s", 0.0), ("1h", 3600.0)],
+    [
+        ("5s", 5.0),
+        ("1m30s", 90.0),
+        ("300ms", 0.3),
+        (".5s", 0.5),
+        ("0s", 0.0),
+        ("1h", 3600.0),
+        ("250us", 0.00025),
+        ("250\u00b5s", 0.00025),
+        ("500000ns", 0.0005),
+        ("1m1ms1us", 60.001001),
+    ],
 )
 def test_a_duration_of_go_is_read(text: str, seconds: float) -> None:
-    assert parse_timeout(text) == pytest.approx(seconds)
+    assert parse_timeout(text) == pytest.approx(seconds, rel=1e-9)
 
 
 @pytest.mark.parametrize(
