@@ -1,4 +1,4 @@
-"""One module per resource. A rule is a function over Attributes under ``@rule``.
+"""One module per resource. A rule is a function of Attributes, decorated with ``@rule``.
 
-A rule returns None when it has no objection. Its docstring names the attack that it stops.
+A rule returns None if it has no objection. Its docstring names the attack that it stops.
 """

@@ -1,4 +1,4 @@
-"""CertificateSigningRequests: a node may ask for kubelet certificates in its own name only.
+"""CertificateSigningRequests: a node may request kubelet certificates only in its own name.
 
 The source is admitCSR in plugin/pkg/admission/noderestriction of Kubernetes.
 """
@@ -33,9 +33,9 @@ KUBELET_SIGNERS = frozenset({_SERVING_SIGNER, "kubernetes.io/kube-apiserver-clie
     gate=features.ALLOW_INSECURE_CSR,
 )
 def common_name(request: Attributes) -> Denied | None:
-    """Refuse a kubelet certificate in another name: the node would become that node.
+    """Deny a kubelet certificate in another name, with which the node could act as another node.
 
-    Field: the subject's common name in spec.request. Since 1.31, unless the gate
+    Field: the subject's common name in spec.request. Since 1.31, unless the feature gate
     AllowInsecureKubeletCertificateSigningRequests is on.
     """
     if request.settings.features[features.ALLOW_INSECURE_CSR]:
@@ -53,21 +53,21 @@ def common_name(request: Attributes) -> Denied | None:
         return None
     return forbidden(
         f"{request.where}: the common name in spec.request is {name!r}; for signer {signer!r} "
-        f"node {request.node!r} must ask for {wanted!r}",
+        f"node {request.node!r} must request {wanted!r}",
     )
 
 
 @rule(
     "certificatesigningrequests/addresses",
     CREATE_CSR,
-    demands="kubelet serving certificates: names and IP addresses are those of the Node",
+    demands="kubelet serving certificates: only names and IP addresses of the Node",
     strict=True,
 )
 def addresses(request: Attributes) -> Denied | None:
-    """Refuse a serving certificate for what is not the node's: it could pass for another host.
+    """Deny a serving certificate for foreign addresses, with which a node could impersonate a host.
 
-    Field: the subject alternative names in spec.request, against status.addresses of the Node.
-    Beyond the in-tree plugin.
+    Fields: the subject alternative names in spec.request, which must be in the Node's
+    status.addresses. Not in the in-tree plugin.
     """
     csr: certificatesv1.CertificateSigningRequest = request.new
     if (csr.spec.signerName if csr.spec else None) != _SERVING_SIGNER:
@@ -81,15 +81,15 @@ def addresses(request: Attributes) -> Denied | None:
     node = request.listers.node(request.node)
     if node is None:
         return retriable(
-            f"{request.where}: Node {request.node!r} is not known, whose addresses a serving "
-            f"certificate must name",
+            f"{request.where}: Node {request.node!r} is not found, so the names in spec.request "
+            f"cannot be checked; try again",
         )
     own = {address.lower() for address in node.addresses}
     foreign = listed(repr(name) for name in names if name.lower() not in own)
     if not foreign:
         return None
     return forbidden(
-        f"{request.where}: spec.request asks for {foreign}, which "
-        f"status.addresses of Node {request.node!r} does not have",
-        f"it has {listed(map(repr, node.addresses)) or 'none'}",
+        f"{request.where}: spec.request names {foreign}; request only names and addresses in "
+        f"status.addresses of Node {request.node!r}",
+        f"the Node has {listed(map(repr, node.addresses)) or 'none'}",
     )

@@ -18,9 +18,9 @@ ANY_CSI_NODE = Target(_GROUP, "csinodes", ANY, ANY)
     "csinodes/own-name",
     CREATE_CSI_NODE,
     ANY_CSI_NODE,
-    demands="named as the node",
+    demands="named after the node",
     by_name=True,
 )
 def own_csi_node(request: Attributes) -> Denied | None:
-    """Refuse the CSINode of another node: its volumes could be misdirected."""
+    """Deny writes to another node's CSINode, which could misdirect that node's volumes."""
     return named_as_node(request)

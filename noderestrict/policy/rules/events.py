@@ -1,7 +1,7 @@
-"""Events, beyond the in-tree plugin: a node reports about itself and its own pods.
+"""Events, beyond the in-tree plugin: a node may report only about itself and its own pods.
 
-The rule is off unless the operator asks for it. Events mislead people and controllers that read
-them; the API server stores whatever a node says.
+The rule is off by default. False events can mislead people and controllers, and the API server
+stores whatever a node reports.
 """
 
 from noderestrict.api import corev1
@@ -26,37 +26,38 @@ TARGETS = tuple(
 
 @rule("events/about-own", *TARGETS, demands="about its own Node or a pod bound to it", strict=True)
 def about_own(request: Attributes) -> Denied | None:
-    """Refuse events about anything but the own Node and pods bound to it.
+    """Deny events about anything but the node's own Node and the pods bound to it.
 
-    Fields: involvedObject, in events.k8s.io regarding, of the new and of the existing event. A pod
-    that is not there passes: kubelets report the end of pods that are just deleted.
+    Fields: involvedObject (regarding in events.k8s.io) of the new and of the existing event. A
+    missing pod is allowed: kubelets report the end of pods that have just been deleted.
     """
     if request.operation != "DELETE" and (found := _foreign(request, request.new)):
         return forbidden(f"{request.where}: {found}; {_limit(request)}")
     if request.operation != "CREATE" and (found := _foreign(request, request.old)):
         return forbidden(
-            f"{request.where}: the existing event is about another; {_limit(request)}", found
+            f"{request.where}: the existing event is about another object; {_limit(request)}",
+            found,
         )
     return None
 
 
 def _limit(request: Attributes) -> str:
     return (
-        f"a strict rule of this cluster lets node {request.node!r} report only about its Node and "
-        f"pods bound to it"
+        f"a strict rule of this cluster lets node {request.node!r} report only about its own Node "
+        f"and the pods bound to it"
     )
 
 
 def _foreign(request: Attributes, event: corev1.Event) -> str:
-    """Return which field of an event names what is not the node's, and what it names; "" if none.
+    """Return the field of an event that names a foreign object, with that object; "" if none does.
 
-    A pod without a namespace is one of the event's own namespace: there, people look for its
+    A pod without a namespace counts as one in the event's namespace, where people look for its
     events.
     """
     named = {"involvedObject": event.involvedObject, "regarding": event.regarding}
     objects = {field: found for field, found in named.items() if found is not None}
     if not objects:
-        return "involvedObject is missing, which an event needs"
+        return "involvedObject is missing; an event needs one"
     for field, found in objects.items():
         kind, namespace, name = found.kind or "", found.namespace or "", found.name or ""
         if kind == "Node" and name == request.node:

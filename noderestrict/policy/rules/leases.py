@@ -1,4 +1,4 @@
-"""Leases: a node may write its own heartbeat, and nothing else.
+"""Leases: a node may write only its own heartbeat.
 
 The source is admitLease in plugin/pkg/admission/noderestriction of Kubernetes.
 """
@@ -24,7 +24,7 @@ NODE_LEASE_NAMESPACE = "kube-node-lease"
     by_name=True,
 )
 def lease_namespace(request: Attributes) -> Denied | None:
-    """Refuse other namespaces: leader election of controllers lives there."""
+    """Deny leases in other namespaces, which controllers use for leader election."""
     if request.namespace == NODE_LEASE_NAMESPACE:
         return None
     return forbidden(
@@ -37,9 +37,9 @@ def lease_namespace(request: Attributes) -> Denied | None:
     "leases/own-name",
     CREATE_LEASE,
     ANY_LEASE,
-    demands="named as the node",
+    demands="named after the node",
     by_name=True,
 )
 def own_lease(request: Attributes) -> Denied | None:
-    """Refuse the lease of another node: it would look alive or dead."""
+    """Deny writes to another node's lease, which could make that node look alive or dead."""
     return named_as_node(request)

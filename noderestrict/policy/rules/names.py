@@ -1,11 +1,11 @@
-"""The rule that leases and CSINodes share: one object per node, named as the node."""
+"""The check that leases and CSINodes share: one object per node, named after the node."""
 
 from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.decision import Denied, forbidden
 
 
 def named_as_node(request: Attributes) -> Denied | None:
-    """Refuse an object not named as the node: the object's name on CREATE, else the request's."""
+    """Deny an object not named after the node: by its own name on CREATE, else by the request's."""
     name = request.name
     field = "the request's name"
     if request.operation == "CREATE":
@@ -14,6 +14,6 @@ def named_as_node(request: Attributes) -> Denied | None:
     if name == request.node:
         return None
     return forbidden(
-        f"{request.where}: {field} is {name!r}; node {request.node!r} may write only the one "
+        f"{request.where}: {field} is {name!r}; node {request.node!r} may write only the object "
         f"named {request.node!r}",
     )

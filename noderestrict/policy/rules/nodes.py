@@ -1,7 +1,7 @@
-"""Nodes and all their subresources: a node may change itself, within limits.
+"""Nodes and all their subresources: a node may change its own Node, within limits.
 
 Restricted fields: metadata.name, metadata.labels, metadata.ownerReferences, spec.taints,
-spec.configSource. The same rules hold for nodes/status, which may change metadata too.
+spec.configSource. The same rules apply to nodes/status, which can change metadata too.
 The source of every rule is plugin/pkg/admission/noderestriction of Kubernetes.
 """
 
@@ -40,18 +40,18 @@ _FREE = (".kubelet.kubernetes.io", ".node.kubernetes.io")
 
 
 def label_is_forbidden(key: str) -> bool:
-    """Tell whether nodes may not set this label of their own Node.
+    """Return whether a node may not set this label on its own Node.
 
     The source is getForbiddenLabels of the in-tree plugin and IsKubeletLabel of
     k8s.io/kubelet/pkg/apis. Case matters.
     """
-    # Nearly all: a node may have tens of thousands.
+    # A fast path for nearly all labels: a node may have tens of thousands.
     if "kubernetes.io" not in key and "k8s.io" not in key:
         return False
     namespace, slash, _ = key.partition("/")
     if not slash:
         return False
-    # A node may have tens of thousands of these, too.
+    # Keep this cheap: a node may have tens of thousands of these labels, too.
     domain = f".{namespace}"
     if domain.endswith(_RESERVED):
         return True
@@ -67,15 +67,15 @@ def label_is_forbidden(key: str) -> bool:
     by_name=True,
 )
 def own_name(request: Attributes) -> Denied | None:
-    """Refuse writes to another Node.
+    """Deny writes to another Node.
 
     Field: the request's name; a deletecollection has none.
     """
     if request.name == request.node:
         return None
     return forbidden(
-        f"{request.where}: node {request.node!r} may change only the Node {request.node!r}"
-        + ("" if request.name else ", and the request names none"),
+        f"{request.where}: node {request.node!r} may change only Node {request.node!r}"
+        + ("" if request.name else ", but the request names no object"),
     )
 
 
@@ -90,13 +90,13 @@ def _labels(node: corev1.Node | None) -> _Labels:
     "nodes/config-source",
     CREATE_NODE,
     UPDATE_NODE,
-    demands="no `spec.configSource` but an unchanged one",
+    demands="`spec.configSource` is not added or changed",
     fields=("spec.configSource",),
 )
 def config_source(request: Attributes) -> Denied | None:
-    """Refuse a new configSource: it would let a node read any ConfigMap.
+    """Deny a new configSource, with which a node could read any ConfigMap.
 
-    Field: spec.configSource; on UPDATE it may be removed or kept.
+    Field: spec.configSource; an UPDATE may keep or remove it.
     """
     new: corev1.Node = request.new
     wanted = new.spec.configSource if new.spec else None
@@ -104,15 +104,15 @@ def config_source(request: Attributes) -> Denied | None:
         return None
     if request.operation == "CREATE":
         return forbidden(
-            f"{request.where}: spec.configSource is set; a node may not choose its own"
+            f"{request.where}: spec.configSource is set; leave it out, a node may not choose its "
+            f"own configuration"
         )
     old: corev1.Node = request.old
     current = old.spec.configSource if old.spec else None
     if current is not None and _config(wanted) == _config(current):
         return None
     return forbidden(
-        f"{request.where}: spec.configSource differs from the existing one; "
-        f"a node may keep or remove it, not change it",
+        f"{request.where}: spec.configSource was changed; a node may only keep or remove it",
     )
 
 
@@ -130,16 +130,16 @@ def _config(source: corev1.NodeConfigSource) -> tuple[str, ...] | None:
     fields=("spec.taints",),
 )
 def taints(request: Attributes) -> Denied | None:
-    """Refuse changed taints: a node could attract pods, and their Secrets.
+    """Deny changed taints, with which a node could attract pods and their Secrets.
 
-    Field: spec.taints, in order; null is empty.
+    Field: spec.taints; order matters, and null equals empty.
     """
     before, after = _taints(request.old), _taints(request.new)
     index = first_difference(before, after, _taint)
     if index is None:
         return None
     return forbidden(
-        f"{request.where}: spec.taints changed from entry {index} on, to {_show(after, index)}; "
+        f"{request.where}: spec.taints changed to {_show(after, index)} from index {index} on; "
         f"a node may set taints only when it registers",
         f"they were {_show(before, index)}",
     )
@@ -169,7 +169,7 @@ def _show(taint_list: list[corev1.Taint], start: int) -> str:
     fields=("metadata.ownerReferences",),
 )
 def owner_references(request: Attributes) -> Denied | None:
-    """Refuse changed owners: a node could have itself deleted and return clean (CVE-2025-5187).
+    """Deny changed owners: a node could get itself deleted and register anew (CVE-2025-5187).
 
     Field: metadata.ownerReferences, also through nodes/status.
     """
@@ -178,7 +178,7 @@ def owner_references(request: Attributes) -> Denied | None:
     if index is None:
         return None
     return forbidden(
-        f"{request.where}: metadata.ownerReferences changed from entry {index} on "
+        f"{request.where}: metadata.ownerReferences changed from index {index} on "
         f"({len(before)} entries before, {len(after)} after); a node may not change its owners",
     )
 
@@ -202,14 +202,14 @@ def _owner(owner: metav1.OwnerReference) -> tuple[str, str, str, str, bool | Non
     "nodes/labels",
     CREATE_NODE,
     UPDATE_NODE,
-    demands="no `node-restriction.kubernetes.io` label; of `kubernetes.io` and `k8s.io` only "
-    "those for kubelets",
+    demands="no `node-restriction.kubernetes.io` label, and only kubelet labels in "
+    "`kubernetes.io` and `k8s.io`",
     fields=("metadata.labels",),
 )
 def labels(request: Attributes) -> Denied | None:
-    """Refuse labels that operators steer by: a node could attract workloads it should not run.
+    """Deny labels used for scheduling, with which a node could attract workloads.
 
-    Field: metadata.labels, keys added, changed or removed, but for those that the operator opens.
+    Field: metadata.labels; keys added, changed or removed, except those that the operator allows.
     """
     before, after = _labels(request.old), _labels(request.new)
     is_open = request.settings.extra.allowed_labels.of(request.node)
@@ -221,8 +221,8 @@ def labels(request: Attributes) -> Denied | None:
         return None
     changes = listed(f"{key!r} ({_change(key, before, after)})" for key in changed)
     return forbidden(
-        f"{request.where}: metadata.labels has changes that are not open to nodes: {changes}; "
-        f"let an administrator set them, or use a prefix outside kubernetes.io and k8s.io",
+        f"{request.where}: metadata.labels has changes that nodes may not make: {changes}; "
+        f"let an administrator make them, or use a prefix outside kubernetes.io and k8s.io",
         listed(f"{key!r} was {before[key] or ''!r}" for key in changed if key in before),
     )
 

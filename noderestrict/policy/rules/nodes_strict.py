@@ -1,7 +1,6 @@
-"""Nodes, beyond the in-tree plugin: what a kubelet has no need to change of its own Node.
+"""Nodes, beyond the in-tree plugin: fields of its own Node that a kubelet need not change.
 
-Each rule is off unless the operator asks for it. All hold for nodes/status, too, which may change
-metadata.
+Each rule is off by default. They all apply to nodes/status too, which can change metadata.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from noderestrict.policy.extra import FORBIDDEN_LABELS
 from noderestrict.policy.rule import rule
 from noderestrict.policy.rules.nodes import CREATE_NODE, DELETE_NODE, UPDATE_NODE
 
-#: What kubelets, and kubeadm with a kubelet's credential, write.
+#: Annotations that kubelets write, and kubeadm with a kubelet's credential.
 KUBELET_ANNOTATIONS = frozenset(
     {
         "alpha.kubernetes.io/provided-node-ip",
@@ -27,7 +26,7 @@ KUBELET_ANNOTATIONS = frozenset(
 
 
 def _existing(request: Attributes) -> corev1.Node | None:
-    """Return the existing Node; a new one has none, whatever the review holds."""
+    """Return the existing Node; on CREATE there is none, whatever the review contains."""
     return request.old if request.operation == "UPDATE" else None
 
 
@@ -42,8 +41,8 @@ def _kept(
     if before == after:
         return None
     return forbidden(
-        f"{request.where}: {field} changed to {_show(after)}; a strict rule of this cluster keeps "
-        f"it from nodes",
+        f"{request.where}: {field} changed to {_show(after)}; a strict rule of this cluster does "
+        f"not let nodes change it",
         f"it was {_show(before)}",
     )
 
@@ -56,14 +55,14 @@ def _show(value: object) -> str:
     FORBIDDEN_LABELS,
     CREATE_NODE,
     UPDATE_NODE,
-    demands="no label that `--forbid-node-labels` keeps from the node",
+    demands="no label that `--forbid-node-labels` forbids for the node",
     strict=True,
     fields=("metadata.labels",),
 )
 def forbidden_labels(request: Attributes) -> Denied | None:
-    """Refuse labels that the operator keeps from these nodes.
+    """Deny labels that the operator forbids for these nodes.
 
-    Field: metadata.labels, keys added, changed or removed, on CREATE and UPDATE.
+    Field: metadata.labels; keys added, changed or removed, on CREATE and UPDATE.
     """
     is_forbidden = request.settings.extra.forbidden_labels.of(request.node)
     offending = listed(
@@ -74,8 +73,8 @@ def forbidden_labels(request: Attributes) -> Denied | None:
     if not offending:
         return None
     return forbidden(
-        f"{request.where}: metadata.labels changed at {offending}, which "
-        f"this cluster's policy keeps from node {request.node!r}",
+        f"{request.where}: metadata.labels changed at {offending}; this cluster's policy forbids "
+        f"these keys for node {request.node!r}",
     )
 
 
@@ -87,7 +86,7 @@ def forbidden_labels(request: Attributes) -> Denied | None:
     fields=("spec.unschedulable",),
 )
 def unschedulable(request: Attributes) -> Denied | None:
-    """Refuse that a node cordons or uncordons itself.
+    """Deny a node that cordons or uncordons itself.
 
     Field: spec.unschedulable, on UPDATE; a node may register as unschedulable.
     """
@@ -112,7 +111,7 @@ def _pod_cidrs(node: corev1.Node | None) -> list[str]:
     fields=("spec.podCIDR", "spec.podCIDRs"),
 )
 def pod_cidr(request: Attributes) -> Denied | None:
-    """Refuse that a node chooses its pods' addresses: it could draw the traffic of others.
+    """Deny a node that chooses its pods' addresses, which could attract the traffic of others.
 
     Fields: spec.podCIDR, spec.podCIDRs, on CREATE and UPDATE.
     """
@@ -127,9 +126,9 @@ def pod_cidr(request: Attributes) -> Denied | None:
     fields=("spec.providerID",),
 )
 def provider_id(request: Attributes) -> Denied | None:
-    """Refuse that a node passes for another machine of the cloud.
+    """Deny a node that impersonates another machine of the cloud provider.
 
-    Field: spec.providerID, on UPDATE; a kubelet may register with the one of its flag.
+    Field: spec.providerID, on UPDATE; a kubelet may register with the value of its flag.
     """
     return _kept(request, "spec.providerID", lambda node: _spec(node).providerID or "")
 
@@ -143,9 +142,9 @@ def provider_id(request: Attributes) -> Denied | None:
     fields=("metadata.annotations",),
 )
 def annotations(request: Attributes) -> Denied | None:
-    """Refuse annotations that are not the kubelet's: other components trust theirs.
+    """Deny annotations that are not the kubelet's: other components trust their own.
 
-    Field: metadata.annotations, keys added, changed or removed, on CREATE and UPDATE.
+    Field: metadata.annotations; keys added, changed or removed, on CREATE and UPDATE.
     """
     is_open = request.settings.extra.allowed_annotations.of(request.node)
     offending = listed(
@@ -156,8 +155,8 @@ def annotations(request: Attributes) -> Denied | None:
     if not offending:
         return None
     return forbidden(
-        f"{request.where}: metadata.annotations changed at {offending}; a "
-        f"strict rule of this cluster opens only the kubelet's own to nodes",
+        f"{request.where}: metadata.annotations changed at {offending}; a strict rule of this "
+        f"cluster lets nodes change only the kubelet's own annotations",
     )
 
 
@@ -170,7 +169,7 @@ def annotations(request: Attributes) -> Denied | None:
     fields=("metadata.finalizers",),
 )
 def finalizers(request: Attributes) -> Denied | None:
-    """Refuse that a node keeps its Node from being deleted, or lets it go early.
+    """Deny a node that blocks the deletion of its Node, or unblocks it early.
 
     Field: metadata.finalizers, on CREATE and UPDATE.
     """
@@ -184,14 +183,14 @@ def finalizers(request: Attributes) -> Denied | None:
 @rule(
     "nodes/delete-self",
     DELETE_NODE,
-    demands="refused, also for its own Node",
+    demands="denied, even for its own Node",
     strict=True,
     by_name=True,
 )
 def delete_self(request: Attributes) -> Denied | None:
-    """Refuse that a node deletes its own Node: it could return with other labels and taints."""
+    """Deny a node that deletes its own Node: it could come back with other labels and taints."""
     return forbidden(
-        f"{request.where}: a strict rule of this cluster lets no node delete its own Node",
+        f"{request.where}: a strict rule of this cluster does not let nodes delete their own Node",
     )
 
 

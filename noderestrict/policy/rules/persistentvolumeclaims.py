@@ -1,6 +1,6 @@
-"""PersistentVolumeClaims: a node may report the outcome of an expansion, and nothing else.
+"""PersistentVolumeClaims: a node may only report the outcome of an expansion.
 
-Allowed to change: status.capacity, status.conditions and, with the gate
+It may change status.capacity, status.conditions and, with the feature gate
 RecoverVolumeExpansionFailure, status.allocatedResources and status.allocatedResourceStatuses.
 The source is admitPVCStatus in plugin/pkg/admission/noderestriction of Kubernetes.
 """
@@ -30,8 +30,8 @@ UPDATE_STATUS = Target(
 )
 ANYTHING_ELSE = Target("", "persistentvolumeclaims", ANY, ANY)
 
-# Paths of Go pointer fields: there, a null differs from an empty value; elsewhere
-# null, missing and empty are equal (apiequality.Semantic of apimachinery).
+# Paths of Go pointer fields, where null differs from an empty value. Elsewhere null, missing and
+# empty are equal (apiequality.Semantic of apimachinery).
 _POINTERS = frozenset(
     {
         ("metadata", "deletionGracePeriodSeconds"),
@@ -51,7 +51,7 @@ _POINTERS = frozenset(
         ("status", "modifyVolumeStatus"),
     }
 )
-# Maps of quantities, which compare by value.
+# Maps of quantities, which are compared by value.
 _QUANTITIES = frozenset(
     {
         ("spec", "resources", "limits"),
@@ -60,7 +60,7 @@ _QUANTITIES = frozenset(
         ("status", "capacity"),
     }
 )
-# Maps whose keys exist even with empty values.
+# Maps in which a key with an empty value differs from a missing key.
 _MAPS = frozenset(
     {
         ("metadata", "annotations"),
@@ -83,14 +83,14 @@ _RECOVERY = frozenset({("status", "allocatedResources"), ("status", "allocatedRe
 @rule(
     "persistentvolumeclaims/closed-world",
     ANYTHING_ELSE,
-    demands="refused",
+    demands="denied",
     by_name=True,
 )
 def only_status(request: Attributes) -> Denied:
-    """Refuse every request but an UPDATE of status: claims are a closed world."""
+    """Deny every request but an UPDATE of status: claims are default deny."""
     return forbidden(
-        f"{request.where}: {request.operation} is not open to nodes; node {request.node!r} may "
-        f"only update persistentvolumeclaims/status",
+        f"{request.where}: {request.operation} is not allowed for nodes; node {request.node!r} "
+        f"may only update persistentvolumeclaims/status",
     )
 
 
@@ -100,10 +100,10 @@ def only_status(request: Attributes) -> Denied:
     demands="only capacity, conditions and resize state change",
 )
 def status_fields(request: Attributes) -> Denied | None:
-    """Refuse any other change than the outcome of an expansion.
+    """Deny any change except the outcome of an expansion.
 
     Raises:
-        msgspec.MsgspecError: a value that differs cannot be decoded.
+        msgspec.MsgspecError: a value that differs is undecodable.
         UnicodeDecodeError: likewise.
     """
     ignored = _IGNORED
@@ -126,23 +126,23 @@ def status_fields(request: Attributes) -> Denied | None:
 _Path = tuple[str, ...]
 
 _NULL = msgspec.Raw(b"null")
-# Of one level: what is below it stays text.
+# Decodes one level; everything below it stays raw.
 _decoder = msgspec.json.Decoder(
     dict[str, msgspec.Raw] | list[msgspec.Raw] | str | int | float | bool | None
 )
 _string_decoder = msgspec.json.Decoder(str)
-# An API server writes equal values in one way: of another text are, in an honest update, only a few
-# outer objects, which hold what a node may change. A node can make tens of thousands.
+# An API server writes equal values identically, so in an honest update only a few outer objects
+# differ in text: those that contain what a node may change. A node can send tens of thousands.
 _MOST_VALUES = 500
 _MOST_BYTES = 16 * 1024 * 1024
 _LONGEST_KEY = 256
 
 
 class _Comparison:
-    """Compares two objects: by their text where it is the same, else by what it means.
+    """Compares two objects: first by text, then by meaning.
 
     Args:
-        ignored: paths of what may differ.
+        ignored: paths of values that may differ.
     """
 
     def __init__(self, ignored: frozenset[_Path]) -> None:
@@ -152,17 +152,17 @@ class _Comparison:
     def differences(
         self, old: msgspec.Raw, new: msgspec.Raw, path: _Path = (), shown: str = ""
     ) -> Iterator[str]:
-        """Yield where two values are not semantically equal.
+        """Yield the paths at which two values are not semantically equal.
 
         Args:
-            old: JSON; null stands for what is not there.
+            old: JSON; null if the value is missing.
             new: likewise.
             path: of both, with ``*`` for any index.
-            shown: the same, as people write it.
+            shown: the same path, as people write it.
 
         Raises:
-            ValueError: a quantity is none, or there is too much to compare.
-            msgspec.MsgspecError, UnicodeDecodeError: a value cannot be decoded.
+            ValueError: a quantity is not valid, or there is too much to compare.
+            msgspec.MsgspecError, UnicodeDecodeError: a value is undecodable.
         """
         if path in self._ignored or old == new:
             return
@@ -216,8 +216,8 @@ class _Comparison:
         self._bytes += len(old) + len(new)
         if self._values > _MOST_VALUES or self._bytes > _MOST_BYTES:
             raise ValueError(
-                f"too many values to compare: over {_MOST_VALUES} are written otherwise than "
-                f"before, or what holds them is too large"
+                f"too many values to compare: over {_MOST_VALUES} are written differently than "
+                f"before, or the objects that contain them are too large"
             )
 
 
@@ -225,13 +225,13 @@ def _quantity(raw: msgspec.Raw, shown: str) -> int:
     if raw == _NULL:
         return 0
     text = bytes(raw)
-    # A number is a quantity as it is written.
+    # A number is a quantity too, taken as it is written.
     literal = _string_decoder.decode(text) if text[:1] == b'"' else text.decode()
     try:
         return parse_quantity(literal)
     except ValueError:
-        # Without the value, which may be one of the existing claim.
-        raise ValueError(f"{shown} is no quantity") from None
+        # Leave out the value, which may come from the existing claim.
+        raise ValueError(f"{shown} is not a quantity") from None
 
 
 def _step(key: str) -> str:

@@ -1,6 +1,6 @@
-"""PodCertificateRequests: a node may ask for certificates of its own pods.
+"""PodCertificateRequests: a node may request certificates for its own pods.
 
-What may be lag of our view is answered 500, so that the kubelet tries again.
+A mismatch that may come from a stale store is answered 500, so that the kubelet retries.
 The source is admitPodCertificateRequest in plugin/pkg/admission/noderestriction of Kubernetes.
 """
 
@@ -32,11 +32,11 @@ ANYTHING_ELSE = Target(_GROUP, _RESOURCE, ANY, ANY)
     by_name=True,
 )
 def gate(request: Attributes) -> Denied | None:
-    """Refuse everything while the gate PodCertificateRequest is off."""
+    """Deny everything while the feature gate PodCertificateRequest is off."""
     if request.settings.features[features.POD_CERTIFICATE_REQUEST]:
         return None
     return forbidden(
-        f"{request.where}: the feature gate PodCertificateRequest is off",
+        f"{request.where}: feature gate PodCertificateRequest is off; turn it on to allow them",
     )
 
 
@@ -48,11 +48,12 @@ def gate(request: Attributes) -> Denied | None:
     by_name=True,
 )
 def only_create(request: Attributes) -> Denied | None:
-    """Refuse all but the creation of the request itself."""
+    """Deny everything but creating the request itself."""
     if request.operation == "CREATE" and not request.sub_resource:
         return None
     return forbidden(
-        f"{request.where}: {request.operation} is not open to nodes; they may only create requests",
+        f"{request.where}: {request.operation} is not allowed for nodes, which may only create "
+        f"podcertificaterequests",
     )
 
 
@@ -63,7 +64,7 @@ def _spec(request: Attributes) -> certificatesv1.PodCertificateRequestSpec:
 
 @rule("podcertificaterequests/node", CREATE_REQUEST, demands="its own Node, by its uid", since=34)
 def own_node(request: Attributes) -> Denied | None:
-    """Refuse a request that names another node, or another incarnation of it."""
+    """Deny a request that names another node, or an earlier Node of the same name."""
     spec = _spec(request)
     if (spec.nodeName or "") != request.node:
         return forbidden(
@@ -76,7 +77,7 @@ def own_node(request: Attributes) -> Denied | None:
     if (spec.nodeUID or "") != node.uid:
         return retriable(
             f"{request.where}: spec.nodeUID is {spec.nodeUID or ''!r}, which is not the uid of "
-            f"node {request.node!r}",
+            f"node {request.node!r}; use that of the registered Node",
             f"the Node has uid {node.uid!r}",
         )
     return None
@@ -89,7 +90,7 @@ def own_node(request: Attributes) -> Denied | None:
     since=34,
 )
 def own_pod(request: Attributes) -> Denied | None:
-    """Refuse a request for a pod elsewhere, for a mirror pod, or in another name."""
+    """Deny a request for a pod on another node, a mirror pod, or a pod with another uid."""
     spec = _spec(request)
     name = f"{request.namespace}/{spec.podName or ''}"
     pod = request.listers.pod(request.namespace, spec.podName or "")
@@ -103,8 +104,8 @@ def own_pod(request: Attributes) -> Denied | None:
         )
     if pod.node_name != request.node:
         return forbidden(
-            f"{request.where}: pods {name} is not bound to node {request.node!r}, which may ask "
-            f"for certificates of its own pods only",
+            f"{request.where}: pods {name} is not bound to node {request.node!r}, which may "
+            f"request certificates only for its own pods",
             f"the pod has spec.nodeName {pod.node_name!r}",
         )
     if pod.mirror:
@@ -119,7 +120,7 @@ def own_pod(request: Attributes) -> Denied | None:
     since=34,
 )
 def own_service_account(request: Attributes) -> Denied | None:
-    """Refuse a request in the name of another service account than the pod's."""
+    """Deny a request for a service account other than the pod's."""
     spec = _spec(request)
     pod = request.listers.pod(request.namespace, spec.podName or "")
     if pod is None:

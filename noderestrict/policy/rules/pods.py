@@ -1,9 +1,9 @@
-"""Pods: a node may create and delete its own mirror pods, and report status of and evict its own.
+"""Pods: a node may create its own mirror pods, and delete, evict and report on its own pods.
 
 Restricted fields and allowed values of a mirror pod:
-    metadata.annotations["kubernetes.io/config.mirror"]   must be there
+    metadata.annotations["kubernetes.io/config.mirror"]   required
     spec.nodeName                                         the requesting node
-    metadata.ownerReferences                              the one Node, as controller
+    metadata.ownerReferences                              only its own Node, as controller
     every reference to another API object                 none
 The source of every rule is plugin/pkg/admission/noderestriction of Kubernetes.
 """
@@ -37,7 +37,7 @@ def _metadata(pod: corev1.Pod) -> metav1.ObjectMeta:
     demands="only mirror pods: annotation `kubernetes.io/config.mirror`",
 )
 def mirror_annotation(request: Attributes) -> Denied | None:
-    """Refuse any pod but a mirror pod: a node would choose its own workload and identity.
+    """Deny any pod but a mirror pod: a node could choose its own workload and identity.
 
     Field: metadata.annotations.
     """
@@ -52,7 +52,7 @@ def mirror_annotation(request: Attributes) -> Denied | None:
 
 @rule("pods/mirror-node-name", CREATE_POD, demands="`spec.nodeName` is the node")
 def mirror_node_name(request: Attributes) -> Denied | None:
-    """Refuse a pod on another node: a node would run its pod next to others' secrets.
+    """Deny a mirror pod for another node: a node could run its pod next to others' secrets.
 
     Field: spec.nodeName.
     """
@@ -72,7 +72,7 @@ def mirror_node_name(request: Attributes) -> Denied | None:
     demands="exactly one owner: its Node, as controller",
 )
 def mirror_owner(request: Attributes) -> Denied | None:
-    """Refuse any owner but the Node itself: garbage collection could be turned on others.
+    """Deny any owner but the Node itself, which could misuse garbage collection.
 
     Field: metadata.ownerReferences.
     """
@@ -80,7 +80,7 @@ def mirror_owner(request: Attributes) -> Denied | None:
     if len(owners) != 1:
         return forbidden(
             f"{request.where}: metadata.ownerReferences has {len(owners)} entries; "
-            f"give exactly one, the Node {request.node!r} as controller",
+            f"set exactly one: Node {request.node!r}, as controller",
         )
     owner = owners[0]
     path = "metadata.ownerReferences[0]"
@@ -98,7 +98,7 @@ def mirror_owner(request: Attributes) -> Denied | None:
     if owner.blockOwnerDeletion:
         return forbidden(
             f"{request.where}: {path}.blockOwnerDeletion is true; leave it out, "
-            f"a node may not hold up the deletion of its Node",
+            f"a node may not block the deletion of its Node",
         )
     return None
 
@@ -109,18 +109,19 @@ def mirror_owner(request: Attributes) -> Denied | None:
     demands="with the uid of the Node in the cluster",
 )
 def mirror_owner_uid(request: Attributes) -> Denied | None:
-    """Refuse a Node uid that is not the live one: the pod would be collected or adopted wrongly.
+    """Deny a uid other than the live Node's: the pod could be collected or adopted wrongly.
 
     Field: metadata.ownerReferences[0].uid.
     """
     owners = _metadata(request.new).ownerReferences
     if not owners:
-        return None  # pods/mirror-owner has refused that, unless it is switched off
+        return None  # pods/mirror-owner denies that, unless it is off
     owner = owners[0]
     node = request.listers.node(request.node)
     if node is None:
         return not_found(
-            f"{request.where}: node {request.node!r} named by its owner reference is not found",
+            f"{request.where}: Node {request.node!r} in metadata.ownerReferences[0] is not found; "
+            f"register it first",
         )
     if (owner.uid or "") != node.uid:
         return forbidden(
@@ -138,31 +139,31 @@ def mirror_owner_uid(request: Attributes) -> Denied | None:
     "volume of an unknown kind",
 )
 def mirror_references(request: Attributes) -> Denied | None:
-    """Refuse a mirror pod that names any other API object: the authorizer would open it.
+    """Deny a mirror pod that refers to another API object, which the node could then read.
 
-    Fields: every reference, a closed list (CVE-2025-4563, CVE-2024-3177).
+    Fields: every reference that a pod can have (CVE-2025-4563, CVE-2024-3177).
     """
     pod: corev1.Pod = request.new
     found = listed(map(str, references(pod.spec))) if pod.spec else ""
     if not found:
         return None
     return forbidden(
-        f"{request.where}: a mirror pod may not refer to other API objects, but has "
-        f"{found}; remove them from the static pod of node {request.node!r}",
+        f"{request.where}: a mirror pod must not refer to other API objects; remove {found} from "
+        f"the static pod of node {request.node!r}",
     )
 
 
 @rule("pods/delete-own", DELETE_POD, demands="the pod runs on the node", by_name=True)
 def delete_own(request: Attributes) -> Denied | None:
-    """Refuse the deletion of a pod on another node.
+    """Deny deleting a pod on another node.
 
-    Field: spec.nodeName of the existing pod, which the API server sends with the request, as it is
-    stored; where it does not, the pod is looked up. A deletecollection has no name.
+    Field: spec.nodeName of the existing pod, which the API server sends with the request as it is
+    stored. Without it, the pod is looked up. A deletecollection has no name.
     """
     if not request.name:
         return not_found(
-            f"{request.where}: the request names no pod; node {request.node!r} may delete its "
-            f"pods one by one, not as a collection",
+            f"{request.where}: the request names no pod; node {request.node!r} may only delete "
+            f"its pods one by one",
         )
     old: corev1.PodStatusObject | None = request.old
     if old is not None and old.spec is not None:
@@ -172,7 +173,7 @@ def delete_own(request: Attributes) -> Denied | None:
 
 @rule("pods/evict-own", EVICT_POD, demands="the pod runs on the node", by_name=True)
 def evict_own(request: Attributes) -> Denied | None:
-    """Refuse the eviction of a pod on another node.
+    """Deny evicting a pod on another node.
 
     Field: spec.nodeName of the existing pod.
     """
@@ -180,7 +181,8 @@ def evict_own(request: Attributes) -> Denied | None:
     name = request.name or (eviction.metadata.name if eviction.metadata else None)
     if not name:
         return forbidden(
-            f"{request.where}: neither the request nor metadata.name names the pod to evict"
+            f"{request.where}: neither the request nor metadata.name names the pod to evict; name "
+            f"it"
         )
     return _on_this_node(request, name, "evict")
 
@@ -188,7 +190,7 @@ def evict_own(request: Attributes) -> Denied | None:
 def _on_this_node(request: Attributes, name: str, verb: str) -> Denied | None:
     pod = request.listers.pod(request.namespace, name)
     if pod is None:
-        return not_found(f"pods {request.namespace}/{name} is not found")
+        return not_found(f"pods {request.namespace}/{name} not found")
     return _bound_here(request, name, pod.node_name, verb)
 
 
@@ -208,7 +210,7 @@ def _bound_to(node_name: str) -> str:
 
 @rule("pods/status-own", UPDATE_STATUS, demands="the pod runs on the node")
 def status_own(request: Attributes) -> Denied | None:
-    """Refuse a status report about a pod on another node.
+    """Deny reporting the status of a pod on another node.
 
     Field: spec.nodeName of the existing pod.
     """
@@ -217,8 +219,8 @@ def status_own(request: Attributes) -> Denied | None:
     if bound_to == request.node:
         return None
     return forbidden(
-        f"{request.where}: the pod is not bound to node {request.node!r}, which may update the "
-        f"status only of its own pods",
+        f"{request.where}: the pod is not bound to node {request.node!r}, which may update only "
+        f"the status of its own pods",
         _bound_to(bound_to),
     )
 
@@ -230,7 +232,7 @@ def status_own(request: Attributes) -> Denied | None:
     fields=("metadata.labels",),
 )
 def status_labels(request: Attributes) -> Denied | None:
-    """Refuse changed labels: a pod could be moved into a Service or out of a policy.
+    """Deny changed labels, which could move a pod into a Service or out of a policy.
 
     Field: metadata.labels.
     """
@@ -243,7 +245,7 @@ def status_labels(request: Attributes) -> Denied | None:
         return None
     return forbidden(
         f"{request.where}: metadata.labels changed at {changed}; "
-        f"node {request.node!r} may not change labels while it updates the status",
+        f"node {request.node!r} may not change labels when it updates the status",
     )
 
 
@@ -255,9 +257,9 @@ def status_labels(request: Attributes) -> Denied | None:
     fields=("status.resourceClaimStatuses",),
 )
 def status_resource_claims(request: Attributes) -> Denied | None:
-    """Refuse changed resource claim statuses: the authorizer would open other claims.
+    """Deny changed resource claim statuses, with which a node could read other claims.
 
-    Field: status.resourceClaimStatuses: order, names, claim names (null differs from "").
+    Field: status.resourceClaimStatuses; order, names and claim names (null differs from "").
     """
     old: corev1.PodStatusObject = request.old
     new: corev1.PodStatusObject = request.new
@@ -267,8 +269,8 @@ def status_resource_claims(request: Attributes) -> Denied | None:
     if index is None:
         return None
     return forbidden(
-        f"{request.where}: status.resourceClaimStatuses changed from entry {index} on, to "
-        f"{_claims(after, index)}; only the control plane may change it",
+        f"{request.where}: status.resourceClaimStatuses changed to {_claims(after, index)} from "
+        f"index {index} on; only the control plane may change it",
         f"it was {_claims(before, index)}",
     )
 
@@ -290,9 +292,9 @@ def _claims(claims: list[corev1.PodResourceClaimStatus] | None, start: int) -> s
     fields=("status.extendedResourceClaimStatus",),
 )
 def status_extended_resource_claim(request: Attributes) -> Denied | None:
-    """Refuse a changed extended resource claim: the authorizer would open another claim.
+    """Deny a changed extended resource claim, with which a node could read another claim.
 
-    Field: status.extendedResourceClaimStatus: claim name and ordered mappings.
+    Field: status.extendedResourceClaimStatus; claim name and mappings in order.
     """
     old: corev1.PodStatusObject = request.old
     new: corev1.PodStatusObject = request.new
@@ -318,10 +320,10 @@ def _extended(status: corev1.PodExtendedResourceClaimStatus | None) -> _Extended
     ]
 
 
-@rule("pods/closed-world", ANYTHING_ELSE, demands="refused", by_name=True)
+@rule("pods/closed-world", ANYTHING_ELSE, demands="denied", by_name=True)
 def refuse_operation(request: Attributes) -> Denied:
-    """Refuse what no other rule names: pods are a closed world (CVE-2023-2727)."""
+    """Deny everything that no other rule covers: pods are default deny (CVE-2023-2727)."""
     return forbidden(
-        f"{request.where}: {request.operation} is not open to nodes; node {request.node!r} may "
-        f"create and delete mirror pods, update status, and create evictions of its own pods",
+        f"{request.where}: {request.operation} is not allowed for nodes; node {request.node!r} "
+        f"may only create mirror pods, and delete, evict and update the status of its own pods",
     )

@@ -21,19 +21,19 @@ DELETE_SLICE = Target(_GROUP, "resourceslices", ANY, DELETE, _KIND, old=resource
     since=30,
 )
 def own_resource_slice(request: Attributes) -> Denied | None:
-    """Refuse the slice of another node, or of none: devices could be faked or hidden.
+    """Deny a slice of another node or of none, with which a node could fake or hide devices.
 
-    Field: spec.nodeName, of the existing slice on DELETE; it is immutable.
+    Field: spec.nodeName, on DELETE of the existing slice. The field is immutable.
     """
     creates = request.operation == "CREATE"
     resource_slice: resourcev1.ResourceSlice = request.new if creates else request.old
     name = resource_slice.spec.nodeName if resource_slice.spec else None
     if name == request.node:
         return None
-    limit = f"node {request.node!r} may create and delete only slices with its own name there"
+    limit = f"node {request.node!r} may create and delete only slices with spec.nodeName set to it"
     if creates:
         return forbidden(f"{request.where}: spec.nodeName is {name!r}; {limit}")
     return forbidden(
-        f"{request.where}: spec.nodeName is another; {limit}",
+        f"{request.where}: spec.nodeName of the existing slice differs; {limit}",
         f"the slice has spec.nodeName {name!r}",
     )

@@ -1,4 +1,4 @@
-"""Service account tokens: a node may ask for tokens of its pods, for audiences its pods use.
+"""Service account tokens: a node may request tokens for its own pods and their audiences.
 
 The source is admitServiceAccount in plugin/pkg/admission/noderestriction of Kubernetes.
 """
@@ -18,10 +18,10 @@ CREATE_TOKEN = Target(
     "", "serviceaccounts", "token", CREATE, "TokenRequest", new=authenticationv1.TokenRequest
 )
 
-#: The one rule that depends on the API server's audiences.
+#: The only rule that depends on the API server's audiences.
 AUDIENCE_RULE = "serviceaccounts-token/audience"
-#: Of a pod, how many are looked up for an audience. No node can mount as many, but a pod can name
-#: tens of thousands, and every token for it would pay for that.
+#: How many volumes of a pod to look up for an audience. No node can mount as many, but a pod can
+#: name tens of thousands, which would slow down every token request for it.
 _MOST_VOLUMES = 500
 
 
@@ -31,7 +31,7 @@ _MOST_VOLUMES = 500
     demands="bound to a pod that runs on the node, by its uid",
 )
 def token_bound_to_own_pod(request: Attributes) -> Denied | None:
-    """Refuse a token that is not bound to a pod on this node: it would outlive or escape it.
+    """Deny a token that is not bound to a pod on this node, and could outlive or leave it.
 
     Field: spec.boundObjectRef.
     """
@@ -60,18 +60,18 @@ def token_bound_to_own_pod(request: Attributes) -> Denied | None:
     pod = request.listers.pod(request.namespace, name)
     if pod is None:
         return not_found(
-            f"{request.where}: pods {request.namespace}/{name} of spec.boundObjectRef is not found",
+            f"{request.where}: pods {request.namespace}/{name} in spec.boundObjectRef is not found",
         )
     if reference.uid != pod.uid:
         return forbidden(
             f"{request.where}: spec.boundObjectRef.uid is {reference.uid!r}, which is not the uid "
-            f"of pods {request.namespace}/{name}; it may have been created again",
+            f"of pods {request.namespace}/{name}; the pod may have been recreated",
             f"the pod has uid {pod.uid!r}",
         )
     if pod.node_name != request.node:
         return forbidden(
-            f"{request.where}: pods {request.namespace}/{name} of spec.boundObjectRef is not bound "
-            f"to node {request.node!r}, which may ask for tokens of its own pods only",
+            f"{request.where}: pods {request.namespace}/{name} in spec.boundObjectRef is not bound "
+            f"to node {request.node!r}, which may request tokens only for its own pods",
             f"the pod has spec.nodeName {pod.node_name!r}",
         )
     return None
@@ -80,14 +80,14 @@ def token_bound_to_own_pod(request: Attributes) -> Denied | None:
 @rule(
     AUDIENCE_RULE,
     CREATE_TOKEN,
-    demands="an audience that the pod or its CSI drivers ask for, or that the authorizer grants",
+    demands="an audience that the pod or its CSI drivers ask for, or that the authorizer allows",
     since=33,
     gate=features.AUDIENCE_RESTRICTION,
 )
 def token_audience(request: Attributes) -> Decision | None:
-    """Refuse an audience that the pod does not ask for: a token for any service could be had.
+    """Deny an audience that the pod does not ask for: a node could get tokens for any service.
 
-    Field: spec.audiences. Gate ServiceAccountNodeAudienceRestriction, on since 1.33.
+    Field: spec.audiences. Feature gate ServiceAccountNodeAudienceRestriction, on since 1.33.
     """
     if not request.settings.features[features.AUDIENCE_RESTRICTION]:
         return None
@@ -98,13 +98,13 @@ def token_audience(request: Attributes) -> Decision | None:
     reference = token.spec.boundObjectRef if token.spec else None
     pod = request.listers.pod(request.namespace, (reference.name if reference else None) or "")
     if pod is None:
-        return not_found(f"{request.where}: the pod of spec.boundObjectRef is not found")
+        return not_found(f"{request.where}: the pod in spec.boundObjectRef is not found")
 
     candidates = _candidates(audiences, request.settings.api_audiences)
     if not candidates:
         refused = forbidden(
             f"{request.where}: spec.audiences has {len(audiences)} entries, "
-            f"{listed(map(repr, audiences))}; ask for one audience at a time",
+            f"{listed(map(repr, audiences))}; request one audience at a time",
         )
         return _unless_pending(request, refused)
 
@@ -119,8 +119,8 @@ def token_audience(request: Attributes) -> Decision | None:
     where = f"pods {request.namespace}/{(reference.name if reference else None) or ''}"
     if problems:
         refused = forbidden(
-            f"{request.where}: cannot tell whether {where} asks for {shown}: a claim, volume or "
-            f"CSIDriver on the way is not there",
+            f"{request.where}: cannot determine whether {where} asks for {shown}: a claim, volume "
+            f"or CSIDriver that it uses is missing, or there are too many",
             listed(dict.fromkeys(problems)),
         )
         return _unless_pending(request, refused)
@@ -134,10 +134,10 @@ def token_audience(request: Attributes) -> Decision | None:
 
 
 def _candidates(audiences: list[str], api_audiences: tuple[str, ...] | None) -> list[str]:
-    """Return the audiences of which the pod must ask for one; none if too many are requested.
+    """Return the audiences that allow the request if the pod asks for one; [] for too many.
 
     The API server fills an empty list with its own audiences before a webhook sees it, so exactly
-    these stand for the empty audience too.
+    its audiences may also mean the empty audience.
     """
     candidates = audiences[:] if len(audiences) == 1 else []
     if not audiences or (
@@ -155,7 +155,7 @@ def _question(request: Attributes, audiences: list[str], refused: Denied) -> Que
 
 
 def _unless_pending(request: Attributes, refused: Denied) -> Denied:
-    """Make a refusal retriable while the API audiences, which it may hinge on, are unknown."""
+    """Make a denial retriable while the API audiences, which it may depend on, are unknown."""
     if request.settings.api_audiences is None and request.settings.audiences_pending:
         return retriable(
             f"{request.where}: the API server's audiences are not known yet; try again",
@@ -164,7 +164,7 @@ def _unless_pending(request: Attributes, refused: Denied) -> Denied:
 
 
 def _asked_for(request: Attributes, pod: PodRecord, audience: str) -> tuple[bool, list[str]]:
-    """Tell whether the pod asks for an audience, and which look-ups failed on the way."""
+    """Return whether the pod asks for an audience, and which lookups failed."""
     if audience in pod.audiences:
         return True, []
     problems: list[str] = []
