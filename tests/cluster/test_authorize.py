@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from noderestrict.cluster.authorizer import ClusterAuthorizer, graph_sinks
+from noderestrict.cluster.graph_sink import graph_sinks
 from noderestrict.cluster.judge import ClusterJudge
+from noderestrict.cluster.node_authorizer import NodeAuthorizer
 from noderestrict.cluster.reflector import Pace
 from noderestrict.graph.graph import Graph
 from noderestrict.policy.features import LATEST_MINOR
@@ -87,7 +88,7 @@ async def serving(world: World) -> AsyncIterator[Server]:
             pace=Pace(inactivity=3600),
             sinks=graph_sinks(graph, SETTINGS.features, LATEST_MINOR),
         )
-        authorizer = ClusterAuthorizer(
+        authorizer = NodeAuthorizer(
             connection,
             graph,
             SETTINGS.features,

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from noderestrict.api.admissionv1 import UserInfo
+from noderestrict.cluster.audience_authorizer import AudienceAuthorizer
 from noderestrict.cluster.connection import ClusterError
 from noderestrict.cluster.live import Budget, BudgetExhaustedError
-from noderestrict.cluster.questions import Authorizer
 from noderestrict.policy.decision import Denied, Question
 from tests.cluster.scripted import connected
 from tests.cluster.test_judge import API, NODE, token
@@ -20,7 +20,7 @@ class Asked:
     def __init__(self, connection: Any, budget: Budget | None = None) -> None:
         self.now = 100.0
         self.counts: list[tuple[str, str]] = []
-        self._authorizer = Authorizer(
+        self._authorizer = AudienceAuthorizer(
             connection,
             budget or Budget(),
             lambda resource, result: self.counts.append((resource, result)),
@@ -106,7 +106,7 @@ async def test_any_audience_that_is_granted_is_enough_and_each_is_asked_about() 
 
 
 async def test_only_the_latest_grants_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noderestrict.cluster.questions._REMEMBERED", 3)
+    monkeypatch.setattr("noderestrict.cluster.audiences._REMEMBERED", 3)
     cluster = api(allowed=True)
     async with connected(cluster) as connection:
         asked = Asked(connection)

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from noderestrict.api import corev1
-from noderestrict.cluster.authorizer import graph_sinks, read_graph
+from noderestrict.cluster.graph_sink import graph_sinks, read_graph
 from noderestrict.cluster.reflector import Pace, Reflector
 from noderestrict.graph.graph import Graph
 from noderestrict.policy.features import LATEST_MINOR, POD_CERTIFICATE_REQUEST, defaults

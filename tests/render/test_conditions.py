@@ -220,7 +220,9 @@ def request_of(body: bytes) -> Object:
 
 
 def assert_skipped_and_allowed(body: bytes, extra: Extra) -> None:
-    decision = admission.judge(admission.decode(body), Settings.for_version(extra=extra), LISTERS)
+    decision = admission.evaluate(
+        admission.decode(body), Settings.for_version(extra=extra), LISTERS
+    )
     assert isinstance(decision, Allowed), decision
     assert outcome(request_of(body), extra) == SKIPPED
 
