@@ -1,7 +1,7 @@
 """Informers: stores and other sinks that follow the resources of the cluster."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence, Set
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,6 @@ from noderestrict.cluster.connection import Connection
 from noderestrict.cluster.freshness import MAX_STALENESS, Freshness, Probe
 from noderestrict.cluster.reflector import Pace, Reflector, Sink
 from noderestrict.cluster.store import Store
-from noderestrict.graph.edges import Vertex
 from noderestrict.telemetry.metrics import Metrics
 
 _ASKED = "api server"
@@ -79,11 +78,10 @@ class Informers:
         """Tell whether every resource has been listed once."""
         return all(reflector.has_synced for reflector in self._reflectors.values())
 
-    def unreadable(self, vertex: Vertex) -> bool:
-        """Tell whether an object exists that cannot be decoded, so that no sink has it."""
-        plural, namespace, name = vertex
+    def unreadable(self, plural: str) -> Set[tuple[str, str]]:
+        """Return namespace and name of each object that no sink has: it cannot be decoded."""
         reflector = self._reflectors.get(plural)
-        return reflector is not None and (namespace, name) in reflector.unreadable()
+        return frozenset() if reflector is None else reflector.unreadable()
 
     def _count_failure(self, plural: str) -> Callable[[str], None]:
         def failed(verb: str) -> None:

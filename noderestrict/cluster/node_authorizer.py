@@ -57,7 +57,8 @@ class NodeAuthorizer:
         synced: tells whether the graph has been filled once.
         counted: called with a resource name and a result, as for look-ups.
         share: returns whose budget of lists is spent for a node, by a client at an address.
-        unreadable: tells whether an object exists that cannot be decoded, and is not in the graph.
+        unreadable: returns, of a resource, namespace and name of each object that the graph lacks
+            because it cannot be decoded.
         freshness: of the stores.
         clock: seconds, monotonic.
     """
@@ -70,7 +71,7 @@ class NodeAuthorizer:
         synced: Callable[[], bool],
         counted: Callable[[str, str], None] = lambda _resource, _result: None,
         share: Callable[[str, str], Hashable] = lambda node, peer: (peer, node),
-        unreadable: Callable[[Vertex], bool] = lambda _vertex: False,
+        unreadable: Callable[[str], Set[tuple[str, str]]] = lambda _plural: frozenset(),
         freshness: Freshness = _NEVER_STALE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -104,7 +105,7 @@ class NodeAuthorizer:
         if opinion.allowed and not stale:
             return opinion
         vertex = asked.vertex
-        if self._unreadable(vertex):
+        if vertex[1:] in self._unreadable(vertex[0]):
             # Nothing is known of what it leads to.
             return None
         question = _Question(
@@ -185,9 +186,34 @@ class NodeAuthorizer:
         if "persistentvolumes" not in _RESTS_ON.get(vertex[0], ()):
             return False
         claims = {edge for edge in pods if edge[0] == CLAIMS}
-        if self._filled and not self._freshness.stale("persistentvolumes"):
-            return any(vertex in self._volume_edges(claim) for claim in claims)
-        return await self._reaches_by_volume(question, claims, since, now)
+        if not self._filled or self._freshness.stale("persistentvolumes"):
+            return await self._reaches_by_volume(question, claims, since, now)
+        if any(vertex in self._volume_edges(claim) for claim in claims):
+            return True
+        lost = self._unreadable("persistentvolumes")
+        if lost and since == now:
+            # Nobody knows what they name. A claim that is bound to none of them leads nowhere else.
+            volumes = await self._volumes_of(claims, question, since)
+            if not lost.isdisjoint(("", volume) for volume in volumes):
+                raise ClusterError("a volume cannot be decoded")
+        return False
+
+    async def _volumes_of(
+        self, claims: Set[Vertex], question: "_Question", since: float
+    ) -> list[str]:
+        """Return, for each of some claims, the volume that it is bound to, "" for none.
+
+        Errors are those of ``_reaches``; ClusterError if there are too many.
+        """
+        if len(claims) > _MOST_CLAIMS:
+            raise ClusterError(f"{len(claims)} claims are too many to look up")
+        at_a_time = asyncio.Semaphore(_AT_A_TIME)
+
+        async def volume_of(claim: Vertex) -> str:
+            async with at_a_time:
+                return await self._edges.volume_of(claim, since, question.left, question.spend)
+
+        return await asyncio.gather(*map(volume_of, sorted(claims)))
 
     def _volume_edges(self, claim: Vertex) -> Set[Vertex]:
         return set().union(*(edges for _, edges in self._graph.volumes_of(claim)))
@@ -202,11 +228,6 @@ class NodeAuthorizer:
             claim, edges = await self._edges.volume(volume, since, left, spend)
             return claim in claims and vertex in edges
 
-        async def leads_from(claim: Vertex) -> bool:
-            async with at_a_time:
-                volume = await self._edges.volume_of(claim, since, left, spend)
-                return bool(volume) and await leads(volume)
-
         if vertex[0] == "persistentvolumes":
             return not vertex[1] and await leads(vertex[2])
         for claim in sorted(claims):
@@ -216,10 +237,12 @@ class NodeAuthorizer:
         if since < now or not self._filled:
             return False
         # The graph may lack volumes: a refusal needs what each claim is bound to now.
-        if len(claims) > _MOST_CLAIMS:
-            raise ClusterError(f"{len(claims)} claims are too many to look up")
-        at_a_time = asyncio.Semaphore(_AT_A_TIME)
-        return any(await asyncio.gather(*map(leads_from, sorted(claims))))
+        volumes = await self._volumes_of(claims, question, since)
+        for first in range(0, len(volumes), _AT_A_TIME):
+            some = filter(None, volumes[first : first + _AT_A_TIME])
+            if any(await asyncio.gather(*map(leads, some))):
+                return True
+        return False
 
     async def _pods_of(self, node: str) -> "_Pods":
         """Return what a node's pods name, as the API server has them now.

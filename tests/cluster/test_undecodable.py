@@ -482,14 +482,54 @@ async def test_a_nodes_questions_are_answered_beside_its_poisoned_pods() -> None
         assert await authorizer.authorize(question("other"), deadline) is None
 
 
-async def test_a_volume_that_cannot_be_decoded_is_neither_open_nor_shut() -> None:
+async def test_an_object_that_cannot_be_decoded_is_neither_open_nor_shut() -> None:
     async with connected(Cluster(listed(), b"")) as connection:
-        lost = {("secrets", "ns", "s")}
+        lost = {"secrets": {("ns", "s")}}
         authorizer = NodeAuthorizer(
-            connection, Graph(), defaults(LATEST_MINOR), lambda: True, unreadable=lost.__contains__
+            connection,
+            Graph(),
+            defaults(LATEST_MINOR),
+            lambda: True,
+            unreadable=lambda plural: lost.get(plural, set()),
         )
         assert await authorizer.authorize(question("s"), time.monotonic() + 20) is None
         assert await authorizer.authorize(question("t"), time.monotonic() + 20) is not None
+
+
+def with_claim(name: str, claim: str, node: str = "n1") -> dict[str, Any]:
+    volume = {"name": "v", "persistentVolumeClaim": {"claimName": claim}}
+    return thing(name, nodeName=node, volumes=[volume])
+
+
+async def test_a_volume_that_cannot_be_decoded_shuts_nothing_that_it_may_open() -> None:
+    """The Secrets of a volume are what its node needs to mount it."""
+    cluster = Cluster(listed(), b"")
+    for number, volume in enumerate(("lost", "read", ""), 1):
+        own = plain(with_claim("p", f"c{number}", f"n{number}"))
+        cluster.objects[f"spec.nodeName=n{number}"] = listed(own)
+        cluster.objects[f"/api/v1/namespaces/ns/persistentvolumeclaims/c{number}"] = plain(
+            thing(f"c{number}", volumeName=volume)
+        )
+    lost = {"persistentvolumes": {("", "lost")}}
+    async with connected(cluster) as connection:
+        authorizer = NodeAuthorizer(
+            connection,
+            Graph(),
+            defaults(LATEST_MINOR),
+            lambda: True,
+            unreadable=lambda plural: lost.get(plural, set()),
+        )
+        deadline = time.monotonic() + 20
+        assert await authorizer.authorize(question("s"), deadline) is None
+        # Others are told no, as before.
+        for node in ("n2", "n3", "n4"):
+            opinion = await authorizer.authorize(question("s", node), deadline)
+            assert opinion is not None
+            assert not opinion.allowed
+        lost.clear()
+        opinion = await authorizer.authorize(question("s"), deadline)
+        assert opinion is not None
+        assert not opinion.allowed
 
 
 async def test_the_graph_of_a_cluster_is_read_beside_poisoned_objects() -> None:
