@@ -47,6 +47,10 @@ class APIAudiences:
         self._audiences: tuple[str, ...] | None = None
         self._problem = ""
 
+    def age(self) -> float:
+        """Return the seconds since they were learned; infinite if they never were."""
+        return float("inf") if self._learned is None else self._clock() - self._learned
+
     async def run(self) -> None:
         """Keep them until cancelled."""
         while True:
@@ -67,7 +71,7 @@ class APIAudiences:
         Raises:
             ClusterError: they could not be learned, or not in time.
         """
-        if self._learned is not None and self._clock() - self._learned < _FRESH_SECONDS:
+        if self.age() < _FRESH_SECONDS:
             return
         try:
             await self._calls.ask("audiences", self._learn, seconds)

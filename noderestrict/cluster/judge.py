@@ -114,6 +114,7 @@ class ClusterJudge:
         self._audiences = (
             APIAudiences(connection, self._learned) if settings.audiences_pending else None
         )
+        self._unsure = settings
         self.informers = Informers(
             connection,
             needed_stores(settings.features),
@@ -127,6 +128,12 @@ class ClusterJudge:
     def count_live(self, resource: str, result: str) -> None:
         """Count one question to the API server."""
         self._metrics.live_lookups.labels(resource, result).inc()
+
+    def _current(self) -> Settings:
+        """Return the settings; audiences that were learned too long ago count as unknown."""
+        if self._audiences is None or self._audiences.age() <= self.informers.freshness.limit:
+            return self._settings
+        return self._unsure
 
     def _learned(self, audiences: tuple[str, ...]) -> None:
         self._settings = replace(self._settings, api_audiences=audiences, audiences_pending=False)
@@ -161,7 +168,7 @@ class ClusterJudge:
     def allowed(self, request: admission.Request) -> Allowed | None:
         """Return that a request is allowed, if stores that are not stale say so."""
         listers = ClusterListers(self.informers, {})
-        decision = admission.evaluate(request, self._settings, listers)
+        decision = admission.evaluate(request, self._current(), listers)
         return decision if isinstance(decision, Allowed) and not listers.unknown else None
 
     def share(self, node: str, peer: str) -> tuple[str, str]:
@@ -187,7 +194,7 @@ class ClusterJudge:
         share = self.share(request.node or "", peer)
         audiences = self._audiences
         for _ in range(_ROUNDS):
-            settings = self._settings
+            settings = self._current()
             listers = ClusterListers(self.informers, live)
             decision = await run(partial(admission.evaluate, request, settings, listers, skipped))
             if isinstance(decision, Allowed) and not listers.unknown:
@@ -198,7 +205,7 @@ class ClusterJudge:
                 if audiences is not None and denied is not None and denied.rule == AUDIENCE_RULE:
                     await audiences.confirm(_left(deadline))
                     audiences = None
-                    if settings is not self._settings:
+                    if settings is not self._current():
                         continue
                 if isinstance(decision, Question):
                     if decision not in refused and await self._authorizer.allows(

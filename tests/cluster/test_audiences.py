@@ -189,6 +189,34 @@ async def test_audiences_that_have_changed_are_learned_before_a_refusal() -> Non
         assert cluster.asked.count(REVIEWS) == before
 
 
+async def test_audiences_that_were_learned_long_ago_allow_nothing() -> None:
+    """The API server has others now: no pod asked for a token for these."""
+    cluster = Cluster("old", "older")
+    cluster.objects[POD_PATH] = pod()
+    cluster.objects[POD_PATH]["spec"]["volumes"] = [
+        {"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}
+    ]
+    async with connected(cluster, SECRET) as connection:
+        judging = ClusterJudge(connection, settings(), Metrics())
+        now = time.monotonic()
+        judging._audiences._clock = lambda: now  # type: ignore[union-attr]
+        deadline = now + 20
+        assert isinstance(await judging.judge(token("older", "old"), deadline), Allowed)
+        cluster.audiences = ["new", "newer"]
+        now += 91
+        assert judging.allowed(token("older", "old")) is None
+        decision = await judging.judge(token("older", "old"), deadline)
+        assert isinstance(decision, Denied)
+        assert decision.code == 403
+        assert isinstance(await judging.judge(token("newer", "new"), deadline), Allowed)
+        # Nor if nobody can tell them any more.
+        now += 91
+        cluster.audiences = []
+        decision = await judging.judge(token("newer", "new"), deadline)
+        assert isinstance(decision, Denied)
+        assert decision.code == 500
+
+
 async def test_what_does_not_hinge_on_audiences_is_refused_without_them() -> None:
     cluster = Cluster("api")
     cluster.objects[POD_PATH] = pod("n2")
