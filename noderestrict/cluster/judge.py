@@ -60,9 +60,8 @@ class ClusterListers(Listers):
     """
 
     def __init__(self, informers: Informers, live: Mapping[ObjectKey, Record | None]) -> None:
-        freshness = informers.freshness
         self._stores = informers.stores
-        self._stale = freshness.stale if freshness.any_stale() else None
+        self._freshness = informers.freshness
         self._live = live
         self.used: set[ObjectKey] = set()
         self.unknown: set[ObjectKey] = set()
@@ -75,7 +74,8 @@ class ClusterListers(Listers):
         store = self._stores.get(key.resource)
         if store is None:
             return None
-        if self._stale is not None and self._stale(key.resource):
+        # Asked each time: the rules may have waited for their turn meanwhile.
+        if self._freshness.any_stale() and self._freshness.stale(key.resource):
             self.unknown.add(key)
             return None
         return store.get(key.namespace, key.name)

@@ -230,6 +230,22 @@ async def test_one_frozen_store_is_confirmed_while_others_are_not() -> None:
         assert set(ages.values()) == {0}
 
 
+async def test_a_store_that_grows_stale_while_the_rules_wait_for_their_turn_is_confirmed() -> None:
+    async with following(world()) as state:
+        state.world.asked.clear()
+
+        async def late(rules: Callable[[], Any]) -> Any:
+            state.now += 50
+            return rules()
+
+        decision = await state.judge.judge(evict(), time.monotonic() + 5, run=late)
+        assert isinstance(decision, Allowed)
+        assert state.world.asked == []
+        decision = await state.judge.judge(evict(), time.monotonic() + 5, run=late)
+        assert isinstance(decision, Allowed)
+        assert state.world.asked != []
+
+
 async def test_the_bound_is_the_operators() -> None:
     async with following(world(), max_staleness=10) as state:
         state.now += 10.1
