@@ -174,8 +174,11 @@ class NodeAuthorizer:
             pods = await self._pods.get(node, since, lambda: self._pods_of(node), left, spend)
         if vertex in pods.edges or await self._volumes_reach(question, pods.edges, since, now):
             return True
-        if not pods.complete and since == now:
-            raise ClusterError(f"a pod of node {node} cannot be decoded")
+        if since == now:
+            if not pods.complete:
+                raise ClusterError(f"a pod of node {node} cannot be decoded")
+            if pods.large and self._may_lack_volumes(vertex[0]):
+                raise ClusterError(f"a large pod of node {node} may have claims that lead there")
         return False
 
     async def _volumes_reach(
@@ -186,7 +189,7 @@ class NodeAuthorizer:
         if "persistentvolumes" not in _RESTS_ON.get(vertex[0], ()):
             return False
         claims = {edge for edge in pods if edge[0] == CLAIMS}
-        if not self._filled or self._freshness.stale("persistentvolumes"):
+        if self._may_lack_volumes(vertex[0]):
             return await self._reaches_by_volume(question, claims, since, now)
         if any(vertex in self._volume_edges(claim) for claim in claims):
             return True
@@ -197,6 +200,12 @@ class NodeAuthorizer:
             if not lost.isdisjoint(("", volume) for volume in volumes):
                 raise ClusterError("a volume cannot be decoded")
         return False
+
+    def _may_lack_volumes(self, plural: str) -> bool:
+        """Tell whether a resource is reached by volumes that the graph may not have, or not yet."""
+        return "persistentvolumes" in _RESTS_ON.get(plural, ()) and (
+            not self._filled or self._freshness.stale("persistentvolumes")
+        )
 
     async def _volumes_of(
         self, claims: Set[Vertex], question: "_Question", since: float
@@ -286,14 +295,20 @@ class NodeAuthorizer:
             self._counted("pods_of_node", "error")
             raise
         self._counted("pods_of_node", "found")
-        return _Pods(self._graph.shared(node, graph.pods_reach(node)), complete)
+        edges = self._graph.shared(node, graph.pods_reach(node))
+        return _Pods(edges, complete, graph.has_large_pods(node))
 
 
 class _Pods(NamedTuple):
-    """What the pods of a node name; complete unless one of them cannot be decoded."""
+    """What the pods of a node name.
+
+    It is complete unless one of them cannot be decoded. Where one is large, of its claims it has
+    only those that are asked about, or led there when the pods were listed.
+    """
 
     edges: Set[Vertex]
     complete: bool = True
+    large: bool = False
 
 
 class _Question(NamedTuple):

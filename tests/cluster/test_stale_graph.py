@@ -289,6 +289,25 @@ async def test_a_secret_through_a_volume_that_the_graph_lacks_is_found_by_the_cl
         assert cluster.asked == [CLAIM, PV]
 
 
+async def test_a_large_pod_is_refused_no_secret_of_a_volume_that_the_graph_lacks() -> None:
+    """Of what it names, only that is kept which the graph knows to lead there."""
+    cluster = world()
+    cluster.objects.pop(PV)
+    many = [{"name": f"s{n}", "secret": {"secretName": f"many-{n}"}} for n in range(2_000)]
+    cluster.objects[POD] = pod("p", volumes=[*VOLUMES, *many])[1]
+    async with following(cluster) as state:
+        edge = EDGES["secret of a volume"]
+        assert await state.allowed(*edge) is False
+        cluster.objects[PV] = volume()[1]
+        state.now += 91
+        assert await state.allowed(*edge) is None
+        # What no volume leads to is refused as ever; what the graph knows is confirmed.
+        state.now += 0.001
+        assert await state.allowed("configmaps", "ns", "no such") is False
+        state.now += 0.001
+        assert await state.allowed("secrets", "ns", "many-1999") is True
+
+
 async def test_a_node_that_asks_too_much_of_a_stale_graph_gets_no_answer() -> None:
     async with following(world()) as state:
         state.now += 91
