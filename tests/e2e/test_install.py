@@ -131,6 +131,19 @@ def old_manifests(control_plane: ControlPlane) -> None:
         admin.create(f"{space}/secrets", {"metadata": {"name": name}, "data": {"old": "YQ=="}})
 
 
+def server_on_a_worker(control_plane: ControlPlane) -> None:
+    """Create a pod of an old server, whose node reads what it is given."""
+    secrets = ("noderestrict-token", "noderestrict-tls")
+    spec = {
+        "nodeName": "worker",
+        "serviceAccountName": "noderestrict",
+        "containers": [{"name": "c", "image": "i"}],
+        "volumes": [{"name": name, "secret": {"secretName": name}} for name in secrets],
+    }
+    pods = f"/api/v1/namespaces/{NAMESPACE}/pods"
+    control_plane.admin.create(pods, {"metadata": {"name": "old"}, "spec": spec})
+
+
 def test_the_documented_commands_install_and_upgrade(tmp_path: Path) -> None:
     control_plane = ControlPlane()
     try:
@@ -177,14 +190,21 @@ def test_the_documented_commands_install_and_upgrade(tmp_path: Path) -> None:
         for secret in ("noderestrict-token", "noderestrict-tls"):
             admin.delete(f"/api/v1/namespaces/{NAMESPACE}/secrets/{secret}")
         old_manifests(control_plane)
+        server_on_a_worker(control_plane)
         doctor = "noderestrict doctor --kubeconfig $KUBECONFIG"
-        assert "[-] old manifests: Secret" in run(doctor)[1]
+        told = run(doctor)[1]
+        assert "[-] old manifests: Secret" in told
+        assert "Secret noderestrict-tls: open to worker" in told
         *upgrade, last = commands("## Upgrade")
         for command in upgrade:
             code, output = run(command)
             assert code == 0, output
         # Nobody serves here, of which it tells as well.
-        assert "[+] old manifests: none is left" in run(last)[1]
+        told = run(last)[1]
+        assert "[+] old manifests: none is left" in told
+        # A node that need not end its pod gets none of the new credentials either.
+        for secret in ("noderestrict-tls", "noderestrict-token"):
+            assert f"Secret {secret}: open to no node" in told
         assert as_rendered()
         assert "old" not in held("noderestrict-tls")
     finally:
