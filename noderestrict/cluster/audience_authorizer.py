@@ -11,6 +11,7 @@ from noderestrict import admission
 from noderestrict.api.admissionv1 import UserInfo
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.live import Budget, Coalescer
+from noderestrict.cluster.objects import DECODE_ERRORS
 from noderestrict.policy.decision import Question
 
 _VERB = "request-serviceaccounts-token-audience"
@@ -90,7 +91,7 @@ class AudienceAuthorizer:
         try:
             answer = await self._connection.post(_REVIEWS, body, seconds=5)
             status = msgspec.json.decode(answer, type=_Review).status
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except DECODE_ERRORS as error:
             self._counted("subjectaccessreviews", "error")
             raise ClusterError(f"SubjectAccessReview: {error}") from None
         except ClusterError:

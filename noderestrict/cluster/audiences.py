@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from noderestrict.api import corev1
+from noderestrict.api.scanner import ScanError
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.live import Coalescer
+from noderestrict.cluster.objects import DECODE_ERRORS, ObjectDecoder, Unreadable
 from noderestrict.policy.records import pod_record
 from noderestrict.telemetry.logs import LOGGER
 
@@ -138,7 +140,7 @@ async def learn_audiences(connection: Connection) -> tuple[str, ...]:
     answer = await connection.post(_TOKEN_REVIEWS, body, seconds=5)
     try:
         status = msgspec.json.decode(answer, type=_TokenReview).status
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except DECODE_ERRORS as error:
         raise ClusterError(f"TokenReview: {error}") from None
     audiences = tuple(status.audiences or ())
     if not status.authenticated or not audiences:
@@ -163,11 +165,13 @@ async def _asked_for_none(connection: Connection, claims: _Claims, own: Sequence
         return False
     bound = claims.bound.pod
     path = f"/api/v1/namespaces/{claims.bound.namespace}/pods/{bound.name}"
-    body = await connection.get(path, seconds=5)
     try:
-        pod = pod_record(msgspec.json.decode(body, type=corev1.Pod))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        read = await ObjectDecoder(corev1.Pod).decode(await connection.get(path, seconds=5))
+    except ScanError as error:
         raise ClusterError(f"{path}: {error}") from None
+    if isinstance(read, Unreadable):
+        raise ClusterError(f"{path}: {read.problem}")
+    pod = pod_record(read)
     # A volume that asks for an audience gets a token for that one alone.
     named = len(own) == 1 and own[0] in pod.audiences
     return pod.uid == bound.uid and "" in pod.audiences and not named

@@ -3,6 +3,7 @@
 import msgspec
 
 from noderestrict.cluster.connection import ClusterError, Connection
+from noderestrict.cluster.objects import DECODE_ERRORS
 
 # CVE-2021-25735: before these patch releases an update of a Node could pass webhooks unseen.
 _FIXED_PATCH = {18: 18, 19: 10, 20: 6}
@@ -25,7 +26,7 @@ async def server_version(connection: Connection) -> tuple[int, int]:
         if major != "1":
             raise ClusterError(f"/version: {text!r} is no Kubernetes 1")
         return int(minor), int(patch)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (*DECODE_ERRORS, ValueError) as error:
         raise ClusterError(f"/version: {error}") from None
 
 

@@ -13,12 +13,14 @@ from aiohttp import web
 from noderestrict.cluster.audiences import learn_audiences
 from noderestrict.cluster.connection import ClusterError
 from noderestrict.cluster.judge import ClusterJudge
+from noderestrict.cluster.server_info import server_version
 from noderestrict.policy.decision import Allowed, Denied
 from noderestrict.policy.settings import Settings
 from noderestrict.serving.app import App
 from noderestrict.telemetry.metrics import Metrics
-from tests.cluster.scripted import connected
+from tests.cluster.scripted import connected, raw
 from tests.cluster.test_judge import API, POD_PATH, pod, token
+from tests.poisoned import FIELDS, poisoned
 
 REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
 OUR_POD = "/api/v1/namespaces/noderestrict/pods/ours"
@@ -118,6 +120,29 @@ async def test_a_token_that_may_be_for_some_audiences_tells_nothing(
     cluster.our_pod(*sources)
     with pytest.raises(ClusterError):
         await learn(cluster, own)
+
+
+@pytest.mark.parametrize("fields", FIELDS)
+async def test_the_managed_fields_of_our_own_pod_keep_us_from_nothing(fields: str) -> None:
+    cluster = Cluster("api", "web")
+    cluster.our_pod(None)
+    body = poisoned(cluster.objects[OUR_POD], FIELDS[fields])
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path == OUR_POD:
+            return web.Response(body=body, content_type="application/json")
+        return await cluster(request)
+
+    async with connected(answer, bound("api", "web")) as connection:
+        assert await learn_audiences(connection) == ("api", "web")
+
+
+async def test_answers_of_any_depth_are_errors() -> None:
+    deep = b'{"status":' * 9_995 + b"{}" + b"}" * 9_995
+    async with connected(raw(deep), SECRET) as connection:
+        for ask in (learn_audiences, server_version):
+            with pytest.raises(ClusterError):
+                await ask(connection)
 
 
 async def test_without_a_token_nothing_is_assumed() -> None:
