@@ -197,6 +197,9 @@ class Certificates:
     async def _trust(self) -> bytes:
         assert self._kept is not None  # noqa: S101 (the caller knows)
         held = await self._kept.read()
+        if CERTIFICATE not in held:
+            # It was there a moment ago.
+            raise UsageError(f"{self._kept}: {CERTIFICATE} is gone; try again")
         return joined(self._readable(held.get(CA, b"")), held[CERTIFICATE], self._now)
 
     async def _bootstrap_authority(self, kept: Place) -> bool:

@@ -122,6 +122,8 @@ def tree(raw: bytes) -> Any:
         return msgspec.json.decode(scanner.cut(raw, (MANAGED_FIELDS,)))
     except DECODE_ERRORS:
         pass
+    if not scanner.members(raw, (b"items",)):
+        raise scanner.ScanError("it is an object that cannot be decoded")
     splitter = scanner.ListSplitter()
     splitter.add(raw)
     items = []

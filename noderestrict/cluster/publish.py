@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jsonpatch
+import msgspec
 
 from noderestrict.api.scanner import ScanError
 from noderestrict.cluster.connection import ClusterError, Connection
@@ -16,6 +17,30 @@ _CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfig
 Secret = dict[str, bytes]
 
 
+class _Secret(msgspec.Struct):
+    data: dict[str, bytes] | None = None
+
+
+class _ClientConfig(msgspec.Struct):
+    caBundle: bytes | None = None  # noqa: N815 (the API's name)
+
+
+class _Webhook(msgspec.Struct):
+    name: str
+    clientConfig: _ClientConfig  # noqa: N815 (the API's name)
+
+
+class _Metadata(msgspec.Struct):
+    resourceVersion: str  # noqa: N815 (the API's name)
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
+class _Configuration(msgspec.Struct):
+    metadata: _Metadata
+    webhooks: list[_Webhook] | None = None
+
+
 async def read_secret(connection: Connection, namespace: str, name: str) -> Secret | None:
     """Return the data of a Secret, None if there is none.
 
@@ -23,7 +48,8 @@ async def read_secret(connection: Connection, namespace: str, name: str) -> Secr
         ClusterError: it could not be read.
     """
     try:
-        value = await _read(connection, f"/api/v1/namespaces/{namespace}/secrets/{name}")
+        path = f"/api/v1/namespaces/{namespace}/secrets/{name}"
+        value = await _read(connection, path, _Secret)
     except ClusterError as error:
         if error.code == _NOT_FOUND:
             return None
@@ -59,7 +85,7 @@ async def read_bundles(connection: Connection, configuration: str) -> dict[str, 
     Raises:
         ClusterError: it could not be read.
     """
-    value = await _read(connection, f"{_CONFIGURATIONS}/{configuration}")
+    value = await _read(connection, f"{_CONFIGURATIONS}/{configuration}", _Configuration)
     return {webhook["name"]: _bundle(webhook) for webhook in value.get("webhooks") or ()}
 
 
@@ -104,7 +130,7 @@ async def change_bundles(
     """
     path = f"{_CONFIGURATIONS}/{configuration}"
     for attempt in range(_ATTEMPTS):
-        value = await _read(connection, path)
+        value = await _read(connection, path, _Configuration)
         operations = bundle_patch(value, change)
         if not operations:
             return False
@@ -138,7 +164,7 @@ async def write_registration(
     """
     path = f"{_CONFIGURATIONS}/{value['metadata']['name']}"
     try:
-        installed = await _read(connection, path)
+        installed = await _read(connection, path, _Configuration)
     except ClusterError as error:
         if error.code != _NOT_FOUND:
             raise
@@ -169,8 +195,11 @@ def _bundle(webhook: Mapping[str, Any]) -> bytes:
     return base64.b64decode(webhook["clientConfig"].get("caBundle") or "")
 
 
-async def _read(connection: Connection, path: str) -> Any:
+async def _read(connection: Connection, path: str, shape: type[msgspec.Struct]) -> Any:
+    """Return an object as plain values, of which those that are looked at have their types."""
     try:
-        return tree(await connection.get(path))
-    except ScanError as error:
+        value = tree(await connection.get(path))
+        msgspec.convert(value, shape)
+    except (ScanError, msgspec.ValidationError) as error:
         raise ClusterError(f"GET {path}: {error}") from None
+    return value
