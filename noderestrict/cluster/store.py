@@ -10,7 +10,7 @@ from noderestrict.policy.records import RECORDS, NodeRecord, PodRecord, Record
 # Of what an object may name without end. Honest ones rarely name 100, an object of 1.5 MB can hold
 # tens of thousands of names, or a few that are as long.
 _MOST_NAMES = 1_000
-_LONGEST_NAME = 1_024
+_MOST_CHARACTERS = 2**15
 
 
 class Store:
@@ -71,17 +71,19 @@ class Store:
 
 
 def _slim_pod(record: PodRecord) -> PodRecord:
-    names = record.audiences + record.csi_drivers + record.claims
-    if names and (len(names) > _MOST_NAMES or max(map(len, names)) > _LONGEST_NAME):
+    if _too_much(record.audiences + record.csi_drivers + record.claims):
         return replace(record, audiences=(), csi_drivers=(), claims=())
     return record
 
 
 def _slim_node(record: NodeRecord) -> NodeRecord:
-    names = record.addresses
-    if names and (len(names) > _MOST_NAMES or max(map(len, names)) > _LONGEST_NAME):
+    if _too_much(record.addresses):
         return replace(record, addresses=())
     return record
+
+
+def _too_much(names: tuple[str, ...]) -> bool:
+    return len(names) > _MOST_NAMES or sum(map(len, names)) > _MOST_CHARACTERS
 
 
 _SLIM: dict[str, Callable[[Any], Record]] = {"pods": _slim_pod, "nodes": _slim_node}

@@ -4,7 +4,7 @@ What is reached through a claim is counted at the node too, so that each questio
 an update costs what changed.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
 from itertools import islice
 from typing import Any
 
@@ -19,6 +19,10 @@ SOURCES = ("pods", "persistentvolumes", *NODE_NAMED)
 #: a pod of 1.5 MB can make 18,500; those that people write, with a volume or a variable for each,
 #: rarely pass 100.
 MOST_EDGES = 1_000
+#: Objects that all pods with more than ``_MANY`` may name together: some 200 MiB. A tenant can make
+#: thousands of pods, each of which stays just within the bound of one.
+MOST_EDGES_OF_MANY = 500_000
+_MANY = 100
 _CLAIMS = "persistentvolumeclaims"
 # No object has a longer name; what names one that cannot be is not worth the memory.
 _LONGEST_NAME = 253
@@ -34,15 +38,20 @@ class Graph:
         most_edges: of one pod; one with more leads only to itself and its service account, and its
             node is known to have it. None for no bound.
         wanted: returns what it leads to all the same.
+        most_of_many: edges of all pods together that have more than a hundred; a pod that adds to
+            more is treated like one with too many.
     """
 
     def __init__(
         self,
         most_edges: int | None = MOST_EDGES,
         wanted: Callable[[], Set[Vertex]] = frozenset,
+        most_of_many: int = MOST_EDGES_OF_MANY,
     ) -> None:
         self._most_edges = most_edges
         self._wanted = wanted
+        self._most_of_many = most_of_many
+        self._of_many = 0
         self._large: dict[str, set[tuple[str, str]]] = {}
         self._names: dict[str, str] = {}
         self._nodes: dict[str, dict[Vertex, int]] = {}
@@ -147,6 +156,7 @@ class Graph:
             pod = self._pods.pop((namespace, name), None)
             if pod is not None:
                 self._unreach(pod[0], pod[1])
+                self._of_many -= _if_many(pod[1])
                 large = self._large.get(pod[0])
                 if large is not None:
                     large.discard((namespace, name))
@@ -170,7 +180,8 @@ class Graph:
     def _upsert_pod(self, namespace: str, name: str, pod: corev1.Pod) -> None:
         node = (pod.spec.nodeName if pod.spec else None) or ""
         before = self._pods.get((namespace, name))
-        edges, is_large = self._edges(pod)
+        held = _if_many(before[1]) if before is not None else 0
+        edges, is_large = self._edges(pod, self._most_of_many - self._of_many + held)
         if before is not None and before[0] == node and not is_large:
             known = set(before[1])
             if known == edges and (namespace, name) not in self._large.get(node, ()):
@@ -182,11 +193,17 @@ class Graph:
             shared = tuple((kind, space, self._shared(title)) for kind, space, title in edges)
             self._pods[namespace, name] = (node, shared)
             self._reach(node, shared)
+            self._of_many += _if_many(shared)
             if is_large:
                 self._large.setdefault(node, set()).add((namespace, name))
 
-    def _edges(self, pod: corev1.Pod) -> tuple[set[Vertex], bool]:
-        """Return what a pod leads to, and whether it leads to more."""
+    def _edges(self, pod: corev1.Pod, room: int) -> tuple[set[Vertex], bool]:
+        """Return what a pod leads to, and whether it leads to more.
+
+        Args:
+            pod: it.
+            room: how many edges there may be, if they are many.
+        """
         if self._most_edges is None:
             return pod_edges(pod), False
         edges: set[Vertex] = set()
@@ -195,7 +212,8 @@ class Graph:
             if len(edges) > self._most_edges or len(edge[2]) > _LONGEST_NAME:
                 break
         else:
-            return edges, False
+            if _if_many(edges) <= max(0, room):
+                return edges, False
         few = {
             edge
             for edge in islice(each_pod_edge(pod), 2)
@@ -273,3 +291,8 @@ class Graph:
     def snapshot(self) -> Mapping[str, Mapping[Vertex, int]]:
         """Return all counts, for comparisons in tests."""
         return {node: dict(reached) for node, reached in self._nodes.items()}
+
+
+def _if_many(edges: Collection[Vertex]) -> int:
+    """Return the number of edges of a pod, 0 for as many as most pods have."""
+    return len(edges) if len(edges) > _MANY else 0

@@ -153,6 +153,20 @@ async def test_without_a_look_a_large_pods_node_is_not_refused(
         assert await authorizer.authorize(review("other"), end) is None
 
 
+def test_long_names_are_not_held_however_few_they_are() -> None:
+    store = Store("pods")
+    for name, length in (("long", 1_000), ("short", 60)):
+        sources = [
+            {"serviceAccountToken": {"audience": f"{number}".ljust(length, "x")}}
+            for number in range(500)
+        ]
+        spec = {"volumes": [{"name": "v", "projected": {"sources": sources}}]}
+        value = {"metadata": {"namespace": "ns", "name": name}, "spec": spec}
+        store.upsert(msgspec.convert(value, RESOURCES["pods"].struct))
+    held: dict[str, Any] = {name: store.get("ns", name) for name in ("long", "short")}
+    assert {name: len(one.audiences) for name, one in held.items()} == {"long": 0, "short": 500}
+
+
 def test_what_a_node_reports_of_itself_is_bounded() -> None:
     store = Store("nodes")
     addresses = [

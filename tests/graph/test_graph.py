@@ -153,6 +153,28 @@ def test_a_pod_that_names_too_much_leads_only_to_itself_and_its_account() -> Non
     assert not graph.has_large_pods("n2")
 
 
+def test_pods_that_name_much_share_a_bound() -> None:
+    """Else thousands of pods that each stay within theirs fill the memory."""
+    graph = Graph(most_of_many=500)
+    for number in range(10):
+        graph.upsert("pods", pod(f"p{number}", f"n{number}", secrets(198), [], mirror=False))
+    held = [len(graph.reachable(f"n{number}")) for number in range(10)]
+    assert held == [200, 200] + [2] * 8
+    assert not graph.has_large_pods("n1")
+    assert graph.has_large_pods("n2")
+    # A pod that is there keeps its place when it is changed, and leaves it when it goes.
+    graph.upsert("pods", pod("p1", "n1", secrets(298), [], mirror=False))
+    assert len(graph.reachable("n1")) == 300
+    graph.delete("pods", "ns", "p0")
+    graph.upsert("pods", pod("p2", "n2", secrets(198), [], mirror=False))
+    assert len(graph.reachable("n2")) == 200
+    assert not graph.has_large_pods("n2")
+    # Others are held however many they are.
+    for number in range(20):
+        graph.upsert("pods", pod(f"q{number}", "n", secrets(98), [], mirror=False))
+    assert not graph.has_large_pods("n")
+
+
 def test_what_is_wanted_of_a_large_pod_is_led_to() -> None:
     wanted = {("secrets", "ns", "s7"), ("persistentvolumeclaims", "ns", "c3")}
     graph = Graph(most_edges=10, wanted=lambda: wanted)
