@@ -4,6 +4,7 @@ Contents are compared, not file times: a mounted Secret is swapped by a symbolic
 watchers miss. New handshakes get the newest good pair; open connections live on.
 """
 
+import asyncio
 import datetime as dt
 import os
 import ssl
@@ -19,6 +20,7 @@ from noderestrict.telemetry.logs import LOGGER
 from noderestrict.telemetry.metrics import Metrics
 
 _WARN_BEFORE = dt.timedelta(days=7)
+_RETRY_SECONDS = 0.5
 #: A bundle of all public CAs has a quarter of it.
 _LONGEST_FILE = 1024 * 1024
 
@@ -140,6 +142,24 @@ class Certificates:
         )
         self._warn(now)
         return True
+
+    async def loaded_within(self, seconds: float) -> bool:
+        """Wait for files that can be served; return whether there were any in time."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while not await asyncio.to_thread(self.reload, dt.datetime.now(dt.UTC)):
+            left = end - loop.time()
+            if left <= 0:
+                return False
+            await asyncio.sleep(min(_RETRY_SECONDS, left))
+        return True
+
+    async def follow(self, seconds: float) -> None:
+        """Reload whenever so many seconds have passed."""
+        while True:
+            await asyncio.sleep(seconds)
+            # In a thread: a check takes milliseconds, and a disk may take longer.
+            await asyncio.to_thread(self.reload, dt.datetime.now(dt.UTC))
 
     def _warn(self, now: dt.datetime) -> None:
         if self.pair is not None and self.pair.not_after - now < _WARN_BEFORE:

@@ -1,6 +1,9 @@
 """Bounds on what is in flight, so that load never becomes memory or late answers."""
 
+import resource
 from dataclasses import dataclass, replace
+
+from noderestrict.telemetry.logs import LOGGER
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 
@@ -99,6 +102,23 @@ class InFlight:
             self.large -= 1
         else:
             self.requests -= 1
+
+
+def within_open_files(limits: Limits) -> Limits:
+    """Raise the soft RLIMIT_NOFILE as far as it helps; return limits that fit within it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    infinite = resource.RLIM_INFINITY
+    if soft != infinite and soft < limits.files:
+        soft = limits.files if hard == infinite else min(limits.files, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == infinite or soft >= limits.files:
+        return limits
+    fitting = limits.within(soft)
+    LOGGER.warning(
+        "RLIMIT_NOFILE is low: fewer connections are accepted",
+        extra={"files": soft, "wanted": limits.files, "connections": fitting.connections},
+    )
+    return fitting
 
 
 def parse_timeout(text: str) -> float | None:

@@ -1,36 +1,30 @@
-"""The life of a server process: listen, follow certificates, watch itself, drain, stop."""
+"""The life of a server process: listen, drain, stop."""
 
 import asyncio
 import contextlib
 import datetime as dt
 import gc
-import resource
 import ssl
-import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-
-from aiohttp import web
+from functools import partial
 
 from noderestrict.errors import NoderestrictError
 from noderestrict.serving.app import App
-from noderestrict.serving.background import Jobs, running
+from noderestrict.serving.background import Jobs, measure_lag, running
 from noderestrict.serving.certificates import Certificates
 from noderestrict.serving.connections import Connection, Server
-from noderestrict.serving.limits import InFlight, Limits
+from noderestrict.serving.limits import Limits, within_open_files
 from noderestrict.serving.listener import Listener, listening_sockets
+from noderestrict.serving.metrics_server import metrics_server
 from noderestrict.serving.room import Room
-from noderestrict.serving.selftest import known_bad_is_refused
+from noderestrict.serving.selftest import SelfTest
+from noderestrict.serving.state import ServerState
 from noderestrict.serving.stop import Stop
-from noderestrict.serving.turns import Turns
 from noderestrict.telemetry.logs import LOGGER
-from noderestrict.telemetry.metrics import Exposition, Metrics
+from noderestrict.telemetry.metrics import Metrics
 
-_SELF_TEST = 30.0
-_LAG_INTERVAL = 0.05
 _FINISH_SECONDS = 30.0
-#: Answers on the metrics port, which are not to delay reviews.
-_METRICS_PER_SECOND = 200
 
 
 class StartError(NoderestrictError):
@@ -47,10 +41,10 @@ class ServerOptions:
         metrics: host and port of the plain-HTTP metrics, or None.
         tls_wait: seconds to wait for a certificate that can be served.
         shutdown_delay: seconds between SIGTERM and the end of listening.
-        limits: see there.
-        client_names: common or DNS names, of which a client's certificate must have one; empty
-            for any.
-        poll_certificates: seconds between looks at the certificate files.
+        limits: on what is in flight.
+        client_names: a client's certificate must have one of these as its common or DNS name;
+            empty for any.
+        poll_certificates: seconds between reads of the certificate files.
     """
 
     host: str
@@ -88,11 +82,16 @@ async def run(
         StartError: there is no certificate, or an address cannot be listened on.
     """
     async with contextlib.AsyncExitStack() as stack:
-        limits = _limits_within_files(options.limits)
+        limits = within_open_files(options.limits)
         if options.metrics is not None:
-            await stack.enter_async_context(_metrics_server(app, metrics, options.metrics, limits))
-        await _first_certificate(certificates, options.tls_wait)
-        jobs = {**_jobs(app, metrics, certificates, options), **background}
+            await stack.enter_async_context(
+                _metrics_listener(app, metrics, options.metrics, limits)
+            )
+        if not await certificates.loaded_within(options.tls_wait):
+            raise StartError(
+                f"no certificate to serve after {options.tls_wait:g} s: {certificates.problem}"
+            )
+        jobs = {**_jobs(app.state, metrics, certificates, options), **background}
         await stack.enter_async_context(running(jobs, metrics))
         room: Room[Connection] = Room(limits.fresh, limits.connections - limits.fresh)
         web_server = Server(
@@ -108,11 +107,11 @@ async def run(
         listener = await _listen(
             options.host, options.port, web_server, metrics, certificates.context
         )
-        # What lives until the end need not be walked by the collector again and again.
+        # The collector need not traverse again what lives until the end.
         gc.collect()
         gc.freeze()
-        # A review leaves no cycles: with Python's own thresholds, looking for some takes 5 % of
-        # the time.
+        # A review leaves no cycles; Python's default thresholds would spend 5 % of the time looking
+        # for some.
         gc.set_threshold(20_000, 50, 100)
         stop.started()
         started(listener.port)
@@ -154,46 +153,11 @@ async def _listen(
         raise StartError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
 
 
-def _limits_within_files(limits: Limits) -> Limits:
-    """Raise the limit on open files as far as it helps, and return limits that fit into it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    infinite = resource.RLIM_INFINITY
-    if soft != infinite and soft < limits.files:
-        soft = limits.files if hard == infinite else min(limits.files, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if soft == infinite or soft >= limits.files:
-        return limits
-    fitting = limits.within(soft)
-    LOGGER.warning(
-        "few files may be open: fewer connections are taken",
-        extra={"files": soft, "wanted": limits.files, "connections": fitting.connections},
-    )
-    return fitting
-
-
 @contextlib.asynccontextmanager
-async def _metrics_server(
+async def _metrics_listener(
     app: App, metrics: Metrics, address: tuple[str, int], limits: Limits
 ) -> AsyncIterator[None]:
-    exposition = Exposition(metrics)
-    turns = Turns(_METRICS_PER_SECOND, burst=limits.metrics_connections)
-
-    async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        await turns.wait()
-        if request.path == "/metrics" and request.method == "GET":
-            return web.Response(
-                body=exposition.text(),
-                headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
-            )
-        if request.path in ("/livez", "/readyz"):
-            return await app.handle(request)
-        return web.Response(status=404, text="there is only /metrics, /livez and /readyz\n")
-
-    limits = limits.on_metrics_port()
-    room: Room[Connection] = Room(limits.connections, 0)
-    count_closed = metrics.closed_connections("metrics")
-    server = Server(handle, limits, room, InFlight(limits), count_closed, repeatable=True)
-    metrics.open_connections("metrics", room.__len__)
+    server = metrics_server(app, metrics, limits)
     listener = await _listen(*address, server, metrics)
     LOGGER.info("metrics", extra={"port": listener.port})
     try:
@@ -203,56 +167,15 @@ async def _metrics_server(
         await server.shutdown(1)
 
 
-async def _first_certificate(certificates: Certificates, wait: float) -> None:
-    """Wait for a certificate that can be served.
-
-    Raises:
-        StartError: there is none in time.
-    """
-    loop = asyncio.get_running_loop()
-    end = loop.time() + wait
-    while not await asyncio.to_thread(certificates.reload, dt.datetime.now(dt.UTC)):
-        left = end - loop.time()
-        if left <= 0:
-            raise StartError(f"no certificate to serve after {wait:g} s: {certificates.problem}")
-        await asyncio.sleep(min(0.5, left))
-
-
-def _jobs(app: App, metrics: Metrics, certificates: Certificates, options: ServerOptions) -> Jobs:
-    """Return what watches the server itself."""
-    self_test_ok = True
-
-    async def poll_certificates() -> None:
-        while True:
-            await asyncio.sleep(options.poll_certificates)
-            # Beside the event loop: a check takes milliseconds, and a disk may take longer.
-            await asyncio.to_thread(certificates.reload, dt.datetime.now(dt.UTC))
-
-    async def self_test() -> None:
-        nonlocal self_test_ok
-        while True:
-            ok = False
-            try:
-                ok = known_bad_is_refused()
-            finally:
-                self_test_ok = ok
-                metrics.self_test.set(ok)
-            if not self_test_ok:
-                LOGGER.critical("a known-bad review was allowed: this server is not ready")
-            await asyncio.sleep(_SELF_TEST)
-
-    async def measure_lag() -> None:
-        while True:
-            # Not the loop's own clock, which uvloop reads once a turn, in milliseconds.
-            due = time.monotonic() + _LAG_INTERVAL
-            await asyncio.sleep(_LAG_INTERVAL)
-            app.state.lag = max(0.0, time.monotonic() - due)
-            metrics.loop_lag.observe(app.state.lag)
-
-    app.state.require("self-test", lambda: self_test_ok)
-    app.state.require("certificate", lambda: not certificates.expired(dt.datetime.now(dt.UTC)))
+def _jobs(
+    state: ServerState, metrics: Metrics, certificates: Certificates, options: ServerOptions
+) -> Jobs:
+    """Return what keeps the server's own state current."""
+    self_test = SelfTest(metrics)
+    state.require("self-test", lambda: self_test.passing)
+    state.require("certificate", lambda: not certificates.expired(dt.datetime.now(dt.UTC)))
     return {
-        "certificates": poll_certificates,
-        "self-test": self_test,
-        "event loop lag": measure_lag,
+        "certificates": partial(certificates.follow, options.poll_certificates),
+        "self-test": self_test.repeat,
+        "event loop lag": partial(measure_lag, state, metrics),
     }

@@ -17,7 +17,7 @@ from noderestrict.policy.decision import Allowed
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.state import load_state
 from noderestrict.serving import background as background_module
-from noderestrict.serving import server as server_module
+from noderestrict.serving import selftest
 from noderestrict.serving.app import App
 from noderestrict.serving.background import Jobs
 from noderestrict.serving.certificates import CertificateFiles, Certificates
@@ -133,7 +133,7 @@ def say_that_it_is_allowed(*_: Any, **__: Any) -> bytes:
 async def test_a_server_that_would_allow_what_is_known_to_be_bad_is_not_ready_until_it_refuses_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, defect: Any
 ) -> None:
-    monkeypatch.setattr(server_module, "_SELF_TEST", 0.001)
+    monkeypatch.setattr(selftest, "_SECONDS", 0.001)
     monkeypatch.setattr(background_module, "_FIRST_DELAY", 0.001)
     monkeypatch.setattr(background_module, "_LONGEST_DELAY", 0.001)
     async with started(tmp_path) as server:
