@@ -1,12 +1,11 @@
 """Write judged reviews as case files that ``noderestrict replay`` reads.
 
-A thread of its own writes: the path of an answer only puts a reference into a bounded queue. What
-does not fit, and what the disk does not take, is counted and dropped. Only reviews of kinds with
-secrets are taken apart, since that would hold up the other thread; all others are written as they
-came.
+Its own thread writes; answering a request only puts a reference into a bounded queue. Reviews that
+do not fit, and those that cannot be written, are dropped and counted. Only reviews of kinds with
+secrets are parsed, because that blocks the event loop; all others are written as they arrived.
 
-Anybody may post reviews where clients need no certificate, and must not push out those of an API
-server. So each address has files of its own, and a share of the queue; see ``Files``.
+Where clients need no certificate, anybody may post reviews, and must not push out those of an API
+server. So each address has its own files and a share of the queue; see ``Files``.
 """
 
 import contextlib
@@ -31,15 +30,15 @@ from noderestrict.telemetry.metrics import Metrics
 
 _QUEUE = 1000
 _QUEUE_BYTES = 64 * 1024 * 1024
-#: What one address may fill of it.
+#: Most of it that one address may use.
 _SHARE_BYTES = _QUEUE_BYTES // 4
-#: Files that each owner keeps, whoever else begins new ones.
+#: Files that an owner keeps, however many files the others start.
 _KEPT_FILES = 2
-#: Who has no files of its own.
+#: Owner of the files of all clients that have none of their own.
 _OTHERS = "others"
 _STOP_SECONDS = 10.0
 _PREFIX = "capture-"
-#: By kind, what is removed: values that must not leave the API server.
+#: By kind, the fields that are removed because they hold secrets.
 _SENSITIVE: dict[str, tuple[tuple[str, ...], ...]] = {
     "Secret": (("data",), ("stringData",)),
     "TokenRequest": (("status", "token"),),
@@ -51,7 +50,7 @@ _SENSITIVE: dict[str, tuple[tuple[str, ...], ...]] = {
         ("status", "certificateChain"),
     ),
 }
-#: Without these a verdict cannot be had again.
+#: Kinds whose verdict depends on the fields that are removed.
 _JUDGED = ("CertificateSigningRequest",)
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
@@ -63,11 +62,11 @@ class CaptureOptions:
     """What is written, and where.
 
     Attributes:
-        directory: made if it is not there.
-        denied_only: leave out what was allowed.
-        every: write one review of so many.
-        files: how many are kept of all addresses together.
-        file_bytes: after which a new file is begun.
+        directory: created if missing.
+        denied_only: whether to skip what was allowed.
+        every: write one review in so many.
+        files: most files to keep, of all addresses together.
+        file_bytes: size at which a new file is started.
     """
 
     directory: Path
@@ -78,10 +77,10 @@ class CaptureOptions:
 
 
 class Capture:
-    """Takes judged reviews, and writes them.
+    """Writes judged reviews.
 
     Args:
-        options: see there.
+        options: what to write, and where.
         metrics: counted into.
     """
 
@@ -101,13 +100,13 @@ class Capture:
     def offer(
         self, request: admission.Request, body: bytes, decision: Allowed | Denied, peer: str = ""
     ) -> None:
-        """Take a review, if it is one of those that are wanted and there is room; never waits.
+        """Queue a review, if it is to be written and fits; never blocks.
 
         Args:
             request: decoded from the body.
             body: of the review.
             decision: of the rules.
-            peer: address of the client, "" if it is not known.
+            peer: address of the client, "" if unknown.
         """
         if self._options.denied_only and isinstance(decision, Allowed):
             return
@@ -128,7 +127,7 @@ class Capture:
             self._metrics.capture_dropped.inc()
 
     def close(self) -> None:
-        """Write what has been taken, and stop."""
+        """Write what is queued, and stop."""
         with contextlib.suppress(queue.Full):
             self._queue.put(None, timeout=_STOP_SECONDS)
         self._thread.join(_STOP_SECONDS)
@@ -143,7 +142,7 @@ class Capture:
                     del self._waiting_of[peer]
             try:
                 self._files.write(case_line(request, body, decision), peer)
-            except Exception as error:  # noqa: BLE001 (told and counted; the thread must go on)
+            except Exception as error:  # noqa: BLE001 (logged and counted; the thread must continue)
                 self._metrics.capture_dropped.inc()
                 if not self._failing:
                     LOGGER.error("capture failed", extra={"error": brief(error)})
@@ -155,20 +154,20 @@ class Capture:
 
 
 def _counted(body: bytes) -> int:
-    """Return the bytes of the queue that a review takes, small ones for their number."""
+    """Return the bytes of the queue that a review uses; a small one uses one slot's worth."""
     return max(len(body), _QUEUE_BYTES // _QUEUE)
 
 
 class Files:
-    """Case files in a directory, of bounded number and size, each of one owner.
+    """Case files in a directory, limited in number and size, each with one owner.
 
-    An owner is the address of a client. Half as many as there may be files, less one, have files of
-    their own, those who came first; their names are in those of the files, so that a restart
-    changes nothing. All others share theirs. Where the number is reached, who has most files gives
-    up its oldest; so each keeps the two newest at least, and one alone has all.
+    An owner is the address of a client. The first files / 2 - 1 clients own files; file names
+    contain the owner, so a restart changes nothing. All other clients share the files of one more
+    owner. At the limit, the owner with most files loses its oldest: everyone keeps at least the two
+    newest, and a single client may use all.
 
     Args:
-        options: see there.
+        options: limits and directory.
     """
 
     def __init__(self, options: CaptureOptions) -> None:
@@ -180,7 +179,7 @@ class Files:
         """Write a line to a file of an address.
 
         Raises:
-            OSError: the disk does not take it.
+            OSError: it cannot be written.
         """
         owner = self._owner(peer)
         _, size = self._open.get(owner, (None, 0))
@@ -190,7 +189,7 @@ class Files:
         file, size = self._open[owner]
         written = 0
         try:
-            # Unbuffered: what has been written is on disk, and what has not raises here.
+            # Unbuffered: what cannot be written raises here.
             written = file.write(line)
         finally:
             if written != len(line):
@@ -214,7 +213,7 @@ class Files:
         return name if name and (name in owners or has_room) else _OTHERS
 
     def _present(self) -> list[Path]:
-        """Return the files that are there, the oldest first."""
+        """Return the existing files, oldest first."""
         return sorted(self._options.directory.glob(f"{_PREFIX}*.jsonl"))
 
     def _begin(self, owner: str) -> BinaryIO:
@@ -224,12 +223,12 @@ class Files:
         self._number += 1
         moment = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%S%f")
         path = directory / f"{_PREFIX}{moment}-{self._number:06d}-{owner}.jsonl"
-        # What is there already, a link above all, is not written to.
+        # Never write to an existing file, least of all through a link.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.fdopen(os.open(path, flags, 0o600), "wb", buffering=0)
 
     def _make_room(self, owner: str) -> None:
-        """Remove files until one more may be begun."""
+        """Remove files until one more may be started."""
         files = self._present()
         while len(files) >= self._options.files:
             counts = Counter(map(_owner_of, files))
@@ -243,7 +242,7 @@ class Files:
             files.remove(oldest)
 
     def _end(self, owner: str) -> None:
-        """Close a file, without the part of a line that a full disk may have left."""
+        """Close a file, and cut off the partial line that a full disk may have left."""
         file, size = self._open.pop(owner, (None, 0))
         if file is not None:
             with contextlib.suppress(OSError):
@@ -257,7 +256,7 @@ def _owner_of(file: Path) -> str:
 
 
 def case_line(request: admission.Request, body: bytes, decision: Allowed | Denied) -> bytes:
-    """Return a review as a line of a case file, without what must stay secret.
+    """Return a review as a line of a case file, without secrets.
 
     Args:
         request: decoded from the body.
@@ -265,7 +264,7 @@ def case_line(request: admission.Request, body: bytes, decision: Allowed | Denie
         decision: of the rules.
 
     Raises:
-        ValueError: the body is no JSON.
+        ValueError: the body is not JSON.
     """
     kind = request.kind[1] if request.kind else ""
     judged_by = False
@@ -273,7 +272,7 @@ def case_line(request: admission.Request, body: bytes, decision: Allowed | Denie
         body, judged_by = _without_secrets(body, kind)
     case: dict[str, Any] = {
         "id": request.uid,
-        # One line; JSON has line ends only between its tokens.
+        # One line: JSON has line feeds only between tokens.
         "review": msgspec.Raw(body.replace(b"\n", b" ").strip()),
     }
     if not judged_by:
@@ -284,7 +283,7 @@ def case_line(request: admission.Request, body: bytes, decision: Allowed | Denie
 
 
 def _without_secrets(body: bytes, kind: str) -> tuple[bytes, bool]:
-    """Return a review without what must stay secret, and whether a verdict depends on that."""
+    """Return a review without secrets, and whether its verdict depends on one."""
     review = json.loads(body)
     judged_by = False
     for field in ("object", "oldObject"):
@@ -296,7 +295,7 @@ def _without_secrets(body: bytes, kind: str) -> tuple[bytes, bool]:
 
 
 def remove(value: dict[str, Any], kind: str) -> bool:
-    """Remove what is secret from an object of a kind; tell whether there was anything."""
+    """Remove the secrets from an object of a kind; return whether there were any."""
     found = False
     for *parents, last in _SENSITIVE.get(kind, ()):
         where: Any = value

@@ -1,7 +1,7 @@
-"""The served certificate: read, checked, followed when it changes.
+"""The serving certificate: read, checked, reloaded when it changes.
 
 Contents are compared, not file times: a mounted Secret is swapped by a symbolic link, which file
-watchers miss. New handshakes get the newest good pair; open connections live on.
+watchers miss. New handshakes use the newest good pair; open connections are not affected.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from noderestrict.telemetry.metrics import Metrics
 
 _WARN_BEFORE = dt.timedelta(days=7)
 _RETRY_SECONDS = 0.5
-#: A bundle of all public CAs has a quarter of it.
+#: A bundle of all public CAs has a quarter of this size.
 _LONGEST_FILE = 1024 * 1024
 
 
@@ -32,7 +32,7 @@ class CertificateFiles:
     Attributes:
         certificate: PEM chain, leaf first.
         key: PEM.
-        client_ca: PEM bundle that clients must be verified by, or None.
+        client_ca: PEM bundle to verify clients with, or None for any client.
         dns_names: names that the certificate must cover.
         min_version: of TLS.
         ciphers: OpenSSL's names for TLS 1.2, "" for the default.
@@ -57,8 +57,8 @@ Contents = tuple[bytes, bytes, bytes | None]
 class Certificates:
     """A TLS context for a server, whose certificate follows its files.
 
-    ``context`` never changes: each handshake is handed on to the context of the newest good pair,
-    which was complete before it became that.
+    ``context`` never changes: each handshake switches to the context of the newest good pair, which
+    is complete before any handshake uses it.
     """
 
     def __init__(self, files: CertificateFiles, metrics: Metrics) -> None:
@@ -69,7 +69,7 @@ class Certificates:
         self._current: ssl.SSLContext | None = None
         self.pair: KeyPair | None = None
         self.context = self._empty_context()
-        # The callback runs also for clients that send no server name.
+        # The callback also runs for clients that send no server name.
         self.context.sni_callback = self._hand_on
 
     def _hand_on(
@@ -91,15 +91,15 @@ class Certificates:
 
     @property
     def problem(self) -> str | None:
-        """Why the files as they are now are not served; None if they are."""
+        """Why the current files are not served; None if they are."""
         return self._problem
 
     def expired(self, now: dt.datetime) -> bool:
-        """Tell whether what is served has expired, or nothing is served."""
+        """Return whether the served certificate has expired, or there is none."""
         return self.pair is None or now >= self.pair.not_after
 
     def reload(self, now: dt.datetime) -> bool:
-        """Read the files, and serve what they hold if it changed and is good.
+        """Read the files, and serve the pair in them if it is new and good.
 
         Args:
             now: an aware time.
@@ -123,7 +123,7 @@ class Certificates:
         except BaseException as error:
             if not is_failure(error):
                 raise
-            # Whatever it is, what is served goes on being served.
+            # Whatever went wrong, keep serving the last good pair.
             self._refuse(f"the files cannot be used: {brief(error)}")
             return False
         self._seen, self._current, self.pair = contents, current, pair
@@ -144,7 +144,7 @@ class Certificates:
         return True
 
     async def loaded_within(self, seconds: float) -> bool:
-        """Wait for files that can be served; return whether there were any in time."""
+        """Load the first pair; return whether that worked within so many seconds."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         while not await asyncio.to_thread(self.reload, dt.datetime.now(dt.UTC)):
@@ -155,7 +155,7 @@ class Certificates:
         return True
 
     async def follow(self, seconds: float) -> None:
-        """Reload whenever so many seconds have passed."""
+        """Reload every so many seconds, until cancelled."""
         while True:
             await asyncio.sleep(seconds)
             # In a thread: a check takes milliseconds, and a disk may take longer.
@@ -173,7 +173,7 @@ class Certificates:
         if problem != self._problem:
             self._metrics.certificate_refused.inc()
             LOGGER.error(
-                "certificate not taken",
+                "certificate rejected",
                 extra={
                     "file": str(self._files.certificate),
                     "problem": problem,
@@ -202,7 +202,7 @@ class Certificates:
         chain, key, client_ca = contents
         context = self._empty_context()
         with tempfile.TemporaryDirectory(prefix="noderestrict-", dir=_private_directory()) as name:
-            # From copies of the bytes that were checked: the files may change in between.
+            # Load copies of the bytes that were checked: the files may have changed since.
             pair = Path(name) / "pair.pem"
             descriptor = os.open(pair, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
@@ -218,7 +218,7 @@ class Certificates:
 
 
 def _trust(context: ssl.SSLContext, bundle: bytes, file: Path | None) -> None:
-    """Make a context verify clients by the certificates of a bundle.
+    """Make a context verify clients with the certificates of a bundle.
 
     Raises:
         KeyPairError: it has none, or one that cannot be read.
@@ -236,6 +236,6 @@ def _trust(context: ssl.SSLContext, bundle: bytes, file: Path | None) -> None:
 
 
 def _private_directory() -> str | None:
-    # Memory where there is some, so that keys do not reach a disk and a read-only root works.
+    # In memory if possible, so that keys do not reach a disk and a read-only root works.
     shared = "/dev/shm"  # noqa: S108 (a fresh private directory is made in it)
     return shared if os.access(shared, os.W_OK) else None

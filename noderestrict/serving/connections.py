@@ -1,4 +1,4 @@
-"""HTTP connections: aiohttp's, within bounds. All that touches aiohttp's internals is here."""
+"""HTTP connections within bounds, and all that depends on aiohttp's internals."""
 
 import asyncio
 import contextlib
@@ -23,23 +23,24 @@ from noderestrict.telemetry.logs import LOGGER
 
 _HANDSHAKE_SECONDS = 10.0
 _SHUTDOWN_SECONDS = 1.0
-#: Of a request line and headers: an API server sends a bearer token, and little more.
+#: Of a request line and its headers: an API server sends little more than a bearer token.
 _HEAD_BYTES = 64 * 1024
-#: Requests that may exceed the budget by a quarter, so that a few large ones do not stop them.
+#: Requests up to this size may exceed the limit on bytes by a quarter, so that a few large ones
+#: do not block them.
 _SMALL = 64 * 1024
 _LINE_FEED = 10
 
-#: Of answers that a client leaves unread: no API server leaves any.
+#: Of answers that a client has not read; an API server reads them all.
 _UNREAD_BYTES = 1024 * 1024
 
 Response = TypeVar("Response", bound=web.StreamResponse)
 
 
 class Answer:
-    """JSON with status 200, whose head and body leave in one piece.
+    """A JSON response with status 200, written in one piece.
 
-    It has what aiohttp's connections ask of a ``web.StreamResponse``, and no more: to put such a
-    one together takes longer than most decisions.
+    It implements what aiohttp's connections use of a ``web.StreamResponse`` and nothing else:
+    building one of those takes longer than most decisions.
 
     Args:
         body: JSON.
@@ -71,7 +72,7 @@ class Answer:
         """Write everything.
 
         Raises:
-            ConnectionResetError: the client is gone, or sends on and on without reading.
+            ConnectionResetError: the client is gone, or keeps sending without reading.
         """
         transport = self._request.transport if self._request is not None else None
         if transport is None or transport.is_closing():
@@ -91,13 +92,13 @@ class Answer:
 
 
 class Connection(RequestHandler):
-    """An HTTP connection that must show each request in time, and is one of a bounded number.
+    """An HTTP connection that must send each request in time, one of a bounded number.
 
     Attributes:
         peer: whom it is from.
         held: bytes received of requests that are not answered yet.
-        body_clock: ends the wait for the body of the current request.
-        shed: whether what it holds is too much, so that the request is to be refused.
+        body_clock: the timeout on the body of the current request.
+        shed: whether it holds too much, so that the current request must be rejected.
     """
 
     __slots__ = (
@@ -115,7 +116,7 @@ class Connection(RequestHandler):
         self._ended = False
         self._opening: asyncio.Task[Any] | None = None
         self._wire: asyncio.Transport | None = None
-        # The newest request's body, its bytes that are missing, and those of the head after it.
+        # The body of the newest request, its missing bytes, and the bytes of the head after it.
         self._payload: StreamReader | None = None
         self._left = 0.0
         self._partial = 0
@@ -123,10 +124,10 @@ class Connection(RequestHandler):
         self._timer: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
 
-    # What room asks of it.
+    # Called by the room and the server.
 
     def gives_way(self) -> bool:
-        """Return whether it may end now: it is no whole request's that is being answered."""
+        """Return whether it may end now: no complete request on it is being answered."""
         if self._server.repeatable or self.writing_paused:
             return True
         if not (self._messages or self._request_in_progress):
@@ -134,7 +135,7 @@ class Connection(RequestHandler):
         return self._payload is not None and not self._payload.is_eof()
 
     def end(self, reason: str) -> None:
-        """Close at once, handshake or not, for a reason that is counted."""
+        """Close immediately, even during the handshake, and count the reason."""
         if self._ended:
             return
         self._server.count_closed(reason)
@@ -145,21 +146,21 @@ class Connection(RequestHandler):
             self._opening.cancel()
 
     def yield_bytes(self) -> None:
-        """Give up the request whose body is arriving; a kept connection still answers it."""
+        """Give up the request whose body is arriving; on a kept connection, still answer it."""
         if self._kept:
             self.refuse()
         else:
             self.end("bytes")
 
     def refuse(self) -> None:
-        """Have the request that is arriving refused, and no longer count its bytes."""
+        """Reject the request that is arriving, and stop counting its bytes."""
         self._release(self.held)
         self.shed = True
         if self.body_clock is not None:
             self.body_clock.reschedule(self._loop.time())
 
     def opening(self, opening: asyncio.Task[Any]) -> None:
-        """Take the task that ends with the handshake."""
+        """Remember the task that ends with the handshake."""
         self._opening = opening
         opening.add_done_callback(self._opened)
 
@@ -171,39 +172,39 @@ class Connection(RequestHandler):
             if not isinstance(error, OSError):
                 LOGGER.error("a connection could not be opened", exc_info=error)
         if self._wire is None:
-            # It was none, whose end the loop would tell.
+            # The loop calls this itself only for a connection that was made.
             self.connection_lost(None)
 
-    # What the loop tells it.
+    # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, unless the client's certificate has none of the names, or is a node's."""
+        """Start, unless the client's certificate lacks an allowed name or belongs to a node."""
         super().connection_made(transport)
         self._wire = self.transport
         if self._ended and self._wire is not None:
             self._wire.abort()
             return
         names, wanted = _peer_names(transport), self._server.client_names
-        # The CA of a cluster signs for kubelets, too.
+        # The CA of a cluster signs certificates of kubelets, too.
         is_node = any(name.startswith(NODE_USER_PREFIX) for name in names)
         if is_node or (wanted and not wanted & names):
-            LOGGER.warning("client refused", extra={"names": sorted(names)})
+            LOGGER.warning("client rejected", extra={"names": sorted(names)})
             self._server.count_closed("client_name")
             self.force_close()
             return
         self._start_timer()
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Count it out, and leave nothing to the collector, which seldom comes."""
+        """Count it out, and free what the garbage collector would free late."""
         self._leave()
         super().connection_lost(exc)
         self._wire = None
         self._payload = None
 
     def data_received(self, data: bytes) -> None:
-        """Count bytes in, and watch where a head begins and ends."""
+        """Count bytes, and note where a head begins and ends."""
         if self._force_close or self._close:
-            # It is being closed: aiohttp reads no more of it.
+            # It is closing: aiohttp ignores what still arrives.
             return
         size = len(data)
         self.held += size
@@ -224,32 +225,32 @@ class Connection(RequestHandler):
             self._server.relieve(self)
 
     def pause_writing(self) -> None:
-        """Give a client that does not read its answers some time."""
+        """Start the timeout for a client that does not read its answers."""
         super().pause_writing()
         self._unread = self._loop.call_later(self._server.limits.answer_seconds, self.end, "unread")
 
     def resume_writing(self) -> None:
-        """Forget the time given."""
+        """Stop that timeout."""
         super().resume_writing()
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
 
     def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002 (aiohttp's signature)
-        """Go on reading, if that was held up.
+        """Resume reading, if it was paused.
 
-        aiohttp calls this for each piece of a body, and parses nothing again each time: 6 % of the
-        time. A version that says otherwise whether it is held up is left to do as it does.
+        aiohttp calls this for each piece of a body and runs its parser on nothing, which takes 6 %
+        of the time. If a version has other attributes for being paused, its own method runs.
         """
         if getattr(self, "_reading_paused", True) or getattr(self, "_buffer_paused", True):
             super().resume_reading(resume_parser)
 
-    # What aiohttp tells it.
+    # Called by aiohttp.
 
     def finish_response(
         self, request: web.BaseRequest, resp: Response, start_time: float | None
     ) -> Any:
-        """Write an answer, and end the connection with it where that is due."""
+        """Write a response, and close the connection after it where that is due."""
         if isinstance(resp, Answer):
             if self._kept:
                 stays = self._server.room.stays(self)
@@ -261,22 +262,22 @@ class Connection(RequestHandler):
                 self._server.count_closed("share")
                 resp.force_close()
         else:
-            # Instead of the names and versions of what the server is made of.
+            # Not the names and versions of our libraries.
             resp.headers["Server"] = "noderestrict"
             if not (self._kept or self._messages or self._timer):
                 self._start_timer()
         if self._upgraded:
-            # Nothing is spoken here but HTTP; what follows is read by nobody.
+            # Only HTTP is served; nobody would read what follows an upgrade.
             resp.force_close()
         if self._messages or self._partial:
-            # Others wait behind this one.
+            # Pipelined requests wait behind this one.
             self._release(min(self.held, request.content.total_bytes + _head_bytes(request)))
         else:
             self._release(self.held)
             self.shed = False
         return super().finish_response(request, resp, start_time)
 
-    # The clock of a head.
+    # The timeout on a head.
 
     def _head_received(self, data: bytes) -> None:
         message, payload = self._messages[-1]
@@ -284,13 +285,13 @@ class Connection(RequestHandler):
         self._partial = 0
         self._stop_timer()
         if not isinstance(message, RawRequestMessage):
-            # Its frames hold the data, and it.
+            # Its frames hold the data, and the error itself.
             message.exc.__traceback__ = None
         elif message.chunked:
-            # What follows a chunked body is seen when more of it comes.
+            # What follows a chunked body shows when more data arrives.
             self._left = math.inf
         elif payload.is_eof():
-            # Whether more came with it: a head ends with a line feed, right before the body.
+            # Did more arrive with it? A head ends with a line feed, right before the body.
             end = len(data) - payload.total_bytes - 1
             if end >= 0 and data[end] != _LINE_FEED:
                 self._next_head_begun(1)
@@ -318,7 +319,7 @@ class Connection(RequestHandler):
     def _head_is_late(self) -> None:
         self._timer = None
         if self._messages or self._request_in_progress:
-            # It is not read while another request is answered.
+            # aiohttp does not parse it while another request is being answered.
             self._start_timer()
             return
         self._server.count_closed("header")
@@ -352,17 +353,17 @@ def client_of(request: web.BaseRequest) -> str:
 
 
 def is_shed(request: web.BaseRequest) -> bool:
-    """Return whether the bytes of a request do not fit in with those of others."""
+    """Return whether a request is rejected because too many bytes are in flight."""
     protocol = request.protocol
     return isinstance(protocol, Connection) and protocol.shed
 
 
 @contextlib.asynccontextmanager
 async def body_clock(request: web.BaseRequest, seconds: float) -> AsyncIterator[None]:
-    """Wait for a body so many seconds at most, or until it is shed.
+    """Limit how long the ``async with`` block waits for a body.
 
     Raises:
-        TimeoutError: the time is over, or the request is shed.
+        TimeoutError: that many seconds have passed, or the request is shed.
     """
     protocol = request.protocol
     async with asyncio.timeout(seconds) as clock:
@@ -392,18 +393,18 @@ def _peer_names(transport: asyncio.BaseTransport) -> frozenset[str]:
 
 
 class Server(web.Server):
-    """aiohttp's low-level server, with connections that it opens itself and bounds.
+    """aiohttp's low-level server, which opens and limits its connections itself.
 
     Args:
         handle: answers a request.
-        limits: of time; those of numbers are in `room` and `in_flight`.
+        limits: on time; `room` and `in_flight` have those on numbers.
         room: for connections.
         in_flight: counts the bytes that they hold.
-        count_closed: told why a connection ended before its time.
-        client_names: common or DNS names, of which a client's certificate must have one; empty for
-            any.
-        repeatable: whether clients ask again after a lost connection: any gives way then, and a
-            request of one that is gone is given up.
+        count_closed: called with the reason when the server ends a connection early.
+        client_names: a client's certificate must have one of these as its common or DNS name; empty
+            for any.
+        repeatable: whether clients retry after a lost connection: then any connection may be ended
+            for another, and a request is dropped when its client disconnects.
     """
 
     def __init__(
@@ -429,17 +430,17 @@ class Server(web.Server):
             access_log=None,
             keepalive_timeout=limits.idle_seconds,
             lingering_time=1,
-            # A packed body is refused: nothing of it need be unpacked before.
+            # A compressed body is rejected, so do not decompress it first.
             auto_decompress=False,
-            # Our own bound on bodies gives a clearer answer.
+            # Our own limit on bodies gives a clearer error.
             max_field_size=16 * 1024,
         )
 
     def open(self, sock: socket.socket, address: str, context: ssl.SSLContext | None) -> None:
-        """Take an accepted socket, if there is room for it or something else gives way.
+        """Serve an accepted socket, if there is room for it or another connection gives way.
 
         Args:
-            sock: connected; it is closed in the end.
+            sock: connected; this closes it in the end.
             address: of the client.
             context: None for plain HTTP.
         """
@@ -458,28 +459,28 @@ class Server(web.Server):
                 sock,
                 ssl=context,
                 ssl_handshake_timeout=_HANDSHAKE_SECONDS if context else None,
-                # A client that does not say goodbye would keep its place among the connections.
+                # Without it, a client that sends no close_notify would stay counted.
                 ssl_shutdown_timeout=_SHUTDOWN_SECONDS if context else None,
             )
         )
         connection.opening(opening)
-        # One that ended before it began has not taken the socket.
+        # If opening failed, no transport owns the socket.
         opening.add_done_callback(
             lambda task: sock.close() if task.cancelled() or task.exception() else None
         )
 
     def make_room(self) -> bool:
-        """End the connection that matters least; return whether there was one."""
+        """End the connection that matters least; return whether there is one."""
         weakest = self.room.weakest()
         if weakest is not None:
             weakest.end("evicted")
         return weakest is not None
 
     def relieve(self, arriving: Connection) -> None:
-        """End or refuse what holds most bytes, until they are within the budget.
+        """End or reject what holds most bytes, until they are within the limit.
 
         Args:
-            arriving: what brought the last ones; refused if nothing else gives way.
+            arriving: received the last ones; its request is rejected if nothing else gives way.
         """
         in_flight = self.in_flight
         while in_flight.bytes > in_flight.most_bytes:

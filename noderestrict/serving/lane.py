@@ -1,8 +1,8 @@
 """Large bodies are judged one at a time, in a thread, so that small ones do not wait for them.
 
-A thread gives way to the event loop every few milliseconds, but only between bytecodes: decoding is
-one call, and still holds everything else up. So it rests as long as it worked, which leaves half of
-the time to all others, whatever anybody sends.
+A thread yields to the event loop every few milliseconds, but only between bytecodes; decoding is
+one call, and blocks everything else. So the thread rests for as long as it worked, which leaves
+half of the time to the others, whatever anybody sends.
 """
 
 import asyncio
@@ -14,22 +14,21 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from noderestrict.admission import Run
-from noderestrict.errors import NoderestrictError
 
 _T = TypeVar("_T")
 
-#: A review of so many bytes takes a few milliseconds at worst; hardly any is larger.
+#: A review of this size takes a few milliseconds at worst, and few are larger.
 LARGE_BYTES = 128 * 1024
-#: How many wait, which leaves places for small reviews.
+#: Most calls that may wait.
 MOST_WAITING = 256
 _SHORTEST_REST, _LONGEST_REST = 0.005, 1.0
 
 
-class CrowdedError(NoderestrictError):
-    """A call had to wait too long, or too many wait already.
+class CrowdedError(Exception):
+    """A call cannot start before its deadline, or too many are waiting.
 
     Attributes:
-        limit: that was reached, ``deadline`` or ``large_bodies``.
+        limit: which was reached, ``deadline`` or ``large_bodies``.
     """
 
     def __init__(self, limit: str) -> None:
@@ -38,17 +37,17 @@ class CrowdedError(NoderestrictError):
 
 
 class Lane:
-    """Runs calls one after the other, of each client in turn.
+    """Runs calls one after the other, taking clients in turn.
 
     Args:
-        executor: runs them; one of a single thread if None.
+        executor: runs them; if None, a pool of one thread.
     """
 
     def __init__(self, executor: Executor | None = None) -> None:
         self._executor = ThreadPoolExecutor(1, "large") if executor is None else executor
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         self._taken = False
-        # Seconds of work without a rest yet.
+        # Seconds worked since the last rest.
         self._owed = 0.0
 
     def of(self, client: str, deadline: float) -> Run:
@@ -56,7 +55,7 @@ class Lane:
 
         Args:
             client: its address.
-            deadline: of time.monotonic(), seconds, until when a call must have begun.
+            deadline: of time.monotonic(), seconds, before which a call must start.
         """
 
         async def run(call: Callable[[], _T], /) -> _T:
@@ -68,7 +67,7 @@ class Lane:
         """Run a call when it is its turn.
 
         Raises:
-            CrowdedError: it will not be its turn in time.
+            CrowdedError: its turn does not come in time.
         """
         await self._turn(client, deadline)
 
@@ -82,16 +81,16 @@ class Lane:
         try:
             work = asyncio.get_running_loop().run_in_executor(self._executor, measured)
         except RuntimeError:
-            # There is no thread to be had.
+            # The system cannot start a thread.
             self._next()
             raise
         work.add_done_callback(self._rest)
-        # It goes on when the client goes away.
+        # The call continues when the client disconnects.
         return await asyncio.shield(work)
 
     def _rest(self, work: "asyncio.Future[Any]") -> None:
         if not work.cancelled():
-            # Nobody may be left to take it.
+            # Mark it as retrieved: nobody may be left to do so.
             work.exception()
         if self._owed < _SHORTEST_REST:
             self._next()
@@ -105,7 +104,7 @@ class Lane:
             return
         waiting = self._waiting.setdefault(client, deque())
         if sum(map(len, self._waiting.values())) >= MOST_WAITING:
-            # The newest of who has most gives way.
+            # The newest call of the client that has most gives way.
             crowd = max(self._waiting.values(), key=len)
             if len(crowd) <= len(waiting) + 1:
                 raise CrowdedError("large_bodies")
@@ -124,11 +123,11 @@ class Lane:
 
     def _leave(self, turn: "asyncio.Future[None]", waiting: "deque[asyncio.Future[None]]") -> None:
         if turn.cancelled():
-            # It may have been passed over already.
+            # It may have been skipped already.
             with contextlib.suppress(ValueError):
                 waiting.remove(turn)
         elif turn.exception() is None:
-            # It came just now.
+            # Its turn came at this very moment: pass it on.
             self._next()
 
     def _next(self) -> None:

@@ -1,4 +1,4 @@
-"""Bounds on what is in flight, so that load never becomes memory or late answers."""
+"""Limits on what is in flight, so that load causes neither memory growth nor late answers."""
 
 import resource
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from noderestrict.telemetry.logs import LOGGER
 MAX_BODY_BYTES = 8 * 1024 * 1024
 
 
-#: Files that are none of our connections: watches, look-ups, captures, certificates.
+#: File descriptors for all but client connections: watches, lookups, captures, certificates.
 _OTHER_FILES = 128
 
 
@@ -23,10 +23,10 @@ class Limits:
         connections: open at a time.
         metrics_connections: open at a time on the metrics port.
         header_seconds: from the first byte of a request, or from connecting, to the end of its
-            headers; also between requests of a connection that carried no review.
+            headers; also between requests on a connection that carried no review.
         body_seconds: from the headers to the end of the body.
-        answer_seconds: that a client takes to read its answers.
-        idle_seconds: between requests of a connection; more than the API server's 90 s.
+        answer_seconds: for a client to read its answers.
+        idle_seconds: between requests on a connection; longer than the API server's 90 s.
     """
 
     requests: int = 512
@@ -41,16 +41,16 @@ class Limits:
 
     @property
     def files(self) -> int:
-        """Files that may be open at a time."""
+        """File descriptors that these limits need."""
         return self.connections + self.metrics_connections + _OTHER_FILES
 
     @property
     def fresh(self) -> int:
-        """Connections that carried no review yet."""
+        """Most connections that carried no review yet."""
         return max(1, self.connections // 3)
 
     def within(self, files: int) -> "Limits":
-        """Return limits on connections that leave room for other files, if so many may be open."""
+        """Return limits that fit into so many file descriptors and leave some for other files."""
         if files >= self.files:
             return self
         metrics = min(self.metrics_connections, max(1, files // 8))
@@ -122,7 +122,7 @@ def within_open_files(limits: Limits) -> Limits:
 
 
 def parse_timeout(text: str) -> float | None:
-    """Return the seconds of a Go duration such as ``1m30s`` or ``300ms``; None if it is none."""
+    """Return the seconds of a Go duration such as ``1m30s``; None for anything else."""
     seconds = 0.0
     rest = text
     while rest:
@@ -136,5 +136,5 @@ def parse_timeout(text: str) -> float | None:
     return seconds if text else None
 
 
-# Longer units first: "ms" before "m".
+# "ms" before "m": the first unit that fits is taken.
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}

@@ -1,4 +1,4 @@
-"""Listening sockets, whose connections are accepted only as far as files and bounds allow."""
+"""Listening sockets, from which connections are accepted as file descriptors and limits allow."""
 
 import asyncio
 import errno
@@ -10,12 +10,12 @@ from noderestrict.telemetry.logs import LOGGER
 from noderestrict.telemetry.metrics import Metrics
 
 _BACKLOG = 1024
-#: The kernel's buffers of a connection: reviews are large from afar, answers are small.
+#: The kernel's buffers per connection: reviews may be large, answers are small.
 _RECEIVE_BYTES = 256 * 1024
 _SEND_BYTES = 64 * 1024
-#: Accepted before anything else gets its turn.
+#: Accepted in one turn of the event loop.
 _AT_ONCE = 16
-#: How long nothing is accepted after the system could not, and how many connections give way.
+#: When the system is out of resources: how long to stop accepting, how many connections to end.
 _PAUSE_SECONDS = 0.1
 _GIVE_WAY = 8
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -26,8 +26,8 @@ class Listener:
 
     Args:
         sockets: listening.
-        server: takes what is accepted.
-        metrics: errors are counted into.
+        server: serves what is accepted.
+        metrics: count errors.
         context: None for plain HTTP.
     """
 
@@ -54,7 +54,7 @@ class Listener:
         return port
 
     def close(self) -> None:
-        """Listen no longer; what is open stays so."""
+        """Stop listening; open connections stay open."""
         for sock in self._sockets:
             if sock in self._paused:
                 self._paused.pop(sock).cancel()
@@ -72,7 +72,7 @@ class Listener:
             except OSError as error:
                 if error.errno in _EXHAUSTED:
                     self._pause(sock, error)
-                # Any other is the failed connection's own.
+                # Any other error concerns only the failed connection.
                 return
             client.settimeout(0)
             self._server.open(client, address[0], self._context)
@@ -99,7 +99,7 @@ async def listening_sockets(host: str, port: int) -> list[socket.socket]:
         port: 0 for any free one.
 
     Raises:
-        OSError: there is no such address, or it is taken.
+        OSError: there is no such address, or it is in use.
     """
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(
@@ -130,7 +130,7 @@ async def listening_sockets(host: str, port: int) -> list[socket.socket]:
                 failure = error
                 sockets.pop().close()
                 continue
-            # Accepted ones inherit it. Left to itself, the kernel gives each of them megabytes.
+            # Accepted sockets inherit this. By default, the kernel gives each of them megabytes.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
             sock.listen(_BACKLOG)

@@ -1,4 +1,4 @@
-"""What a refusal leads to: rules are enforced, or only reported, one by one."""
+"""Modes of rules: what a denial leads to, rule by rule."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,9 +18,9 @@ class Modes:
     """The mode of each rule.
 
     Attributes:
-        default: of the rules that ``by_rule`` does not name: ``enforce`` refuses; ``warn`` allows
-            with a warning to the client; ``audit`` allows, and tells the audit log, the metrics
-            and the log; ``off`` does not count.
+        default: of rules that are not in ``by_rule``. ``enforce`` denies; ``warn`` allows with a
+            warning to the client; ``audit`` allows, and reports in the audit log, the metrics and
+            the log; ``off`` ignores the rule.
         by_rule: by rule id.
     """
 
@@ -33,7 +33,7 @@ class Modes:
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What is answered: the decision, and the refusals that were only reported."""
+    """What is answered: the decision, and the denials that are only reported."""
 
     decision: Allowed | Denied
     reported: tuple[Denied, ...] = ()
@@ -48,12 +48,12 @@ async def settle(
     peer: str = "",
     run: admission.Run = admission.inline,
 ) -> Verdict:
-    """Judge a request on until a refusal is enforced, or nothing more objects.
+    """Judge a request again, without the rules that are not enforced, until a decision stands.
 
     Args:
         judge: decides.
         request: decoded.
-        objection: what the judge said first.
+        objection: the first denial.
         deadline: of time.monotonic(), seconds.
         modes: of the rules.
         peer: address of the client.
@@ -69,7 +69,7 @@ async def settle(
         if mode != OFF:
             reported.append(decision)
         if decision.rule in skipped:
-            # What cannot even be read has no further rules.
+            # Skipping had no effect: a request that cannot be decoded reaches no other rule.
             return Verdict(Allowed(), tuple(dict.fromkeys(reported)))
         skipped.add(decision.rule)
         decision = await judge.judge(request, deadline, skipped, peer, run)

@@ -1,12 +1,12 @@
-"""Who has room for connections, and whose ends first when there is none."""
+"""Bounds on connections: who may have how many, and which ends first when there are too many."""
 
 import ipaddress
 from collections import OrderedDict
 from typing import Generic, Protocol, TypeVar
 
-#: Every API server may stand behind one address: so many connections it always has.
+#: An address always has this many: every API server may be behind one.
 SHARE = 100
-# Addresses that are remembered for a review they sent.
+# Addresses that are remembered because they sent a review.
 _KNOWN = 1024
 
 
@@ -17,7 +17,7 @@ class Member(Protocol):
     held: int
 
     def gives_way(self) -> bool:
-        """Return whether it may end now: it is no whole request's that is being answered."""
+        """Return whether it may end now: no complete request on it is being answered."""
 
 
 M = TypeVar("M", bound=Member)
@@ -33,17 +33,17 @@ class _Peer(Generic[M]):
 
 
 class Room(Generic[M]):
-    """Bounds on connections, which are fresh at first, and kept once they carried a review.
+    """Counts connections, which are fresh at first, and kept once they carried a review.
 
-    A fresh one may be closed for another at any time; of those, the oldest of the peer that has
-    most. A kept one is closed by nobody but its client: an API server does not send a POST again
-    that met a connection which was being closed. So only so many are kept that newcomers always
-    find room, and one peer keeps no more than is left for others, but `SHARE` at least; what is not
-    kept ends with its answer, which says so.
+    A fresh connection may be closed for another at any time: first the oldest of the peer that has
+    most. Only its client closes a kept connection, because an API server does not retry a POST
+    whose connection was being closed. So the number of kept ones is limited such that newcomers
+    always find room, and a peer keeps no more than is left for others, but at least `SHARE`. A
+    connection that is not kept closes after its answer, which has ``Connection: close``.
 
     Args:
-        fresh: connections that carried no review yet; TLS handshakes are among them.
-        kept: connections that did.
+        fresh: most connections that carried no review yet, TLS handshakes included.
+        kept: most connections that did.
     """
 
     def __init__(self, fresh: int, kept: int) -> None:
@@ -61,10 +61,9 @@ class Room(Generic[M]):
         return self._fresh + self._kept
 
     def enter(self, member: M) -> M | None:
-        """Count a new connection in, and return the one that must end for it.
+        """Count a new connection in, and return the one that must end for it, counted out.
 
-        That one is counted out. It is the new one itself if no other gives way; None if there is
-        room.
+        None if there is room; the new one itself if no other gives way.
         """
         peer = self._peers.get(member.peer)
         if peer is None:
@@ -79,7 +78,7 @@ class Room(Generic[M]):
         return ends
 
     def leave(self, member: M) -> None:
-        """Count a connection out; one that is not counted in changes nothing."""
+        """Count a connection out; does nothing if it is not counted in."""
         peer = self._peers.get(member.peer)
         if peer is None:
             return
@@ -113,9 +112,9 @@ class Room(Generic[M]):
         return peer is not None and not self._exceeds(len(peer.kept))
 
     def _exceeds(self, kept: int) -> bool:
-        """Return whether so many kept ones of a peer are more than what is left for others.
+        """Return whether a peer would keep more connections than it leaves for others.
 
-        Shares have a third for themselves.
+        A third of all is reserved for the shares.
         """
         return kept > SHARE and kept > self._kept_limit * 2 // 3 - self._kept
 
@@ -135,9 +134,9 @@ class Room(Generic[M]):
         self._most = max(self._most, now)
 
     def weakest(self, spared: M | None = None) -> M | None:
-        """Return the fresh connection that ends first, None if there is none that gives way.
+        """Return the fresh connection that ends first, or None if none gives way.
 
-        Peers that sent a review, and have no more than their share, come last.
+        Peers that sent a review and are within their share come last.
 
         Args:
             spared: never returned.
@@ -160,9 +159,9 @@ class Room(Generic[M]):
         return known and len(peer.fresh) + len(peer.kept) <= SHARE
 
     def hoarder(self) -> M | None:
-        """Return the connection that holds most bytes of a request of which some are missing.
+        """Return the connection that holds most bytes of an incomplete request.
 
-        Fresh ones come first, of them those of the peer that holds most.
+        Fresh ones come first, and of those the peer that holds most.
         """
         for state in ("fresh", "kept"):
             found: list[M] = []
@@ -178,7 +177,7 @@ class Room(Generic[M]):
 
 
 def peer_of(address: str) -> str:
-    """Return whom an address stands for: an IPv6 network of 64 bits belongs to one host."""
+    """Return whom an address stands for: an IPv6 /64 belongs to one host."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,8 +1,8 @@
 """Signals, from the first moment of the process to its last.
 
-Process 1 of a container gets no signal that it has no handler for, and any other process dies of
-SIGHUP and SIGUSR1 without one. So the handlers come first, before what takes time to load, and
-stay to the end.
+The kernel delivers a signal to process 1 of a container only if it has a handler, and SIGHUP and
+SIGUSR1 kill any other process that has none. So handlers are installed before anything that takes
+time to import, and stay to the end.
 """
 
 import contextlib
@@ -19,10 +19,10 @@ _HANDLED = (*_STOPPING, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Signals:
-    """What the process does on signals.
+    """Handles the signals of the process.
 
-    Until an event loop takes them over, SIGTERM ends the process with exit code 0, and the others
-    do nothing; after it, none does anything.
+    Before an event loop takes over, SIGTERM ends the process with exit code 0 and the others do
+    nothing; after the loop, none does anything.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Signals:
         self._ended = False
 
     def install(self) -> None:
-        """Handle signals from now on; SIGINT stays an interrupt until an event loop runs."""
+        """Install the handlers; SIGINT raises KeyboardInterrupt until an event loop runs."""
         for number in _HANDLED:
             if number != signal.SIGINT:
                 signal.signal(number, self._handle)
@@ -42,7 +42,7 @@ class Signals:
     ) -> Iterator[None]:
         """Call handlers in an event loop, by signal.
 
-        Not the loop's own way to do so: when it closes, it leaves the signals without a handler.
+        The loop's own add_signal_handler would leave them without a handler when the loop closes.
         """
         self._handlers = handlers
         self._loop = loop

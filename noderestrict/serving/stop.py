@@ -18,8 +18,8 @@ from noderestrict.telemetry.logs import LOGGER, toggle_debug
 class Stop:
     """Whether the process was asked to stop.
 
-    The first time, it drains, or ends what it waits for if it has not started yet; the second
-    time, it stops at once. To be made in the task that starts the server.
+    The first request drains the server, or cancels its start; the second stops it immediately.
+    Create this in the task that starts the server.
     """
 
     def __init__(self) -> None:
@@ -36,16 +36,16 @@ class Stop:
             self._starting.cancel()
 
     def started(self) -> None:
-        """Say that there is something to drain from now on."""
+        """Note that there is something to drain from now on."""
         self._starting = None
 
 
 def run_event_loop(main: Callable[[Stop], Coroutine[Any, Any, None]], log_level: str) -> None:
-    """Run a server on uvloop, where it is installed, and end the process when it was stopped.
+    """Run a server, on uvloop if it is installed, and exit the process when it has stopped.
 
     Args:
-        main: starts it; cancelled if the process shall stop before it has started.
-        log_level: the configured level, to which SIGUSR1 returns.
+        main: runs the server; cancelled when the process is asked to stop before it has started.
+        log_level: the configured level, which SIGUSR1 restores.
     """
     try:
         import uvloop
@@ -59,9 +59,9 @@ def run_event_loop(main: Callable[[Stop], Coroutine[Any, Any, None]], log_level:
 
 
 def _leave() -> NoReturn:
-    """End the process without waiting for threads that wait themselves, as for a name server."""
+    """Exit without joining threads, which may be blocked, for example in a DNS lookup."""
     logs.close()
-    # There is no public way; without it the keys of a kubeconfig would stay in temporary files.
+    # There is no public function; without it, keys of a kubeconfig would stay in temporary files.
     atexit._run_exitfuncs()  # noqa: SLF001
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A line in which so many get their turn a second."""
+"""A queue that admits so many a second."""
 
 import asyncio
 from collections import deque
@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 
 class Turns:
-    """Lets whoever waits pass in order, so many a second; who is cancelled takes no turn.
+    """Admits waiters in order, at a fixed rate; a cancelled one takes no turn.
 
     Args:
-        per_second: turns.
-        burst: turns that may be taken at once after a quiet time.
+        per_second: the rate.
+        burst: most turns at once after a quiet time.
         clock: seconds; the event loop's if None.
     """
 

@@ -1,4 +1,4 @@
-"""Logs: one JSON object or one console line a record, of ours and of the libraries."""
+"""Logs: one JSON object or console line for each record, ours or a library's."""
 
 import datetime as dt
 import logging
@@ -16,13 +16,12 @@ from noderestrict.telemetry.writer import Writer
 
 LOGGER = logging.getLogger("noderestrict")
 LEVELS = ("debug", "info", "warning", "error")
-#: Why lines are dropped: their node was refused too often; there were too many lines; their reader
-#: has stopped.
+#: Why lines are dropped: too many for one node; too many at all; nobody reads them.
 NODE, RATE, READER = "node", "rate", "reader"
 
 _RECORD_FIELDS = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime"}
-#: Lines at once, and a second after that, by level; and of the libraries at all levels, which
-#: clients can make write at will.
+#: Burst and rate per second of lines, by level. Libraries share one at all levels: clients can make
+#: them log at will.
 _RATES = {
     logging.DEBUG: (5000, 1000),
     logging.INFO: (1000, 100),
@@ -30,7 +29,7 @@ _RATES = {
     logging.ERROR: (1000, 100),
 }
 _FOREIGN_RATE = (50, 5)
-#: Of all those, with a traceback; the others name the error alone.
+#: Of lines with a traceback; the others only name the error.
 _TRACEBACK_RATE = (20, 1)
 _LONGEST_FOREIGN = 1000
 _LONGEST_TRACEBACK = 10_000
@@ -38,31 +37,31 @@ _CLOSE_SECONDS = 2.0
 
 
 class Drops:
-    """Counts lines that were dropped, by reason, from any thread."""
+    """Counts dropped lines by reason; may be used from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._counts: Counter[str] = Counter()
-        self._told: Counter[str] = Counter()
+        self._reported: Counter[str] = Counter()
 
     def count(self, reason: str, lines: int = 1) -> None:
-        """Count some."""
+        """Count dropped lines."""
         with self._lock:
             self._counts[reason] += lines
 
     def of(self, reason: str) -> int:
-        """Return how many there were since the process began."""
+        """Return how many lines were dropped since the process started."""
         return self._counts[reason]
 
-    def untold(self) -> Counter[str]:
-        """Return how many there were since they were told last, by reason."""
+    def unreported(self) -> Counter[str]:
+        """Return how many lines were dropped since the last report, by reason."""
         with self._lock:
-            return self._counts - self._told
+            return self._counts - self._reported
 
-    def told(self, lines: Counter[str]) -> None:
-        """Take note that these were told."""
+    def reported(self, lines: Counter[str]) -> None:
+        """Note that these were reported."""
         with self._lock:
-            self._told += lines
+            self._reported += lines
 
 
 #: Of this process, as its loggers are.
@@ -95,10 +94,10 @@ class JSONFormatter(logging.Formatter):
 
 
 class ConsoleFormatter(logging.Formatter):
-    """``12:00:00.000 WARNING message key=value``; values that callers choose are quoted."""
+    """``12:00:00.000 WARNING message key=value``; values are quoted as JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as one line, plus a traceback, set off, where there is one."""
+        """Return the record as one line, and its traceback, if any, indented below."""
         fields = " ".join(f"{key}={json_line(value)}" for key, value in _fields(record).items())
         message = printable(record.getMessage())
         line = f"{_time(record)[11:23]} {record.levelname:<7} {message} {fields}".rstrip()
@@ -109,7 +108,7 @@ class ConsoleFormatter(logging.Formatter):
 
 
 def _adopted(record: logging.LogRecord) -> logging.LogRecord:
-    """Return a library's record as one of ours: short, without tracebacks of clients' faults."""
+    """Return a library's record as one of ours: short, with no traceback for a client's error."""
     message = record.getMessage()[:_LONGEST_FOREIGN]
     fields = {"logger": record.name}
     error = record.exc_info[1] if record.exc_info else None
@@ -131,23 +130,23 @@ def _adopted(record: logging.LogRecord) -> logging.LogRecord:
 
 
 def _without_traceback(record: logging.LogRecord) -> logging.LogRecord:
-    """Return a record that names its error in a field."""
+    """Return a record that has its error in a field instead."""
     error = record.exc_info[1] if record.exc_info else None
     fields = {"exc_info": None, "error": brief(error) if error is not None else ""}
     return logging.makeLogRecord({**record.__dict__, **fields})
 
 
 def _is_of_a_client(error: BaseException) -> bool:
-    """Tell whether an error is one that a client makes: broken HTTP or TLS, a lost connection."""
+    """Return whether a client caused an error: broken HTTP or TLS, a lost connection."""
     return isinstance(error, OSError | EOFError) or type(error).__module__.startswith("aiohttp.")
 
 
 class Bucket:
-    """Lets so many through at once, and so many a second after that.
+    """A token bucket.
 
     Args:
-        burst: at once.
-        per_second: over time.
+        burst: most tokens.
+        per_second: rate at which it refills.
         clock: seconds, monotonic.
     """
 
@@ -159,7 +158,7 @@ class Bucket:
         self._since = clock()
 
     def take(self) -> bool:
-        """Take one, if there is one."""
+        """Take a token; return whether there was one."""
         now = self._clock()
         self._left = min(self._burst, self._left + (now - self._since) * self._per_second)
         self._since = now
@@ -170,11 +169,11 @@ class Bucket:
 
 
 class Handler(logging.Handler):
-    """Bounds, formats and writes all records of the process.
+    """Limits, formats and writes all records of the process.
 
     Args:
         formatter: of records.
-        write: takes a line with its end; it must not wait.
+        write: gets a line with its line feed; must not block.
         clock: seconds, monotonic.
     """
 
@@ -190,7 +189,7 @@ class Handler(logging.Handler):
         self._buckets = {level: Bucket(*rate, clock) for level, rate in _RATES.items()}
         self._foreign = Bucket(*_FOREIGN_RATE, clock)
         self._tracebacks = Bucket(*_TRACEBACK_RATE, clock)
-        self._telling = Bucket(1, 1, clock)
+        self._reports = Bucket(1, 1, clock)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, or count it as dropped."""
@@ -206,36 +205,36 @@ class Handler(logging.Handler):
             if record.exc_info and not self._tracebacks.take():
                 record = _without_traceback(record)
             self._write(f"{self.format(record)}\n")
-            if DROPS.untold() and self._telling.take():
-                self.tell_drops()
-        except Exception:  # noqa: BLE001 (counted; who logs must not fail for the log's sake)
+            if DROPS.unreported() and self._reports.take():
+                self.report_drops()
+        except Exception:  # noqa: BLE001 (counted; logging must not fail its caller)
             DROPS.count(READER)
 
-    def tell_drops(self) -> None:
-        """Write how many lines were dropped since this was told last, if there were some."""
+    def report_drops(self) -> None:
+        """Write how many lines were dropped since the last report, if any."""
         self.acquire()
         try:
-            untold = DROPS.untold()
-            if untold and self._write(f"{self.format(_summary(untold))}\n"):
-                DROPS.told(untold)
+            unreported = DROPS.unreported()
+            if unreported and self._write(f"{self.format(_summary(unreported))}\n"):
+                DROPS.reported(unreported)
         finally:
             self.release()
 
 
-def _summary(untold: Mapping[str, int]) -> logging.LogRecord:
+def _summary(unreported: Mapping[str, int]) -> logging.LogRecord:
     return logging.makeLogRecord(
         {
             "name": LOGGER.name,
             "levelno": logging.WARNING,
             "levelname": "WARNING",
             "msg": "log lines were dropped",
-            "lines": sum(untold.values()),
-            "by_reason": dict(untold),
+            "lines": sum(unreported.values()),
+            "by_reason": dict(unreported),
         }
     )
 
 
-#: Of this process; None while records go to a stream at once.
+#: Of this process; None while records go straight to a stream.
 _writer: Writer | None = None
 
 
@@ -245,16 +244,16 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
     Args:
         level: of our own records, one of ``LEVELS``; of libraries, warnings and errors are shown.
         form: ``json`` or ``console``.
-        stream: written to at once; None for standard error, whose reader is never waited for.
+        stream: written to directly; None for standard error, which is never waited for.
     """
     global _writer
     formatter = JSONFormatter() if form == "json" else ConsoleFormatter()
     close()
-    # What an earlier log lacks is not for this one to tell.
-    DROPS.told(DROPS.untold())
+    # A new log does not report what an earlier one dropped.
+    DROPS.reported(DROPS.unreported())
     if stream is None:
         _writer = _on_standard_error()
-        _adopt_what_python_reports()
+        _log_what_python_reports()
     handler = Handler(formatter, stream.write if stream is not None else _write)
     LOGGER.handlers[:] = [handler]
     LOGGER.propagate = False
@@ -265,14 +264,14 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
 
 
 def tell_drops() -> None:
-    """Write how many lines were dropped since this was told last, if there were some."""
+    """Write how many lines were dropped since the last report, if any."""
     for handler in LOGGER.handlers:
         if isinstance(handler, Handler):
-            handler.tell_drops()
+            handler.report_drops()
 
 
 def close() -> None:
-    """Write what waits to be written, for two seconds at most; later lines are dropped."""
+    """Write queued lines, for at most two seconds; drop later ones."""
     if _writer is not None:
         tell_drops()
         _writer.close(_CLOSE_SECONDS)
@@ -287,19 +286,19 @@ def _write(line: str) -> bool:
 
 def _on_standard_error() -> Writer | None:
     try:
-        # One of our own: what another part of the process does to it leaves this one alone.
+        # A duplicate, so that nothing else in the process can close or redirect it.
         descriptor = os.dup(sys.stderr.fileno())
     except (AttributeError, OSError, ValueError):
-        # Closed from the start; its number may be that of a socket by now.
+        # Closed from the start; by now its number may belong to a socket.
         return None
     return Writer(descriptor, lambda lines: DROPS.count(READER, lines))
 
 
-def _adopt_what_python_reports() -> None:
-    """Log what would be written to standard error past the log, waiting for its reader."""
+def _log_what_python_reports() -> None:
+    """Log what Python would write to standard error itself, blocking until it is read."""
 
     def of_thread(args: threading.ExceptHookArgs) -> None:
-        LOGGER.error("a thread ended", exc_info=args.exc_value)
+        LOGGER.error("a thread failed", exc_info=args.exc_value)
 
     def unraisable(args: "sys.UnraisableHookArgs") -> None:
         LOGGER.error("an exception was ignored", exc_info=args.exc_value)
@@ -317,15 +316,15 @@ def toggle_debug(level: str) -> None:
 
 
 class NodeLimiter:
-    """Let each node write so many lines in a window, so that a hostile one cannot flood the log.
+    """Limits the lines of each node in a window, so that a hostile one cannot flood the log.
 
-    A node is one at the address of a client, since anybody may claim to speak for a node.
+    A node counts once for each client address, since anybody may claim to be a node.
 
     Args:
         lines: per node and window.
         window: seconds.
         clock: seconds, monotonic.
-        nodes: how many nodes are remembered; the oldest is forgotten first.
+        nodes: how many are remembered; the one logged least recently is forgotten first.
     """
 
     def __init__(
@@ -343,7 +342,7 @@ class NodeLimiter:
         self._seen: OrderedDict[Hashable, tuple[float, int]] = OrderedDict()
 
     def allow(self, node: Hashable) -> bool:
-        """Tell whether this node may write one more line now."""
+        """Return whether this node may write one more line now."""
         now = self._clock()
         start, count = self._seen.get(node, (now, 0))
         if now - start >= self._window:

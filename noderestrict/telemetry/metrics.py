@@ -34,7 +34,7 @@ _EXPOSED_SECONDS = 1.0
 
 
 class _Decisions(hot.Counter):
-    """The decision counter; what no rule names is counted as ``other``."""
+    """The decision counter; a resource that no rule covers is counted as ``other``."""
 
     def count(
         self, resource: str, sub_resource: str, operation: str, rule: str, decision: str, mode: str
@@ -43,7 +43,7 @@ class _Decisions(hot.Counter):
         counts = self.counts
         key = (resource, sub_resource, operation, rule, decision, mode)
         if key not in counts:
-            # Callers choose resource names: what is remembered must not grow with them.
+            # Clients choose resource names: the number of series must not grow with them.
             key = (
                 resource if resource in _RESOURCES else OTHER,
                 sub_resource if sub_resource in _SUB_RESOURCES else OTHER,
@@ -54,16 +54,16 @@ class _Decisions(hot.Counter):
 
 
 class _DroppedLines(Collector):
-    """Log lines of the process that were dropped."""
+    """Dropped log lines of the process."""
 
     label_names = ("reason",)
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """Yield what is exposed."""
+        """Yield the metric family."""
         family = CounterMetricFamily(
             "noderestrict_dropped_log_lines",
-            "Lines that were not logged: their node was refused too often (node), there were too "
-            "many (rate), or standard error took no more (reader).",
+            "Log lines that were dropped: too many for one node (node), too many at all (rate), or "
+            "standard error was not read (reader).",
             labels=self.label_names,
         )
         for reason in (NODE, RATE, READER):
@@ -72,7 +72,7 @@ class _DroppedLines(Collector):
 
 
 class Metrics:
-    """All metrics of one process, in a registry of their own."""
+    """All metrics of one process, in their own registry."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -139,13 +139,13 @@ class Metrics:
         )
         self._closed_connections = Counter(
             "noderestrict_closed_connections_total",
-            "Connections that the server ended before their time, by port and reason.",
+            "Connections that the server ended early, by port and reason.",
             ("port", "reason"),
             registry=registry,
         )
         self.accept_errors = Counter(
             "noderestrict_accept_errors_total",
-            "Connections that the system could not open, such as for want of files.",
+            "Connections that the system could not open, for example because files ran out.",
             registry=registry,
         )
         self.held_bytes = Gauge(
@@ -156,13 +156,13 @@ class Metrics:
         registry.register(_DroppedLines())
         self.background_failures = Counter(
             "noderestrict_background_failures_total",
-            "Jobs beside the server that ended, and were started again.",
+            "Background jobs that ended and were restarted.",
             ("job",),
             registry=registry,
         )
         self.loop_lag = hot.Histogram(
             "noderestrict_event_loop_lag_seconds",
-            "How late the event loop was, at 20 looks a second.",
+            "How late the event loop was, sampled 20 times a second.",
             _LAG_SECONDS,
             registry,
         ).series[""]
@@ -202,12 +202,12 @@ class Metrics:
         )
         self.capture_dropped = Counter(
             "noderestrict_capture_dropped_total",
-            "Reviews that were to be written, but did not fit or could not be.",
+            "Reviews that were not written: they did not fit into the queue, or writing failed.",
             registry=registry,
         )
         self.registration_differences = Gauge(
             "noderestrict_registration_differences",
-            "How many fields of the installed registration are not as rendered.",
+            "Fields of the installed registration that differ from the rendered one.",
             registry=registry,
         )
         self.registration_checked = Gauge(
@@ -247,7 +247,7 @@ class Metrics:
         )
         self.live_lookups = Counter(
             "noderestrict_live_lookups_total",
-            "Look-ups sent to the API server, by result.",
+            "Lookups sent to the API server, by result.",
             ("resource", "result"),
             registry=registry,
         )
@@ -259,11 +259,11 @@ class Metrics:
         ).labels(__version__, platform.python_version()).set(1)
 
     def open_connections(self, port: str, number: Callable[[], int]) -> None:
-        """Expose how many connections of a port are open."""
+        """Expose the number of open connections of a port."""
         self._open_connections.labels(port).set_function(number)
 
     def closed_connections(self, port: str) -> Callable[[str], None]:
-        """Return what counts the end of a connection of a port, given the reason."""
+        """Return a function that counts an ended connection of a port, by reason."""
         counters = {reason: self._closed_connections.labels(port, reason) for reason in CLOSED}
         return lambda reason: counters[reason].inc()
 
@@ -273,7 +273,7 @@ class Metrics:
 
 
 class Exposition:
-    """All metrics as text, made at most once a second, so that scrapes cost reviews nothing.
+    """All metrics as text, generated at most once a second, so that scrapes do not delay reviews.
 
     Args:
         metrics: exposed.

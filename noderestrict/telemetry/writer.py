@@ -1,4 +1,4 @@
-"""Write log lines without ever waiting for who reads them."""
+"""Write log lines without ever blocking on their reader."""
 
 import os
 import select
@@ -6,15 +6,15 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-#: What waits for a reader that has stopped; a pipe itself takes 64 KiB.
+#: Bytes queued for a reader that has stopped; a pipe itself holds 64 KiB.
 _LONGEST_QUEUE = 1024 * 1024
 _BATCH_LINES = 100
 
 
 class Writer:
-    """Writes lines to a file descriptor on a thread of its own.
+    """Writes lines to a file descriptor, in its own thread.
 
-    Lines that do not fit into the queue, and those that the descriptor does not take, are dropped.
+    Lines that do not fit into the queue, and those that cannot be written, are dropped.
 
     Args:
         descriptor: written to, never closed.
@@ -29,14 +29,14 @@ class Writer:
         self._dropped = dropped
         self._room = longest_queue
         self._lines: deque[bytes] = deque()
-        # Reentrant: the garbage collector may make anything log while this is held.
+        # Reentrant: the garbage collector may run code that logs while this is held.
         self._changed = threading.Condition(threading.RLock())
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
     def write(self, line: str) -> bool:
-        """Take a line, if it fits; tell whether it did."""
+        """Queue a line; return whether it fits."""
         data = line.encode("utf-8", "backslashreplace")
         with self._changed:
             if not self._closed and len(data) <= self._room:
@@ -48,7 +48,7 @@ class Writer:
         return False
 
     def close(self, seconds: float) -> None:
-        """Take no more lines, and wait so many seconds until those taken are written."""
+        """Accept no more lines, and wait at most so many seconds until all are written."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -69,13 +69,13 @@ class Writer:
                 self._room += sum(map(len, batch))
 
     def _write(self, data: bytes) -> int:
-        """Write all; return how many lines could not be."""
+        """Write all; return how many lines were lost."""
         left = memoryview(data)
         while left:
             try:
                 left = left[os.write(self._descriptor, left) :]
             except BlockingIOError:
-                # Another process has made it so for all who share it.
+                # Another process that shares the descriptor has made it non-blocking.
                 poll = select.poll()
                 poll.register(self._descriptor, select.POLLOUT)
                 poll.poll(1000)

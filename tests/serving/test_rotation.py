@@ -108,7 +108,7 @@ async def test_a_bad_pair_is_told_once_and_the_good_one_stays(
         swap(mounted, number, pair.certificate, pair.key)
         async with asyncio.timeout(20):
             while True:
-                told = [line for line in server.log if "certificate not taken" in line]
+                told = [line for line in server.log if "certificate rejected" in line]
                 if len(told) >= number:
                     break
                 await asyncio.sleep(0.01)
@@ -123,7 +123,7 @@ async def test_a_bad_pair_is_told_once_and_the_good_one_stays(
 
 def test_an_unreadable_key_is_told_and_the_good_one_stays(server: Server, mounted: Path) -> None:
     (mounted / "..data" / "tls.key").unlink()
-    assert "tls.key" in server.wait_for_log("certificate not taken")[0]
+    assert "tls.key" in server.wait_for_log("certificate rejected")[0]
     assert server.request("/livez")[0] == 200
 
 
@@ -132,7 +132,7 @@ def test_a_missing_certificate_is_waited_for(tmp_path: Path, ca: Authority) -> N
     refusals: list[str] = []
 
     def appear(line: str) -> None:
-        if "certificate not taken" in line and not refusals:
+        if "certificate rejected" in line and not refusals:
             refusals.append(line)
             swap(tmp_path, 0, pair.certificate, pair.key)
 
@@ -271,7 +271,7 @@ async def test_a_running_server_survives_a_client_ca_file_without_content(
     flags = ("--client-ca-file", str(bundle), "--tls-poll", "0.02")
     with serving(tmp_path, *flags, ca=ca) as server:
         bundle.write_bytes(b"")
-        assert "clients.crt" in server.wait_for_log("certificate not taken")[0]
+        assert "clients.crt" in server.wait_for_log("certificate rejected")[0]
         assert 'certificate_reloads_total{result="refused"} 1.0' in server.metrics()
         bundle.write_bytes(ca.certificate + leaf(ca).certificate)
         await until_served(server, 2)

@@ -188,7 +188,7 @@ def test_a_nodes_certificate_is_no_api_servers_whoever_signed_it(tmp_path: Path)
         running.context.load_cert_chain(tmp_path / "system:node:n1.pem")
         with pytest.raises(OSError):  # noqa: PT011 (which one depends on timing)
             running.request("/livez")
-        running.wait_for_log("client refused")
+        running.wait_for_log("client rejected")
         running.context = ssl.create_default_context(cadata=ca.certificate.decode())
         running.context.load_cert_chain(tmp_path / "kube-apiserver.pem")
         assert running.request("/livez")[0] == 200

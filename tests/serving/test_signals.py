@@ -78,7 +78,7 @@ def test_while_a_certificate_is_waited_for(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text('{"kind": "List", "items": []}')
     flags = ("--tls-dir", str(tmp_path), "--state", str(tmp_path / "state.json"))
     with started(tmp_path, *flags) as (process, log):
-        until("waiting", lambda: b"certificate not taken" in log.read_bytes())
+        until("waiting", lambda: b"certificate rejected" in log.read_bytes())
         survives_and_stops(process)
 
 

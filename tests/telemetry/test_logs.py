@@ -21,7 +21,7 @@ def stream() -> Iterator[io.StringIO]:
     yield io.StringIO()
     LOGGER.handlers[:], LOGGER.propagate, root.handlers[:] = before[0], before[2], before[3]
     LOGGER.setLevel(before[1])
-    DROPS.told(DROPS.untold())
+    DROPS.reported(DROPS.unreported())
 
 
 def test_a_json_line_has_time_level_message_and_fields(stream: io.StringIO) -> None:
@@ -192,7 +192,7 @@ def test_drops_are_exposed_by_reason() -> None:
         before = metrics.registry.get_sample_value(name, {"reason": reason})
         DROPS.count(reason, 3)
         assert metrics.registry.get_sample_value(name, {"reason": reason}) == (before or 0) + 3
-    DROPS.told(DROPS.untold())
+    DROPS.reported(DROPS.unreported())
 
 
 class Clock:
