@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from noderestrict.serving.connections import body_clock, is_shed
+from noderestrict.serving.connections import arrived_body, body_clock, is_shed
 from noderestrict.serving.http import HTTPError, OverloadedError
 from noderestrict.serving.limits import Limits
 from noderestrict.telemetry.metrics import Metrics
@@ -29,14 +29,11 @@ class BodyReader:
             OverloadedError: other requests hold too many bytes.
         """
         self._check_headers(request)
-        content = request.content
-        if content.is_eof() and not content.at_eof():
-            # All of it came with the headers, as most bodies do.
-            if is_shed(request):
-                raise OverloadedError("bytes")
-            body = content.read_nowait(-1)
-        else:
+        body = arrived_body(request)
+        if not body:
             body = await self._receive(request)
+        elif is_shed(request):
+            raise OverloadedError("bytes")
         if len(body) > self._limits.body_bytes:
             raise self._too_large()
         self._metrics.body_bytes.observe(len(body))

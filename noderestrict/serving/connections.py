@@ -352,6 +352,12 @@ def client_of(request: web.BaseRequest) -> str:
     return protocol.peer if isinstance(protocol, Connection) else peer_of(request.remote or "")
 
 
+def arrived_body(request: web.BaseRequest) -> bytes:
+    """Return a body of which nothing is missing, as of most by now, or b""."""
+    content = request.content
+    return content.read_nowait(-1) if content.is_eof() and not content.at_eof() else b""
+
+
 def is_shed(request: web.BaseRequest) -> bool:
     """Return whether a request is rejected because too many bytes are in flight."""
     protocol = request.protocol

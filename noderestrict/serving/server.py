@@ -93,30 +93,35 @@ async def run(
             )
         jobs = {**_jobs(app.state, metrics, certificates, options), **background}
         await stack.enter_async_context(running(jobs, metrics))
-        room: Room[Connection] = Room(limits.fresh, limits.connections - limits.fresh)
-        web_server = Server(
-            app.handle,
-            limits,
-            room,
-            app.state.in_flight,
-            metrics.closed_connections("webhook"),
-            options.client_names,
-        )
-        metrics.open_connections("webhook", room.__len__)
-        metrics.held_bytes.set_function(lambda: app.state.in_flight.bytes)
+        web_server = _webhook_server(app, metrics, limits, options.client_names)
         listener = await _listen(
             options.host, options.port, web_server, metrics, certificates.context
         )
-        # The collector need not traverse again what lives until the end.
-        gc.collect()
-        gc.freeze()
-        # A review leaves no cycles; Python's default thresholds would spend 5 % of the time looking
-        # for some.
-        gc.set_threshold(20_000, 50, 100)
+        _relax_garbage_collection()
         stop.started()
         started(listener.port)
         await stop.first.wait()
         await _drain(app, web_server, listener, options, stop)
+
+
+def _webhook_server(
+    app: App, metrics: Metrics, limits: Limits, client_names: frozenset[str]
+) -> Server:
+    room: Room[Connection] = Room(limits.fresh, limits.connections - limits.fresh)
+    in_flight = app.state.in_flight
+    metrics.open_connections("webhook", room.__len__)
+    metrics.held_bytes.set_function(lambda: in_flight.bytes)
+    count_closed = metrics.closed_connections("webhook")
+    return Server(app.handle, limits, room, in_flight, count_closed, client_names)
+
+
+def _relax_garbage_collection() -> None:
+    # The collector need not traverse again what lives until the end.
+    gc.collect()
+    gc.freeze()
+    # A review leaves no cycles; Python's default thresholds would spend 5 % of the time looking for
+    # some.
+    gc.set_threshold(20_000, 50, 100)
 
 
 async def _drain(

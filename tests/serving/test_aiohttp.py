@@ -1,4 +1,4 @@
-"""What we rely on of aiohttp's internals: a new version that breaks one of these must say so."""
+"""What we rely on of aiohttp's internals: with a version that changes one, a test fails."""
 
 import asyncio
 from typing import Any
@@ -211,3 +211,64 @@ async def test_force_close_closes_and_the_loop_then_tells_the_end() -> None:
     assert handler.transport is None
     handler.connection_lost(None)
     await turns()
+
+
+class Bare:
+    """Has what an Answer has, and nothing else of a response."""
+
+    keep_alive = True
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.calls: list[str] = []
+        self.transport: asyncio.Transport | None = None
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        self.calls.append("prepare")
+        self.transport = request.transport
+
+    async def write_eof(self) -> None:
+        self.calls.append("write_eof")
+        assert self.transport is not None
+        self.transport.write(self.body)
+
+
+async def test_of_an_answer_nothing_is_used_but_keep_alive_prepare_and_write_eof() -> None:
+    answers: list[Bare] = []
+
+    async def bare(request: web.BaseRequest) -> Any:
+        await request.read()
+        answers.append(Bare(b"whole"))
+        return answers[-1]
+
+    handler, transport = connected(bare)
+    for _ in range(2):
+        handler.data_received(REQUEST)
+        await turns()
+    assert [one.calls for one in answers] == [["prepare", "write_eof"]] * 2
+    assert transport.written == b"wholewhole"
+    assert not transport.closed
+
+
+async def test_a_body_that_is_over_is_read_without_waiting() -> None:
+    found: list[tuple[bool, bool, bytes]] = []
+
+    async def note(request: web.BaseRequest) -> web.StreamResponse:
+        content = request.content
+        over, at_end = content.is_eof(), content.at_eof()
+        found.append((over, at_end, content.read_nowait(-1) if over else b""))
+        return await answer(request)
+
+    handler, _ = connected(note)
+    handler.data_received(REQUEST)
+    await turns()
+    handler.data_received(REQUEST[:-1])
+    await turns()
+    handler.data_received(REQUEST[-1:])
+    await turns()
+    assert found == [(True, False, b"body"), (False, False, b"")]
+
+
+async def test_a_server_keeps_the_settings_of_its_connections() -> None:
+    server = web.Server(answer, keepalive_timeout=7)
+    assert server._kwargs["keepalive_timeout"] == 7
