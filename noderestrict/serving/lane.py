@@ -14,6 +14,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from noderestrict.admission import Run
+from noderestrict.errors import NoderestrictError
 
 _T = TypeVar("_T")
 
@@ -24,7 +25,7 @@ MOST_WAITING = 256
 _SHORTEST_REST, _LONGEST_REST = 0.005, 1.0
 
 
-class CrowdedError(Exception):
+class CrowdedError(NoderestrictError):
     """A call cannot start before its deadline, or too many are waiting.
 
     Attributes:
