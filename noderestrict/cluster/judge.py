@@ -9,7 +9,7 @@ What cannot be asked is answered 500, so that the kubelet tries again.
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -244,8 +244,8 @@ def _unknown(request: admission.Request, denied: Denied | None, problem: str) ->
 
 
 @contextlib.asynccontextmanager
-async def connected(kubeconfig: str | None, context: str | None) -> Any:
-    """Open a connection, and close it at the end.
+async def connected(kubeconfig: str | None, context: str | None) -> AsyncIterator[Connection]:
+    """Yield a connection to the API server, and close it at the end.
 
     Raises:
         ConnectionFailedError: there is no usable configuration.
