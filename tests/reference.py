@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from noderestrict.cli import build_parser
-from noderestrict.cli._config import PREFIX, plain
+from noderestrict.cli.config import variable
+from noderestrict.cli.fields import settings_of
+from noderestrict.cli.serve_config import ServeConfig
 from noderestrict.policy.features import OLDEST_MINOR
 from noderestrict.policy.rule import ANY, Rule
 from noderestrict.policy.table import RULES
@@ -19,27 +20,26 @@ _RULES = re.compile(r"(?<=<!-- rules -->\n\n).*?(?=\n<!-- end of rules -->)", re
 
 def flags() -> str:
     """Return the page of serve's flags."""
-    parser = build_parser()[1]["serve"]
     rows = []
-    for name, action in parser.flags().items():
-        default = plain(name, action.default)
+    for setting in settings_of(ServeConfig):
+        default = setting.plain(setting.default)
         shown = "" if default in (None, [], "", {}) else f"`{str(default).lower()}`"
         if isinstance(default, str):
             shown = f"`{default}`"
-        values = f" ({', '.join(action.choices)})" if action.choices else ""
-        variable = PREFIX + name.upper().replace("-", "_")
-        text = (action.help or "").replace("|", "\\|")
-        rows.append(f"| `--{name}` | `{variable}` | {shown} | {text}{values} |")
+        values = f" ({', '.join(setting.kind.choices)})" if setting.kind.choices else ""
+        text = setting.help.replace("|", "\\|")
+        rows.append(f"| `--{setting.name}` | `{variable(setting)}` | {shown} | {text}{values} |")
     return "\n".join(
         (
             "# Flags of `noderestrict serve`",
             "",
             "Every flag may also be set in the environment, or in the YAML file of `--config` with "
             "its name",
-            "as key. A flag wins over the environment, which wins over the file. Unknown keys and",
-            "variables are refused by name; the variables that Kubernetes sets for a Service named",
-            "`noderestrict` are left alone. `--print-config` prints what is in effect as such a "
-            "file.",
+            "as the key. A flag wins over the environment, which wins over the file. Unknown keys",
+            "and variables are refused by name; the variables that Kubernetes sets for a Service",
+            "named `noderestrict` are left alone. `--print-config` prints the configuration in "
+            "effect",
+            "as such a file.",
             "",
             "| Flag | Variable | Default | Meaning |",
             "|---|---|---|---|",

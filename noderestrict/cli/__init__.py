@@ -2,19 +2,28 @@
 
 import argparse
 import importlib
-import pkgutil
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from noderestrict import __version__
-from noderestrict.cli._config import ConfigurableParser
 from noderestrict.cli._errors import UsageError
 from noderestrict.policy.text import printable
+
+#: Each is a module beside this one.
+COMMANDS = ("certs", "doctor", "graph", "render", "replay", "serve")
+
+
+class _CommandParser(argparse.ArgumentParser):
+    """A parser that takes flags by their whole names only, so that a new one breaks no script."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
 
 def build_parser(
     only: str | None = None,
-) -> tuple[argparse.ArgumentParser, Mapping[str, ConfigurableParser]]:
+) -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
     """Return the parser, and that of each command.
 
     Args:
@@ -26,12 +35,9 @@ def build_parser(
     )
     parser.add_argument("--version", action="version", version=f"noderestrict {__version__}")
     commands = parser.add_subparsers(
-        dest="command", metavar="COMMAND", required=True, parser_class=ConfigurableParser
+        dest="command", metavar="COMMAND", required=True, parser_class=_CommandParser
     )
-    names = sorted(
-        module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")
-    )
-    for name in [only] if only in names else names:
+    for name in [only] if only in COMMANDS else COMMANDS:
         importlib.import_module(f"{__name__}.{name}").add_parser(commands)
     return parser, commands.choices
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._errors import UsageError
-from noderestrict.cli._flags import host_and_port
+from noderestrict.cli.argument_types import checked, parse_host_and_port
+from noderestrict.cli.fields import add_flags, from_flags
+from noderestrict.cli.shared_flags import ClusterAccess
 
 if TYPE_CHECKING:
     from noderestrict.cluster.connection import Connection
@@ -17,16 +19,16 @@ _DEFAULT_NAMES = (
     "noderestrict.noderestrict.svc.cluster.local",
 )
 _ACTIONS = {
-    "bootstrap": "make what is missing or bad; nothing if all is well",
-    "renew": "replace the certificate alone if it is bad or expires soon, by the CA that is kept",
-    "rotate": "make a new CA and certificate",
-    "check": "exit code 1 if something is wrong or expires soon",
+    "bootstrap": "create what is missing or bad; change nothing if all is well",
+    "renew": "replace only the certificate, signed by the kept CA, if it is bad or expires soon",
+    "rotate": "create a new CA and certificate",
+    "check": "exit with code 1 if something is wrong or expires soon",
 }
 
 
 def _days(text: str) -> dt.timedelta:
     if not text.isdigit() or not 0 < int(text) < 36500:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of days")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days")
     return dt.timedelta(days=int(text))
 
 
@@ -41,11 +43,11 @@ def add_parser(subparsers: Any) -> None:
     """Add the subcommand's parser."""
     parser = subparsers.add_parser(
         "certs",
-        help="make, rotate and check the served certificate without cert-manager",
-        description="Make a CA and a server certificate, write them as Secrets or as files, and "
+        help="create, rotate and check the served certificate without cert-manager",
+        description="Create a CA and a server certificate, write them as Secrets or as files, and "
         "put the CA into the webhook configuration. With --ca-secret or --ca-directory the CA is "
-        "kept, and renewing replaces the certificate alone. Else its key is thrown away, each "
-        "certificate has a new CA, and the old one stays in the bundle until the new certificate "
+        "kept, and renewing replaces only the certificate. Otherwise its key is thrown away: each "
+        "certificate has a new CA, and the old CA stays in the bundle until the new certificate "
         "is served.",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -58,21 +60,21 @@ def add_parser(subparsers: Any) -> None:
                 action="append",
                 default=[],
                 metavar="NAME",
-                help="whose CA bundles are kept; may be given again",
+                help="webhook configuration whose CA bundles are kept up to date; may be repeated",
             )
         action.add_argument(
             "--dns-names",
             type=lambda names: tuple(filter(None, names.split(","))),
             default=_DEFAULT_NAMES,
             metavar="A,B",
-            help=f"names and IP addresses that it is for (default: {','.join(_DEFAULT_NAMES)})",
+            help=f"names and IP addresses of the certificate (default: {','.join(_DEFAULT_NAMES)})",
         )
         action.add_argument(
             "--renew-before",
             type=_days,
             default=dt.timedelta(days=30),
             metavar="DAYS",
-            help="what expires sooner is bad (default: 30)",
+            help="remaining days under which a certificate counts as expiring soon (default: 30)",
         )
         if name != "check":
             action.add_argument(
@@ -80,7 +82,7 @@ def add_parser(subparsers: Any) -> None:
                 type=_days,
                 default=dt.timedelta(days=365),
                 metavar="DAYS",
-                help="of the certificate (default: 365)",
+                help="lifetime of the certificate (default: 365)",
             )
         if name in ("bootstrap", "rotate"):
             _add_ca_flags(action)
@@ -89,26 +91,32 @@ def add_parser(subparsers: Any) -> None:
                 "--registration",
                 type=Path,
                 metavar="FILE",
-                help="write the webhook configurations of this YAML, with the CA, in place of "
-                "what is there, whatever was changed; - is standard input",
+                help="YAML file with webhook configurations to write with the CA, in place of the "
+                "installed ones, whatever was changed there; - is standard input",
             )
-        action.add_argument(
-            "--kubeconfig", metavar="FILE", help="default: the service account of the pod"
-        )
-        action.add_argument("--context", metavar="NAME", help="of the kubeconfig")
-    # What an action has no flag for, it leaves alone.
+        add_flags(action, ClusterAccess)
+    # An action leaves alone what it has no flag for.
     parser.set_defaults(run=run, registration=None, webhook_configuration=[], served_at=None)
 
 
 def _add_places(action: argparse.ArgumentParser, *, kept: bool) -> None:
     where = action.add_mutually_exclusive_group(required=True)
-    where.add_argument("--secret", type=_secret, metavar="NAMESPACE/NAME")
-    where.add_argument("--directory", type=Path, metavar="DIR")
+    where.add_argument(
+        "--secret",
+        type=_secret,
+        metavar="NAMESPACE/NAME",
+        help="Secret of the certificate, of type kubernetes.io/tls",
+    )
+    where.add_argument(
+        "--directory", type=Path, metavar="DIR", help="directory of the certificate files"
+    )
     ca = action.add_mutually_exclusive_group(required=kept)
     ca.add_argument(
-        "--ca-secret", type=_secret, metavar="NAMESPACE/NAME", help="where the CA is kept"
+        "--ca-secret", type=_secret, metavar="NAMESPACE/NAME", help="Secret in which the CA is kept"
     )
-    ca.add_argument("--ca-directory", type=Path, metavar="DIR", help="where the CA is kept")
+    ca.add_argument(
+        "--ca-directory", type=Path, metavar="DIR", help="directory in which the CA is kept"
+    )
 
 
 def _add_ca_flags(action: argparse.ArgumentParser) -> None:
@@ -117,25 +125,26 @@ def _add_ca_flags(action: argparse.ArgumentParser) -> None:
         type=_days,
         default=dt.timedelta(days=3650),
         metavar="DAYS",
-        help="of a CA that is kept (default: 3650)",
+        help="lifetime of a kept CA (default: 3650)",
     )
     action.add_argument(
         "--served-at",
-        type=host_and_port,
+        type=checked(parse_host_and_port),
         metavar="HOST:PORT",
-        help="the CA that is replaced is dropped when the new certificate is served here",
+        help="address of the server: the replaced CA is dropped once the new certificate is served "
+        "there",
     )
     action.add_argument(
         "--wait",
         type=float,
         default=180.0,
         metavar="SECONDS",
-        help="how long to look there (default: 180)",
+        help="how long to wait for that (default: 180)",
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do it; returns 1 if ``check`` finds a problem, else 0.
+    """Run the action; return 1 if ``check`` finds a problem, else 0.
 
     Raises:
         UsageError: files or the cluster cannot be read or written.
@@ -159,7 +168,8 @@ async def _run(options: argparse.Namespace) -> int:
     )
     if not in_cluster:
         return await _act(options, None)
-    async with connected(options.kubeconfig, options.context) as connection:
+    access = from_flags(ClusterAccess, options)
+    async with connected(access.kubeconfig, access.context) as connection:
         return await _act(options, connection)
 
 

@@ -1,4 +1,4 @@
-"""``noderestrict doctor``: is a cluster guarded."""
+"""``noderestrict doctor``: check whether a cluster is protected."""
 
 import argparse
 import asyncio
@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._errors import UsageError
-from noderestrict.cli._flags import add_extra_flags, extra_policy, host_and_port
+from noderestrict.cli.argument_types import checked, parse_host_and_port
+from noderestrict.cli.fields import add_flags, from_flags
+from noderestrict.cli.shared_flags import ClusterAccess, StrictPolicy
 from noderestrict.policy.text import printable
 
 if TYPE_CHECKING:
@@ -20,22 +22,27 @@ def add_parser(subparsers: Any) -> None:
     """Add the subcommand's parser."""
     parser = subparsers.add_parser(
         "doctor",
-        help="check a live cluster, and say what to do",
+        help="check a live cluster and say what to do",
         description="Check a live cluster: server version, registration, certificate, endpoints, "
-        "a known-bad request (not stored), rights. Exit code 1 if anything fails.",
+        "a known-bad request (not stored), permissions. Exit code 1 if any check fails.",
     )
-    parser.add_argument("--webhook-configuration", default="noderestrict", metavar="NAME")
+    parser.add_argument(
+        "--webhook-configuration",
+        default="noderestrict",
+        metavar="NAME",
+        help="ValidatingWebhookConfiguration to check (default: noderestrict)",
+    )
     parser.add_argument(
         "--connect",
-        type=host_and_port,
+        type=checked(parse_host_and_port),
         metavar="HOST:PORT",
-        help="where the server is reached from here, such as a forwarded port",
+        help="address at which the server is reachable from here, such as a forwarded port",
     )
     parser.add_argument(
         "--server-user",
         default="system:serviceaccount:noderestrict:noderestrict",
         metavar="USER",
-        help="whose rights are checked",
+        help="user of the server, whose permissions are checked (default: %(default)s)",
     )
     parser.add_argument(
         "--node-kubeconfig",
@@ -43,28 +50,30 @@ def add_parser(subparsers: Any) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="of a kubelet, whose client certificate is checked; may be given again",
+        help="kubeconfig of a kubelet, whose client certificate is checked; may be repeated",
     )
     parser.add_argument(
         "--authorization-config",
         type=Path,
         metavar="FILE",
-        help="a copy of the API server's AuthorizationConfiguration",
+        help="copy of the API server's AuthorizationConfiguration",
     )
-    add_extra_flags(parser)
-    parser.add_argument("--output", choices=("table", "json"), default="table")
+    add_flags(parser, StrictPolicy)
     parser.add_argument(
-        "--kubeconfig", metavar="FILE", help="default: the service account of the pod"
+        "--output",
+        choices=("table", "json"),
+        default="table",
+        help="format of the findings (default: table)",
     )
-    parser.add_argument("--context", metavar="NAME", help="of the kubeconfig")
+    add_flags(parser, ClusterAccess)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the findings; returns 1 if one is a failure, else 0.
+    """Print the findings; return 1 if any is a failure, else 0.
 
     Raises:
-        UsageError: there is no cluster to connect to.
+        UsageError: no cluster can be reached.
     """
     from noderestrict.cluster.connection import ClusterError
     from noderestrict.doctor.report import as_json
@@ -94,7 +103,8 @@ async def _findings(options: argparse.Namespace) -> "list[tuple[Check, Finding]]
         options.server_user,
         tuple(options.node_kubeconfig),
         options.authorization_config,
-        extra_policy(options),
+        from_flags(StrictPolicy, options).extra(),
     )
-    async with connected(options.kubeconfig, options.context) as connection:
+    access = from_flags(ClusterAccess, options)
+    async with connected(access.kubeconfig, access.context) as connection:
         return [finding async for finding in examine(connection, wanted)]

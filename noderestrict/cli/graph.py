@@ -1,4 +1,4 @@
-"""``noderestrict graph``: what a node's credential gives."""
+"""``noderestrict graph``: show what a node's credential gives access to."""
 
 import argparse
 import asyncio
@@ -6,7 +6,8 @@ import sys
 from typing import Any
 
 from noderestrict.cli._errors import UsageError
-from noderestrict.cli._flags import add_size_flag
+from noderestrict.cli.fields import add_flags, from_flags
+from noderestrict.cli.shared_flags import ClusterAccess, add_size_flag
 from noderestrict.graph import views
 from noderestrict.graph.graph import Graph
 
@@ -19,42 +20,46 @@ def add_parser(subparsers: Any) -> None:
         "graph",
         help="show which node reaches which object",
         description="Show which Secrets, ConfigMaps, claims, volumes and service accounts the "
-        "Node authorizer opens to a node: what a stolen kubelet credential would give.",
+        "Node authorizer lets a node read: what a stolen kubelet credential would give access to.",
     )
     questions = parser.add_subparsers(dest="question", metavar="QUESTION", required=True)
-    why = questions.add_parser("why", help="the way from a node to an object; exit code 1 if none")
+    why = questions.add_parser(
+        "why", help="show the path from a node to an object; exit code 1 if there is none"
+    )
     why.add_argument("node", metavar="NODE")
-    reachable = questions.add_parser("reachable", help="all that a node reaches")
+    reachable = questions.add_parser("reachable", help="list everything that a node reaches")
     reachable.add_argument("node", metavar="NODE")
-    who = questions.add_parser("who", help="all nodes that reach an object")
+    who = questions.add_parser("who", help="list all nodes that reach an object")
     for question in (why, who):
         question.add_argument(
-            "kind", metavar="KIND", help="secret, configmap, pvc, pv, serviceaccount, pod, …"
+            "kind", metavar="KIND", help="kind: secret, configmap, pvc, pv, serviceaccount, pod, …"
         )
         question.add_argument("name", metavar="[NAMESPACE/]NAME")
     for question in (why, reachable, who):
-        question.add_argument("--output", choices=sorted(_OUTPUTS), default="table")
+        question.add_argument(
+            "--output",
+            choices=sorted(_OUTPUTS),
+            default="table",
+            help="format of the answer (default: table)",
+        )
         question.add_argument(
             "--state",
             action="append",
             default=[],
             metavar="FILE",
-            help="cluster objects, as 'kubectl get pods,pv,volumeattachments -A -o json' writes "
-            "them; may be given again; without it the live cluster is read",
+            help="file with cluster objects, as written by 'kubectl get pods,pv,volumeattachments "
+            "-A -o json'; may be repeated; without it, the live cluster is read",
         )
         add_size_flag(question)
-        question.add_argument(
-            "--kubeconfig", metavar="FILE", help="default: the service account of the pod"
-        )
-        question.add_argument("--context", metavar="NAME", help="of the kubeconfig")
+        add_flags(question, ClusterAccess)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the answer; returns 1 if ``why`` finds no way, else 0.
+    """Print the answer; return 1 if ``why`` finds no path, else 0.
 
     Raises:
-        UsageError: there is no such kind, or the objects cannot be read.
+        UsageError: the kind is unknown, or the objects cannot be read.
     """
     try:
         vertex = views.vertex_of(options.kind, options.name) if "kind" in options else None
@@ -94,8 +99,10 @@ def _from_cluster(options: argparse.Namespace) -> Graph:
     from noderestrict.cluster.graph_sink import read_graph
     from noderestrict.cluster.judge import connected
 
+    access = from_flags(ClusterAccess, options)
+
     async def read() -> Graph:
-        async with connected(options.kubeconfig, options.context) as connection:
+        async with connected(access.kubeconfig, access.context) as connection:
             return await read_graph(connection)
 
     try:

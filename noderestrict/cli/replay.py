@@ -7,7 +7,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._errors import UsageError
-from noderestrict.cli._flags import add_policy_flags, add_size_flag, policy_settings
+from noderestrict.cli.fields import add_flags, from_flags
+from noderestrict.cli.shared_flags import Policy, add_size_flag
 from noderestrict.replay import reports
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="FILE",
         help="reviews or cases: JSON, JSON lines, a List, YAML, each also .gz; - for stdin",
     )
-    add_policy_flags(parser)
+    add_flags(parser, Policy)
     parser.add_argument(
         "--audit-log",
         nargs="+",
@@ -78,9 +79,8 @@ def run(options: argparse.Namespace) -> int:
     except StateError as error:
         raise UsageError(str(error)) from None
     show = _Terminal(explain=options.explain)
-    replay = Run(
-        policy_settings(options), listers, graph, _report(options), show.problem, show.progress
-    )
+    settings = from_flags(Policy, options).offline()
+    replay = Run(settings, listers, graph, _report(options), show.problem, show.progress)
     started = time.perf_counter()
     try:
         replay.files(files, max_bytes)
@@ -148,7 +148,7 @@ def _report(options: argparse.Namespace) -> "Report":
 
 def _files_and_state(options: argparse.Namespace) -> tuple[list[str], list[str]]:
     # In "--state S FILE…" argparse gives all of them to the flag: then only the first is state.
-    files, groups = options.files, options.state
+    files, groups = options.files, getattr(options, "state", [])
     if not files and groups:
         *groups, (first, *files) = groups
         groups.append([first])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from noderestrict import admission
-from noderestrict.cli._flags import parse_strict_rules
+from noderestrict.cli.argument_types import parse_strict_rules
 from noderestrict.policy.decision import Decision
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.listers import MemoryListers

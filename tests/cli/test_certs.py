@@ -40,7 +40,7 @@ def test_what_expires_soon_or_is_for_other_names_is_a_problem(
     ("flags", "named"),
     [
         (("--secret", "tls"), "'tls' is not NAMESPACE/NAME"),
-        (("--directory", "x", "--lifetime", "0"), "'0' is no number of days"),
+        (("--directory", "x", "--lifetime", "0"), "'0' is not a number of days"),
         (("--directory", "x", "--served-at", "host"), "'host' is not HOST:PORT"),
         ((), "one of the arguments --secret --directory is required"),
     ],

@@ -15,7 +15,7 @@ import pytest
 
 from noderestrict import admission, authorization
 from noderestrict.api.resources import ObjectKey
-from noderestrict.cli._flags import parse_strict_rules
+from noderestrict.cli.argument_types import parse_strict_rules
 from noderestrict.graph.graph import Graph
 from noderestrict.policy.decision import Allowed, Decision, Denied, Question
 from noderestrict.policy.extra import Extra

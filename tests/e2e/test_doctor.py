@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from noderestrict.cli import main
-from noderestrict.cli._flags import parse_strict_rules
+from noderestrict.cli.argument_types import parse_strict_rules
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.features import LATEST_MINOR
 from noderestrict.render.authorizer import authorization_configuration

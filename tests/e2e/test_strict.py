@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from noderestrict.cli._flags import parse_strict_rules
+from noderestrict.cli.argument_types import parse_strict_rules
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.keys import parse_allowed_labels, parse_node_keys
 from noderestrict.policy.table import STRICT_RULE_IDS

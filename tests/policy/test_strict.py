@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from noderestrict import admission
-from noderestrict.cli._flags import parse_strict_rules
+from noderestrict.cli.argument_types import parse_strict_rules
 from noderestrict.policy.decision import Allowed, Decision, Denied, Question
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.keys import NodeKeys, parse_allowed_labels, parse_node_keys
@@ -287,7 +287,9 @@ def test_flags_mean_the_policy_that_they_were_made_from() -> None:
 
 
 def test_an_unknown_strict_rule_is_named() -> None:
-    with pytest.raises(ValueError, match="'nodes/labels' is not a strict rule; known: all, or of"):
+    with pytest.raises(
+        ValueError, match="'nodes/labels' is not a strict rule; known: all, or any of"
+    ):
         parse_strict_rules("nodes/labels")
 
 

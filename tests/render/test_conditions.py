@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from noderestrict import admission
-from noderestrict.cli._flags import parse_strict_rules
+from noderestrict.cli.argument_types import parse_strict_rules
 from noderestrict.policy.decision import Allowed
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.keys import parse_node_keys

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from noderestrict.cli import main
-from noderestrict.cli._flags import parse_strict_rules
+from noderestrict.cli.argument_types import parse_strict_rules
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.listers import MemoryListers
 from noderestrict.policy.settings import Settings

@@ -1,0 +1,183 @@
+"""The configuration of ``noderestrict serve``: every setting, declared once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from noderestrict.cli import shared_flags
+from noderestrict.cli.argument_types import (
+    ADDRESS,
+    COUNT,
+    DIRECTORY,
+    HOST,
+    MIB,
+    MODE,
+    NAMES,
+    PATH,
+    PORT,
+    REGISTRATION,
+    RULE_MODES,
+    SECONDS,
+    one_of,
+)
+from noderestrict.cli.fields import Group, setting, switch
+from noderestrict.cli.shared_flags import CLUSTER, RULES
+from noderestrict.cli.tls_files import DEV_DIRECTORY, TLS_VERSIONS
+from noderestrict.policy.table import STRICT_RULE_IDS
+from noderestrict.serving.modes import ENFORCE, Modes
+from noderestrict.telemetry.logs import LEVELS
+
+_LISTENING = Group("listening")
+_TLS = Group("TLS")
+_LIMITS = Group("limits")
+_CAPTURE = Group(
+    "capture", "Write reviews as case files for replay, without secrets, tokens and CSRs."
+)
+_LOGS = Group("logs")
+_TURN_ON = "name it in strict-rules, labels in forbid-node-labels; a restart is needed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig(shared_flags.Policy, shared_flags.ClusterAccess):
+    """What a server runs with."""
+
+    bind_address: str = setting(
+        "0.0.0.0",  # noqa: S104 (a server)
+        HOST,
+        "address to listen on",
+        _LISTENING,
+    )
+    port: int = setting(8443, PORT, "port to listen on; 0 takes any free port", _LISTENING)
+    metrics_address: tuple[str, int] | None = setting(
+        ("0.0.0.0", 9090),  # noqa: S104 (scraped from other machines)
+        ADDRESS,
+        "address of /metrics, /livez and /readyz over plain HTTP; an empty value turns them off",
+        _LISTENING,
+    )
+
+    tls_cert_file: Path | None = setting(
+        None, PATH, "certificate chain to serve, in PEM, leaf first", _TLS
+    )
+    tls_private_key_file: Path | None = setting(
+        None, PATH, "private key of the certificate, in PEM", _TLS
+    )
+    tls_dir: Path | None = setting(
+        None,
+        DIRECTORY,
+        "mounted Secret of type kubernetes.io/tls, with tls.crt, tls.key and ca.crt",
+        _TLS,
+    )
+    dev: bool = switch(
+        f"serve a new self-signed certificate, which is written to {DEV_DIRECTORY}",
+        _TLS,
+    )
+    tls_wait: float = setting(
+        60.0, SECONDS, "how long to wait for a usable certificate at start", _TLS
+    )
+    tls_poll: float = setting(10.0, SECONDS, "how often to check the certificate files", _TLS)
+    expected_dns_names: tuple[str, ...] = setting(
+        (), NAMES, "DNS names that a certificate must cover to be served", _TLS
+    )
+    client_ca_file: Path | None = setting(
+        None, PATH, "CAs, in PEM, one of which must have signed a client's certificate", _TLS
+    )
+    client_allowed_names: tuple[str, ...] = setting(
+        (),
+        NAMES,
+        "common names or DNS names, one of which a client's certificate must have; needs "
+        "--client-ca-file",
+        _TLS,
+    )
+    tls_min_version: str = setting(
+        "VersionTLS12", one_of(*sorted(TLS_VERSIONS)), "oldest TLS version to accept", _TLS
+    )
+    tls_cipher_suites: tuple[str, ...] = setting(
+        (),
+        NAMES,
+        "cipher suites for TLS 1.2, by their names in Kubernetes, such as "
+        "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+        _TLS,
+    )
+
+    cluster_wait: float = setting(
+        60.0, SECONDS, "how long to wait for the API server at start", CLUSTER
+    )
+    expected_registration: str | None = setting(
+        None,
+        REGISTRATION,
+        "registration as it was rendered; if the installed one differs, metrics and log report it "
+        "within a minute",
+        CLUSTER,
+    )
+    max_staleness: float = setting(
+        90.0,
+        SECONDS,
+        "how long ago a store may have last heard from the API server; what an older one allows is "
+        "confirmed by a lookup; bookmarks come every minute",
+        CLUSTER,
+    )
+
+    max_in_flight: int = setting(512, COUNT, "requests to answer at the same time", _LIMITS)
+    header_timeout: float = setting(
+        10.0,
+        SECONDS,
+        "how long a client may take from connecting, or from the first byte of a later request, to "
+        "the end of the headers",
+        _LIMITS,
+    )
+    body_timeout: float = setting(
+        10.0,
+        SECONDS,
+        "how long a client may take from the headers to the end of the body",
+        _LIMITS,
+    )
+    shutdown_delay: float = setting(
+        5.0, SECONDS, "how long to keep listening after SIGTERM", _LIMITS
+    )
+
+    authorizer: bool = switch(
+        "answer SubjectAccessReviews at /authorize too, as the Node authorizer does",
+        RULES,
+    )
+    mode: str = setting(
+        ENFORCE,
+        MODE,
+        "mode of all rules: deny, allow with a warning to the client, allow and only report, or "
+        "ignore the rule",
+        RULES,
+    )
+    rule_modes: dict[str, str] = setting(
+        {}, RULE_MODES, "modes of single rules, such as nodes/labels=audit", RULES
+    )
+    config_poll: float = setting(
+        5.0,
+        SECONDS,
+        "how often to read the file of --config, whose mode and rule-modes take effect without a "
+        "restart",
+        RULES,
+    )
+
+    capture: Path | None = setting(
+        None, DIRECTORY, "directory to which evaluated reviews are written", _CAPTURE
+    )
+    capture_denied_only: bool = switch("write denied reviews only", _CAPTURE)
+    capture_every: int = setting(1, COUNT, "write one review out of N", _CAPTURE)
+    capture_files: int = setting(10, COUNT, "files to keep", _CAPTURE)
+    capture_file_mib: int = setting(10, MIB, "size of a file at which the next begins", _CAPTURE)
+
+    log_format: str = setting("json", one_of("json", "console"), "format of log lines", _LOGS)
+    log_level: str = setting("info", one_of(*LEVELS), "lowest level to log", _LOGS)
+
+    def modes(self, running: "ServeConfig") -> Modes:
+        """Return the modes of the rules.
+
+        Args:
+            running: what the server runs with: strict rules are on as it says.
+
+        Raises:
+            ValueError: a mode is given for a rule that is off.
+        """
+        on = running.extra().rules
+        for rule in self.rule_modes:
+            if rule in STRICT_RULE_IDS and rule not in on:
+                raise ValueError(f"rule-modes: {rule!r} is off, so that it has no mode: {_TURN_ON}")
+        return Modes(self.mode, self.rule_modes)

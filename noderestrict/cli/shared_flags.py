@@ -1,0 +1,146 @@
+"""Settings and flags that several commands share."""
+
+import argparse
+from dataclasses import dataclass
+
+from noderestrict.cli.argument_types import (
+    ALLOWED_LABELS,
+    AUDIENCES,
+    COUNT,
+    FEATURE_GATES,
+    FILE_NAME,
+    FILES,
+    KUBERNETES_VERSION,
+    NAME,
+    NODE_KEYS,
+    SELECTABLE,
+    STRICT_RULES,
+    checked,
+)
+from noderestrict.cli.fields import Group, setting
+from noderestrict.policy import features
+from noderestrict.policy.extra import FORBIDDEN_LABELS, Extra
+from noderestrict.policy.keys import NodeKeys
+from noderestrict.policy.settings import Settings
+
+CLUSTER = Group("cluster", "Without --state, lookups are answered from a live cluster.")
+RULES = Group("rules")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterAccess:
+    """How to reach the API server."""
+
+    kubeconfig: str | None = setting(
+        None,
+        FILE_NAME,
+        "kubeconfig of the cluster; without it, the service account of the pod is used",
+        CLUSTER,
+    )
+    context: str | None = setting(
+        None, NAME, "context of the kubeconfig; without it, the current context is used", CLUSTER
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StrictPolicy:
+    """Policy beyond the in-tree plugin."""
+
+    strict_rules: tuple[str, ...] = setting(
+        (),
+        STRICT_RULES,
+        f"rules beyond the in-tree plugin to turn on, or all: {', '.join(SELECTABLE)}",
+        RULES,
+    )
+    allow_node_labels: NodeKeys = setting(
+        NodeKeys(),
+        ALLOWED_LABELS,
+        "labels that nodes may set besides those that Kubernetes allows, by node name; in a node "
+        "name * matches anything, and a key that ends with * is a prefix",
+        RULES,
+    )
+    forbid_node_labels: NodeKeys = setting(
+        NodeKeys(),
+        NODE_KEYS,
+        f"labels that nodes may not set, even if something else allows them ({FORBIDDEN_LABELS})",
+        RULES,
+    )
+    allow_node_annotations: NodeKeys = setting(
+        NodeKeys(),
+        NODE_KEYS,
+        "annotations that the strict rule nodes/annotations lets nodes set besides the kubelet's",
+        RULES,
+    )
+
+    def extra(self) -> Extra:
+        """Return the policy as the rules take it."""
+        return Extra.of(
+            self.strict_rules,
+            self.allow_node_labels,
+            self.forbid_node_labels,
+            self.allow_node_annotations,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy(StrictPolicy):
+    """What the rules depend on, and the objects that stand in for a cluster."""
+
+    state: tuple[str, ...] = setting(
+        (),
+        FILES,
+        "files with cluster objects, as written by 'kubectl get "
+        "nodes,pods,serviceaccounts,pvc,pv,csidrivers -A -o json'",
+        RULES,
+    )
+    feature_gates: dict[str, bool] = setting(
+        {}, FEATURE_GATES, "feature gates that override those of the Kubernetes version", RULES
+    )
+    kubernetes_version: int | None = setting(
+        None,
+        KUBERNETES_VERSION,
+        "Kubernetes version whose feature gate defaults apply; without it, the version of the "
+        f"cluster, or 1.{features.LATEST_MINOR} offline",
+        RULES,
+    )
+    api_audiences: tuple[str, ...] | None = setting(
+        None,
+        AUDIENCES,
+        "the API server's --api-audiences (there, the default is the service account issuer); "
+        "without it, they are learned from the server's own token if that token shows them: one "
+        "from a Secret, or the default one of a pod",
+        RULES,
+    )
+
+    def offline(self) -> Settings:
+        """Return the settings of the rules without a cluster."""
+        return self._settings(features.LATEST_MINOR)
+
+    def in_cluster(self, minor: int) -> Settings:
+        """Return the settings of the rules in a cluster, whose audiences may be still unknown.
+
+        Args:
+            minor: Kubernetes version of the API server, 1.``minor``.
+        """
+        return self._settings(minor, audiences_pending=self.api_audiences is None)
+
+    def _settings(self, minor: int, *, audiences_pending: bool = False) -> Settings:
+        return Settings.for_version(
+            minor if self.kubernetes_version is None else self.kubernetes_version,
+            self.feature_gates,
+            self.api_audiences,
+            audiences_pending=audiences_pending,
+            extra=self.extra(),
+        )
+
+
+def add_size_flag(parser: argparse.ArgumentParser) -> None:
+    """Add the flag that bounds what is read into memory."""
+    parser.add_argument(
+        "--max-file-mib",
+        type=checked(COUNT.parse),
+        default=512,
+        metavar="MIB",
+        help="largest size, unpacked, of a file that is read as a whole; .jsonl files and audit "
+        "logs are read line by line (default: %(default)s)",
+    )

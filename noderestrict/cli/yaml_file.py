@@ -1,0 +1,104 @@
+"""Read a YAML file that may hold anything."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from noderestrict.pki.files import read_regular
+from noderestrict.policy.hostile import refused_as
+
+#: Far longer than one that anybody writes; reading it takes about a second.
+_LONGEST_FILE = 256 * 1024
+_LONGEST_MESSAGE = 500
+
+
+class ConfigError(ValueError):
+    """A source holds an unusable value; the message names source, key and value, in one line."""
+
+    def __init__(self, message: str) -> None:
+        shown = message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}…"
+        super().__init__(" ".join(shown.split()))
+
+
+class YamlFile:
+    """A configuration file, read again and again and parsed when its text has changed.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        # Parsing takes long: keep what was read last, and what it holds.
+        self._last: tuple[bytes, Any] | None = None
+        self._had_content = False
+
+    def __str__(self) -> str:
+        """Return how messages name the file."""
+        return f"--config {self._path}"
+
+    def read(self) -> dict[Any, Any]:
+        """Return the mapping that the file holds now; an empty one if it never had content.
+
+        Raises:
+            ConfigError: the file cannot be read, is not a mapping, or has lost its content.
+        """
+        try:
+            text = read_regular(self._path, _LONGEST_FILE)
+        except OSError as error:
+            raise ConfigError(f"{self}: {error.strerror or error}") from None
+        if self._last is None or self._last[0] != text:
+            self._last = text, self._parsed(text)
+        content = self._last[1]
+        if isinstance(content, ConfigError):
+            # The traceback of an error that is raised again and again grows: raise a new one.
+            raise ConfigError(str(content))
+        if content is None:
+            if self._had_content:
+                raise ConfigError(f"{self}: the file is empty; {{}} is one without settings")
+            return {}
+        self._had_content = True
+        if not isinstance(content, dict):
+            raise ConfigError(f"{self}: a mapping of flags to values is needed")
+        return content
+
+    def _parsed(self, text: bytes) -> Any:
+        """Return what a text holds, or the error that rejects it."""
+        # Imported here: most commands never need it.
+        import yaml
+
+        try:
+            with refused_as(ConfigError, str(self)):
+                loader = yaml.SafeLoader(text.decode("utf-8"))
+                try:
+                    node = loader.get_single_node()
+                    if node is None:
+                        return None
+                    if _unfolded(node, {}) > _LONGEST_FILE:
+                        raise ConfigError(f"{self}: too much for its aliases to repeat")
+                    return loader.construct_document(node)
+                finally:
+                    loader.dispose()
+        except ConfigError as error:
+            return error
+
+
+def _unfolded(node: Any, known: dict[int, float]) -> float:
+    """Return how long a YAML node is with its aliases replaced by what they stand for."""
+    if id(node) in known:
+        return known[id(node)]
+    # A node that holds itself is infinite.
+    known[id(node)] = math.inf
+    if isinstance(node.value, str):
+        length = 1.0 + len(node.value)
+    else:
+        # A sequence has items, a mapping has pairs of key and value.
+        parts = (part for entry in node.value for part in _parts(entry))
+        length = 1.0 + sum(_unfolded(part, known) for part in parts)
+    known[id(node)] = length
+    return length
+
+
+def _parts(entry: Any) -> Sequence[Any]:
+    return entry if isinstance(entry, tuple) else (entry,)
