@@ -17,6 +17,7 @@ PREFIX = "NODERESTRICT_"
 _FILE_VARIABLE = f"{PREFIX}CONFIG"
 # In a pod, a Service named noderestrict sets these; see "service links" of Kubernetes.
 _SERVICE_LINKS = (f"{PREFIX}SERVICE_", f"{PREFIX}PORT_")
+_LONGEST_SHOWN = 200
 
 
 def add_config_flags(parser: argparse.ArgumentParser) -> None:
@@ -113,6 +114,29 @@ def as_yaml(configuration: "DataclassInstance") -> str:
     }
     kept = {name: value for name, value in values.items() if value is not None}
     return yaml.safe_dump(kept, sort_keys=False)
+
+
+def differences(running: C, wanted: C, *, applied: frozenset[str]) -> dict[str, tuple[str, str]]:
+    """Return the settings whose value changed, as short texts before and after, by name.
+
+    Args:
+        running: the configuration in effect.
+        wanted: the configuration as its sources have it now.
+        applied: fields that are left out, because they take effect at once.
+    """
+    return {
+        each.name: (
+            _shown(each, getattr(running, each.field)),
+            _shown(each, getattr(wanted, each.field)),
+        )
+        for each in settings_of(type(running))
+        if each.field not in applied and getattr(running, each.field) != getattr(wanted, each.field)
+    }
+
+
+def _shown(setting: Setting, value: Any) -> str:
+    plain = setting.plain(value)
+    return "" if plain is None else str(plain)[:_LONGEST_SHOWN]
 
 
 def _converted(convert: Callable[[Any], Any], value: Any, where: str) -> Any:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._errors import UsageError
-from noderestrict.cli.config import Sources, add_config_flags, as_yaml
+from noderestrict.cli.config import Sources, add_config_flags, as_yaml, differences
 from noderestrict.cli.fields import add_flags
 from noderestrict.cli.serve_config import ServeConfig
 from noderestrict.cli.tls_files import certificate_files, how_to_call
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from noderestrict.serving.certificates import CertificateFiles
     from noderestrict.serving.judges import Judge
     from noderestrict.serving.limits import Limits
+    from noderestrict.serving.reload import Reloaded
     from noderestrict.serving.server import ServerOptions
     from noderestrict.serving.stop import Stop
     from noderestrict.telemetry.metrics import Metrics
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     Main = Callable[[Stop], Coroutine[Any, Any, None]]
 
 _REPORT_DROPS_SECONDS = 5.0
+#: The fields of the configuration that take effect while the server runs.
+_APPLIED = frozenset({"mode", "rule_modes"})
 
 
 def add_parser(subparsers: Any) -> None:
@@ -209,7 +212,7 @@ class _Server:
         """Serve until asked to stop."""
         from noderestrict.serving.app import App
         from noderestrict.serving.certificates import Certificates
-        from noderestrict.serving.reload import follow_modes
+        from noderestrict.serving.reload import follow_configuration
         from noderestrict.serving.server import run as serve
 
         config = self.config
@@ -218,11 +221,7 @@ class _Server:
         jobs = {"log": _report_drops, **background}
         if self._sources.has_file:
             jobs["configuration"] = partial(
-                follow_modes,
-                app,
-                metrics,
-                lambda: self._sources.read().modes(config),
-                config.config_poll,
+                follow_configuration, app.state, metrics, self._read, config.config_poll
             )
         try:
             await serve(
@@ -237,6 +236,16 @@ class _Server:
         finally:
             if capture is not None:
                 await asyncio.to_thread(capture.close)
+
+    def _read(self) -> "Reloaded":
+        """Read the file once."""
+        from noderestrict.serving.reload import Reloaded
+
+        wanted = self._sources.read()
+        return Reloaded(
+            partial(wanted.modes, self.config),
+            differences(self.config, wanted, applied=_APPLIED),
+        )
 
     def _started(self, port: int) -> None:
         from noderestrict.telemetry.logs import LOGGER

@@ -1,48 +1,98 @@
-"""Follow the configuration file: the modes of rules change without a restart."""
+"""Follow the configuration file: modes of rules take effect, other changes need a restart."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 
 from noderestrict.policy.hostile import brief, is_failure
-from noderestrict.serving.app import App
 from noderestrict.serving.modes import Modes
+from noderestrict.serving.state import ServerState
 from noderestrict.telemetry.logs import LOGGER
 from noderestrict.telemetry.metrics import Metrics
 
 
-async def follow_modes(
-    app: App, metrics: Metrics, read: Callable[[], Modes], seconds: float
-) -> None:
-    """Read the modes again and again, and use them from the next request on.
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What one read of the file brings.
 
-    A file that cannot be used is told once, and changes nothing.
+    Attributes:
+        modes: returns those of the rules; raises ValueError if they cannot take effect.
+        need_restart: texts of the running and of the new value of each other setting that differs
+            from what the server runs with, by its name.
+    """
+
+    modes: Callable[[], Modes]
+    need_restart: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+async def follow_configuration(
+    state: ServerState,
+    metrics: Metrics,
+    read: Callable[[], Reloaded],
+    seconds: float,
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Read the configuration again and again, and use its modes from the next request on.
+
+    A file that cannot be used changes nothing and is logged once. So is each change that needs a
+    restart, until the file has another value.
 
     Args:
-        app: whose modes are set.
+        state: of the server whose modes are set.
         metrics: counted into.
-        read: returns the modes, beside the event loop; what it raises refuses the file.
-        seconds: between looks.
+        read: reads the file once, in a thread; what it raises rejects the file.
+        seconds: between reads.
+        sleep: waits so many seconds.
     """
-    problem = ""
+    follower = _Follower(state, metrics)
     while True:
-        await asyncio.sleep(seconds)
+        await sleep(seconds)
         try:
-            modes = await asyncio.to_thread(read)
+            reloaded = await asyncio.to_thread(read)
+            follower.say_what_needs_a_restart(reloaded.need_restart)
+            modes = reloaded.modes()
         except BaseException as error:
             if not is_failure(error):
                 raise
-            if brief(error) != problem:
-                problem = brief(error)
-                metrics.config_refused.inc()
-                LOGGER.error(
-                    "configuration not taken",
-                    extra={"problem": problem, "in_effect": "the last good one"},
+            follower.reject(brief(error))
+        else:
+            follower.accept(modes)
+
+
+class _Follower:
+    """Applies what was read, and logs each fact once."""
+
+    def __init__(self, state: ServerState, metrics: Metrics) -> None:
+        self._state = state
+        self._metrics = metrics
+        self._problem = ""
+        self._said: dict[str, tuple[str, str]] = {}
+
+    def say_what_needs_a_restart(self, changed: Mapping[str, tuple[str, str]]) -> None:
+        for name, (running, wanted) in changed.items():
+            if self._said.get(name) != (running, wanted):
+                self._metrics.config_needs_restart.inc()
+                LOGGER.warning(
+                    "a changed setting needs a restart",
+                    extra={"setting": name, "running": running, "configured": wanted},
                 )
-            continue
-        problem = ""
-        if modes != app.state.modes:
-            app.state.modes = modes
-            metrics.config_loaded.inc()
+        self._said = dict(changed)
+
+    def reject(self, problem: str) -> None:
+        if problem != self._problem:
+            self._problem = problem
+            self._metrics.config_refused.inc()
+            LOGGER.error(
+                "configuration rejected",
+                extra={"problem": problem, "in_effect": "the last good one"},
+            )
+
+    def accept(self, modes: Modes) -> None:
+        self._problem = ""
+        if modes != self._state.modes:
+            self._state.modes = modes
+            self._metrics.config_loaded.inc()
             LOGGER.info(
                 "rule modes", extra={"default": modes.default, "by_rule": dict(modes.by_rule)}
             )

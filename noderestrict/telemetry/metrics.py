@@ -191,12 +191,14 @@ class Metrics:
         )
         config = Counter(
             "noderestrict_config_reloads_total",
-            "Changed configuration files, by what became of them.",
+            "Changed configuration files that were loaded or refused; changed settings that need a "
+            "restart.",
             ("result",),
             registry=registry,
         )
         self.config_loaded = config.labels("loaded")
         self.config_refused = config.labels("refused")
+        self.config_needs_restart = config.labels("needs_restart")
         self.captured = Counter(
             "noderestrict_captured_reviews_total", "Reviews written to disk.", registry=registry
         )

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import threading
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
-from noderestrict.cli import argument_types, build_parser
-from noderestrict.cli.config import PREFIX, Sources, as_yaml, variable
+from noderestrict.cli import argument_types, build_parser, serve, yaml_file
+from noderestrict.cli.config import PREFIX, Sources, as_yaml, differences, variable
 from noderestrict.cli.fields import Setting, settings_of
 from noderestrict.cli.serve_config import ServeConfig
 from noderestrict.cli.yaml_file import ConfigError
+from noderestrict.pki.files import read_regular
+from noderestrict.serving.modes import Modes
 from tests.reference import FOLDER
 
 SETTINGS = settings_of(ServeConfig)
@@ -66,6 +69,10 @@ def read(*arguments: str, environ: Mapping[str, str] | None = None) -> ServeConf
     return Sources(ServeConfig, parsed(*arguments), environ or {}).read()
 
 
+def changed(setting: Setting) -> ServeConfig:
+    return read(environ={variable(setting): example(setting)})
+
+
 @pytest.mark.parametrize("setting", SETTINGS, ids=named)
 def test_every_setting_has_help_a_type_and_a_row_in_the_reference(setting: Setting) -> None:
     assert len(setting.help) > 10
@@ -103,6 +110,13 @@ def test_without_any_source_every_default_is_in_effect_and_prints_as_itself(
     file = tmp_path / "config.yaml"
     file.write_text(as_yaml(ServeConfig()))
     assert read("--config", str(file)) == ServeConfig()
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=named)
+def test_every_changed_setting_needs_a_restart_but_the_modes(setting: Setting) -> None:
+    found = differences(ServeConfig(), changed(setting), applied=serve._APPLIED)
+    assert found.keys() == ({setting.name} - {"mode", "rule-modes"})
+    assert all(before != after for before, after in found.values())
 
 
 @pytest.mark.parametrize(
@@ -161,3 +175,53 @@ def test_a_bad_value_is_rejected_by_name_whatever_its_source(
 )
 def test_an_address_is_host_and_port(text: str, address: tuple[str, int] | None) -> None:
     assert read("--metrics-address", text).metrics_address == address
+
+
+def server(tmp_path: Path, text: str, *arguments: str) -> tuple[Any, Path]:
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    flags = ("--config", str(file), "--tls-dir", str(tmp_path), *arguments)
+    sources = Sources(ServeConfig, parsed(*flags), {})
+    return serve._Server(sources.read(), sources), file
+
+
+def test_the_file_is_read_once_per_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looking, file = server(tmp_path, "mode: audit\n")
+    reads: list[threading.Thread] = []
+
+    def counted(path: Path, most: int) -> bytes:
+        reads.append(threading.current_thread())
+        return read_regular(path, most)
+
+    monkeypatch.setattr(yaml_file, "read_regular", counted)
+    for number in range(1, 4):
+        file.write_text(f"mode: warn\nport: {number}\nrule-modes: {{nodes/labels: audit}}\n")
+        reloaded = looking._read()
+        assert reloaded.modes() == Modes("warn", {"nodes/labels": "audit"})
+        assert reloaded.need_restart == {"port": ("8443", str(number))}
+        assert len(reads) == number
+
+
+def test_a_setting_that_a_flag_gives_needs_no_restart_when_the_file_changes(
+    tmp_path: Path,
+) -> None:
+    looking, file = server(tmp_path, "port: 1\nlog-level: info\n", "--port", "2")
+    file.write_text("port: 3\nlog-level: debug\n")
+    assert looking._read().need_restart == {"log-level": ("info", "debug")}
+    file.write_text("{}\n")
+    assert looking._read().need_restart == {}
+
+
+def test_strict_rules_stay_as_they_run_so_that_a_mode_for_a_new_one_is_rejected(
+    tmp_path: Path,
+) -> None:
+    looking, file = server(tmp_path, "strict-rules: [nodes/unschedulable]\n")
+    file.write_text(
+        "strict-rules: [nodes/unschedulable, nodes/pod-cidr]\nrule-modes: {nodes/pod-cidr: audit}\n"
+    )
+    reloaded = looking._read()
+    assert reloaded.need_restart == {
+        "strict-rules": ("['nodes/unschedulable']", "['nodes/unschedulable', 'nodes/pod-cidr']")
+    }
+    with pytest.raises(ValueError, match="'nodes/pod-cidr' is off"):
+        reloaded.modes()

@@ -138,8 +138,8 @@ async def test_a_rule_is_enforced_on_a_running_server_and_no_request_fails(tmp_p
     tasks = [asyncio.create_task(client.run()) for client in clients]
     try:
         assert answer((await asyncio.to_thread(server.request, "/validate", BAD))[1])["allowed"]
-        config.write_text("rule-modes: {pods/mirror-references: nonsense}\n")
-        told = await asyncio.to_thread(server.wait_for_log, "configuration not taken")
+        rewrite(config, b"rule-modes: {pods/mirror-references: nonsense}\n")
+        told = await asyncio.to_thread(server.wait_for_log, "configuration rejected")
         assert "nonsense" in told[0]
         assert answer((await asyncio.to_thread(server.request, "/validate", BAD))[1])["allowed"]
         config.write_text("rule-modes: {}\n")
@@ -155,6 +155,13 @@ async def test_a_rule_is_enforced_on_a_running_server_and_no_request_fails(tmp_p
     assert tally.answers.keys() == {200}
 
 
+def rewrite(config: Path, content: bytes) -> None:
+    """Replace a file at once: no poll sees it while it is empty."""
+    new = config.with_name("new.yaml")
+    new.write_bytes(content)
+    new.replace(config)
+
+
 def a_fifo(config: Path) -> None:
     config.unlink()
     os.mkfifo(config)
@@ -165,7 +172,7 @@ def a_fifo(config: Path) -> None:
     [
         (lambda config: config.write_text(""), "the file is empty"),
         (lambda config: config.write_text("# nothing"), "the file is empty"),
-        (lambda config: config.write_bytes(b"\xff"), "utf-8"),
+        (lambda config: rewrite(config, b"\xff"), "utf-8"),
         (lambda config: config.unlink(), "No such file"),
         (a_fifo, "not a regular file"),
     ],
@@ -180,7 +187,7 @@ def test_a_file_that_cannot_be_used_leaves_the_modes_as_they_are(
              "--config-poll", "0.02")  # fmt: skip
     with serving(tmp_path, *flags, state=False) as server:
         change(config)
-        line = server.wait_for_log("configuration not taken")[0]
+        line = server.wait_for_log("configuration rejected")[0]
         assert told in line
         assert f"--config {config}" in line
         assert answer(server.request("/validate", BAD)[1])["allowed"] is True
@@ -227,9 +234,13 @@ def test_a_strict_rule_can_be_tried_in_audit_mode(tmp_path: Path) -> None:
         told = answer(server.request("/validate", json.dumps(review).encode())[1])
         assert told["allowed"] is True
         assert told["auditAnnotations"]["rule"] == "nodes/unschedulable"  # type: ignore[index]
-        config.write_text("strict-rules: [nodes/unschedulable]\n")
+        rewrite(config, b"strict-rules: [nodes/unschedulable]\n")
         server.wait_for_log('"rule modes"')
         told = answer(server.request("/validate", json.dumps(review).encode())[1])
         assert told["allowed"] is False
-        config.write_text("rule-modes: {nodes/pod-cidr: audit}\n")
-        assert "'nodes/pod-cidr' is off" in server.wait_for_log("configuration not taken")[0]
+        rewrite(config, b"rule-modes: {nodes/pod-cidr: audit}\n")
+        assert "'nodes/pod-cidr' is off" in server.wait_for_log("configuration rejected")[0]
+        line = json.loads(server.wait_for_log("a changed setting needs a restart")[0])
+        assert line["setting"] == "strict-rules"
+        assert (line["running"], line["configured"]) == ("['nodes/unschedulable']", "[]")
+        assert 'noderestrict_config_reloads_total{result="needs_restart"} 1.0' in server.metrics()
