@@ -124,6 +124,7 @@ def test_every_changed_setting_needs_a_restart_but_the_modes(setting: Setting) -
     [
         ("port", "65536"),
         ("port", "²"),
+        ("port", "８"),
         ("port", "-1"),
         ("port", "9" * 5000),
         ("max-in-flight", "0"),
