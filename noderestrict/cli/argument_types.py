@@ -1,6 +1,7 @@
 """The types of settings: how each is read from a flag, a variable or a file, and printed again."""
 
 import argparse
+import datetime as dt
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ T = TypeVar("T")
 
 _HIGHEST_PORT = 65535
 _MOST_SECONDS = 1e9
+_MOST_DAYS = 36500
 _ANY_HOST = "0.0.0.0"  # noqa: S104 (where the operator names none)
 _ALL = "all"
 #: The strict rules that an operator turns on by name alone.
@@ -208,6 +210,20 @@ def _parse_seconds(text: str) -> float:
     return seconds
 
 
+def _parse_days(text: str) -> dt.timedelta:
+    days = _whole_number(text)
+    if not days or days >= _MOST_DAYS:
+        raise ValueError(f"{text!r} is not a number of days")
+    return dt.timedelta(days=days)
+
+
+def _parse_namespaced_name(text: str) -> tuple[str, str]:
+    namespace, _, name = text.partition("/")
+    if not namespace or not name or "/" in name:
+        raise ValueError(f"{text!r} is not NAMESPACE/NAME")
+    return namespace, name
+
+
 def parse_host_and_port(text: str) -> tuple[str, int]:
     """Return host and port of ``HOST:PORT`` or ``[IPv6]:PORT``.
 
@@ -300,6 +316,8 @@ NAMES: ArgumentType[tuple[str, ...]] = ArgumentType(_parse_names, "A,B", list)
 PORT = ArgumentType(_parse_port, "PORT")
 ADDRESS = ArgumentType(_parse_address, "HOST:PORT", _plain_address, none="")
 SECONDS = ArgumentType(_parse_seconds, "SECONDS")
+DAYS = ArgumentType(_parse_days, "DAYS")
+NAMESPACED_NAME = ArgumentType(_parse_namespaced_name, "NAMESPACE/NAME")
 COUNT = ArgumentType(_parse_positive, "N")
 MIB = ArgumentType(_parse_positive, "MIB")
 MODE = one_of(*MODES)

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._errors import UsageError
-from noderestrict.cli.argument_types import checked, parse_host_and_port
+from noderestrict.cli.argument_types import (
+    DAYS,
+    NAMES,
+    NAMESPACED_NAME,
+    SECONDS,
+    checked,
+    parse_host_and_port,
+)
 from noderestrict.cli.fields import add_flags, from_flags
 from noderestrict.cli.shared_flags import ClusterAccess
 
@@ -24,19 +31,6 @@ _ACTIONS = {
     "rotate": "create a new CA and certificate",
     "check": "exit with code 1 if something is wrong or expires soon",
 }
-
-
-def _days(text: str) -> dt.timedelta:
-    if not text.isdigit() or not 0 < int(text) < 36500:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days")
-    return dt.timedelta(days=int(text))
-
-
-def _secret(text: str) -> tuple[str, str]:
-    namespace, slash, name = text.partition("/")
-    if not namespace or not name or "/" in name or not slash:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAMESPACE/NAME")
-    return namespace, name
 
 
 def add_parser(subparsers: Any) -> None:
@@ -64,14 +58,14 @@ def add_parser(subparsers: Any) -> None:
             )
         action.add_argument(
             "--dns-names",
-            type=lambda names: tuple(filter(None, names.split(","))),
+            type=checked(NAMES.parse),
             default=_DEFAULT_NAMES,
             metavar="A,B",
             help=f"names and IP addresses of the certificate (default: {','.join(_DEFAULT_NAMES)})",
         )
         action.add_argument(
             "--renew-before",
-            type=_days,
+            type=checked(DAYS.parse),
             default=dt.timedelta(days=30),
             metavar="DAYS",
             help="remaining days under which a certificate counts as expiring soon (default: 30)",
@@ -79,7 +73,7 @@ def add_parser(subparsers: Any) -> None:
         if name != "check":
             action.add_argument(
                 "--lifetime",
-                type=_days,
+                type=checked(DAYS.parse),
                 default=dt.timedelta(days=365),
                 metavar="DAYS",
                 help="lifetime of the certificate (default: 365)",
@@ -103,7 +97,7 @@ def _add_places(action: argparse.ArgumentParser, *, kept: bool) -> None:
     where = action.add_mutually_exclusive_group(required=True)
     where.add_argument(
         "--secret",
-        type=_secret,
+        type=checked(NAMESPACED_NAME.parse),
         metavar="NAMESPACE/NAME",
         help="Secret of the certificate, of type kubernetes.io/tls",
     )
@@ -112,7 +106,10 @@ def _add_places(action: argparse.ArgumentParser, *, kept: bool) -> None:
     )
     ca = action.add_mutually_exclusive_group(required=kept)
     ca.add_argument(
-        "--ca-secret", type=_secret, metavar="NAMESPACE/NAME", help="Secret in which the CA is kept"
+        "--ca-secret",
+        type=checked(NAMESPACED_NAME.parse),
+        metavar="NAMESPACE/NAME",
+        help="Secret in which the CA is kept",
     )
     ca.add_argument(
         "--ca-directory", type=Path, metavar="DIR", help="directory in which the CA is kept"
@@ -122,7 +119,7 @@ def _add_places(action: argparse.ArgumentParser, *, kept: bool) -> None:
 def _add_ca_flags(action: argparse.ArgumentParser) -> None:
     action.add_argument(
         "--ca-lifetime",
-        type=_days,
+        type=checked(DAYS.parse),
         default=dt.timedelta(days=3650),
         metavar="DAYS",
         help="lifetime of a kept CA (default: 3650)",
@@ -136,7 +133,7 @@ def _add_ca_flags(action: argparse.ArgumentParser) -> None:
     )
     action.add_argument(
         "--wait",
-        type=float,
+        type=checked(SECONDS.parse),
         default=180.0,
         metavar="SECONDS",
         help="how long to wait for that (default: 180)",

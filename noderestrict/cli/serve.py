@@ -113,66 +113,65 @@ def _with_state(server: "_Server") -> "Main":
 
 
 def _with_cluster(server: "_Server") -> "Main":
+    """Return what serves with the objects of a live cluster, once that answers."""
     # Imported here: it takes half a second, which --state need not pay.
     from noderestrict.cluster.connection import ClusterError
-    from noderestrict.cluster.graph_sink import graph_sinks
-    from noderestrict.cluster.judge import STREAMING_SINCE, ClusterJudge
-    from noderestrict.cluster.node_authorizer import NodeAuthorizer
     from noderestrict.cluster.start import reached
-    from noderestrict.graph.graph import Graph
     from noderestrict.serving.server import StartError
-    from noderestrict.telemetry.metrics import Metrics
 
     config = server.config
 
     async def serve(stop: "Stop") -> None:
-        metrics = Metrics()
-        async with reached(config.kubeconfig, config.context, config.cluster_wait) as (
-            connection,
-            minor,
-        ):
-            settings = config.in_cluster(minor)
-            graph = Graph()
-            sinks = graph_sinks(graph, settings.features, minor) if config.authorizer else ()
-            judge = ClusterJudge(
-                connection,
-                settings,
-                metrics,
-                streaming=minor >= STREAMING_SINCE,
-                sinks=sinks,
-                max_staleness=config.max_staleness,
-            )
-            authorizer = None
-            if config.authorizer:
-                authorizer = NodeAuthorizer(
-                    connection,
-                    graph,
-                    settings.features,
-                    judge.informers.has_synced,
-                    judge.count_live,
-                    judge.share,
-                    judge.informers.unreadable,
-                    judge.informers.freshness,
-                )
-            jobs = dict(judge.jobs())
-            if config.expected_registration is not None:
-                jobs["registration"] = partial(
-                    _watch_registration,
-                    config.expected_registration,
-                    server,
-                    connection,
-                    metrics,
-                    minor,
-                )
-            await server.serve(judge, authorizer, metrics, stop, jobs)
-
-    async def serve_or_fail_to_start(stop: "Stop") -> None:
         try:
-            await serve(stop)
+            async with reached(config.kubeconfig, config.context, config.cluster_wait) as (
+                connection,
+                minor,
+            ):
+                await _serve_cluster(server, connection, minor, stop)
         except ClusterError as error:
             raise StartError(str(error)) from None
 
-    return serve_or_fail_to_start
+    return serve
+
+
+async def _serve_cluster(
+    server: "_Server", connection: "Connection", minor: int, stop: "Stop"
+) -> None:
+    from noderestrict.cluster.graph_sink import graph_sinks
+    from noderestrict.cluster.judge import STREAMING_SINCE, ClusterJudge
+    from noderestrict.cluster.node_authorizer import NodeAuthorizer
+    from noderestrict.graph.graph import Graph
+    from noderestrict.telemetry.metrics import Metrics
+
+    config, metrics = server.config, Metrics()
+    settings = config.in_cluster(minor)
+    graph = Graph()
+    judge = ClusterJudge(
+        connection,
+        settings,
+        metrics,
+        streaming=minor >= STREAMING_SINCE,
+        sinks=graph_sinks(graph, settings.features, minor) if config.authorizer else (),
+        max_staleness=config.max_staleness,
+    )
+    authorizer = None
+    if config.authorizer:
+        authorizer = NodeAuthorizer(
+            connection,
+            graph,
+            settings.features,
+            judge.informers.has_synced,
+            judge.count_live,
+            judge.share,
+            judge.informers.unreadable,
+            judge.informers.freshness,
+        )
+    jobs = dict(judge.jobs())
+    if (expected := config.expected_registration) is not None:
+        jobs["registration"] = partial(
+            _watch_registration, expected, server, connection, metrics, minor
+        )
+    await server.serve(judge, authorizer, metrics, stop, jobs)
 
 
 async def _watch_registration(

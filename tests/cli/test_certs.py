@@ -41,6 +41,9 @@ def test_what_expires_soon_or_is_for_other_names_is_a_problem(
     [
         (("--secret", "tls"), "'tls' is not NAMESPACE/NAME"),
         (("--directory", "x", "--lifetime", "0"), "'0' is not a number of days"),
+        (("--directory", "x", "--lifetime", "²"), "'²' is not a number of days"),
+        (("--directory", "x", "--wait", "nan"), "'nan' is not a number of seconds"),
+        (("--directory", "x", "--wait", "-1"), "'-1' is not a number of seconds"),
         (("--directory", "x", "--served-at", "host"), "'host' is not HOST:PORT"),
         ((), "one of the arguments --secret --directory is required"),
     ],
