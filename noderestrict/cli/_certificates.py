@@ -1,8 +1,8 @@
-"""Where certificates are kept, and the steps in which they are made and replaced.
+"""Where certificates are kept, and the steps that create and replace them.
 
-A CA that is kept lies apart from what it signs: renewing replaces the leaf alone, and no caBundle
-changes. Its ``ca.crt`` is what callers are to trust: itself, and while it is replaced its
-predecessor. A CA that is not kept is new with every leaf.
+A kept CA has a place apart from the certificate that it signs: renewing replaces only the leaf, and
+no caBundle changes. Its ``ca.crt`` holds what callers trust: the CA, and its predecessor until a
+rotation has finished. A CA that is not kept is new with every leaf.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import asyncio
 import datetime as dt
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from noderestrict.pki.files import write_atomically
 from noderestrict.pki.issue import Authority, create_authority, load_authority
 
 CERTIFICATE, KEY, CA = "tls.crt", "tls.key", "ca.crt"
-# A certificate of a year must not be cut short by it.
+# The CA must outlive a certificate of a year.
 _CA_SOON = dt.timedelta(days=400)
 _KIND = "ValidatingWebhookConfiguration"
 
@@ -58,7 +58,7 @@ class Place:
         return f"Secret {'/'.join(self.secret)}" if self.directory is None else str(self.directory)
 
     async def read(self) -> Secret:
-        """Return what is there, without what is not."""
+        """Return the files that exist, by name."""
         if self.directory is not None:
             files = {name: self.directory / name for name in (CERTIFICATE, KEY, CA)}
             return {name: file.read_bytes() for name, file in files.items() if file.exists()}
@@ -66,7 +66,7 @@ class Place:
         return await read_secret(self.connection, *self.secret) or {}
 
     async def write(self, data: Secret) -> None:
-        """Replace all three."""
+        """Replace certificate, key and CA."""
         if self.directory is not None:
             for name in (CA, CERTIFICATE):
                 write_atomically(self.directory / name, data[name], mode=0o644)
@@ -87,7 +87,7 @@ def place_of(
 
 
 class Certificates:
-    """What one command works on.
+    """The certificate, CA and caBundles that one command works on.
 
     Args:
         options: the command's flags.
@@ -103,7 +103,7 @@ class Certificates:
         self._place = place
         self._kept = place_of(connection, options.ca_secret, options.ca_directory)
         if self._kept == self._place:
-            raise UsageError("the CA and what it signs need places of their own")
+            raise UsageError("the CA and the certificate that it signs need separate places")
 
     async def check(self) -> int:
         """Print what is wrong; return 1 if anything is."""
@@ -119,11 +119,11 @@ class Certificates:
             problems += await self._bundle_problems(held, trust)
         for problem in problems:
             print(problem)
-        print(f"{len(problems)} problems" if problems else "all is well")
+        print(_counted(problems) if problems else "all is well")
         return 1 if problems else 0
 
     async def bootstrap(self) -> None:
-        """Make what is missing or bad."""
+        """Create what is missing or bad."""
         if self._kept is None:
             done = await self._bootstrap_without_authority()
         else:
@@ -131,14 +131,16 @@ class Certificates:
         if self._options.registration is not None:
             trust = (await self._place.read()).get(CA)
             if not trust:
-                raise UsageError(f"{self._place}: {CA} is missing: what shall callers trust?")
+                raise UsageError(
+                    f"{self._place}: {CA} is missing: callers would have nothing to trust"
+                )
             await self._write_registration(trust)
             done = True
         if not done:
             print("all is well: nothing to do")
 
     async def renew(self) -> None:
-        """Replace the leaf if it is bad, by the CA that is kept, and nothing else."""
+        """Replace only the leaf, signed by the kept CA, if it is bad."""
         authority, problem = await self._authority()
         if authority is None:
             raise UsageError(f"{self._kept}: {problem}; run noderestrict certs bootstrap")
@@ -148,7 +150,7 @@ class Certificates:
             print("all is well: nothing to do")
 
     async def rotate(self) -> None:
-        """Make a new CA and certificate; or end a rotation whose old CA is still trusted."""
+        """Create a new CA and certificate, or finish a rotation whose old CA is still trusted."""
         if self._kept is None:
             await self._rotate_without_authority()
             return
@@ -221,7 +223,7 @@ class Certificates:
         await self._kept.write({CERTIFICATE: authority.certificate, KEY: authority.key, CA: trust})
 
     async def _renew_leaf(self, authority: Authority, trust: bytes) -> bool:
-        """Make a new leaf if the one that is held is bad; return whether anything was written."""
+        """Write a new leaf if the current one is bad; return whether anything was written."""
         held = await self._place.read()
         problems = self._leaf_problems(held, trust)
         for problem in problems:
@@ -246,8 +248,8 @@ class Certificates:
         """Return what is wrong with the certificate that is held.
 
         Args:
-            held: it.
-            trust: of the CA that is kept, b"" if none is.
+            held: the files of the certificate.
+            trust: certificates of the kept CA, b"" if none is kept.
         """
         if CERTIFICATE not in held or KEY not in held:
             return ["there is no certificate"]
@@ -270,7 +272,7 @@ class Certificates:
             for webhook, bundle in (await read_bundles(self._connection, configuration)).items():
                 where = f"{configuration}: the caBundle of webhook {webhook}"
                 if issuer_of(held[CERTIFICATE], bundle) is None:
-                    problems.append(f"{where} does not verify it")
+                    problems.append(f"{where} does not verify the certificate")
                 elif trust and not same(bundle, trust):
                     problems.append(f"{where} is not the CA that is kept")
         return problems
@@ -298,7 +300,7 @@ class Certificates:
 
     async def _rotate_without_authority(self) -> None:
         held = await self._place.read()
-        # A day longer than the leaf, which must not be cut short by it.
+        # The CA must outlive the leaf: a day longer.
         authority = self._new_authority(self._options.lifetime + dt.timedelta(days=1))
         await self._change_bundles(lambda bundle: self._with(bundle, authority.certificate))
         replaced = self._readable(held.get(CA, b""))
@@ -356,7 +358,7 @@ class Certificates:
             print(f"{_KIND} {value['metadata']['name']}: written")
 
     async def _is_served(self, ca: bytes) -> bool:
-        """Tell whether a server at an address is verified by a CA, within the time to wait."""
+        """Return whether the server at the address serves a certificate of a CA, within --wait."""
         if self._options.served_at is None:
             return True
         loop = asyncio.get_running_loop()
@@ -375,6 +377,10 @@ class Certificates:
             else:
                 writer.close()
                 return True
+
+
+def _counted(problems: Sequence[str]) -> str:
+    return f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
 
 
 def _registrations(file: Path) -> list[Any]:

@@ -26,15 +26,19 @@ def add_parser(subparsers: Any) -> None:
     why = questions.add_parser(
         "why", help="show the path from a node to an object; exit code 1 if there is none"
     )
-    why.add_argument("node", metavar="NODE")
+    why.add_argument("node", metavar="NODE", help="name of the node")
     reachable = questions.add_parser("reachable", help="list everything that a node reaches")
-    reachable.add_argument("node", metavar="NODE")
+    reachable.add_argument("node", metavar="NODE", help="name of the node")
     who = questions.add_parser("who", help="list all nodes that reach an object")
     for question in (why, who):
         question.add_argument(
             "kind", metavar="KIND", help="kind: secret, configmap, pvc, pv, serviceaccount, pod, …"
         )
-        question.add_argument("name", metavar="[NAMESPACE/]NAME")
+        question.add_argument(
+            "name",
+            metavar="[NAMESPACE/]NAME",
+            help="name of the object, after its namespace if it has one",
+        )
     for question in (why, reachable, who):
         question.add_argument(
             "--output",
@@ -67,18 +71,18 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(str(error)) from None
     graph = _from_state(options) if options.state else _from_cluster(options)
     if vertex is None:
-        ways = views.reachable(graph, options.node)
+        paths = views.reachable(graph, options.node)
     elif options.question == "who":
-        ways = views.who(graph, vertex)
+        paths = views.who(graph, vertex)
     else:
-        way = views.why(graph, options.node, vertex)
-        if not way.path:
-            print(views.missing(graph, way), file=sys.stderr)
+        path = views.why(graph, options.node, vertex)
+        if not path.path:
+            print(views.missing(graph, path), file=sys.stderr)
             if options.output == "json":
-                print(views.as_json([way]), end="")
+                print(views.as_json([path]), end="")
             return 1
-        ways = [way]
-    print(_OUTPUTS[options.output](ways), end="")
+        paths = [path]
+    print(_OUTPUTS[options.output](paths), end="")
     return 0
 
 

@@ -358,7 +358,7 @@ def test_the_ca_may_be_kept_in_a_directory(tmp_path: Path, capsys: Any) -> None:
     assert main(["certs", "check", *place, *ca]) == 0
     capsys.readouterr()
     assert main(["certs", "check", *place, "--ca-directory", str(tmp_path / "tls")]) == 2
-    assert "places of their own" in capsys.readouterr().err
+    assert "need separate places" in capsys.readouterr().err
 
 
 def test_a_leaf_ends_no_later_than_its_ca(tmp_path: Path) -> None:

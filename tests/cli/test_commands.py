@@ -1,13 +1,15 @@
 """The command line as a whole."""
 
+import argparse
 import importlib.metadata
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from noderestrict.cli import COMMANDS, main
+from noderestrict.cli import COMMANDS, build_parser, main
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -38,6 +40,22 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0
     for command in COMMANDS:
         assert f"    {command} " in out
+
+
+def arguments_of(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from arguments_of(below)
+        else:
+            yield action
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_argument_has_help(command: str) -> None:
+    found = list(arguments_of(build_parser(command)[1][command]))
+    assert [action.dest for action in found if not action.help] == []
+    assert len(found) > 2
 
 
 @pytest.mark.parametrize("command", COMMANDS)
