@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from noderestrict.errors import NoderestrictError
 from noderestrict.pki.files import read_regular
 from noderestrict.policy.hostile import refused_as
 
@@ -13,7 +14,7 @@ _LONGEST_FILE = 256 * 1024
 _LONGEST_MESSAGE = 500
 
 
-class ConfigError(ValueError):
+class ConfigError(NoderestrictError, ValueError):
     """A source holds an unusable value; the message names source, key and value, in one line."""
 
     def __init__(self, message: str) -> None:
