@@ -55,11 +55,7 @@ Contents = tuple[bytes, bytes, bytes | None]
 
 
 class Certificates:
-    """A TLS context for a server, whose certificate follows its files.
-
-    ``context`` never changes: each handshake switches to the context of the newest good pair, which
-    is complete before any handshake uses it.
-    """
+    """A TLS context for each handshake, whose certificate follows its files."""
 
     def __init__(self, files: CertificateFiles, metrics: Metrics) -> None:
         self._files = files
@@ -68,17 +64,18 @@ class Certificates:
         self._problem: str | None = None
         self._current: ssl.SSLContext | None = None
         self.pair: KeyPair | None = None
-        self.context = self._empty_context()
-        # The callback also runs for clients that send no server name.
-        self.context.sni_callback = self._hand_on
 
-    def _hand_on(
-        self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext
-    ) -> int | None:
+    def context(self) -> ssl.SSLContext:
+        """Return the context of the newest good pair, for the next handshake.
+
+        Each has sessions of its own: who was verified by a CA that is gone cannot resume one.
+
+        Raises:
+            KeyPairError: there is none yet.
+        """
         if self._current is None:
-            return ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
-        connection.context = self._current
-        return None
+            raise KeyPairError("there is no good pair yet")
+        return self._current
 
     def _empty_context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import socket
 import ssl
+from collections.abc import Callable
 
 from noderestrict.serving.connections import Server
 from noderestrict.telemetry.logs import LOGGER
@@ -28,7 +29,7 @@ class Listener:
         sockets: listening.
         server: serves what is accepted.
         metrics: count errors.
-        context: None for plain HTTP.
+        context: returns that of the next handshake; None for plain HTTP.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Listener:
         sockets: list[socket.socket],
         server: Server,
         metrics: Metrics,
-        context: ssl.SSLContext | None = None,
+        context: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         self._sockets = sockets
         self._server = server
@@ -75,7 +76,7 @@ class Listener:
                 # Any other error concerns only the failed connection.
                 return
             client.settimeout(0)
-            self._server.open(client, address[0], self._context)
+            self._server.open(client, address[0], self._context() if self._context else None)
 
     def _pause(self, sock: socket.socket, error: OSError) -> None:
         self._metrics.accept_errors.inc()

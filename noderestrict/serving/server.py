@@ -150,7 +150,7 @@ async def _listen(
     port: int,
     server: Server,
     metrics: Metrics,
-    context: ssl.SSLContext | None = None,
+    context: Callable[[], ssl.SSLContext] | None = None,
 ) -> Listener:
     try:
         return Listener(await listening_sockets(host, port), server, metrics, context)

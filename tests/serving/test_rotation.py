@@ -3,6 +3,9 @@
 import asyncio
 import datetime as dt
 import os
+import socket
+import ssl
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,12 +14,13 @@ import pytest
 from noderestrict.pki.issue import Authority, Leaf
 from noderestrict.serving.certificates import CertificateFiles, Certificates
 from noderestrict.telemetry.metrics import Metrics
-from tests.serving.clients import EXAMPLES, Client, Tally
+from tests.serving.clients import EXAMPLES, GOOD, Client, Tally, http
 from tests.serving.tls import (
     DAY,
     NOW,
     Server,
     authority,
+    client_leaf,
     leaf,
     odd_certificates,
     serving,
@@ -275,3 +279,41 @@ async def test_a_running_server_survives_a_client_ca_file_without_content(
         assert 'certificate_reloads_total{result="refused"} 1.0' in server.metrics()
         bundle.write_bytes(ca.certificate + leaf(ca).certificate)
         await until_served(server, 2)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_who_was_verified_by_a_ca_that_is_gone_resumes_no_session(
+    tmp_path: Path, ca: Authority, version: ssl.TLSVersion
+) -> None:
+    bundle, credential = tmp_path / "clients.crt", tmp_path / "api.pem"
+    bundle.write_bytes(ca.certificate)
+    pair = client_leaf(ca, "kube-apiserver")
+    credential.write_bytes(pair.certificate + pair.key)
+    flags = ("--client-ca-file", str(bundle), "--tls-poll", "0.02")
+    with serving(tmp_path, *flags, ca=ca) as server:
+        context = ssl.create_default_context(cadata=ca.certificate.decode())
+        context.load_cert_chain(credential)
+        context.maximum_version = version
+
+        def answer(session: ssl.SSLSession | None = None) -> tuple[bytes, ssl.SSLSession | None]:
+            with (
+                socket.create_connection(("127.0.0.1", server.port), timeout=10) as plain,
+                context.wrap_socket(plain, server_hostname="localhost", session=session) as tls,
+            ):
+                tls.sendall(http(GOOD))
+                return tls.recv(4096), tls.session
+
+        first, session = answer()
+        assert b'"allowed":true' in first
+        bundle.write_bytes(authority().certificate)
+        end = time.monotonic() + 10
+        while sum(SERVED in line for line in server.log) < 2:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        # Which way it is refused depends on timing.
+        refused_with: type[Exception] | bytes
+        try:
+            refused_with, _ = answer(session)
+        except OSError as error:
+            refused_with = type(error)
+        assert refused_with == b"" or isinstance(refused_with, type)
