@@ -49,7 +49,7 @@ class AuthorizeHandler:
         client = client_of(http)
         try:
             if len(body) > LARGE_BYTES:
-                run = self._lane.of(client, deadline)
+                run = self._lane.of(client, len(body), deadline)
                 review = await run(partial(authorization.decode, body))
             else:
                 review = authorization.decode(body)

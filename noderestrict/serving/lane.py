@@ -3,12 +3,13 @@
 A thread yields to the event loop every few milliseconds, but only between bytecodes; decoding is
 one call, and blocks everything else. So the thread rests for as long as it worked, which leaves
 half of the time to the others, whatever anybody sends.
+
+The smaller ones come first, and those of clients of which fewer wait: a node's status, of some
+hundred KiB, does not wait for bodies of 8 MiB, from however many addresses they come.
 """
 
 import asyncio
-import contextlib
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -38,7 +39,11 @@ class CrowdedError(NoderestrictError):
 
 
 class Lane:
-    """Runs calls one after the other, taking clients in turn.
+    """Runs calls one after the other.
+
+    What is due first runs first, and when there is no place, what is due last gives way. A call is
+    due after so many bytes of others as its own body has, times the calls of its client that wait,
+    itself included: so nothing waits for ever.
 
     Args:
         executor: runs them; if None, a pool of one thread.
@@ -46,31 +51,36 @@ class Lane:
 
     def __init__(self, executor: Executor | None = None) -> None:
         self._executor = ThreadPoolExecutor(1, "large") if executor is None else executor
-        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        # By when each is due, and its number of arrival and client.
+        self._waiting: dict[asyncio.Future[None], tuple[int, int, str]] = {}
+        self._arrivals = 0
+        # When what ran last was due, in bytes.
+        self._now = 0
         self._taken = False
         # Seconds worked since the last rest.
         self._owed = 0.0
 
-    def of(self, client: str, deadline: float) -> Run:
+    def of(self, client: str, size: int, deadline: float) -> Run:
         """Return what runs calls for a client.
 
         Args:
             client: its address.
+            size: of the body that each call goes through, in bytes.
             deadline: of time.monotonic(), seconds, before which a call must start.
         """
 
         async def run(call: Callable[[], _T], /) -> _T:
-            return await self._run(call, client, deadline)
+            return await self._run(call, client, size, deadline)
 
         return run
 
-    async def _run(self, call: Callable[[], _T], client: str, deadline: float) -> _T:
+    async def _run(self, call: Callable[[], _T], client: str, size: int, deadline: float) -> _T:
         """Run a call when it is its turn.
 
         Raises:
             CrowdedError: its turn does not come in time.
         """
-        await self._turn(client, deadline)
+        await self._turn(client, size, deadline)
 
         def measured() -> _T:
             started = time.thread_time()
@@ -99,45 +109,44 @@ class Lane:
         seconds, self._owed = min(self._owed, _LONGEST_REST), 0.0
         asyncio.get_running_loop().call_later(seconds, self._next)
 
-    async def _turn(self, client: str, deadline: float) -> None:
+    async def _turn(self, client: str, size: int, deadline: float) -> None:
         if not self._taken:
             self._taken = True
+            self._now += size
             return
-        waiting = self._waiting.setdefault(client, deque())
-        if sum(map(len, self._waiting.values())) >= MOST_WAITING:
-            # The newest call of the client that has most gives way.
-            crowd = max(self._waiting.values(), key=len)
-            if len(crowd) <= len(waiting) + 1:
+        waiting = self._waiting
+        due = self._now + size * (1 + sum(who == client for _, _, who in waiting.values()))
+        if len(waiting) >= MOST_WAITING:
+            last = max(waiting, key=waiting.__getitem__, default=None)
+            if last is None or waiting[last][0] <= due:
                 raise CrowdedError("large_bodies")
-            crowd.pop().set_exception(CrowdedError("large_bodies"))
+            del waiting[last]
+            last.set_exception(CrowdedError("large_bodies"))
         turn = asyncio.get_running_loop().create_future()
-        waiting.append(turn)
+        self._arrivals += 1
+        waiting[turn] = due, self._arrivals, client
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 await turn
         except TimeoutError:
-            self._leave(turn, waiting)
+            self._leave(turn)
             raise CrowdedError("deadline") from None
         except asyncio.CancelledError:
-            self._leave(turn, waiting)
+            self._leave(turn)
             raise
 
-    def _leave(self, turn: "asyncio.Future[None]", waiting: "deque[asyncio.Future[None]]") -> None:
-        if turn.cancelled():
-            # It may have been skipped already.
-            with contextlib.suppress(ValueError):
-                waiting.remove(turn)
-        elif turn.exception() is None:
+    def _leave(self, turn: "asyncio.Future[None]") -> None:
+        waited = self._waiting.pop(turn, None) is not None
+        if not (waited or turn.cancelled() or turn.exception()):
             # Its turn came at this very moment: pass it on.
             self._next()
 
     def _next(self) -> None:
         while self._waiting:
-            client, waiting = self._waiting.popitem(last=False)
-            turn = waiting.popleft() if waiting else None
-            if waiting:
-                self._waiting[client] = waiting
-            if turn is not None and not turn.done():
+            turn = min(self._waiting, key=self._waiting.__getitem__)
+            due, _, _ = self._waiting.pop(turn)
+            if not turn.done():
+                self._now = max(self._now, due)
                 turn.set_result(None)
                 return
         self._taken = False

@@ -67,7 +67,7 @@ class ValidateHandler:
         started = time.perf_counter()
         client = client_of(http)
         large = len(body) > LARGE_BYTES
-        run = self._lane.of(client, deadline) if large else admission.inline
+        run = self._lane.of(client, len(body), deadline) if large else admission.inline
         try:
             request = (
                 await run(partial(self._decoder.decode, body))
@@ -110,7 +110,7 @@ class ValidateHandler:
         Raises:
             HTTPError: 400 for a body that is not an AdmissionReview.
         """
-        run = self._lane.of(client, deadline)
+        run = self._lane.of(client, len(body), deadline)
         try:
             return await run(partial(admission.decode, body))
         except admission.ReviewError as error:

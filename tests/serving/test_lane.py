@@ -21,6 +21,7 @@ from tests.serving.clients import hang_up, http
 from tests.serving.inprocess import listening
 
 _T = TypeVar("_T")
+KIB = 1024
 
 
 class Held(Executor):
@@ -58,7 +59,7 @@ async def test_one_call_runs_at_a_time_and_clients_take_turns() -> None:
     lane = Lane(held)
     names = [("a", "a1"), ("a", "a2"), ("a", "a3"), ("b", "b1"), ("c", "c1")]
     tasks = [
-        asyncio.create_task(lane.of(client, later())(lambda name=name: name))  # type: ignore[misc]
+        asyncio.create_task(lane.of(client, KIB, later())(lambda name=name: name))  # type: ignore[misc]
         for client, name in names
     ]
     while len(held.names) < len(names):
@@ -69,17 +70,37 @@ async def test_one_call_runs_at_a_time_and_clients_take_turns() -> None:
     assert held.names == ["a1", "a2", "b1", "c1", "a3"]
 
 
+async def test_a_small_body_waits_for_no_large_ones_and_a_large_one_not_for_ever() -> None:
+    held = Held()
+    lane = Lane(held)
+    attackers = [(f"attacker {number}", 8 * KIB, "large") for number in range(8)]
+    # Behind the same address as one of them, and at its own.
+    names = [*attackers, ("attacker 1", KIB, "small"), ("node", KIB, "small")]
+    tasks = [
+        asyncio.create_task(lane.of(client, size, later())(lambda name=name: name))  # type: ignore[misc]
+        for client, size, name in names
+    ]
+    await turns()
+    tasks += [asyncio.create_task(lane.of("node", KIB, later())(lambda: "next")) for _ in range(20)]
+    for _ in range(len(tasks)):
+        await turns()
+        held.let_go()
+    await asyncio.gather(*tasks)
+    assert held.names[:3] == ["large", "small", "small"]
+    assert held.names.index("large", 1) < len(held.names) - 8
+
+
 async def test_when_all_places_are_taken_who_has_most_gives_one_up() -> None:
     lane = Lane(Held())
     crowds = [
-        asyncio.create_task(lane.of("many" if number % 4 else "some", later())(str))
+        asyncio.create_task(lane.of("many" if number % 4 else "some", KIB, later())(str))
         for number in range(MOST_WAITING + 1)
     ]
     await turns()
     assert not any(task.done() for task in crowds)
     with pytest.raises(CrowdedError, match="large_bodies"):
-        await lane.of("many", later())(str)
-    other = asyncio.create_task(lane.of("other", later())(str))
+        await lane.of("many", KIB, later())(str)
+    other = asyncio.create_task(lane.of("other", KIB, later())(str))
     await turns()
     gone = [task for task in crowds if task.done()]
     assert len(gone) == 1
@@ -92,14 +113,14 @@ async def test_when_all_places_are_taken_who_has_most_gives_one_up() -> None:
 async def test_who_waits_too_long_or_goes_away_does_not_hold_up_the_others() -> None:
     held = Held()
     lane = Lane(held)
-    first = asyncio.create_task(lane.of("a", later())(lambda: "first"))
+    first = asyncio.create_task(lane.of("a", KIB, later())(lambda: "first"))
     await turns()
-    gone = asyncio.create_task(lane.of("a", later())(lambda: "gone"))
+    gone = asyncio.create_task(lane.of("a", KIB, later())(lambda: "gone"))
     await turns()
     gone.cancel()
     with pytest.raises(CrowdedError, match="deadline"):
-        await lane.of("a", time.monotonic())(lambda: "late")
-    last = asyncio.create_task(lane.of("a", later())(lambda: "last"))
+        await lane.of("a", KIB, time.monotonic())(lambda: "late")
+    last = asyncio.create_task(lane.of("a", KIB, later())(lambda: "last"))
     # Who asked for the one that runs goes away, too: it runs to its end alone.
     first.cancel()
     await turns()
@@ -115,11 +136,11 @@ async def test_who_waits_too_long_or_goes_away_does_not_hold_up_the_others() -> 
 async def test_whenever_one_goes_away_the_next_has_its_turn(moment: int) -> None:
     held = Held()
     lane = Lane(held)
-    first = asyncio.create_task(lane.of("a", later())(lambda: "first"))
+    first = asyncio.create_task(lane.of("a", KIB, later())(lambda: "first"))
     await turns()
-    gone = asyncio.create_task(lane.of("a", later())(lambda: "gone"))
+    gone = asyncio.create_task(lane.of("a", KIB, later())(lambda: "gone"))
     await turns()
-    last = asyncio.create_task(lane.of("b", later())(lambda: "last"))
+    last = asyncio.create_task(lane.of("b", KIB, later())(lambda: "last"))
     held.let_go()
     await turns(moment)
     gone.cancel()
@@ -143,7 +164,7 @@ async def test_the_lane_rests_as_long_as_it_worked() -> None:
             pass
         worked.append(time.monotonic())
 
-    await asyncio.gather(*(lane.of("a", later())(work) for _ in range(2)))
+    await asyncio.gather(*(lane.of("a", KIB, later())(work) for _ in range(2)))
     assert worked[2] - worked[1] >= 0.05
 
 
