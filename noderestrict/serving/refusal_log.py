@@ -84,7 +84,7 @@ class RefusalLog:
             "no opinion",
             extra={
                 "client": http.remote,
-                "node": _short(review.node),
+                "node": short(review.node),
                 "request": str(review.access or "")[:_LONGEST_TEXT],
                 "why": opinion.reason[:_LONGEST_TEXT],
                 "seconds": round(seconds, 6),
@@ -93,13 +93,13 @@ class RefusalLog:
 
     def _may_log(self, http: web.BaseRequest, node: str | None) -> bool:
         """Return whether a node, at the address of a client, may write one more line."""
-        allowed = self._limiter.allow((client_of(http), _short(node)))
+        allowed = self._limiter.allow((client_of(http), short(node)))
         if not allowed:
             DROPS.count(NODE)
         return allowed
 
 
-def _short(name: str | None) -> str:
+def short(name: str | None) -> str:
     """Return a name as it is logged and remembered: whole, if Kubernetes allows it."""
     return (name or "")[:_LONGEST_NAME]
 
@@ -107,10 +107,10 @@ def _short(name: str | None) -> str:
 def _fields(request: admission.Request, seconds: float) -> dict[str, object]:
     where = f"{request.namespace}/{request.name}" if request.namespace else request.name
     return {
-        "node": _short(request.node),
+        "node": short(request.node),
         "operation": request.operation,
-        "resource": _short(admission.resource_path(request)),
-        "object": _short(where),
+        "resource": short(admission.resource_path(request)),
+        "object": short(where),
         "uid": request.uid,
         "dry_run": request.dry_run,
         "seconds": round(seconds, 6),

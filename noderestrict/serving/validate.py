@@ -15,7 +15,7 @@ from noderestrict.serving.http import HTTPError
 from noderestrict.serving.judges import Judge
 from noderestrict.serving.lane import LARGE_BYTES, Lane
 from noderestrict.serving.modes import Modes, Verdict
-from noderestrict.serving.refusal_log import RefusalLog
+from noderestrict.serving.refusal_log import RefusalLog, short
 from noderestrict.serving.state import ServerState
 from noderestrict.telemetry.metrics import Metrics
 
@@ -159,7 +159,7 @@ def encode(request: admission.Request, verdict: Verdict, rule_modes: Modes) -> b
     rules = [reported.rule for reported in verdict.reported]
     annotations = {
         "rule": ",".join([*rules, *([decision.rule] if denied else [])]),
-        "node": printable(request.node or ""),
+        "node": printable(short(request.node)),
         "decision": "denied" if denied else "would-be-denied",
     }
     warnings = [

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.admission.test_review import NODE
+from tests.serving.clients import BAD
 from tests.serving.tls import Server, serving
 
 #: In every value that only the cluster knows.
@@ -121,18 +122,36 @@ def test_a_refusal_tells_the_log_what_was_found_and_the_caller_only_that_it_diff
     assert SECRET in line["detail"]
 
 
-def test_a_question_about_a_secret_tells_no_way_to_it(server: Server) -> None:
+def question_about_a_secret(user: str) -> bytes:
     spec = {
-        "user": "system:node:n1",
+        "user": user,
         "groups": ["system:nodes"],
         "resourceAttributes": {
             "verb": "get", "resource": "secrets", "namespace": "bank", "name": "password",
         },
     }  # fmt: skip
     review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
-    answer = everything(server, "/authorize", json.dumps(review).encode())
+    return json.dumps(review).encode()
+
+
+def test_a_question_about_a_secret_tells_no_way_to_it(server: Server) -> None:
+    answer = everything(server, "/authorize", question_about_a_secret("system:node:n1"))
     assert '"allowed":false' in answer
     assert SECRET not in answer
+
+
+def test_an_answer_does_not_grow_with_the_names_in_a_request(server: Server) -> None:
+    user = "system:node:" + "\u202e" * 100_000
+    review = json.loads(BAD)
+    review["request"]["userInfo"]["username"] = user
+    for path, body in (
+        ("/authorize", question_about_a_secret(user)),
+        ("/validate", json.dumps(review).encode()),
+    ):
+        status, answer, _ = server.request(path, body)
+        assert status == 200
+        assert b"u202e" in answer
+        assert len(answer) < 64 * 1024
 
 
 @pytest.mark.parametrize(
