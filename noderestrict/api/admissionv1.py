@@ -13,7 +13,8 @@ class UserInfo(msgspec.Struct):
     username: str | None = None
     uid: str | None = None
     groups: list[str] | None = None
-    extra: dict[str, list[str] | None] | None = None
+    # Read for few requests, and slow to decode: a map of as many lists as anyone sends.
+    extra: msgspec.Raw = NULL
 
 
 class GroupVersionResource(msgspec.Struct, gc=False):

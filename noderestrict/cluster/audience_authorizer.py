@@ -18,6 +18,9 @@ _VERB = "request-serviceaccounts-token-audience"
 _REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 _REMEMBERED_SECONDS = 5.0
 _REMEMBERED = 10_000
+# An API server fills in some names and ids of the credential.
+_LONGEST_EXTRA = 64 * 1024
+_extra = msgspec.json.Decoder(dict[str, list[str] | None] | None)
 
 
 class _ReviewStatus(msgspec.Struct):
@@ -105,11 +108,25 @@ class AudienceAuthorizer:
 
 
 def _spec(user: UserInfo, question: Question, audience: str) -> dict[str, Any]:
+    """Return what is asked.
+
+    Raises:
+        ClusterError: ``userInfo.extra`` cannot be passed on.
+    """
+    if len(user.extra) > _LONGEST_EXTRA:
+        raise ClusterError(
+            f"userInfo.extra has {len(user.extra)} bytes; no more than {_LONGEST_EXTRA} are passed "
+            f"on to the authorizer"
+        )
+    try:
+        extra = _extra.decode(user.extra) or {}
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ClusterError(f"userInfo.extra: {error}") from None
     return {
         "user": user.username or "",
         "uid": user.uid or "",
         "groups": list(user.groups or ()),
-        "extra": {key: values or [] for key, values in (user.extra or {}).items()},
+        "extra": {key: values or [] for key, values in extra.items()},
         "resourceAttributes": {
             "verb": _VERB,
             "group": "",

@@ -232,6 +232,23 @@ async def test_only_a_plain_no_of_the_authorizer_refuses(status: dict[str, Any],
     assert decision.code == code
 
 
+@pytest.mark.parametrize(
+    "extra", [{"a": ["b" * 70_000]}, {"a": "b"}, "b"], ids=["long", "no list", "no map"]
+)
+async def test_an_extra_that_cannot_be_passed_on_gives_500_to_the_question_alone(
+    extra: object,
+) -> None:
+    api = API()
+    api.objects[POD_PATH] = pod()
+    api.review_status = {"allowed": True}
+    odd = msgspec.Raw(json.dumps(extra).encode())
+    for request, code in ((DELETE, 0), (token("vault"), 500)):
+        user = msgspec.structs.replace(request.user, extra=odd)
+        decision, _ = await judge(api, msgspec.structs.replace(request, user=user))
+        assert getattr(decision, "code", 0) == code
+    assert not api.reviews
+
+
 async def test_a_deadline_that_has_passed_gives_500() -> None:
     decision, _ = await judge(API(), DELETE, seconds=-1)
     assert isinstance(decision, Denied)
