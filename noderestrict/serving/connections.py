@@ -29,6 +29,12 @@ _HEAD_BYTES = 64 * 1024
 #: do not block them.
 _SMALL = 64 * 1024
 _LINE_FEED = 10
+#: What is parsed at a time, but of a body whose length is known: a chunk takes some microseconds,
+#: and tens of thousands of them may be read at once.
+_PIECE = 4 * 1024
+#: What the chunks of a body may have besides it, in bytes, and as a part of it. An API server sends
+#: no chunks; those of other clients hold kilobytes.
+_CHUNKS, _CHUNKS_PART = 8 * 1024, 1 / 8
 
 #: Of answers that a client has not read; an API server reads them all.
 _UNREAD_BYTES = 1024 * 1024
@@ -102,7 +108,7 @@ class Connection(RequestHandler):
     """
 
     __slots__ = (
-        "_ended", "_kept", "_left", "_opening", "_partial", "_payload", "_server",
+        "_chunked", "_ended", "_kept", "_left", "_opening", "_partial", "_payload", "_server",
         "_timer", "_unread", "_wire", "body_clock", "held", "peer", "shed",
     )  # fmt: skip
 
@@ -120,6 +126,8 @@ class Connection(RequestHandler):
         self._payload: StreamReader | None = None
         self._left = 0.0
         self._partial = 0
+        # What came of that body so far, with its chunks, if it is in chunks.
+        self._chunked = 0
         self.body_clock: asyncio.Timeout | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
@@ -203,6 +211,15 @@ class Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Count bytes, and note where a head begins and ends."""
+        while len(data) > _PIECE:
+            body = self._payload
+            if body is not None and not body.is_eof() and self._left < math.inf:
+                break
+            self._piece_received(data[:_PIECE])
+            data = data[_PIECE:]
+        self._piece_received(data)
+
+    def _piece_received(self, data: bytes) -> None:
         if self._force_close or self._close:
             # It is closing: aiohttp ignores what still arrives.
             return
@@ -217,7 +234,10 @@ class Connection(RequestHandler):
             self._head_received(data)
         elif in_body:
             self._left -= size
-            if self._left < 0 and body is not None and body.is_eof():
+            self._chunked += size
+            if body is not None and not body.is_eof():
+                self._look_at_chunks(body)
+            elif self._left < 0:
                 self._next_head_begun(int(-self._left))
         elif size:
             self._next_head_begun(size)
@@ -282,7 +302,7 @@ class Connection(RequestHandler):
     def _head_received(self, data: bytes) -> None:
         message, payload = self._messages[-1]
         self._payload = payload
-        self._partial = 0
+        self._partial = self._chunked = 0
         self._stop_timer()
         if not isinstance(message, RawRequestMessage):
             # Its frames hold the data, and the error itself.
@@ -297,6 +317,13 @@ class Connection(RequestHandler):
                 self._next_head_begun(1)
         else:
             self._left = int(message.headers.get("Content-Length", 0)) - payload.total_bytes
+
+    def _look_at_chunks(self, body: StreamReader) -> None:
+        """End a connection on which bodies come in too many chunks."""
+        most = _CHUNKS + (1 + _CHUNKS_PART) * body.total_bytes
+        if self._left == math.inf and self._chunked > most:
+            self._server.count_closed("chunks")
+            self.force_close()
 
     def _next_head_begun(self, size: int) -> None:
         self._partial += size

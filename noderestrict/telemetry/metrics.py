@@ -28,7 +28,8 @@ _SUB_RESOURCES = {"", "status", "eviction", "token", "resize", "ephemeralcontain
 OTHER = "other"
 #: Why a connection was ended.
 CLOSED = (
-    "bytes", "client_name", "evicted", "handshake", "header", "no_room", "share", "unread",
+    "bytes", "chunks", "client_name", "evicted", "handshake", "header", "no_room", "share",
+    "unread",
 )  # fmt: skip
 _EXPOSED_SECONDS = 1.0
 

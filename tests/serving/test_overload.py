@@ -10,9 +10,11 @@ import socket
 import ssl
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from aiohttp import web
+from aiohttp.streams import StreamReader
 
 from noderestrict.serving.connections import Connection
 from noderestrict.serving.limits import Limits
@@ -308,6 +310,54 @@ def test_what_a_connection_held_is_free_as_soon_as_its_client_is_gone(sent: byte
     finally:
         gc.enable()
         logging.disable(logging.NOTSET)
+
+
+def in_chunks(body: bytes, size: int, extension: bytes = b"") -> bytes:
+    """Return a request whose body comes in chunks of a size."""
+    chunks = (body[at : at + size] for at in range(0, len(body), size))
+    head = http(b"").replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    return (
+        head + b"".join(b"%x%b\r\n%b\r\n" % (len(c), extension, c) for c in chunks) + b"0\r\n\r\n"
+    )
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize(("size", "extension"), [(1, b""), (5, b""), (1, b";" + b"x" * 500)])
+def test_a_body_in_tiny_chunks_ends_its_connection_before_many_are_parsed(
+    loop: str, size: int, extension: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed, fed = StreamReader.feed_data, 0
+
+    def counting(stream: StreamReader, *data: Any) -> Any:
+        nonlocal fed
+        fed += 1
+        return feed(stream, *data)
+
+    monkeypatch.setattr(StreamReader, "feed_data", counting)
+
+    async def test() -> None:
+        async with listening(Limits()) as running:
+            client = await running.connect()
+            client.writer.write(in_chunks(BAD + b" " * 50_000, size, extension))
+            assert await client.is_closed()
+            await hang_up(client.writer)
+            assert running.ended("chunks") == 1
+            assert 0 < fed < 5_000
+
+    run(loop, test())
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize(("body", "size"), [(BAD, 1), (BAD + b" " * 300_000, 100)])
+def test_a_body_in_some_small_chunks_is_answered(loop: str, body: bytes, size: int) -> None:
+    async def test() -> None:
+        async with listening(Limits()) as running:
+            client = await running.connect()
+            for _ in range(2):
+                assert (await client.answer(in_chunks(body, size)))[0] == 200
+            await hang_up(client.writer)
+
+    run(loop, test())
 
 
 def pieces_of(random: Random) -> list[bytes]:
