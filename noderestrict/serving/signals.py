@@ -5,6 +5,7 @@ SIGUSR1 kill any other process that has none. So handlers are installed before a
 time to import, and stay to the end.
 """
 
+import atexit
 import contextlib
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +36,8 @@ class Signals:
         for number in _HANDLED:
             if number != signal.SIGINT:
                 signal.signal(number, self._handle)
+        # While Python ends, it takes handlers away; what is ignored it leaves so.
+        atexit.register(_ignore)
 
     @contextlib.contextmanager
     def handed_to(
@@ -61,6 +64,11 @@ class Signals:
                 self._loop.call_soon_threadsafe(handler)
         elif number in _STOPPING and not self._ended:
             raise SystemExit(0)
+
+
+def _ignore() -> None:
+    for number in _HANDLED:
+        signal.signal(number, signal.SIG_IGN)
 
 
 #: Of this process.

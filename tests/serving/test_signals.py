@@ -195,3 +195,19 @@ def test_what_waits_in_a_thread_is_not_waited_for() -> None:
             assert process.stdout.read() == b"cleaned up\n"
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_once_python_has_ended_changes_no_exit_code(number: signal.Signals) -> None:
+    program = """
+import ctypes, sys
+from noderestrict.serving.signals import SIGNALS
+
+SIGNALS.install()
+library = ctypes.CDLL(None)
+# The C library calls it with the exit code, when nothing is left of Python.
+library.on_exit(ctypes.cast(getattr(library, "raise"), ctypes.c_void_p), None)
+raise SystemExit(int(sys.argv[1]))
+"""
+    ended = subprocess.run([sys.executable, "-c", program, str(int(number))], check=False)
+    assert ended.returncode == number
