@@ -13,7 +13,8 @@ from noderestrict.cluster.objects import tree
 
 _NOT_FOUND, _CONFLICT, _UNPROCESSABLE = 404, 409, 422
 _ATTEMPTS = 5
-_CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+#: The path of all ValidatingWebhookConfigurations.
+CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 Secret = dict[str, bytes]
 
 
@@ -85,7 +86,7 @@ async def read_bundles(connection: Connection, configuration: str) -> dict[str, 
     Raises:
         ClusterError: it could not be read.
     """
-    value = await _read(connection, f"{_CONFIGURATIONS}/{configuration}", _Configuration)
+    value = await _read(connection, f"{CONFIGURATIONS}/{configuration}", _Configuration)
     return {webhook["name"]: _bundle(webhook) for webhook in value.get("webhooks") or ()}
 
 
@@ -128,7 +129,7 @@ async def change_bundles(
     Raises:
         ClusterError: it could not be done.
     """
-    path = f"{_CONFIGURATIONS}/{configuration}"
+    path = f"{CONFIGURATIONS}/{configuration}"
     for attempt in range(_ATTEMPTS):
         value = await _read(connection, path, _Configuration)
         operations = bundle_patch(value, change)
@@ -162,13 +163,13 @@ async def write_registration(
     Raises:
         ClusterError: it could not be written.
     """
-    path = f"{_CONFIGURATIONS}/{value['metadata']['name']}"
+    path = f"{CONFIGURATIONS}/{value['metadata']['name']}"
     try:
         installed = await _read(connection, path, _Configuration)
     except ClusterError as error:
         if error.code != _NOT_FOUND:
             raise
-        await connection.post(_CONFIGURATIONS, _registered(value, {}, bundle))
+        await connection.post(CONFIGURATIONS, _registered(value, {}, bundle))
         return
     bundles = {one["name"]: _bundle(one) for one in installed.get("webhooks") or ()}
     written = _registered(value, bundles, bundle)

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 from noderestrict.api.scanner import ScanError
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.objects import tree
+from noderestrict.cluster.publish import CONFIGURATIONS
 from noderestrict.policy.extra import Extra
 
-_WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 _NOT_FOUND = 404
 
 Address = tuple[str, int]
@@ -84,7 +84,7 @@ class Cluster:
 
     @property
     def _registration(self) -> str:
-        return f"{_WEBHOOKS}/{self.options.configuration}"
+        return f"{CONFIGURATIONS}/{self.options.configuration}"
 
     async def registration(self) -> Any:
         """Return the installed ValidatingWebhookConfiguration, None if it does not exist.

@@ -15,12 +15,12 @@ import msgspec
 from noderestrict.api.scanner import ScanError
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.objects import DECODE_ERRORS, tree
+from noderestrict.cluster.publish import CONFIGURATIONS
 from noderestrict.doctor.differences import differences
 from noderestrict.pki.check import KeyPairError
 from noderestrict.telemetry.logs import LOGGER
 from noderestrict.telemetry.metrics import Metrics
 
-_PATH = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 _NOT_FOUND = 404
 _SHOWN = 8
 #: Between comparisons: three of them, and a slow answer, fit into a minute.
@@ -95,7 +95,7 @@ async def compared(connection: Connection, expected: Expected) -> list[str]:
         ClusterError: it could not be read.
     """
     try:
-        body = await connection.get(f"{_PATH}/{expected.name}", seconds=_ANSWER_SECONDS)
+        body = await connection.get(f"{CONFIGURATIONS}/{expected.name}", seconds=_ANSWER_SECONDS)
     except ClusterError as error:
         if error.code != _NOT_FOUND:
             raise

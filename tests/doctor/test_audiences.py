@@ -1,4 +1,4 @@
-"""The doctor compares the audiences that servers are told with those of the API server."""
+"""The doctor compares the audiences of the servers with those of the API server."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ async def test_a_server_that_learns_them_passes(token: str | None) -> None:
 @pytest.mark.parametrize(
     ("told", "status"), [("api", "pass"), (ISSUER, "fail"), (f"api,{ISSUER}", "fail")]
 )
-async def test_the_flag_is_compared_with_what_our_own_token_tells(told: str, status: str) -> None:
+async def test_the_flag_is_compared_with_a_review_of_our_own_token(told: str, status: str) -> None:
     ((found, message),) = await examine(f"--api-audiences={told}")
     assert found == status
     assert "api" in message
@@ -81,6 +81,6 @@ async def test_the_issuer_is_a_hint_where_nothing_else_is_known() -> None:
     assert ISSUER in message
 
 
-async def test_flags_that_cannot_be_seen_are_said() -> None:
+async def test_flags_that_are_not_visible_are_reported() -> None:
     found = await examine(installed=False)
     assert [status for status, _ in found] == ["warn"]

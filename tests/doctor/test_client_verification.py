@@ -15,7 +15,7 @@ def found(address: tuple[str, int], failure: str = "") -> Finding:
     return finding
 
 
-def test_a_server_that_answers_anybody_is_warned_of(tmp_path: Path) -> None:
+def test_a_server_that_answers_anyone_is_a_warning(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         finding = found(("127.0.0.1", server.port))
     assert finding.status == "warn"
@@ -39,7 +39,7 @@ def test_a_server_that_verifies_passes_unless_the_api_server_cannot_ask_it(tmp_p
         assert found(at, "context deadline exceeded").status == "warn"
 
 
-def test_a_server_that_is_away_or_speaks_no_tls_tells_nothing(tmp_path: Path) -> None:
+def test_a_server_that_is_away_or_does_not_speak_tls_leaves_it_unknown(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         plain = ("127.0.0.1", server.metrics_port)
         assert asyncio.run(demands_certificate(plain)) is None

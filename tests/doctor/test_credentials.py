@@ -210,7 +210,9 @@ def test_where_no_api_server_can_be_seen_the_chosen_nodes_are_shown(
     assert statuses(doctor("credentials")) == {"pass"}
 
 
-def test_pods_without_a_node_to_run_on_and_pods_that_run_anywhere_are_told(doctor: Doctor) -> None:
+def test_pods_without_a_node_to_run_on_and_pods_that_run_anywhere_are_reported(
+    doctor: Doctor,
+) -> None:
     doctor.cluster.install("self-signed")
     doctor.cluster.node("w1", {})
     ((status, message),) = doctor("trusted nodes")
@@ -242,7 +244,7 @@ def test_nodes_that_are_set_apart_need_a_taint_too(doctor: Doctor) -> None:
     [("patch", "validatingwebhookconfigurations"), ("delete", "validatingwebhookconfigurations"),
      ("create", "secrets"), ("create", "pods")],
 )  # fmt: skip
-def test_an_account_that_may_change_the_registration_or_take_tokens_is_named(
+def test_an_account_that_can_change_the_registration_or_take_tokens_is_named(
     guarded: Cluster, doctor: Doctor, verb: str, resource: str
 ) -> None:
     user = f"system:serviceaccount:{NAMESPACE}:noderestrict-renewal"
@@ -254,7 +256,7 @@ def test_an_account_that_may_change_the_registration_or_take_tokens_is_named(
     assert any(f"can {verb} {resource}" in text for _, text in doctor("rights"))
 
 
-def test_what_changes_the_ca_is_told_as_long_as_it_is_there(
+def test_the_account_that_changes_the_ca_is_reported_while_it_exists(
     guarded: Cluster, doctor: Doctor
 ) -> None:
     account = "noderestrict-new-ca"
@@ -265,7 +267,7 @@ def test_what_changes_the_ca_is_told_as_long_as_it_is_there(
     assert message.startswith(f"{user} can patch")
 
 
-def test_what_an_older_version_left_behind_is_told(guarded: Cluster, doctor: Doctor) -> None:
+def test_what_an_older_version_left_behind_is_reported(guarded: Cluster, doctor: Doctor) -> None:
     assert doctor("old manifests") == [("pass", "none left")]
     guarded.objects[OLD] = {"metadata": {"name": "noderestrict-certs-token"}}
     role = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/noderestrict-certs"
@@ -320,7 +322,7 @@ def test_an_endpoint_on_a_node_that_is_not_trusted_is_named(
 
 
 @pytest.mark.parametrize("url", ["https://h:99999/v", "https://[::1/v", "https://h:x/v"])
-def test_a_registered_url_that_nobody_can_call_is_told(
+def test_a_registered_url_that_cannot_be_called_is_reported(
     guarded: Cluster, doctor: Doctor, url: str
 ) -> None:
     webhook = {"name": "a", "clientConfig": {"url": url, "caBundle": "YQ=="}}
@@ -336,7 +338,7 @@ def test_a_registered_url_that_nobody_can_call_is_told(
     "command",
     [("doctor",), ("graph", "reachable", "n"), ("certs", "check", "--secret", "a/b")],
 )
-def test_an_api_server_at_no_such_port_is_told_in_one_line(
+def test_an_api_server_at_an_invalid_port_is_reported_on_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: tuple[str, ...]
 ) -> None:
     from tests.cli.store import kubeconfig

@@ -1,4 +1,4 @@
-"""A registration that somebody changed is told, whatever the change is."""
+"""Any change of the registration is reported."""
 
 import asyncio
 import base64
@@ -160,13 +160,13 @@ def test_what_a_flag_describes_is_what_was_rendered() -> None:
      '{"clientConfig": {"url": "https://a"}, "failurePolicy": "fail"}',
      '{"clientConfig": {"url": "https://a"}, "webhooks": []}', "[" * 5000],
 )  # fmt: skip
-def test_what_describes_no_registration_is_told_in_one_line(text: str) -> None:
+def test_a_flag_that_is_not_a_registration_is_reported_on_one_line(text: str) -> None:
     with pytest.raises(ValueError, match=r"registration|clientConfig|failurePolicy") as error:
         parse_registration(text)
     assert "\n" not in str(error.value)
 
 
-def test_the_doctor_tells_what_no_other_check_looks_at() -> None:
+def test_the_doctor_reports_what_it_does_not_examine_field_by_field() -> None:
     for change in ("another address", "side effects", "a field that is not known yet"):
         value = installed()
         CHANGES[change](value)
@@ -315,7 +315,7 @@ async def test_what_cannot_be_asked_changes_nothing_but_the_time_of_the_last_loo
     assert watched.value(name) == 1300
 
 
-async def test_without_a_ca_file_any_bundle_is_taken_and_a_bad_file_is_told(
+async def test_without_a_ca_file_any_bundle_is_accepted_and_a_bad_file_is_reported(
     watched: Watched, tmp_path: Path
 ) -> None:
     value = installed()

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 
+from noderestrict.api.resources import ObjectKey, qualified
 from noderestrict.cluster.graph_sink import read_graph
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
@@ -24,10 +25,13 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
     trusted = (await read_trust(cluster)).trusted()
     graph = await read_graph(cluster.connection)
     accounts = await _names(cluster, "serviceaccounts")
-    objects = [("secrets", NAMESPACE, name) for name in await _names(cluster, "secrets")]
-    objects += [("serviceaccounts", NAMESPACE, name) for name in accounts if name != "default"]
-    for vertex in objects:
-        yield _readers(graph, vertex, trusted)
+    secrets = await _names(cluster, "secrets")
+    objects = [ObjectKey("secrets", NAMESPACE, name) for name in secrets]
+    objects += [
+        ObjectKey("serviceaccounts", NAMESPACE, name) for name in accounts if name != "default"
+    ]
+    for key in objects:
+        yield _readers(graph, key, trusted)
     harmful = (*changes_of_registration(cluster.options.configuration), *_HARMFUL)
     for account in accounts:
         user = f"system:serviceaccount:{NAMESPACE}:{account}"
@@ -44,17 +48,18 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
             )
 
 
-def _readers(graph: Graph, vertex: tuple[str, str, str], trusted: frozenset[str]) -> Finding:
-    nodes = graph.who(vertex)
-    what = f"{'Secret' if vertex[0] == 'secrets' else 'tokens of ServiceAccount'} {vertex[2]}"
+def _readers(graph: Graph, key: ObjectKey, trusted: frozenset[str]) -> Finding:
+    nodes = graph.who(key)
+    kind = "Secret" if key.resource == "secrets" else "tokens of ServiceAccount"
+    what = f"{kind} {key.name}"
     others = [name for name in nodes if name not in trusted]
     if others:
         pods = sorted(
             {
-                f"{step[1]}/{step[2]}"
+                qualified(namespace, name)
                 for node in others[:_SHOWN]
-                for step in graph.path(node, vertex)
-                if step[0] == "pods"
+                for resource, namespace, name in graph.path(node, key)
+                if resource == "pods"
             }
         )
         return failed(
