@@ -17,14 +17,14 @@ from noderestrict.cli.yaml_file import ConfigError
 
 if TYPE_CHECKING:
     from noderestrict.cluster.connection import Connection
-    from noderestrict.serving.authorizers import Authorizer
+    from noderestrict.serving.authorize import Authorizer
     from noderestrict.serving.background import Jobs
     from noderestrict.serving.capture import Capture
     from noderestrict.serving.certificates import CertificateFiles
-    from noderestrict.serving.judges import Judge
     from noderestrict.serving.limits import Limits
     from noderestrict.serving.reload import Reloaded
     from noderestrict.serving.server import ServerOptions
+    from noderestrict.serving.settle import Judge
     from noderestrict.serving.stop import Stop
     from noderestrict.telemetry.metrics import Metrics
 
@@ -99,8 +99,7 @@ def _with_state(server: "_Server") -> "Main":
     """Return what serves with objects that are read here: a signal ends that at once."""
     from noderestrict.graph.graph import Graph
     from noderestrict.replay.state import load_state
-    from noderestrict.serving.authorizers import LocalAuthorizer
-    from noderestrict.serving.judges import LocalJudge
+    from noderestrict.serving.local import LocalAuthorizer, LocalJudge
     from noderestrict.telemetry.metrics import Metrics
 
     config = server.config

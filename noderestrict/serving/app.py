@@ -5,18 +5,17 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from noderestrict.serving.authorize import AuthorizeHandler
-from noderestrict.serving.authorizers import Authorizer
+from noderestrict.serving.authorize import AuthorizeHandler, Authorizer
 from noderestrict.serving.body import BodyReader
 from noderestrict.serving.capture import Capture
 from noderestrict.serving.connections import Answer
 from noderestrict.serving.health import Health
 from noderestrict.serving.http import HTTPError, OverloadedError, error_response
-from noderestrict.serving.judges import Judge
 from noderestrict.serving.lane import LARGE_BYTES, CrowdedError, Lane
 from noderestrict.serving.limits import Limits, parse_timeout
 from noderestrict.serving.modes import Modes
 from noderestrict.serving.refusal_log import RefusalLog
+from noderestrict.serving.settle import Judge
 from noderestrict.serving.state import ServerState
 from noderestrict.serving.validate import ValidateHandler
 from noderestrict.telemetry.logs import LOGGER

@@ -2,16 +2,32 @@
 
 import time
 from functools import partial
+from typing import Protocol
 
 from aiohttp import web
 
 from noderestrict import authorization
-from noderestrict.serving.authorizers import Authorizer
+from noderestrict.graph.rules import Opinion
 from noderestrict.serving.connections import Answer, client_of
 from noderestrict.serving.http import HTTPError
 from noderestrict.serving.lane import LARGE_BYTES, Lane
 from noderestrict.serving.refusal_log import RefusalLog
 from noderestrict.telemetry.metrics import Metrics
+
+
+class Authorizer(Protocol):
+    """Has an opinion on a SubjectAccessReview within a deadline."""
+
+    async def authorize(
+        self, review: authorization.Review, deadline: float, peer: str = ""
+    ) -> Opinion | None:
+        """Return the opinion; None if it is not known now.
+
+        Args:
+            review: decoded.
+            deadline: of time.monotonic(), seconds.
+            peer: address of the client.
+        """
 
 
 class AuthorizeHandler:

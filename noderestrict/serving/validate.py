@@ -12,10 +12,10 @@ from noderestrict.serving import modes
 from noderestrict.serving.capture import Capture
 from noderestrict.serving.connections import Answer, client_of
 from noderestrict.serving.http import HTTPError
-from noderestrict.serving.judges import Judge
 from noderestrict.serving.lane import LARGE_BYTES, Lane
-from noderestrict.serving.modes import Modes, Verdict
+from noderestrict.serving.modes import Modes
 from noderestrict.serving.refusal_log import RefusalLog, short
+from noderestrict.serving.settle import Judge, Verdict, settle
 from noderestrict.serving.state import ServerState
 from noderestrict.telemetry.metrics import Metrics
 
@@ -84,7 +84,7 @@ class ValidateHandler:
         # Bound once: they may change during a look-up.
         rule_modes = self._state.modes
         if isinstance(decision, Denied):
-            verdict = await modes.settle(
+            verdict = await settle(
                 self._judge, request, decision, deadline, rule_modes, client, run
             )
             answer = encode(request, verdict, rule_modes)

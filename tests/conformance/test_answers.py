@@ -28,6 +28,7 @@ from noderestrict.replay.results import Result
 from noderestrict.replay.reviews import circumstances
 from noderestrict.replay.state import load_state
 from noderestrict.serving import modes, validate
+from noderestrict.serving.settle import Verdict
 
 HERE = Path(__file__).parent
 SUITES = ["admission/generated.jsonl", "captured/captured.jsonl"]
@@ -112,9 +113,9 @@ def answers(request: admission.Request, denied: Denied) -> list[bytes]:
     return [
         validate.encode(request, verdict, modes.Modes(mode))
         for mode, verdict in (
-            (modes.ENFORCE, modes.Verdict(denied)),
-            (modes.WARN, modes.Verdict(Allowed(), (denied,))),
-            (modes.AUDIT, modes.Verdict(Allowed(), (denied,))),
+            (modes.ENFORCE, Verdict(denied)),
+            (modes.WARN, Verdict(Allowed(), (denied,))),
+            (modes.AUDIT, Verdict(Allowed(), (denied,))),
         )
     ]
 

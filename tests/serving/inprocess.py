@@ -13,13 +13,14 @@ from noderestrict.policy.decision import Allowed, Denied
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.state import load_state
 from noderestrict.serving.app import App
-from noderestrict.serving.authorizers import Authorizer
+from noderestrict.serving.authorize import Authorizer
 from noderestrict.serving.capture import Capture
 from noderestrict.serving.connections import Connection, Server
-from noderestrict.serving.judges import Judge, LocalJudge
 from noderestrict.serving.limits import Limits
 from noderestrict.serving.listener import Listener, listening_sockets
+from noderestrict.serving.local import LocalJudge
 from noderestrict.serving.room import Room
+from noderestrict.serving.settle import Judge
 from noderestrict.telemetry.metrics import Metrics
 from tests.serving.clients import BAD, EXAMPLES, http, read_answer
 

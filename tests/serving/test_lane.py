@@ -13,9 +13,9 @@ import pytest
 from noderestrict import admission
 from noderestrict.policy.decision import Decision
 from noderestrict.policy.settings import Settings
-from noderestrict.serving.judges import LocalJudge
 from noderestrict.serving.lane import LARGE_BYTES, MOST_WAITING, CrowdedError, Lane
 from noderestrict.serving.limits import Limits
+from noderestrict.serving.local import LocalJudge
 from tests.builders import LISTERS, node, update_node
 from tests.serving.clients import hang_up, http
 from tests.serving.inprocess import listening

@@ -15,8 +15,9 @@ from noderestrict.policy.settings import Settings
 from noderestrict.policy.table import RULE_IDS
 from noderestrict.replay.cases import Case, cases
 from noderestrict.replay.state import load_state
-from noderestrict.serving.judges import LocalJudge
-from noderestrict.serving.modes import AUDIT, ENFORCE, OFF, WARN, Modes, Verdict, settle
+from noderestrict.serving.local import LocalJudge
+from noderestrict.serving.modes import AUDIT, ENFORCE, OFF, WARN, Modes
+from noderestrict.serving.settle import Verdict, settle
 from tests.builders import node, update_node
 from tests.serving.clients import BAD, EXAMPLES, GOOD, Client, Tally
 from tests.serving.tls import serving

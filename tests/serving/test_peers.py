@@ -11,8 +11,8 @@ from noderestrict.policy.decision import Allowed, Denied, forbidden
 from noderestrict.policy.listers import MemoryListers
 from noderestrict.policy.settings import Settings
 from noderestrict.serving.capture import Capture, CaptureOptions
-from noderestrict.serving.judges import LocalJudge
 from noderestrict.serving.limits import Limits
+from noderestrict.serving.local import LocalJudge
 from noderestrict.serving.modes import Modes
 from noderestrict.telemetry.logs import DROPS
 from noderestrict.telemetry.metrics import Metrics

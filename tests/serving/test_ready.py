@@ -21,7 +21,7 @@ from noderestrict.serving import selftest
 from noderestrict.serving.app import App
 from noderestrict.serving.background import Jobs
 from noderestrict.serving.certificates import CertificateFiles, Certificates
-from noderestrict.serving.judges import LocalJudge
+from noderestrict.serving.local import LocalJudge
 from noderestrict.serving.server import ServerOptions, run
 from noderestrict.serving.stop import Stop
 from noderestrict.telemetry.metrics import Metrics
