@@ -255,11 +255,11 @@ class _Server:
 
 async def _report_drops() -> None:
     """Log now and then how many lines were dropped."""
-    from noderestrict.telemetry.logs import tell_drops
+    from noderestrict.telemetry.logs import report_drops
 
     while True:
         await asyncio.sleep(_REPORT_DROPS_SECONDS)
-        tell_drops()
+        report_drops()
 
 
 def _capture(config: ServeConfig, metrics: "Metrics") -> "Capture | None":

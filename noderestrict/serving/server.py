@@ -79,7 +79,7 @@ async def run(
         background: run beside the server, such as what keeps the stores.
 
     Raises:
-        StartError: there is no certificate, or an address cannot be listened on.
+        StartError: there is no certificate, or the server cannot listen on an address.
     """
     async with contextlib.AsyncExitStack() as stack:
         limits = within_open_files(options.limits)

@@ -81,7 +81,7 @@ class ValidateHandler:
         decision = (None if large else self._judge.allowed(request)) or await self._judge.judge(
             request, deadline, peer=client, run=run
         )
-        # Bound once: they may change during a look-up.
+        # Bound once: they may change while the judge waits.
         rule_modes = self._state.modes
         if isinstance(decision, Denied):
             verdict = await settle(

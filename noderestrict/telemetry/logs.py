@@ -263,7 +263,7 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
     root.handlers[:] = [*others, handler]
 
 
-def tell_drops() -> None:
+def report_drops() -> None:
     """Write how many lines were dropped since the last report, if any."""
     for handler in LOGGER.handlers:
         if isinstance(handler, Handler):
@@ -273,7 +273,7 @@ def tell_drops() -> None:
 def close() -> None:
     """Write queued lines, for at most two seconds; drop later ones."""
     if _writer is not None:
-        tell_drops()
+        report_drops()
         _writer.close(_CLOSE_SECONDS)
 
 

@@ -168,7 +168,7 @@ def test_all_lines_together_are_bounded_and_what_is_dropped_is_told(
     assert told["message"] == "log lines were dropped"
     assert told["lines"] == 5000
     assert told["by_reason"] == {"rate": 5000}
-    logs.tell_drops()
+    logs.report_drops()
     assert lines(stream)[-1] == told
     clock.now = 100
     logger.warning("after the flood")
