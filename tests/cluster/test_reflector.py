@@ -76,7 +76,7 @@ class Run:
             task = asyncio.get_running_loop().create_task(self.reflector.run())
             finished = asyncio.ensure_future(script.finished.wait())
             done, _ = await asyncio.wait(
-                (task, finished), timeout=20, return_when=asyncio.FIRST_COMPLETED
+                (task, finished), timeout=120, return_when=asyncio.FIRST_COMPLETED
             )
             finished.cancel()
             task.cancel()

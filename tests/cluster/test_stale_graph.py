@@ -137,7 +137,7 @@ async def following(cluster: World) -> AsyncIterator[Following]:
         )  # fmt: skip
         task = asyncio.ensure_future(judge.run())
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(120):
                 while not judge.informers.has_synced():  # noqa: ASYNC110 (a state of many tasks)
                     await asyncio.sleep(0.01)
             yield state

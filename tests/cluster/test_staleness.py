@@ -97,7 +97,7 @@ class Following:
 
     async def decide(self, request: admission.Request) -> Allowed | Denied:
         allowed = self.judge.allowed(request)
-        return allowed or await self.judge.judge(request, time.monotonic() + 5)
+        return allowed or await self.judge.judge(request, time.monotonic() + 60)
 
     async def readyz(self) -> tuple[int, str]:
         app = App(self.judge, self.metrics)
@@ -106,7 +106,7 @@ class Following:
         return answer.status, str(answer.text)
 
     async def until(self, what: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while not what():  # noqa: ASYNC110 (a state of many tasks)
                 await asyncio.sleep(0.01)
 

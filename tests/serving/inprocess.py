@@ -34,7 +34,7 @@ def run(loop: str, test: Awaitable[None]) -> None:
     """Run a test on one of the loops."""
 
     async def within_time() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             await test
 
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:

@@ -16,7 +16,7 @@ from noderestrict.policy.decision import Allowed, forbidden
 from noderestrict.serving.capture import Capture, CaptureOptions, Files, case_line
 from noderestrict.telemetry.metrics import Metrics
 from tests.serving.clients import BAD, EXAMPLES, GOOD
-from tests.serving.tls import serving
+from tests.serving.tls import SECONDS, serving
 
 DENIED = forbidden("no", rule="pods/mirror-references")
 GOOD_REQUEST, BAD_REQUEST = admission.decode(GOOD), admission.decode(BAD)
@@ -244,7 +244,7 @@ def test_the_bytes_that_wait_are_bounded(tmp_path: Path) -> None:
 
 def written(metrics: Metrics, reviews: int) -> None:
     """Wait until so many reviews are on disk, or dropped."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + SECONDS
     while time.monotonic() < end:
         done = exposed(metrics, "noderestrict_captured_reviews_total") + exposed(
             metrics, "noderestrict_capture_dropped_total"

@@ -17,7 +17,7 @@ import pytest
 from noderestrict.pki.issue import Authority
 from tests.serving.clients import BAD, http
 from tests.serving.test_hostile import send
-from tests.serving.tls import Server, authority, leaf, serving, write_pair
+from tests.serving.tls import SECONDS, Server, authority, leaf, serving, write_pair
 
 BROKEN = b"GET /livez HTTP/1.1\r\nno header\r\n\r\n"
 
@@ -51,7 +51,7 @@ def unread(directory: Path, ca: Authority, *, closed: bool) -> Iterator[Server]:
     context = ssl.create_default_context(cadata=ca.certificate.decode())
     try:
         server = Server(process, port, context, [], metrics_port)
-        end = time.monotonic() + 20
+        end = time.monotonic() + SECONDS
         while True:
             try:
                 server.request("/livez")

@@ -18,6 +18,7 @@ from tests.serving.clients import EXAMPLES, GOOD, Client, Tally, http
 from tests.serving.tls import (
     DAY,
     NOW,
+    SECONDS,
     Server,
     authority,
     client_leaf,
@@ -66,7 +67,7 @@ def server(mounted: Path, ca: Authority) -> Iterator[Server]:
 
 
 async def until_served(server: Server, times: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(SECONDS):
         while sum(SERVED in line for line in server.log) < times:  # noqa: ASYNC110 (another process)
             await asyncio.sleep(0.01)
 
@@ -110,7 +111,7 @@ async def test_a_bad_pair_is_told_once_and_the_good_one_stays(
     serial = server.log[0]
     for number, (_, pair) in enumerate(bad_pairs(ca), start=1):
         swap(mounted, number, pair.certificate, pair.key)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(SECONDS):
             while True:
                 told = [line for line in server.log if "certificate rejected" in line]
                 if len(told) >= number:

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.tls import authority, leaf, serving, write_pair
+from tests.serving.tls import SECONDS, authority, leaf, serving, write_pair
 
 HARMLESS = (signal.SIGHUP, signal.SIGUSR1)
 
 
 def until(what: str, true: object) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + SECONDS
     while time.monotonic() < end:
         if true():  # type: ignore[operator]
             return
@@ -62,7 +62,7 @@ def survives_and_stops(process: subprocess.Popen[bytes]) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.2)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(5) == 0
+    assert process.wait(SECONDS) == 0
 
 
 def test_before_anything_is_read(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_kubeconfig_that_cannot_be_used_ends_the_start_in_one_line(
     make(file)  # type: ignore[operator]
     flags = ("--tls-dir", str(tmp_path), "--kubeconfig", str(file))
     with started(tmp_path, *flags) as (process, log):
-        assert process.wait(20) == 2
+        assert process.wait(SECONDS) == 2
         (line,) = log.read_text().splitlines()
         assert line.startswith(f"noderestrict serve: --kubeconfig {file}: ")
 
@@ -169,7 +169,7 @@ def test_while_serving_and_while_draining(tmp_path: Path) -> None:
         server.wait_for_log('"stopping"')
         for number in HARMLESS:
             server.process.send_signal(number)
-        assert server.process.wait(20) == 0
+        assert server.process.wait(SECONDS) == 0
 
 
 WAITING = """
@@ -191,7 +191,7 @@ def test_what_waits_in_a_thread_is_not_waited_for() -> None:
             assert process.stdout is not None
             assert process.stdout.readline() == b"waiting\n"
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0
+            assert process.wait(SECONDS) == 0
             assert process.stdout.read() == b"cleaned up\n"
         finally:
             process.kill()

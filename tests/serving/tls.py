@@ -27,6 +27,8 @@ from noderestrict.pki.issue import Authority, Leaf, create_authority
 
 NOW = dt.datetime.now(dt.UTC)
 DAY = dt.timedelta(days=1)
+#: After which what should come soon is given up; no machine is so slow.
+SECONDS = 120
 PEM = serialization.Encoding.PEM
 FORMATS = serialization.PrivateFormat
 PLAIN = serialization.NoEncryption()
@@ -157,7 +159,7 @@ class Server:
             method=method,
         )
         try:
-            with urllib.request.urlopen(request, context=self.context, timeout=20) as response:
+            with urllib.request.urlopen(request, context=self.context, timeout=SECONDS) as response:
                 return response.status, response.read(), dict(response.headers)
         except urllib.error.HTTPError as error:
             return error.code, error.read(), dict(error.headers)
@@ -165,13 +167,13 @@ class Server:
     def metrics(self) -> str:
         """Return what the server exposes."""
         url = f"http://127.0.0.1:{self.metrics_port}/metrics"
-        with urllib.request.urlopen(url, timeout=20) as response:
+        with urllib.request.urlopen(url, timeout=SECONDS) as response:
             text: str = response.read().decode()
             return text
 
     def wait_for_log(self, text: str) -> list[str]:
         """Return the log lines with a text, once there is one."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + SECONDS
         while time.monotonic() < end:
             found = [line for line in self.log if text in line]
             if found:
@@ -181,7 +183,7 @@ class Server:
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(SECONDS)
 
 
 @contextmanager
@@ -241,7 +243,7 @@ def serving(
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     try:
-        assert ready.wait(30), log
+        assert ready.wait(SECONDS), log
         text = "".join(log)
         port = re.search(r'"listening".*"port":(\d+)', text)
         metrics = re.search(r'"metrics".*"port":(\d+)', text)
