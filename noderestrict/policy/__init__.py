@@ -1,1 +1,1 @@
-"""NodeRestriction as pure rules over typed objects and listers."""
+"""NodeRestriction as pure functions of typed objects and listers."""

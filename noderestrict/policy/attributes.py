@@ -1,4 +1,4 @@
-"""One request as rules see it."""
+"""A request as the rules see it."""
 
 from typing import Any
 
@@ -18,9 +18,9 @@ class Attributes(msgspec.Struct, frozen=True):
         operation: CREATE, UPDATE, DELETE.
         namespace: of the request, "" for cluster-scoped resources.
         name: of the request; "" for a deletecollection.
-        new: the object as the Struct of its resource, None when the request carries none.
+        new: the object as the Struct of its resource; None if the request has none.
         old: the existing object, likewise.
-        new_raw: the object as JSON, only for rules that compare whole objects.
+        new_raw: the object as JSON, set only for rules that compare whole objects.
         old_raw: the existing object, likewise.
     """
 
@@ -39,7 +39,7 @@ class Attributes(msgspec.Struct, frozen=True):
 
     @property
     def where(self) -> str:
-        """The object as people name it: resource/subresource namespace/name."""
+        """The object as people write it: resource/subresource namespace/name."""
         resource = f"{self.resource}/{self.sub_resource}" if self.sub_resource else self.resource
         name = f"{self.namespace}/{self.name}" if self.namespace else self.name
         return f"{resource} {name}".strip()

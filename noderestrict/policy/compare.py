@@ -1,7 +1,7 @@
-"""Compare what was with what shall be, and tell of it in bounded time and length.
+"""Compare the existing with the new state, and report differences in bounded time and length.
 
-A node chooses how large its objects are: neither the work nor a message may grow with all of it
-where the first differences tell enough.
+A node chooses how large its objects are, so neither the work nor a message may grow with them when
+the first few differences are enough.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -10,12 +10,12 @@ from typing import TypeVar
 
 _Item = TypeVar("_Item")
 _ABSENT = object()
-#: How many of a list are shown.
+#: How many entries of a list a message shows.
 SHOWN = 8
 
 
 def listed(items: Iterable[str]) -> str:
-    """Return the first of some texts, with a sign if there are more; "" for none."""
+    """Return the first few texts, with "…" if there are more; "" for none."""
     some = list(islice(items, SHOWN + 1))
     return ", ".join(some[:SHOWN]) + (", …" if len(some) > SHOWN else "")
 
@@ -23,7 +23,7 @@ def listed(items: Iterable[str]) -> str:
 def changed_keys(
     before: Mapping[str, str | None], after: Mapping[str, str | None]
 ) -> Iterator[str]:
-    """Yield the keys that were added, changed or removed; a null value is an empty one."""
+    """Yield the keys that were added, changed or removed; null equals the empty value."""
     if before == after:
         return
     for key, value in after.items():
@@ -38,12 +38,12 @@ def first_difference(
     after: Sequence[_Item] | None,
     meaning: Callable[[_Item], Hashable],
 ) -> int | None:
-    """Return the first index at which two lists differ, None if they are equal; null is empty.
+    """Return the first index at which two lists differ; None if they are equal. None equals [].
 
     Args:
-        before: a list.
-        after: another.
-        meaning: of an item: what two equal ones have in common.
+        before: the existing list.
+        after: the new list.
+        meaning: maps an item to a value; items with equal values are equal.
     """
     before, after = before or (), after or ()
     if before == after:

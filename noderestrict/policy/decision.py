@@ -1,4 +1,4 @@
-"""What a rule can answer."""
+"""The answers of a rule."""
 
 import msgspec
 
@@ -6,22 +6,22 @@ from noderestrict.policy.text import printable
 
 
 class Allowed(msgspec.Struct, frozen=True):
-    """The request may pass; ``rule`` is the id of the rule that settled it, if one did."""
+    """The request is allowed; ``rule`` is the id of the rule that decided it, if one did."""
 
     rule: str = ""
 
 
 class Denied(msgspec.Struct, frozen=True):
-    """The request is refused.
+    """The request is denied.
 
     Attributes:
-        code: 403, 404, or 500 for what may pass when it is tried again.
+        code: 403, 404, or 500 if the request may be allowed on a retry.
         reason: the machine-readable reason, ``Forbidden``, ``NotFound``, ``InternalError`` or "".
-        message: for the requester: which object, field and value, and what to do instead. It names
-            only what the requester sent: whoever asks must not learn what was looked up.
-        rule: the id of the rule, such as ``pods/mirror-annotation``; the evaluation fills it in.
-        detail: for the operator: what was found where something else was wanted, or "". It goes
-            to the log and to offline reports, never into an answer.
+        message: for the requester: object, field, value and what to do instead. It names only what
+            the requester sent, because the requester must not learn what was looked up.
+        rule: the id of the rule, such as ``pods/mirror-annotation``; evaluation fills it in.
+        detail: for the operator: the value found instead, or "". It goes to the log and to offline
+            reports, never into an answer.
     """
 
     code: int
@@ -32,16 +32,16 @@ class Denied(msgspec.Struct, frozen=True):
 
     @property
     def explanation(self) -> str:
-        """The message with the detail, for the operator alone."""
+        """The message with the detail, for the operator only."""
         return f"{self.message} ({self.detail})" if self.detail else self.message
 
 
 class Question(msgspec.Struct, frozen=True):
     """The cluster's authorizer decides.
 
-    It is asked whether the requesting user may do ``request-serviceaccounts-token-audience`` on
-    the resource named as the audience, with the name ``service_account``, in ``namespace``. Yes for
-    any of ``audiences`` is allowed, no for all is ``otherwise``.
+    The question is whether the requesting user may ``request-serviceaccounts-token-audience`` on
+    the resource named like the audience, with name ``service_account``, in ``namespace``. The
+    request is allowed if the answer is yes for any of ``audiences``; ``otherwise`` applies if not.
     """
 
     audiences: tuple[str, ...]
@@ -52,26 +52,26 @@ class Question(msgspec.Struct, frozen=True):
 
 Decision = Allowed | Denied | Question
 
-# Both texts name what a node chose; they end up in answers, logs and audit logs.
+# Both texts contain what a node chose, and end up in answers, logs and audit logs.
 _LONGEST = 4096
 
 
 def _cut(text: str) -> str:
-    """Return a text as it is shown: printable, and not too long."""
+    """Return a text made printable and cut to a maximum length."""
     shown = printable(text[: _LONGEST + 1])
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
 
 
 def forbidden(message: str, detail: str = "", rule: str = "") -> Denied:
-    """Refuse with 403 Forbidden; long texts are cut."""
+    """Deny with 403 Forbidden; long texts are cut."""
     return Denied(403, "Forbidden", _cut(message), rule, _cut(detail))
 
 
 def not_found(message: str, detail: str = "", rule: str = "") -> Denied:
-    """Refuse with 404 NotFound, as the in-tree plugin passes a lister's NotFound through."""
+    """Deny with 404 NotFound, as the in-tree plugin passes on a lister's NotFound."""
     return Denied(404, "NotFound", _cut(message), rule, _cut(detail))
 
 
 def retriable(message: str, detail: str = "", rule: str = "") -> Denied:
-    """Refuse with 500, so that the kubelet tries again: the cluster may only be lagging."""
+    """Deny with 500, so that the kubelet retries: a store may only be lagging."""
     return Denied(500, "InternalError", _cut(message), rule, _cut(detail))

@@ -1,24 +1,24 @@
-"""Policy beyond the in-tree plugin: off unless the operator asks for it."""
+"""Policy beyond the in-tree plugin, off by default."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from noderestrict.policy.keys import NodeKeys
 
-#: This rule is on where there is anything to forbid.
+#: This rule is on if any label is forbidden.
 FORBIDDEN_LABELS = "nodes/forbidden-labels"
 
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """What is judged beyond the in-tree plugin.
+    """Policy beyond the in-tree plugin. All labels and annotations are those of a node's own Node.
 
     Attributes:
         rules: ids of the strict rules that are on.
-        allowed_labels: of the own Node, besides those that Kubernetes opens to nodes.
-        forbidden_labels: of the own Node, whatever else opens them.
-        allowed_annotations: of the own Node, besides the kubelet's own, where ``nodes/annotations``
-            is on.
+        allowed_labels: labels that nodes may set, in addition to those that Kubernetes allows.
+        forbidden_labels: labels that nodes may not set, even if something else allows them.
+        allowed_annotations: annotations that ``nodes/annotations`` allows, in addition to the
+            kubelet's own.
     """
 
     rules: frozenset[str] = frozenset()
@@ -34,7 +34,7 @@ class Extra:
         forbidden_labels: NodeKeys | None = None,
         allowed_annotations: NodeKeys | None = None,
     ) -> "Extra":
-        """Return the policy with these strict rules, and what its keys bring with them."""
+        """Return the policy with these strict rules, and the one that forbids labels if needed."""
         forbidden = forbidden_labels or NodeKeys()
         return cls(
             frozenset([*strict, *([FORBIDDEN_LABELS] if forbidden else [])]),

@@ -1,21 +1,21 @@
-"""Read what others wrote with libraries that may raise anything for it."""
+"""Read untrusted input with libraries that may raise anything."""
 
 import contextlib
 from collections.abc import Iterator
 
-#: What libraries in Rust raise for a defect of their own. It is no Exception, and each library has
-#: a class of its own for it, which none exports.
+#: What Rust libraries raise for their own bugs. It is not an Exception, and each library has its
+#: own class for it, which none of them exports.
 _PANIC = "PanicException"
 _LONGEST = 200
 
 
 def is_failure(error: BaseException) -> bool:
-    """Tell whether an error comes from the work itself; the others end the task or the process."""
+    """Return whether an error comes from the work itself; others end the task or the process."""
     return isinstance(error, Exception) or type(error).__name__ == _PANIC
 
 
 def brief(error: BaseException) -> str:
-    """Return an error as one short line: its text, and its type where that says more."""
+    """Return an error as one short line: its text, with its type where that adds something."""
     text = " ".join(str(error).split())[:_LONGEST]
     if isinstance(error, ValueError | OSError) and text:
         return text
@@ -24,12 +24,12 @@ def brief(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def refused_as(refusal: type[Exception], message: str, *, why: bool = True) -> Iterator[None]:
-    """Turn whatever the body raises into one refusal; a refusal of that type stays as it is.
+    """Turn whatever the body raises into one error; an error of that type passes unchanged.
 
     Args:
-        refusal: its type.
+        refusal: the type of the error.
         message: its text.
-        why: add what the library said, which may quote what it read.
+        why: append the library's message, which may quote the input.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Who is a node: pkg/auth/nodeidentifier of Kubernetes."""
+"""Which users are nodes, as in pkg/auth/nodeidentifier of Kubernetes."""
 
 from collections.abc import Collection
 
@@ -7,9 +7,9 @@ NODES_GROUP = "system:nodes"
 
 
 def node_name(username: str, groups: Collection[str]) -> str | None:
-    """Return the node's name, "" for a node user without one, None for anybody else.
+    """Return the node's name, "" for a node user without one, None for any other user.
 
-    Both the prefix of the user name and the group are needed; each alone is no node.
+    A node user needs both the prefix in its name and the group.
     """
     if not username.startswith(NODE_USER_PREFIX) or NODES_GROUP not in groups:
         return None

@@ -13,17 +13,17 @@ _KEY = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?|[A-Za-z0-9][A-Za-z
 
 @dataclass(frozen=True, slots=True)
 class NodeKeys:
-    """Keys and prefixes of keys, for the nodes whose name a pattern matches.
+    """Keys and key prefixes for the nodes whose names match a pattern.
 
     Attributes:
-        by_pattern: keys by node-name pattern, in which ``*`` stands for anything. A key that ends
-            with ``*`` is a prefix.
+        by_pattern: keys by node-name pattern, in which ``*`` matches anything. A key that ends with
+            ``*`` is a prefix.
     """
 
     by_pattern: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def of(self, node: str) -> Callable[[str], bool]:
-        """Return what tells whether a key is among those for a node."""
+        """Return a function that returns whether a key is among those for a node."""
         if not self.by_pattern:
             return _none
         wanted = [
@@ -37,11 +37,11 @@ class NodeKeys:
         return lambda key: key in exact or key.startswith(prefixes)
 
     def keys(self) -> tuple[str, ...]:
-        """Return all keys and prefixes, whatever node they are for."""
+        """Return all keys and prefixes, for any node."""
         return tuple(sorted({key for keys in self.by_pattern.values() for key in keys}))
 
     def __bool__(self) -> bool:
-        """Tell whether there is any key."""
+        """Return whether there are any keys."""
         return bool(self.by_pattern)
 
     def __str__(self) -> str:
@@ -65,23 +65,23 @@ def parse_node_keys(text: str) -> NodeKeys:
         if not equals:
             raise ValueError(f"{entry!r} is not NODES=KEY|KEY")
         if not _PATTERN.fullmatch(pattern):
-            raise ValueError(f"{entry!r}: {pattern!r} is no node name, nor a pattern with *")
+            raise ValueError(f"{entry!r}: {pattern!r} is not a node name or a pattern with *")
         keys = tuple(key.strip() for key in rest.split("|"))
         for key in keys:
             if not _KEY.fullmatch(key):
                 raise ValueError(
-                    f"{entry!r}: {key!r} is no key, nor the beginning of one with * at its end"
+                    f"{entry!r}: {key!r} is not a key or a key prefix that ends with *"
                 )
         found[pattern] = (*found.get(pattern, ()), *keys)
     return NodeKeys(found)
 
 
 def parse_allowed_labels(text: str) -> NodeKeys:
-    """Return keys that nodes may set besides those that Kubernetes lets them.
+    """Return the keys that nodes may set in addition to those that Kubernetes allows.
 
     Raises:
-        ValueError: as parse_node_keys; or a key is one that no node may ever set, or a prefix
-            holds less than a whole domain.
+        ValueError: as parse_node_keys; or no node may ever set a key, or a prefix does not contain
+            a whole domain.
     """
     allowed = parse_node_keys(text)
     for key in allowed.keys():  # noqa: SIM118 (no mapping)
@@ -89,5 +89,5 @@ def parse_allowed_labels(text: str) -> NodeKeys:
         if key.endswith("*") and not slash:
             raise ValueError(f"{key!r}: a prefix needs a whole domain, such as example.k8s.io/*")
         if domain == RESERVED or domain.endswith(f".{RESERVED}"):
-            raise ValueError(f"{key!r}: {RESERVED} is there for what no node may set")
+            raise ValueError(f"{key!r}: no node may set labels of {RESERVED}")
     return allowed

@@ -1,4 +1,4 @@
-"""Quantities by value: k8s.io/apimachinery/pkg/api/resource."""
+"""Quantities by value, as in k8s.io/apimachinery/pkg/api/resource."""
 
 import re
 
@@ -15,11 +15,11 @@ _SUFFIXES = {
     **{suffix: (1, 3 * power) for power, suffix in enumerate("kMGTPE", start=1)},
     **{f"{suffix}i": (1024**power, 0) for power, suffix in enumerate("KMGTPE", start=1)},
 }
-#: What values are counted in.
+#: Values are counted in billionths.
 PER_UNIT = 10**9
 _PER_UNIT_DIGITS = 9
 _LARGEST = (2**63 - 1) * PER_UNIT
-# An API server writes no quantity of more than 30 characters, or with a larger exponent.
+# No quantity that an API server writes has more than 30 characters, or a larger exponent.
 _LONGEST = 256
 _EXPONENT_BOUND = 2 * _LONGEST
 
@@ -27,24 +27,24 @@ _EXPONENT_BOUND = 2 * _LONGEST
 def parse_quantity(text: str) -> int:
     """Return the value, in billionths, of a quantity such as ``1Gi``, ``100m`` or ``1e3``.
 
-    Space around it is skipped. As in Kubernetes, fractions are rounded up to whole billionths, away
-    from zero, and values are capped at 2**63 - 1. It takes the time of a few multiplications,
-    whatever the text.
+    Space around the text is ignored. As in Kubernetes, fractions are rounded up to whole
+    billionths, away from zero, and values are capped at 2**63 - 1. Any text takes the time of a
+    few multiplications.
 
     Raises:
-        ValueError: the text is no quantity, or longer than any that an API server writes.
+        ValueError: the text is not a quantity, or longer than any that an API server writes.
     """
     literal = text.strip()
     match = _FORM.fullmatch(literal) if len(literal) <= _LONGEST else None
     digits = f"{match['whole']}{match['fraction'] or ''}" if match else ""
     if match is None or not digits:
-        raise ValueError(f"{literal[:40]!r} is no quantity")
+        raise ValueError(f"{literal[:40]!r} is not a quantity")
     factor, power = _SUFFIXES[match["suffix"]] if match["suffix"] else (1, 0)
     if match["exponent"]:
         exponent = int(match["exponent"])
         if abs(exponent) >= 2**63:
-            raise ValueError(f"{literal[:40]!r} is no quantity")
-        # Go keeps 32 bits of it.
+            raise ValueError(f"{literal[:40]!r} is not a quantity")
+        # Go keeps only 32 bits of the exponent.
         power = (exponent + 2**31) % 2**32 - 2**31
     power += _PER_UNIT_DIGITS - len(match["fraction"] or "")
     value = int(digits) * factor

@@ -1,4 +1,4 @@
-"""What rules look up of an object: small records, so that a store of 150,000 pods stays small."""
+"""The parts of objects that rules look up, as small records: a store may hold 150,000 pods."""
 
 from collections.abc import Callable, Mapping
 from operator import attrgetter
@@ -29,7 +29,7 @@ _NO_METADATA = ObjectMeta()
 
 
 class NodeRecord(msgspec.Struct, frozen=True, gc=False):
-    """What rules know of a Node; ``addresses`` are IP addresses and host names."""
+    """What rules read of a Node; ``addresses`` are IP addresses and host names."""
 
     resource: ClassVar[str] = "nodes"
 
@@ -39,7 +39,7 @@ class NodeRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class PodRecord(msgspec.Struct, frozen=True, gc=False):
-    """What rules know of a Pod.
+    """What rules read of a Pod.
 
     Attributes:
         namespace: of the pod.
@@ -47,10 +47,10 @@ class PodRecord(msgspec.Struct, frozen=True, gc=False):
         uid: of the pod.
         node_name: ``spec.nodeName``, "" while unbound.
         service_account_name: ``spec.serviceAccountName``.
-        mirror: it carries the mirror annotation.
+        mirror: whether it has the mirror annotation.
         audiences: of its projected serviceAccountToken sources.
-        csi_drivers: of its inline volumes, migrated in-tree ones included.
-        claims: names of its claims, ephemeral ones as ``<pod>-<volume>``.
+        csi_drivers: of its inline volumes, including migrated in-tree ones.
+        claims: names of its claims; of ephemeral ones ``<pod>-<volume>``.
     """
 
     resource: ClassVar[str] = "pods"
@@ -67,7 +67,7 @@ class PodRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class ServiceAccountRecord(msgspec.Struct, frozen=True, gc=False):
-    """What rules know of a ServiceAccount."""
+    """What rules read of a ServiceAccount."""
 
     resource: ClassVar[str] = "serviceaccounts"
 
@@ -77,7 +77,7 @@ class ServiceAccountRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class ClaimRecord(msgspec.Struct, frozen=True, gc=False):
-    """What rules know of a PersistentVolumeClaim."""
+    """What rules read of a PersistentVolumeClaim."""
 
     resource: ClassVar[str] = "persistentvolumeclaims"
 
@@ -87,7 +87,7 @@ class ClaimRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class VolumeRecord(msgspec.Struct, frozen=True, gc=False):
-    """What rules know of a PersistentVolume: the CSI driver that serves it, or ""."""
+    """What rules read of a PersistentVolume: the CSI driver that serves it, or ""."""
 
     resource: ClassVar[str] = "persistentvolumes"
 
@@ -96,7 +96,7 @@ class VolumeRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class CSIDriverRecord(msgspec.Struct, frozen=True, gc=False):
-    """What rules know of a CSIDriver: the audiences of its token requests."""
+    """What rules read of a CSIDriver: the audiences of its token requests."""
 
     resource: ClassVar[str] = "csidrivers"
 
@@ -121,8 +121,8 @@ def node_record(node: corev1.ReportedNode) -> NodeRecord:
 def pod_record(pod: corev1.Pod) -> PodRecord:
     """Reduce a Pod to what rules look up.
 
-    The choice between the sources of one volume follows podReferencesAudience of the in-tree
-    plugin: ephemeral before claim before csi before migrated in-tree sources; projected always.
+    The order of the sources of one volume is that of podReferencesAudience in the in-tree plugin:
+    ephemeral, claim, csi, migrated in-tree sources. Projected sources always count.
     """
     meta = pod.metadata or _NO_METADATA
     spec = pod.spec or corev1.PodSpec()
@@ -198,7 +198,7 @@ def _migrated_driver(sources: corev1.Volume | corev1.PersistentVolumeSpec) -> st
     return ""
 
 
-#: For each resource that rules look up, by its plural: the reduction of an object to its record.
+#: Functions that reduce an object to its record, by the plural of each resource that rules look up.
 RECORDS: Mapping[str, Callable[[Any], Record]] = {
     "nodes": node_record,
     "pods": pod_record,

@@ -1,4 +1,4 @@
-"""Which API objects a pod names, and where: the closed list for mirror pods.
+"""Find every API object that a pod refers to, and where: mirror pods must not have any.
 
 The source is HasAPIObjectReference in pkg/api/pod/util.go of Kubernetes.
 """
@@ -12,12 +12,12 @@ from noderestrict.api import corev1
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One place where a pod names another object.
+    """A reference from a pod to another object.
 
     Attributes:
         path: JSON path in the pod, such as ``spec.volumes[2].projected.sources[0].secret``.
-        kind: of the object that is named, or "unknown" for a source that is not known.
-        name: of the object, "" where the source names none.
+        kind: of the object, or "unknown" for an unknown source.
+        name: of the object, "" if the source has none.
     """
 
     path: str
@@ -25,9 +25,9 @@ class Reference:
     name: str = ""
 
     def __str__(self) -> str:
-        """Return the path with what it names, for a message."""
+        """Return the path and the object, for a message."""
         if self.kind == UNKNOWN:
-            return f"{self.path} (a source of a kind not known to be free of references)"
+            return f"{self.path} (an unknown source, which may refer to other objects)"
         return (
             f"{self.path} ({self.kind} {self.name!r})"
             if self.name
@@ -37,7 +37,7 @@ class Reference:
 
 UNKNOWN = "unknown"
 
-# Sources that reach nothing but, some of them, one Secret by name (see _SECRET_REFS).
+# Sources that refer to no object, except that some name one Secret (see _SECRET_REFS).
 _LOCAL_SOURCES = (
     "awsElasticBlockStore", "azureDisk", "cephfs", "cinder", "downwardAPI", "emptyDir", "fc",
     "flexVolume", "flocker", "gcePersistentDisk", "gitRepo", "hostPath", "image", "iscsi", "nfs",
@@ -47,8 +47,8 @@ _LOCAL_SOURCES = (
 
 _SECRET_REFS = ("cephfs", "cinder", "flexVolume", "iscsi", "rbd", "scaleIO", "storageos")
 
-# Of a volume, what leads to nothing, and everything else: one call each, for a pod can have tens of
-# thousands.
+# The sources of a volume that refer to nothing, and all others. Each takes a single call, because a
+# pod can have tens of thousands of volumes.
 _HARMLESS = tuple(source for source in _LOCAL_SOURCES if source not in _SECRET_REFS)
 _OTHER = tuple(
     source
@@ -143,7 +143,7 @@ def _of_volume(path: str, volume: corev1.Volume) -> Iterator[Reference]:
 
 
 def _named_by_volume(path: str, volume: corev1.Volume) -> Iterator[Reference]:
-    """Yield Secrets and ConfigMaps that the volume names, whatever else it carries."""
+    """Yield the Secrets and ConfigMaps that the volume names, whatever else it contains."""
     if volume.secret is not None and volume.secret.secretName:
         yield Reference(f"{path}.secret", "Secret", volume.secret.secretName)
     if volume.configMap is not None and volume.configMap.name:
@@ -170,7 +170,7 @@ def _named_by_volume(path: str, volume: corev1.Volume) -> Iterator[Reference]:
 
 
 def _of_projection(path: str, source: corev1.VolumeProjection) -> Iterator[Reference]:
-    """Yield what a projected source reaches, beside the names that _named_by_volume yields."""
+    """Yield the references of a projected source that _named_by_volume does not yield."""
     if source.configMap is not None:
         if not source.configMap.name:
             yield Reference(f"{path}.configMap", "ConfigMap")

@@ -1,4 +1,4 @@
-"""What the operator decides, and rules read."""
+"""The operator's settings that rules read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,9 +13,9 @@ class Settings:
 
     Attributes:
         features: every feature gate with its value.
-        api_audiences: the API server's ``--api-audiences``; None while they are not known.
-        audiences_pending: they will be learned: until then, a refusal that hinges on them is
-            answered 500. Otherwise None means that no default audience is assumed.
+        api_audiences: the API server's ``--api-audiences``; None if they are unknown.
+        audiences_pending: the audiences will be learned; until then, a denial that depends on them
+            is answered 500. If false, None means that no default audience is assumed.
         extra: policy beyond the in-tree plugin.
     """
 
@@ -36,7 +36,7 @@ class Settings:
     ) -> "Settings":
         """Return the settings of Kubernetes 1.``minor``.
 
-        Audiences are not pending where the gate that restricts them is off.
+        Audiences are never pending if the feature gate that restricts them is off.
 
         Raises:
             ValueError: an override names an unknown feature gate.

@@ -1,8 +1,8 @@
-"""Text that others chose, as it may be shown.
+"""Make untrusted text safe to show.
 
-Control characters, of ASCII and above, start lines and colours; marks of direction and invisible
-characters show another text than is there; line and paragraph separators are line ends to some;
-half a surrogate pair cannot be encoded. Python calls all of them not printable.
+Control characters start lines and colours, direction marks and invisible characters make text look
+different, some readers break lines at line and paragraph separators, and half a surrogate pair
+cannot be encoded. Python counts all of them as not printable.
 """
 
 import json
@@ -12,7 +12,7 @@ import msgspec
 
 
 def printable(text: str) -> str:
-    """Return a text with an escape, as in Python, for each character that is not printable."""
+    """Return a text with each unprintable character escaped as in Python."""
     if text.isprintable():
         return text
     return "".join(
@@ -21,14 +21,14 @@ def printable(text: str) -> str:
 
 
 def json_line(value: Any) -> str:
-    """Return a value as JSON on one line, in ASCII unless all that it holds is printable.
+    """Return a value as JSON on one line, in ASCII unless all of it is printable.
 
     Args:
-        value: of JSON's types; another one is shown as its text.
+        value: of JSON's types; any other type is converted with str.
     """
     try:
         text = msgspec.json.encode(value, enc_hook=str).decode()
     except (UnicodeEncodeError, TypeError, RecursionError):
         text = "\ud800"
-    # JSON need not escape much, but may escape anything.
+    # JSON requires few escapes but allows all.
     return text if text.isprintable() else json.dumps(value, default=str, separators=(",", ":"))

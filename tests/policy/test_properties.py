@@ -98,7 +98,7 @@ def test_a_quantity_is_rounded_up_to_billionths_and_capped(text: str, billionths
     ],
 )
 def test_what_is_no_quantity_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no quantity"):
+    with pytest.raises(ValueError, match="is not a quantity"):
         parse_quantity(text)
 
 
