@@ -1,1 +1,1 @@
-"""Who may read what: an index from nodes to the objects that their pods name."""
+"""Which node may read which object: an index from nodes to the objects that their pods refer to."""

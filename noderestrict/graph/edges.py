@@ -1,4 +1,4 @@
-"""What an object leads to.
+"""The edges of the graph: which objects an object refers to.
 
 The sources are graph.go of the Node authorizer, and VisitPodSecretNames, VisitPodConfigmapNames
 and VisitPVSecretNames of Kubernetes.
@@ -10,11 +10,11 @@ from itertools import chain
 from noderestrict.api import corev1
 from noderestrict.policy.records import MIRROR_POD_ANNOTATION
 
-#: An ObjectKey as a plain tuple: there are millions, and only plain ones of strings are left alone
-#: by the garbage collector.
+#: An ObjectKey as a plain tuple. There are millions, and the garbage collector skips only plain
+#: tuples of strings.
 Vertex = tuple[str, str, str]
 
-# The sources that name a Secret; of a volume with several, which is invalid, the first counts.
+# The sources that name a Secret. A volume with several is invalid, and the first one counts.
 _POD_SOURCES = (
     "azureFile", "cephfs", "cinder", "flexVolume", "projected", "rbd", "secret", "scaleIO",
     "iscsi", "storageos", "csi",
@@ -22,18 +22,18 @@ _POD_SOURCES = (
 _VOLUME_SOURCES = (
     "azureFile", "cephfs", "cinder", "flexVolume", "rbd", "scaleIO", "iscsi", "storageos", "csi",
 )  # fmt: skip
-# Secrets of these sources are looked for in the claim's namespace unless they name another.
+# Secrets of these sources are in the claim's namespace unless they name another.
 _DEFAULT_TO_CLAIM = ("cephfs", "flexVolume", "rbd", "scaleIO", "iscsi")
 _CSI_SECRETS = ("nodePublishSecretRef", "nodeStageSecretRef", "nodeExpandSecretRef")
 
 
 def pod_edges(pod: corev1.Pod) -> set[Vertex]:
-    """Return all that a bound pod lets its node reach, itself included."""
+    """Return everything that a bound pod lets its node reach, including the pod."""
     return set(each_pod_edge(pod))
 
 
 def each_pod_edge(pod: corev1.Pod) -> Iterator[Vertex]:
-    """Yield all that a bound pod lets its node reach, itself and its account first; some twice."""
+    """Yield everything that a bound pod lets its node reach, pod and account first; some twice."""
     meta, spec = pod.metadata, pod.spec
     if meta is None or spec is None:
         return
@@ -43,7 +43,7 @@ def each_pod_edge(pod: corev1.Pod) -> Iterator[Vertex]:
         return
     if spec.serviceAccountName:
         yield "serviceaccounts", namespace, spec.serviceAccountName
-    # One after the other: who has seen enough stops early.
+    # Lazily, so that callers can stop early.
     names = chain(
         _container_names(spec), chain.from_iterable(map(_volume_names, spec.volumes or ()))
     )
@@ -125,7 +125,7 @@ def _resource_claims(pod: corev1.Pod) -> Iterator[str]:
 
 
 def volume_edges(volume: corev1.PersistentVolume) -> tuple[Vertex | None, frozenset[Vertex]]:
-    """Return the claim of a PersistentVolume, and what its nodes reach through it, itself first."""
+    """Return the claim of a PersistentVolume, and what nodes reach through it, itself first."""
     meta, spec = volume.metadata, volume.spec
     if meta is None or spec is None or spec.claimRef is None:
         return None, frozenset()

@@ -1,7 +1,7 @@
-"""The index: for each node, every object it may reach, with the number of ways to it.
+"""The index: for each node, every object that it may reach, with the number of paths to it.
 
-What is reached through a claim is counted at the node too, so that each question is one look-up;
-an update costs what changed.
+Objects reached through a claim are counted at the node too, so a query is a single lookup. The cost
+of an update is proportional to the change.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Set
@@ -11,20 +11,20 @@ from typing import Any
 from noderestrict.api import corev1
 from noderestrict.graph.edges import Vertex, each_pod_edge, pod_edges, volume_edges
 
-#: Resources of which each object names its node.
+#: Resources whose objects each name their node.
 NODE_NAMED = ("volumeattachments", "resourceslices", "podcertificaterequests")
-#: Resources whose objects make edges.
+#: Resources whose objects have edges.
 SOURCES = ("pods", "persistentvolumes", *NODE_NAMED)
-#: Objects that a pod may name in a graph that is to stay small. One reference takes some 250 bytes,
-#: a pod of 1.5 MB can make 18,500; those that people write, with a volume or a variable for each,
-#: rarely pass 100.
+#: How many objects a pod may refer to in a graph that must stay small. A reference takes about 250
+#: bytes, and a pod of 1.5 MB can have 18,500. Real pods, with a volume or a variable for each,
+#: rarely have more than 100.
 MOST_EDGES = 1_000
-#: Objects that all pods with more than ``_MANY`` may name together: some 200 MiB. A tenant can make
-#: thousands of pods, each of which stays just within the bound of one.
+#: How many objects all pods with more than ``_MANY`` references may refer to together: about 200 MiB.
+#: A tenant can create thousands of pods that each stay just below the limit of one.
 MOST_EDGES_OF_MANY = 500_000
 _MANY = 100
 _CLAIMS = "persistentvolumeclaims"
-# No object has a longer name; what names one that cannot be is not worth the memory.
+# No object has a longer name, so a longer reference leads nowhere and is not worth the memory.
 _LONGEST_NAME = 253
 _MOST_NAMES = 100_000
 
@@ -32,14 +32,14 @@ _MOST_NAMES = 100_000
 class Graph:
     """Which node may reach which object.
 
-    It always equals a graph that is built from the current objects alone.
+    It always equals a graph built from only the current objects.
 
     Args:
-        most_edges: of one pod; one with more leads only to itself and its service account, and its
-            node is known to have it. None for no bound.
-        wanted: returns what it leads to all the same.
-        most_of_many: edges of all pods together that have more than a hundred; a pod that adds to
-            more is treated like one with too many.
+        most_edges: the maximum number of edges of a pod. A pod with more leads only to itself and
+            its service account, and its node is marked. None for no limit.
+        wanted: returns the objects to which such a pod leads anyway.
+        most_of_many: the maximum number of edges of all pods with more than a hundred together. A
+            pod that exceeds it is treated like one with too many edges.
     """
 
     def __init__(
@@ -62,16 +62,16 @@ class Graph:
         self._named: dict[Vertex, str] = {}
 
     def reaches(self, node: str, vertex: Vertex) -> bool:
-        """Tell whether a node may reach an object."""
+        """Return whether a node may reach an object."""
         reached = self._nodes.get(node)
         return reached is not None and vertex in reached
 
     def has_large_pods(self, node: str) -> bool:
-        """Tell whether a node has pods that lead to more than is known here."""
+        """Return whether a node has pods with more edges than this graph keeps."""
         return node in self._large
 
     def reachable(self, node: str) -> list[Vertex]:
-        """Return all that a node may reach, sorted."""
+        """Return everything that a node may reach, sorted."""
         return sorted(self._nodes.get(node, ()))
 
     def who(self, vertex: Vertex) -> list[str]:
@@ -79,7 +79,7 @@ class Graph:
         return sorted(node for node, reached in self._nodes.items() if vertex in reached)
 
     def path(self, node: str, vertex: Vertex) -> list[Vertex]:
-        """Return one way from a node to an object, the node first; [] if there is none."""
+        """Return a path from a node to an object, the node first; [] if there is none."""
         start = ("nodes", "", node)
         if not self.reaches(node, vertex):
             return []
@@ -98,12 +98,12 @@ class Graph:
                     through = self._volumes[volume][1]
                     if vertex in through:
                         itself = ("persistentvolumes", "", volume)
-                        way = [start, pod, edge, itself]
-                        return way if vertex == itself else [*way, vertex]
+                        path = [start, pod, edge, itself]
+                        return path if vertex == itself else [*path, vertex]
         return []
 
     def objects(self, resource: str) -> Iterator[tuple[str, str]]:
-        """Yield namespace and name of every known object of a resource."""
+        """Yield the namespace and name of every known object of a resource."""
         if resource == "pods":
             yield from self._pods
         elif resource == "persistentvolumes":
@@ -112,16 +112,16 @@ class Graph:
             yield from ((space, name) for kind, space, name in self._named if kind == resource)
 
     def volumes_of(self, claim: Vertex) -> list[tuple[str, frozenset[Vertex]]]:
-        """Return the volumes of a claim, each with what is reached through it."""
+        """Return the volumes of a claim, each with the objects reached through it."""
         names = self._claim_volumes.get(claim, ())
         return [(name, self._volumes[name][1]) for name in names]
 
     def claims_to(self, vertices: Set[Vertex]) -> set[Vertex]:
-        """Return the claims through which any of some objects is reached."""
+        """Return the claims through which any of these objects is reached."""
         return {claim for claim, edges in self._volumes.values() if not edges.isdisjoint(vertices)}
 
     def pods_reach(self, node: str) -> set[Vertex]:
-        """Return what the pods of a node name, themselves included, and nothing further."""
+        """Return the pods of a node and the objects that they refer to directly."""
         reached: set[Vertex] = set()
         for kind, namespace, name in self._nodes.get(node, ()):
             if kind == "pods" and (namespace, name) in self._pods:
@@ -129,15 +129,15 @@ class Graph:
         return reached
 
     def shared(self, node: str, vertices: Iterable[Vertex]) -> frozenset[Vertex]:
-        """Return a set of objects that takes little memory beside this graph.
+        """Return a set of objects that shares memory with this graph.
 
-        What the node reaches here is not held a second time.
+        Objects that the node reaches here are not stored a second time.
         """
         known = {vertex: vertex for vertex in self._nodes.get(node, ())}
         return frozenset(known.get(vertex, vertex) for vertex in vertices)
 
     def upsert(self, resource: str, value: Any) -> None:
-        """Add or change an object of a resource that makes edges."""
+        """Add or change an object of a resource that has edges."""
         meta = value.metadata
         namespace, name = (meta.namespace or "", meta.name or "") if meta else ("", "")
         if resource == "pods":
@@ -151,7 +151,7 @@ class Graph:
             self._upsert_named((resource, namespace, name), value)
 
     def delete(self, resource: str, namespace: str, name: str) -> None:
-        """Remove an object, if it is known."""
+        """Remove an object, if present."""
         if resource == "pods":
             pod = self._pods.pop((namespace, name), None)
             if pod is not None:
@@ -198,11 +198,11 @@ class Graph:
                 self._large.setdefault(node, set()).add((namespace, name))
 
     def _edges(self, pod: corev1.Pod, room: int) -> tuple[set[Vertex], bool]:
-        """Return what a pod leads to, and whether it leads to more.
+        """Return the edges of a pod to keep, and whether it has more.
 
         Args:
-            pod: it.
-            room: how many edges there may be, if they are many.
+            pod: the pod.
+            room: the maximum number of edges, if the pod has many.
         """
         if self._most_edges is None:
             return pod_edges(pod), False
@@ -224,9 +224,9 @@ class Graph:
         return few, True
 
     def _shared(self, name: str) -> str:
-        """Return the same object for each name that is often repeated."""
+        """Return one shared string for equal names."""
         if len(self._names) >= _MOST_NAMES:
-            # Whoever makes up names must not fill the memory; nothing but sharing is lost.
+            # Made-up names must not fill the memory; clearing loses only the sharing.
             self._names.clear()
         return self._names.setdefault(name, name)
 

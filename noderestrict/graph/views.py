@@ -1,4 +1,4 @@
-"""Ways through the graph, for people and for programs."""
+"""Paths through the graph, for people and for programs."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -26,7 +26,7 @@ REACHED = (
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a node reaches an object; ``path`` starts with the node and is empty for no way."""
+    """How a node reaches an object; ``path`` starts with the node, and is empty for no path."""
 
     node: str
     vertex: Vertex
@@ -34,48 +34,48 @@ class Way:
 
 
 def vertex_of(kind: str, name: str) -> Vertex:
-    """Return the object that an operator means.
+    """Return the object that an operator names.
 
     Args:
-        kind: plural, singular or short name, in any case.
-        name: ``NAMESPACE/NAME``, or ``NAME`` where there are no namespaces.
+        kind: plural, singular or short name, in upper or lower case.
+        name: ``NAMESPACE/NAME``, or ``NAME`` for cluster-scoped resources.
 
     Raises:
-        ValueError: there is no such kind in the graph, or the name has not that form.
+        ValueError: the graph has no such kind, or the name does not have that form.
     """
     wanted = kind.lower()
     resources = (RESOURCES[plural] for plural in REACHED)
     resource = next((one for one in resources if one.is_called(wanted)), None)
     if resource is None:
-        raise ValueError(f"KIND {kind!r} is none of {', '.join(REACHED)}")
+        raise ValueError(f"KIND {kind!r} is not one of {', '.join(REACHED)}")
     plural = resource.plural
     namespace, slash, title = name.partition("/")
     if not resource.namespaced:
         if slash or not name:
-            raise ValueError(f"{name!r}: {plural} have no namespace; give NAME")
+            raise ValueError(f"{name!r}: {plural} are cluster-scoped; write NAME")
         return resource.key("", name)
     if not namespace or not title or "/" in title:
-        raise ValueError(f"{name!r}: {plural} have a namespace; give NAMESPACE/NAME")
+        raise ValueError(f"{name!r}: {plural} are namespaced; write NAMESPACE/NAME")
     return resource.key(namespace, title)
 
 
 def why(graph: Graph, node: str, vertex: Vertex) -> Way:
-    """Return the way from a node to an object."""
+    """Return the path from a node to an object."""
     return Way(node, vertex, tuple(graph.path(node, vertex)))
 
 
 def reachable(graph: Graph, node: str) -> list[Way]:
-    """Return the way to everything that a node reaches."""
+    """Return the paths to everything that a node reaches."""
     return [why(graph, node, vertex) for vertex in graph.reachable(node)]
 
 
 def who(graph: Graph, vertex: Vertex) -> list[Way]:
-    """Return the way of every node that reaches an object."""
+    """Return the paths of all nodes that reach an object."""
     return [why(graph, node, vertex) for node in graph.who(vertex)]
 
 
 def missing(graph: Graph, way: Way) -> str:
-    """Return why there is no way."""
+    """Return why there is no path."""
     if not graph.reachable(way.node):
         return f"no pod is bound to node {printable(way.node)}, and no object names it"
     others = graph.who(way.vertex)
@@ -95,7 +95,7 @@ def title(vertex: Vertex) -> str:
 
 
 def as_table(ways: Sequence[Way]) -> str:
-    """Return one line a way: the node, the object, and what leads from one to the other."""
+    """Return one line per path: the node, the object, and what connects them."""
     rows = [("NODE", "OBJECT", "THROUGH")]
     for way in ways:
         between = " ← ".join(title(vertex) for vertex in way.path[1:-1])

@@ -62,10 +62,10 @@ def test_dot_quotes_every_name(capsys: pytest.CaptureFixture[str], tmp_path: Pat
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [
-        ("deployment", "default/a", "KIND 'deployment' is none of pods, secrets"),
-        ("secret", "a", "'a': secrets have a namespace; give NAMESPACE/NAME"),
-        ("secret", "a/b/c", "'a/b/c': secrets have a namespace"),
-        ("pv", "default/a", "'default/a': persistentvolumes have no namespace"),
+        ("deployment", "default/a", "KIND 'deployment' is not one of pods, secrets"),
+        ("secret", "a", "'a': secrets are namespaced; write NAMESPACE/NAME"),
+        ("secret", "a/b/c", "'a/b/c': secrets are namespaced"),
+        ("pv", "default/a", "'default/a': persistentvolumes are cluster-scoped"),
     ],
 )
 def test_what_cannot_be_asked_is_named(
