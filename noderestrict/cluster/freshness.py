@@ -1,4 +1,4 @@
-"""Which stores may still be relied on, and whether the API server answers while some may not."""
+"""Staleness: which stores are too old, and whether the API server answers when some are."""
 
 import asyncio
 import time
@@ -7,16 +7,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.telemetry.logs import LOGGER
 
-#: Seconds, since the last event or bookmark; a bookmark comes every minute.
+#: Seconds since the last event or bookmark; a bookmark arrives every minute.
 MAX_STALENESS = 90.0
 
 
 class Freshness:
-    """Tells which stores have not heard from the API server for too long.
+    """Knows which stores have not heard from the API server for too long.
 
     Args:
-        ages: for each plural resource, what tells the seconds since its store equalled the
-            cluster; None before it ever did.
+        ages: for each plural resource, a function that returns the seconds since its store equalled
+            the cluster; None if it never has.
         limit: seconds.
         clock: seconds, monotonic.
     """
@@ -29,17 +29,17 @@ class Freshness:
     ) -> None:
         self._ages = ages
         self._clock = clock
-        # A store only grows younger than it was found: until then nothing need be looked at.
+        # Before this time no store can become stale, so none needs to be checked.
         self._all_fresh_until = float("-inf")
         self.limit = limit
 
     def stale(self, plural: str) -> bool:
-        """Tell whether a store is too old; one that has never been filled holds nothing old."""
+        """Return whether a store is too old; one that was never filled is not."""
         age = self._ages[plural]() if plural in self._ages else None
         return age is not None and age > self.limit
 
     def any_stale(self) -> bool:
-        """Tell whether one of the stores is too old; nearly always that costs one comparison."""
+        """Return whether any store is too old; this nearly always takes one comparison."""
         now = self._clock()
         if now <= self._all_fresh_until:
             return False
@@ -51,19 +51,19 @@ class Freshness:
 
 
 class Probe:
-    """Asks whether the API server answers, while something else says that it may not.
+    """Checks whether the API server answers, while there are signs that it does not.
 
-    Stores wait longer and longer before they try again. What must not wait as long, readiness
-    above all, goes by this.
+    Stores back off for longer and longer before they try again. Whatever cannot wait that long,
+    above all readiness, uses this.
 
     Args:
         connection: to the API server.
-        troubled: tells whether there is a reason to ask.
-        recovered: called when it answers again.
+        troubled: returns whether there is a reason to check.
+        recovered: called when the API server answers again.
         sleep: waits for seconds.
     """
 
-    #: A read of an object, as look-ups are; there need be no such Node.
+    #: Reads an object, as lookups do; the Node need not exist.
     PATH = "/api/v1/nodes/noderestrict-probe"
     _NOT_FOUND = 404
     _SECONDS = 2.0
@@ -84,10 +84,10 @@ class Probe:
         self.answers = True
 
     async def run(self) -> None:
-        """Ask as long as there is a reason, until cancelled."""
+        """Check while there is a reason to, until cancelled."""
         asked = False
         while True:
-            # If it answers, what is wrong is not the way to the API server.
+            # If it answers, the connection to the API server is not the problem.
             await self._sleep(self._LONG_PAUSE if asked and self.answers else self._PAUSE)
             asked = not self.answers or self._troubled()
             if asked:

@@ -1,4 +1,4 @@
-"""Informers: stores and other sinks that follow the resources of the cluster."""
+"""Informers: stores and other sinks that follow resources of the cluster."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Sequence, Set
@@ -16,17 +16,17 @@ _ASKED = "api server"
 
 
 class Informers:
-    """Follows resources: a reflector for each, which fills a store, other sinks, or both.
+    """Follows resources with one reflector each, which fills a store, other sinks, or both.
 
     Args:
         connection: to the API server.
         plurals: of the resources that get a store.
-        metrics: counted into.
+        metrics: to update.
         streaming: try streaming lists.
         pace: of the reflectors.
         sinks: further resources to follow, with their sinks.
-        max_staleness: seconds since a store last heard from the API server, up to which what it
-            allows need not be confirmed.
+        max_staleness: seconds since a store last heard from the API server. Anything that an older
+            store allows must be confirmed.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class Informers:
             metrics.store_undecodable_objects.labels(plural).set_function(_unreadable(reflector))
 
     def has_synced(self) -> bool:
-        """Tell whether every resource has been listed once."""
+        """Return whether every resource has been listed once."""
         return all(reflector.has_synced for reflector in self._reflectors.values())
 
     def unreadable(self, plural: str) -> Set[tuple[str, str]]:
-        """Return namespace and name of each object that no sink has: it cannot be decoded."""
+        """Return the namespace and name of each undecodable object, which no sink has."""
         reflector = self._reflectors.get(plural)
         return frozenset() if reflector is None else reflector.unreadable()
 
@@ -91,22 +91,22 @@ class Informers:
         return failed
 
     def _troubled(self, plural: str) -> bool:
-        """Tell whether a resource is not followed as it should be."""
+        """Return whether following a resource has failed and not recovered."""
         age = self._reflectors[plural].age()
         if age is None or self.freshness.stale(plural):
             return True
-        # Has it heard anything since it failed?
+        # Nothing heard since the last failure?
         return self._clock() - age <= self._failed.get(plural, float("-inf"))
 
     def _follow_again(self) -> None:
-        """End the waiting of those that are in trouble, and the requests that hang."""
+        """End the back-off and the hanging requests of reflectors in trouble."""
         again, self._again = self._again, asyncio.Event()
         again.set()
 
     def checks(self) -> dict[str, bool]:
-        """Return what readiness depends on, by name.
+        """Return the readiness checks, by name.
 
-        Each store has been filled once; while one is stale, the API server can be asked instead.
+        Each store must have been filled once. While one is stale, the API server must answer.
         """
         checks = {
             f"store {plural}": reflector.has_synced
@@ -116,20 +116,20 @@ class Informers:
         return checks
 
     def details(self) -> dict[str, str]:
-        """Return what there is to say on the checks, by their names."""
+        """Return details of the checks, by name."""
         details = {}
         for plural, reflector in self._reflectors.items():
             age = reflector.age()
             text = "never filled" if age is None else f"{age:.0f} s old"
             if self.freshness.stale(plural):
-                text += ", stale: what it allows is confirmed by a lookup"
+                text += ", stale: everything it allows is confirmed by a lookup"
             details[f"store {plural}"] = text
         if not self._probe.answers:
             details[_ASKED] = "lookups fail"
         return details
 
     def jobs(self) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
-        """Return, by name, what keeps the stores; each runs until cancelled."""
+        """Return the jobs that keep the stores, by name; each runs until cancelled."""
         jobs: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             f"store {plural}": partial(self._follow, plural) for plural in self._reflectors
         }
@@ -137,7 +137,7 @@ class Informers:
         return jobs
 
     async def _follow(self, plural: str) -> None:
-        """Follow a resource; start anew if it is in trouble when the API server answers again."""
+        """Follow a resource; restart if it is in trouble when the API server answers again."""
         while True:
             async with asyncio.TaskGroup() as group:
                 following = group.create_task(self._reflectors[plural].run())

@@ -1,4 +1,4 @@
-"""What leads from a node to an object, read from the API server, and remembered for a while."""
+"""Edges of the graph read live from the API server and cached for a short time."""
 
 import asyncio
 import time
@@ -20,17 +20,17 @@ _T = TypeVar("_T")
 _NOT_FOUND = 404
 _CALL_SECONDS = 5.0
 CLAIMS = "persistentvolumeclaims"
-#: What is read one by one; the pods of a node are listed.
+#: Resources read object by object; the pods of a node are listed instead.
 _READ = (CLAIMS, *(plural for plural in SOURCES if plural != "pods"))
 
 
 class Remembered(Generic[_T]):
-    """Answers, each with the time when it was asked for.
+    """A cache of answers, each with the time of its request.
 
     Args:
         clock: seconds, monotonic.
-        seconds: how long an answer is kept.
-        entries: how many are kept.
+        seconds: how long to keep an answer.
+        entries: how many answers to keep.
     """
 
     def __init__(self, clock: Callable[[], float], seconds: float, entries: int) -> None:
@@ -38,7 +38,7 @@ class Remembered(Generic[_T]):
         self._seconds = seconds
         self._entries = entries
         self._running: dict[Hashable, tuple[float, asyncio.Task[_T]]] = {}
-        #: In the order in which they were asked for.
+        #: In the order of their requests.
         self._known: OrderedDict[Hashable, tuple[float, _T]] = OrderedDict()
 
     async def get(
@@ -49,23 +49,23 @@ class Remembered(Generic[_T]):
         left: Callable[[], float],
         spend: Callable[[], None],
     ) -> _T:
-        """Return an answer that was asked for at a time or later; all who want it share one call.
+        """Return an answer requested at ``since`` or later; concurrent callers share one call.
 
         Args:
-            key: of the question.
-            since: of the clock, not in the future.
-            call: asks it.
-            left: returns the seconds that may be waited.
-            spend: called before it is asked.
+            key: of the request.
+            since: a time of the clock, not in the future.
+            call: makes the request.
+            left: returns the seconds left to wait.
+            spend: called before the request is made.
 
         Raises:
-            TimeoutError: no answer came in time; the call goes on for the others.
+            TimeoutError: no answer came in time; the call continues for the others.
         """
         known = self._known.get(key)
         if known is not None and known[0] >= since:
             return known[1]
         while (running := self._running.get(key)) is not None and running[0] < since:
-            # Its answer may be too old; of those who wait for its end, the first asks again.
+            # Its answer may be too old. The first caller that sees it end makes a new request.
             done, _ = await asyncio.wait((running[1],), timeout=max(0.0, left()))
             if not done:
                 raise TimeoutError
@@ -85,25 +85,25 @@ class Remembered(Generic[_T]):
         self._known[key] = asked, answer
         self._known.move_to_end(key)
         for oldest in list(islice(self._known, 2)):
-            # Two go for one that comes: what is too old does not stay.
+            # Evict up to two entries for each new one, so that old answers do not stay.
             if self._known[oldest][0] < asked - self._seconds or len(self._known) > self._entries:
                 del self._known[oldest]
         return answer
 
 
 def _retrieved(task: asyncio.Task[Any]) -> None:
-    # Those who waited may all have gone before it failed.
+    # All callers may have left before it failed.
     if not task.cancelled():
         task.exception()
 
 
 class LiveEdges:
-    """Reads single objects that lead from a node to others.
+    """Reads single objects that have edges from a node to other objects.
 
     Args:
         connection: to the API server.
-        counted: called with a resource name and a result, as for look-ups.
-        seconds: how long an answer is kept.
+        counted: called with a resource name and a result, as for lookups.
+        seconds: how long to keep an answer.
         clock: seconds, monotonic.
     """
 
@@ -126,13 +126,13 @@ class LiveEdges:
 
         Args:
             vertex: of a resource whose objects name a node.
-            since: of the clock; the answer is not older.
-            left: returns the seconds that may be waited.
-            spend: called before the API server is asked.
+            since: a time of the clock; the answer is not older.
+            left: returns the seconds left to wait.
+            spend: called before each request to the API server.
 
         Raises:
-            ClusterError: it could not be asked.
-            TimeoutError: not in time.
+            ClusterError: the request failed.
+            TimeoutError: no answer came in time.
         """
         value = await self._objects.get(
             vertex, since, lambda: self._read(vertex, _node), left, spend
@@ -142,7 +142,7 @@ class LiveEdges:
     async def volume(
         self, name: str, since: float, left: Callable[[], float], spend: Callable[[], None]
     ) -> tuple[Vertex | None, frozenset[Vertex]]:
-        """Return the claim of a PersistentVolume, and what is reached through it.
+        """Return the claim of a PersistentVolume, and the objects reached through it.
 
         Arguments and errors are those of ``node_of``.
         """
@@ -169,7 +169,7 @@ class LiveEdges:
         resource = RESOURCES[plural]
         segments = (name, namespace) if resource.namespaced else (name,)
         if not all(map(is_path_segment, segments)) or (namespace and not resource.namespaced):
-            # No object can be called that; a node chooses what it asks for.
+            # No object can have such a name, but a node can request any.
             return None
         path = resource.path(namespace, name)
         try:

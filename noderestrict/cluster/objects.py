@@ -1,4 +1,4 @@
-"""Decode objects of the cluster, so that one that cannot be decoded costs only itself."""
+"""Decode objects of the cluster, so that an undecodable object affects only itself."""
 
 import asyncio
 from dataclasses import dataclass
@@ -8,24 +8,24 @@ import msgspec
 
 from noderestrict.api import scanner
 
-#: Free JSON, which only the API server and those who wrote it understand.
+#: Free-form JSON that only the API server and its authors understand.
 MANAGED_FIELDS = (b"metadata", b"managedFields")
-#: What msgspec raises for JSON that it does not take, or not as the type that was asked for.
+#: What msgspec raises for JSON that it cannot decode, or cannot decode as the given type.
 DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
-#: What is longer is decoded beside the event loop: it takes milliseconds.
+#: Anything longer takes milliseconds to decode, and is decoded in a thread.
 LONG = 2**16
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """An object that cannot be decoded.
+    """An undecodable object.
 
     Attributes:
         namespace: "" for none.
-        name: "" if that cannot be read either.
+        name: "" if the name cannot be read either.
         version: its resourceVersion, None if unknown.
-        problem: what is wrong with it.
+        problem: why it is undecodable.
     """
 
     namespace: str
@@ -56,7 +56,7 @@ class ObjectDecoder:
         self._decoder = msgspec.json.Decoder(struct)
 
     def quick(self, raw: bytes | msgspec.Raw) -> Any:
-        """Return the object, None where ``decode`` is needed."""
+        """Return the object; None if ``decode`` is needed."""
         if len(raw) > LONG:
             return None
         try:
@@ -65,19 +65,19 @@ class ObjectDecoder:
             return None
 
     async def decode(self, raw: bytes | msgspec.Raw) -> Any:
-        """Return the object, or an Unreadable; works beside the event loop.
+        """Return the object, or an Unreadable; works in a thread.
 
         Raises:
-            ScanError: it is no JSON at all.
+            ScanError: the input is not JSON.
         """
         value, _ = await self.decode_versioned(raw)
         return value
 
     async def decode_versioned(self, raw: bytes | msgspec.Raw) -> tuple[Any, str | None]:
-        """Return the object, or an Unreadable, and its resourceVersion, likewise.
+        """Return the object, or an Unreadable, with its resourceVersion; works in a thread.
 
         Raises:
-            ScanError: it is no JSON at all.
+            ScanError: the input is not JSON.
         """
         return await asyncio.to_thread(self._decode, bytes(raw))
 
@@ -97,7 +97,7 @@ class ObjectDecoder:
 
 
 def version_of(raw: bytes | msgspec.Raw) -> str | None:
-    """Return the resourceVersion of an object, None if it has none that can be read."""
+    """Return the resourceVersion of an object; None if it is missing or unreadable."""
     try:
         meta = _versions.decode(raw).metadata
     except DECODE_ERRORS:
@@ -108,11 +108,11 @@ def version_of(raw: bytes | msgspec.Raw) -> str | None:
 def tree(raw: bytes) -> Any:
     """Return an object or a list of objects as plain values.
 
-    Where msgspec does not take it whole, managedFields are left out, and so are the objects of a
-    list that it does not take even then.
+    If msgspec cannot decode it whole, managedFields are left out. Objects of a list that are still
+    undecodable are left out too.
 
     Raises:
-        ScanError: it is no JSON, or no object that msgspec takes.
+        ScanError: the input is not JSON, or not an object that msgspec can decode.
     """
     try:
         return msgspec.json.decode(raw)
@@ -144,7 +144,7 @@ _identities = msgspec.json.Decoder(_IdentityMeta)
 
 
 def _identity(raw: bytes) -> tuple[str, str, str | None]:
-    """Return namespace, name and resourceVersion of an object, as far as they can be read."""
+    """Return the namespace, name and resourceVersion of an object, as far as readable."""
     try:
         metadata = scanner.members(raw, (b"metadata",)).get(b"metadata", b"{}")
         meta = scanner.cut(metadata, (MANAGED_FIELDS[1:],))

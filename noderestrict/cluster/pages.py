@@ -1,4 +1,4 @@
-"""Read a list page by page, and each page as it arrives."""
+"""Read a list in pages, and each page as it arrives."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -10,9 +10,9 @@ from noderestrict.api.scanner import ListSplitter, ScanError
 from noderestrict.cluster.connection import Connection
 from noderestrict.cluster.objects import DECODE_ERRORS
 
-# A page up to this length is read whole, a longer one is split while it arrives.
+# Pages up to this length are read whole; longer ones are split while they arrive.
 _WHOLE = 2**22
-# The length of page that is aimed at. The API knows no limit but a number of objects.
+# The target length of a page. The API can limit only the number of objects.
 _AIM = 2**21
 _INACTIVITY = 30.0
 
@@ -54,12 +54,12 @@ async def pages(
     Args:
         connection: to the API server.
         path: of the list.
-        size: the most objects of one page; fewer are asked for where they are large.
+        size: the maximum number of objects per page; pages of large objects have fewer.
         query: further parameters.
 
     Raises:
         ClusterError: the list failed.
-        ScanError: an answer is no list; MsgspecError and UnicodeDecodeError likewise.
+        ScanError: an answer is not a list; MsgspecError and UnicodeDecodeError likewise.
     """
     asked = dict(query or {})
     limit = size
@@ -95,7 +95,7 @@ class _Arriving:
         self._splitter: ListSplitter | None = None
 
     def add(self, piece: bytes) -> bool:
-        """Take a piece, and tell whether the page must be split now."""
+        """Add a piece, and return whether the page must be split now."""
         self.size += len(piece)
         if self._splitter is not None:
             return self._splitter.add(piece)
@@ -103,18 +103,18 @@ class _Arriving:
         return self.size > _WHOLE
 
     async def split(self) -> list[bytes]:
-        """Return the objects that have become whole."""
+        """Return the objects that are now complete."""
         items = await asyncio.to_thread(self._splitting().split)
         self.items += len(items)
         return items
 
     async def rest(self) -> Part:
-        """Return what has not been returned, with the list's metadata; nothing comes any more."""
+        """Return the remaining objects with the list's metadata; the page is complete."""
         if self._splitter is None:
             try:
                 page = _pages.decode(b"".join(self._pieces))
             except DECODE_ERRORS:
-                # For one of its objects, perhaps; if not, the splitter tells.
+                # Perhaps one object is undecodable; the splitter reports anything else.
                 pass
             else:
                 self.items = len(page.items or ())

@@ -1,4 +1,4 @@
-"""Write certificates into a cluster: the Secret that is served, the CA that verifies it."""
+"""Write certificates into a cluster: the served Secret and the CA that verifies it."""
 
 import base64
 from collections.abc import Callable, Mapping
@@ -43,10 +43,10 @@ class _Configuration(msgspec.Struct):
 
 
 async def read_secret(connection: Connection, namespace: str, name: str) -> Secret | None:
-    """Return the data of a Secret, None if there is none.
+    """Return the data of a Secret; None if it does not exist.
 
     Raises:
-        ClusterError: it could not be read.
+        ClusterError: the Secret could not be read.
     """
     try:
         path = f"/api/v1/namespaces/{namespace}/secrets/{name}"
@@ -62,7 +62,7 @@ async def write_secret(connection: Connection, namespace: str, name: str, data: 
     """Create or replace a Secret of type kubernetes.io/tls.
 
     Raises:
-        ClusterError: it could not be written.
+        ClusterError: the Secret could not be written.
     """
     path = f"/api/v1/namespaces/{namespace}/secrets"
     value = {
@@ -84,7 +84,7 @@ async def read_bundles(connection: Connection, configuration: str) -> dict[str, 
     """Return the CA bundle of each webhook of a configuration.
 
     Raises:
-        ClusterError: it could not be read.
+        ClusterError: the configuration could not be read.
     """
     value = await _read(connection, f"{CONFIGURATIONS}/{configuration}", _Configuration)
     return {webhook["name"]: _bundle(webhook) for webhook in value.get("webhooks") or ()}
@@ -93,11 +93,11 @@ async def read_bundles(connection: Connection, configuration: str) -> dict[str, 
 def bundle_patch(value: Any, change: Callable[[bytes], bytes]) -> list[dict[str, Any]]:
     """Return the JSON patch that changes every CA bundle of a webhook configuration.
 
-    It tests what it was made from, so that nobody else's change is lost.
+    The patch tests the values that it replaces, so that no concurrent change is lost.
 
     Args:
-        value: the configuration as it is.
-        change: makes the new bundle from the old one.
+        value: the current configuration.
+        change: returns the new bundle for an old one.
     """
     operations: list[dict[str, Any]] = []
     for index, webhook in enumerate(value.get("webhooks") or ()):
@@ -121,13 +121,13 @@ def bundle_patch(value: Any, change: Callable[[bytes], bytes]) -> list[dict[str,
 async def change_bundles(
     connection: Connection, configuration: str, change: Callable[[bytes], bytes]
 ) -> bool:
-    """Change every CA bundle of a webhook configuration; tries again when somebody else did too.
+    """Change every CA bundle of a webhook configuration; retries on conflicts.
 
     Returns:
-        Whether there was anything to change.
+        Whether anything changed.
 
     Raises:
-        ClusterError: it could not be done.
+        ClusterError: the change failed.
     """
     path = f"{CONFIGURATIONS}/{configuration}"
     for attempt in range(_ATTEMPTS):
@@ -135,7 +135,7 @@ async def change_bundles(
         operations = bundle_patch(value, change)
         if not operations:
             return False
-        # What cannot be applied here must not reach the API server.
+        # A patch that cannot be applied here must not reach the API server.
         jsonpatch.JsonPatch(operations).apply(value)
         try:
             await connection.json_patch(path, operations)
@@ -150,18 +150,18 @@ async def change_bundles(
 async def write_registration(
     connection: Connection, value: Mapping[str, Any], bundle: Callable[[bytes], bytes]
 ) -> None:
-    """Create a webhook configuration, or replace what stands in its place.
+    """Create or replace a webhook configuration.
 
-    Nothing of what was there remains but labels, annotations and what ``bundle`` keeps; an apply
-    leaves what it never set, such as a selector or a match condition that somebody added.
+    Only labels, annotations and whatever ``bundle`` keeps survive. An apply would keep fields that
+    it never set, such as a selector or a match condition that somebody added.
 
     Args:
         connection: to the cluster.
         value: the configuration, without a CA.
-        bundle: makes the CA bundle of each webhook from the one that is there.
+        bundle: returns the CA bundle of a webhook for the installed one.
 
     Raises:
-        ClusterError: it could not be written.
+        ClusterError: the configuration could not be written.
     """
     path = f"{CONFIGURATIONS}/{value['metadata']['name']}"
     try:

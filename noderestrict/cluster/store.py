@@ -1,4 +1,4 @@
-"""A store: the records of one resource, by namespace and name."""
+"""A store of the records of one resource, by namespace and name."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,17 +7,17 @@ from msgspec.structs import replace
 
 from noderestrict.policy.records import RECORDS, NodeRecord, PodRecord, Record
 
-# Of what an object may name without end. Honest ones rarely name 100, an object of 1.5 MB can hold
-# tens of thousands of names, or a few that are as long.
+# Limits for lists of names in an object. Honest objects rarely have 100 names; one of 1.5 MB can
+# have tens of thousands, or a few that are that long.
 _MOST_NAMES = 1_000
 _MOST_CHARACTERS = 2**15
 
 
 class Store:
-    """A sink that keeps, of each object, the record that rules look up.
+    """A sink that keeps the record of each object that rules look up.
 
-    A record that holds too much is kept without its lists. No rule allows anything for what a list
-    lacks, and what it refuses is looked up live first.
+    A record that is too large is kept without its lists. This is safe: no rule allows a request
+    because a list lacks a name, and every denial is confirmed by a live lookup.
     """
 
     def __init__(self, plural: str) -> None:
@@ -30,15 +30,15 @@ class Store:
         return len(self._records)
 
     def get(self, namespace: str, name: str) -> Record | None:
-        """Return a record, None if there is none."""
+        """Return a record; None if there is none."""
         return self._records.get((namespace, name))
 
     def held(self) -> set[tuple[str, str]]:
-        """Return namespace and name of every record."""
+        """Return the namespace and name of every record."""
         return set(self._records)
 
     def begin(self) -> None:
-        """Start to collect a new content."""
+        """Start to collect new content."""
         self._next = {}
 
     def add(self, value: Any) -> None:
@@ -47,7 +47,7 @@ class Store:
         self._next[key] = record
 
     def discard(self, value: Any) -> None:
-        """Drop one object that was collected."""
+        """Drop one collected object."""
         self._next.pop(self._keyed(value)[0], None)
 
     def commit(self) -> None:
