@@ -246,14 +246,14 @@ def test_annotations_are_opened_by_node_name() -> None:
     ("text", "part"),
     [
         ("gpu-*", "is not NODES=KEY|KEY"),
-        ("GPU=a", "'GPU' is no node name"),
-        ("=a", "'' is no node name"),
-        ("n[12]=a", "'n[12]' is no node name"),
-        ("n=", "'' is no key"),
-        ("n=a||b", "'' is no key"),
-        ("n=*", "'*' is no key"),
-        ("n=a*b", "'a*b' is no key"),
-        ("n=a'b", "no key"),
+        ("GPU=a", "'GPU' is not a node name"),
+        ("=a", "'' is not a node name"),
+        ("n[12]=a", "'n[12]' is not a node name"),
+        ("n=", "'' is not a key"),
+        ("n=a||b", "'' is not a key"),
+        ("n=*", "'*' is not a key"),
+        ("n=a*b", "'a*b' is not a key"),
+        ("n=a'b", "not a key"),
     ],
 )
 def test_keys_that_cannot_be_meant_are_named(text: str, part: str) -> None:
