@@ -1,10 +1,10 @@
 """Follow one resource by list and watch.
 
-The states: list (a streaming list where the server has it, else in pages), then watch from the
-list's version; a watch that ends goes on from the last version seen; a version that the server
-has forgotten (410) means a new list. What is read goes to sinks, which see a list as a whole or
-not at all. An object that cannot be decoded costs only itself: the sinks do not have it, and it
-is known by name.
+A reflector lists (as a streaming list if the server supports it, else in pages) and then watches
+from the list's version. A watch that ends resumes from the last version seen. If the server has
+forgotten that version (410), the reflector lists again. Objects go to sinks, which see a list
+completely or not at all. An undecodable object affects only itself: the sinks do not have it, and
+the reflector knows its name.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from noderestrict.telemetry.logs import LOGGER, NodeLimiter
 GONE = 410
 _TOO_LARGE = 504
 _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
-#: Objects that are decoded in one go.
+#: How many objects to decode before other tasks run.
 _SLICE = 50
 _PAGE = 250
 # The API server stores objects of up to 3 MiB.
@@ -37,19 +37,19 @@ _FAILURES_BEFORE_LIST = 3
 
 
 class Sink(Protocol):
-    """Where objects go. Between ``begin`` and ``commit``, a new content is collected."""
+    """Where objects go. Between ``begin`` and ``commit`` it collects new content."""
 
     def begin(self) -> None:
-        """Start to collect; what an unfinished collection has is dropped."""
+        """Start to collect, and drop an unfinished collection."""
 
     def add(self, value: Any) -> None:
         """Collect one object."""
 
     def discard(self, value: Any) -> None:
-        """Drop one object that was collected: it is gone before the list has ended."""
+        """Drop one collected object that was deleted before the list ended."""
 
     def commit(self) -> None:
-        """Make what was collected the content."""
+        """Replace the content with the collection."""
 
     def upsert(self, value: Any) -> None:
         """Add or change one object."""
@@ -66,9 +66,9 @@ class Pace:
         sleep: waits for seconds.
         jitter: returns a factor for it.
         clock: seconds, monotonic.
-        inactivity: seconds without a complete event after which a watch is given up; bookmarks
-            come every minute.
-        watch: seconds after which the server is asked to end a watch.
+        inactivity: seconds without a complete event after which to abandon a watch; bookmarks
+            arrive every minute.
+        watch: seconds after which the server should end a watch.
     """
 
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -103,7 +103,7 @@ _statuses = msgspec.json.Decoder(_Status)
 
 
 class _UnexpectedError(ClusterError):
-    """The API server said what cannot be: most likely it will say so again."""
+    """The API server sent something unexpected, and will most likely do so again."""
 
 
 class Reflector:
@@ -112,11 +112,11 @@ class Reflector:
     Args:
         connection: to the API server.
         resource: what to follow.
-        sinks: told of everything, in order.
+        sinks: receive every change, in order.
         streaming: try a streaming list.
-        pace: waiting.
-        failed: called with ``list`` or ``watch`` for each that failed.
-        lost: called for each object that could not be decoded.
+        pace: of waiting.
+        failed: called with ``list`` or ``watch`` for each failure.
+        lost: called for each undecodable object.
     """
 
     def __init__(
@@ -141,11 +141,11 @@ class Reflector:
         self._version: str | None = None
         self._listing = False
         self._failures = 0
-        # Failures since the last list, and the version after which the API server said what
-        # cannot be: it will say it again until it has told of something later.
+        # Failures since the last list, and the version after which the API server sent something
+        # unexpected. It will send it again until it sends a later version.
         self._since_list = 0
         self._stuck_at: str | None = None
-        # Objects that cannot be decoded, with their versions; those of an unfinished list.
+        # Undecodable objects with their versions, in the sinks' content and in an unfinished list.
         self._unreadable: dict[tuple[str, str], str | None] = {}
         self._unreadable_next: dict[tuple[str, str], str | None] = {}
         self._logged = NodeLimiter()
@@ -155,14 +155,14 @@ class Reflector:
         self.has_synced = False
 
     def age(self) -> float | None:
-        """Return the seconds since the sinks last equalled the cluster; None before they did.
+        """Return the seconds since the sinks last equalled the cluster; None if they never have.
 
-        A list tells how things were when it was asked for, and counts once it is complete.
+        A list counts once it is complete, from the time of its request.
         """
         return None if self._heard is None else self._pace.clock() - self._heard
 
     def unreadable(self) -> Set[tuple[str, str]]:
-        """Return namespace and name of each object that the sinks lack: it cannot be decoded."""
+        """Return the namespace and name of each undecodable object, which the sinks lack."""
         return self._unreadable.keys()
 
     async def run(self) -> None:
@@ -179,7 +179,7 @@ class Reflector:
 
     async def _recover(self, verb: str, error: ClusterError) -> None:
         if self._version is None and self._streaming and error.code:
-            # The server answered: it has no streaming lists, or not with its etcd.
+            # The server answered, so it or its etcd does not support streaming lists.
             self._streaming = False
             return
         self._failed(verb)
@@ -202,7 +202,7 @@ class Reflector:
         await self._pace.sleep(delay * self._pace.jitter())
 
     def _went_on(self, version: str | None) -> None:
-        """Note that an event was taken in, after which the resource has a version."""
+        """Note that an event was processed, and the version of the resource after it."""
         if not self._listing:
             self._heard = self._pace.clock()
         if version is None or self._listing:
@@ -231,7 +231,7 @@ class Reflector:
         self.has_synced = True
 
     async def list_once(self) -> None:
-        """Replace the content of the sinks by what a list in pages holds.
+        """Replace the content of the sinks with a list read in pages.
 
         Raises:
             ClusterError: the list failed; the sinks keep what they had.
@@ -243,7 +243,7 @@ class Reflector:
             async for part in pages(self._connection, self._resource.list_path, _PAGE):
                 for number, raw in enumerate(part.items):
                     if not number % _SLICE:
-                        # Decoding a page takes milliseconds: requests come in between.
+                        # Decoding a page takes milliseconds; let requests run in between.
                         await asyncio.sleep(0)
                     value = self._objects.quick(raw)
                     if value is None:
@@ -274,14 +274,14 @@ class Reflector:
         except (*DECODE_ERRORS, ScanError) as error:
             raise _UnexpectedError(f"not what was expected: {error}") from None
         if self._version is None:
-            raise ClusterError("the streaming list broke off")
+            raise ClusterError("the streaming list ended early")
         if self._pace.clock() - started < 1:
-            # A server that ends every watch at once must not be asked in a tight loop.
+            # Do not hammer a server that ends every watch at once.
             await self._pace.sleep(self._pace.jitter())
 
     async def _follow(self, query: Mapping[str, str], started: float) -> None:
-        """Take in the lines of a watch until it ends."""
-        # An event may come in many pieces: they are joined once, when its end is there.
+        """Process the lines of a watch until it ends."""
+        # An event may arrive in many pieces, which are joined once, when it is complete.
         pieces: list[bytes] = []
         size = 0
         loop = asyncio.get_running_loop()
@@ -305,19 +305,19 @@ class Reflector:
                     for line in lines:
                         events |= await self._event(line, started)
                     if events:
-                        # Bytes alone are no life: a connection may trickle them for ever.
+                        # Only events count: a connection may trickle bytes forever.
                         limit.reschedule(loop.time() + inactivity)
         except TimeoutError:
             raise ClusterError(f"watch: no event for {inactivity:g} s") from None
 
     async def _event(self, line: bytes, started: float) -> bool:
-        """Take one line of a watch that began at a time, and return whether it was an event."""
+        """Process one line of a watch started at a time; return whether it was an event."""
         if not line.strip():
             return False
         try:
             event = _events.decode(line)
         except DECODE_ERRORS:
-            # For the object in it, perhaps.
+            # Perhaps only its object is undecodable.
             event = await asyncio.to_thread(_taken_apart, line)
         kind, raw = event.type, event.object
         if kind == "ERROR":
@@ -344,7 +344,7 @@ class Reflector:
         return True
 
     def _take(self, kind: str, value: Any) -> None:
-        """Bring an added, modified or deleted object into the sinks."""
+        """Apply an added, modified or deleted object to the sinks."""
         if value.__class__ is Unreadable:
             self._lose(kind, value)
             return
@@ -355,10 +355,10 @@ class Reflector:
         known = self._unreadable_next if self._listing else self._unreadable
         if known:
             known.pop((meta.namespace or "", meta.name), None)
-        # Many objects have these names: they share them, and so do the sinks.
+        # Many objects have the same names, so objects and sinks share the strings.
         names = self._names
         if len(names) >= _MOST_NAMES:
-            # Whoever makes up names must not fill the memory; nothing but sharing is lost.
+            # Made-up names must not fill the memory; clearing loses only the sharing.
             names.clear()
         if namespace := meta.namespace:
             meta.namespace = names.setdefault(namespace, namespace)
@@ -369,7 +369,7 @@ class Reflector:
                 spec.serviceAccountName = names.setdefault(account, account)
         try:
             self._change(kind, value)
-        except Exception as error:  # noqa: BLE001 (whatever an object does, it costs only itself)
+        except Exception as error:  # noqa: BLE001 (a bad object must affect only itself)
             problem = f"{type(error).__name__}: {error}"
             self._lose(kind, Unreadable(meta.namespace or "", meta.name, None, problem))
 
@@ -385,11 +385,11 @@ class Reflector:
                 sink.upsert(value)
 
     def _lose(self, kind: str, lost: Unreadable) -> None:
-        """Drop an object that cannot be decoded: who needs it looks it up."""
+        """Drop an undecodable object; those who need it look it up live."""
         key = (lost.namespace, lost.name)
         known = self._unreadable_next if self._listing else self._unreadable
         if lost.name:
-            # Nothing but its name, which is all that is needed to remove it.
+            # Its name is all that sinks need to remove it.
             name = {"metadata": {"namespace": lost.namespace, "name": lost.name}}
             self._change("DELETED", msgspec.convert(name, self._resource.struct))
         if kind == "DELETED":
@@ -413,10 +413,10 @@ class Reflector:
 
 
 def _taken_apart(line: bytes) -> _Event:
-    """Return a line of a watch as an event, whatever its object is.
+    """Return a line of a watch as an event, even if its object is undecodable.
 
     Raises:
-        ScanError: it is no JSON object.
+        ScanError: the line is not a JSON object.
         MsgspecError: it has no type or no object.
     """
     found = members(line, (b"type", b"object"))
