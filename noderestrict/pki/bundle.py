@@ -1,4 +1,4 @@
-"""CA bundles: several certificates, PEM."""
+"""CA bundles: several certificates in PEM."""
 
 import datetime as dt
 
@@ -11,10 +11,10 @@ from noderestrict.policy.hostile import refused_as
 
 
 def certificates(bundle: bytes) -> list[x509.Certificate]:
-    """Return the certificates of a bundle; an empty one has none.
+    """Return the certificates of a bundle; [] for an empty one.
 
     Raises:
-        KeyPairError: it is no PEM.
+        KeyPairError: the bundle is not PEM.
     """
     if not bundle.strip():
         return []
@@ -23,10 +23,10 @@ def certificates(bundle: bytes) -> list[x509.Certificate]:
 
 
 def joined(first: bytes, second: bytes, now: dt.datetime) -> bytes:
-    """Return the certificates of two bundles, each once, without those that have expired.
+    """Return the certificates of two bundles, each once, without expired ones.
 
     Raises:
-        KeyPairError: one of them is no PEM.
+        KeyPairError: one of the bundles is not PEM.
     """
     kept = dict.fromkeys(
         certificate.public_bytes(Encoding.PEM)
@@ -40,7 +40,7 @@ def without(bundle: bytes, dropped: bytes) -> bytes:
     """Return the certificates of a bundle that another bundle does not have.
 
     Raises:
-        KeyPairError: one of them is no PEM.
+        KeyPairError: one of the bundles is not PEM.
     """
     gone = set(certificates(dropped))
     return b"".join(
@@ -51,19 +51,19 @@ def without(bundle: bytes, dropped: bytes) -> bytes:
 
 
 def same(first: bytes, second: bytes) -> bool:
-    """Tell whether two bundles have the same certificates, in any order and notation.
+    """Return whether two bundles have the same certificates, in any order and encoding.
 
     Raises:
-        KeyPairError: one of them is no PEM.
+        KeyPairError: one of the bundles is not PEM.
     """
     return set(certificates(first)) == set(certificates(second))
 
 
 def issuer_of(chain: bytes, bundle: bytes) -> x509.Certificate | None:
-    """Return the certificate of a bundle that has signed the last of a chain, None if none has.
+    """Return the certificate of a bundle that signed the last one of a chain; None if none did.
 
     Raises:
-        KeyPairError: one of them cannot be read.
+        KeyPairError: the chain or the bundle cannot be read.
     """
     last = certificates(chain)[-1]
     for candidate in certificates(bundle):

@@ -1,4 +1,4 @@
-"""Check a certificate chain and its key before anything is served with them."""
+"""Check a certificate chain and its key before serving them."""
 
 import datetime as dt
 import fnmatch
@@ -48,11 +48,11 @@ def check_pair(
     Args:
         certificate: the chain.
         key: RSA, ECDSA or Ed25519, unencrypted.
-        now: an aware time; the chain must be valid at it.
+        now: an aware time, at which the chain must be valid.
         dns_names: names that the leaf must cover.
 
     Raises:
-        KeyPairError: something is wrong with it.
+        KeyPairError: the pair must not be served.
     """
     with refused_as(KeyPairError, "the certificate cannot be read"):
         return _checked(certificate, key, now, dns_names)
@@ -80,17 +80,16 @@ def _checked(certificate: bytes, key: bytes, now: dt.datetime, dns_names: Sequen
 def _parse_chain(certificate: bytes) -> list[x509.Certificate]:
     if not certificate.strip():
         raise KeyPairError("the certificate is empty")
-    with refused_as(KeyPairError, "the certificate is no PEM chain"):
+    with refused_as(KeyPairError, "the certificate is not a PEM chain"):
         return x509.load_pem_x509_certificates(certificate)
 
 
 def _check_key(leaf: x509.Certificate, key: bytes) -> None:
     if not key.strip():
         raise KeyPairError("the key is empty")
-    # Not the library's message: it may quote what it read.
-    with refused_as(KeyPairError, "the key is no unencrypted PEM key", why=False):
-        # The full check of an RSA key takes up to 300 ms, in which the process does nothing else;
-        # a signature tells as much.
+    # Leave out the library's message, which may quote the key.
+    with refused_as(KeyPairError, "the key is not an unencrypted PEM key", why=False):
+        # The full check of an RSA key blocks the process for up to 300 ms; a signature is enough.
         private = serialization.load_pem_private_key(key, None, unsafe_skip_rsa_key_validation=True)
     if not isinstance(private, _KEY_TYPES):
         raise KeyPairError("the key is neither RSA, ECDSA nor Ed25519")
@@ -104,7 +103,7 @@ def _check_key(leaf: x509.Certificate, key: bytes) -> None:
 
 
 def _sign_and_verify(private: object, public: object) -> None:
-    """Raise InvalidSignature if the two are no pair, or ValueError if the key cannot sign."""
+    """Raise InvalidSignature if the keys are not a pair, or ValueError if the key cannot sign."""
     match private, public:
         case rsa.RSAPrivateKey(), rsa.RSAPublicKey():
             scheme = padding.PKCS1v15(), hashes.SHA256()

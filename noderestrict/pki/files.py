@@ -1,4 +1,4 @@
-"""Read files that may be anything, and write key material so that no reader sees half of it."""
+"""Read untrusted files, and write key material atomically."""
 
 import contextlib
 import errno
@@ -9,21 +9,21 @@ from pathlib import Path
 
 
 def read_regular(path: Path, longest: int) -> bytes:
-    """Return the content of a regular file; never waits, as opening a FIFO would.
+    """Return the content of a regular file; never blocks, as opening a FIFO would.
 
     Args:
         path: of the file, or of a link to one.
-        longest: in bytes.
+        longest: the maximum length in bytes.
 
     Raises:
-        OSError: it cannot be read, is something else, or is longer.
+        OSError: the file cannot be read, is not a regular file, or is too long.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         content = bytearray()
-        # One byte more, to see that there is more; the file may grow meanwhile.
+        # Read one byte more than allowed to notice longer files; the file may grow meanwhile.
         while piece := os.read(descriptor, longest + 1 - len(content)):
             content += piece
     finally:
@@ -34,10 +34,10 @@ def read_regular(path: Path, longest: int) -> bytes:
 
 
 def make_own_directory(path: Path) -> None:
-    """Make a directory that its owner alone may write into, if it is not there.
+    """Make a directory that only its owner may write to, unless it exists.
 
     Raises:
-        OSError: something else is there: a link, another user's, or one that others write into.
+        OSError: the path is a link or a file, belongs to another user, or others may write to it.
     """
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
@@ -51,7 +51,7 @@ def make_own_directory(path: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Write a file in one step, readable by its owner alone unless ``mode`` says otherwise.
+    """Write a file atomically, readable only by its owner unless ``mode`` allows more.
 
     Raises:
         OSError: the directory cannot be written.

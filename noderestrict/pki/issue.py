@@ -1,4 +1,4 @@
-"""Make a CA and the server certificates it signs."""
+"""Create a CA and the server certificates that it signs."""
 
 import datetime as dt
 import ipaddress
@@ -14,7 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from noderestrict.pki.check import KeyPairError
 
 _PUBLIC = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-# Clocks of other machines may be behind.
+# The clocks of other machines may be slow.
 _BACKDATE = dt.timedelta(minutes=5)
 
 
@@ -29,12 +29,12 @@ class Authority:
         """Return a server certificate for DNS names and IP addresses.
 
         Args:
-            names: at least one; what reads as an IP address becomes one.
-            lifetime: from ``now``; cut to the CA's own end.
+            names: at least one; a name that parses as an IP address becomes one.
+            lifetime: from ``now``; at most until the CA expires.
             now: an aware time.
 
         Raises:
-            ValueError: there is no name.
+            ValueError: ``names`` is empty.
             KeyPairError: the key cannot sign.
         """
         if not names:
@@ -72,15 +72,15 @@ class Leaf:
 
 
 def load_authority(certificate: bytes, key: bytes, now: dt.datetime) -> Authority:
-    """Return a CA that was kept.
+    """Return a CA that was stored.
 
     Args:
-        certificate: PEM; of several the first counts.
-        key: PEM, not encrypted: RSA, ECDSA or Ed25519.
+        certificate: PEM; only the first certificate counts.
+        key: PEM, unencrypted: RSA, ECDSA or Ed25519.
         now: an aware time, at which the CA must be valid.
 
     Raises:
-        KeyPairError: it cannot sign what callers would trust.
+        KeyPairError: the CA cannot sign certificates that callers would trust.
     """
     try:
         ca = x509.load_pem_x509_certificate(certificate)
@@ -90,7 +90,7 @@ def load_authority(certificate: bytes, key: bytes, now: dt.datetime) -> Authorit
     except x509.ExtensionNotFound:
         basic = None
     if basic is None or not basic.ca:
-        raise KeyPairError("the CA certificate is no CA's")
+        raise KeyPairError("the CA certificate does not belong to a CA")
     if _ca_key(key).public_key().public_bytes(*_PUBLIC) != ca.public_key().public_bytes(*_PUBLIC):
         raise KeyPairError("the CA's key does not belong to its certificate")
     if not ca.not_valid_before_utc <= now < ca.not_valid_after_utc:
@@ -104,8 +104,8 @@ def _ca_key(
     try:
         key = serialization.load_pem_private_key(pem, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        # Not the library's message: it may quote what it read.
-        raise KeyPairError("the CA's key is no unencrypted PEM key") from None
+        # Leave out the library's message, which may quote the key.
+        raise KeyPairError("the CA's key is not an unencrypted PEM key") from None
     if not isinstance(
         key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
     ):
@@ -124,7 +124,7 @@ def _identifier_of(ca: x509.Certificate) -> x509.AuthorityKeyIdentifier:
 
 
 def create_authority(name: str, *, lifetime: dt.timedelta, now: dt.datetime) -> Authority:
-    """Return a new self-signed CA, usable under Python's and Go's strict verification.
+    """Return a new self-signed CA that passes the strict verification of Python and Go.
 
     Args:
         name: its common name.
@@ -149,7 +149,7 @@ def _builder(
     public_key: ec.EllipticCurvePublicKey,
     now: dt.datetime,
 ) -> x509.CertificateBuilder:
-    # A common name has at most 64 characters; verification reads the alternative names.
+    # A common name has at most 64 characters; verifiers read the alternative names.
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
     return (
         x509.CertificateBuilder()
