@@ -38,7 +38,7 @@ Old = TypeVar("Old")
 
 
 class AdmissionRequest(msgspec.Struct, Generic[New, Old]):
-    """The request of a review; the types of its objects are chosen by who decodes it."""
+    """The request of a review; the decoder chooses the types of its objects."""
 
     uid: str
     operation: str
@@ -63,7 +63,7 @@ class AdmissionReview(msgspec.Struct, Generic[New, Old]):
 
 
 class Status(msgspec.Struct, omit_defaults=True):
-    """The status of a refusal."""
+    """The status of a denial."""
 
     code: int
     reason: str = ""

@@ -6,7 +6,7 @@ from noderestrict.api.metav1 import ObjectMeta
 
 
 class BoundObjectReference(msgspec.Struct, gc=False):
-    """What a token is bound to."""
+    """The object that a token is bound to."""
 
     apiVersion: str | None = None
     kind: str | None = None
@@ -15,7 +15,7 @@ class BoundObjectReference(msgspec.Struct, gc=False):
 
 
 class TokenRequestSpec(msgspec.Struct):
-    """What is asked for."""
+    """The specification of a token request."""
 
     audiences: list[str | None] | None = None
     boundObjectRef: BoundObjectReference | None = None

@@ -12,7 +12,7 @@ class Requirement(msgspec.Struct, gc=False):
 
 
 class FieldSelector(msgspec.Struct):
-    """A field selector; its raw text is not for webhooks to parse."""
+    """A field selector; webhooks must not parse its raw text."""
 
     requirements: list[Requirement] | None = None
 
@@ -30,7 +30,7 @@ class ResourceAttributes(msgspec.Struct):
 
 
 class SubjectAccessReviewSpec(msgspec.Struct):
-    """Who asks for what; v1beta1 calls the groups ``group``."""
+    """The user and the request; v1beta1 calls the groups ``group``."""
 
     resourceAttributes: ResourceAttributes | None = None
     user: str | None = None
@@ -47,7 +47,7 @@ class SubjectAccessReview(msgspec.Struct):
 
 
 class SubjectAccessReviewStatus(msgspec.Struct):
-    """The answer; ``denied`` is never set, so that other authorizers are asked too."""
+    """The answer; ``denied`` is never set, so that the next authorizer is asked."""
 
     allowed: bool
     reason: str

@@ -6,7 +6,7 @@ from noderestrict.api.metav1 import ObjectMeta
 
 
 class CertificateSigningRequestSpec(msgspec.Struct):
-    """What is to be signed; ``request`` is PEM in base64."""
+    """The signing request; ``request`` is PEM in base64."""
 
     signerName: str | None = None
     request: bytes | None = None
@@ -22,7 +22,7 @@ class CertificateSigningRequest(msgspec.Struct):
 
 
 class PodCertificateRequestSpec(msgspec.Struct):
-    """The pod, node and service account that a certificate is asked for."""
+    """The pod, node and service account that a certificate is requested for."""
 
     nodeName: str | None = None
     nodeUID: str | None = None

@@ -12,7 +12,7 @@ from noderestrict.api.metav1 import ObjectMeta
 
 
 class Presence(msgspec.Struct, gc=False):
-    """An object of which only the presence matters."""
+    """An object whose fields do not matter."""
 
 
 class NamedReference(msgspec.Struct, gc=False):
@@ -29,7 +29,7 @@ class SecretReference(msgspec.Struct, gc=False):
 
 
 class EnvVarSource(msgspec.Struct):
-    """Where the value of a variable comes from."""
+    """The source of a variable's value."""
 
     configMapKeyRef: NamedReference | None = None
     secretKeyRef: NamedReference | None = None
@@ -156,7 +156,7 @@ class PodResourceClaim(msgspec.Struct):
 
 
 class PodSpec(msgspec.Struct):
-    """A pod's specification: what it names."""
+    """A pod's specification: its references to other objects."""
 
     nodeName: str | None = None
     serviceAccountName: str | None = None
@@ -209,7 +209,7 @@ class Pod(msgspec.Struct):
 
 
 class PodStatusObject(msgspec.Struct):
-    """A Pod as an update of its status needs it: containers and volumes are skipped."""
+    """A Pod as updates of its status need it, without containers and volumes."""
 
     apiVersion: str | None = None
     kind: str | None = None
@@ -276,13 +276,13 @@ class NodeAddress(msgspec.Struct, gc=False):
 
 
 class NodeStatus(msgspec.Struct):
-    """A Node's status: where it is reached."""
+    """A Node's status: its addresses."""
 
     addresses: list[NodeAddress] | None = None
 
 
 class ReportedNode(msgspec.Struct):
-    """A Node as look-ups need it: with what it reports of itself."""
+    """A Node as lookups need it, with its status."""
 
     apiVersion: str | None = None
     kind: str | None = None
@@ -299,13 +299,13 @@ class ServiceAccount(msgspec.Struct):
 
 
 class PersistentVolumeClaimSpec(msgspec.Struct, gc=False):
-    """What a claim is bound to."""
+    """The volume that a claim is bound to."""
 
     volumeName: str | None = None
 
 
 class PersistentVolumeClaim(msgspec.Struct):
-    """A PersistentVolumeClaim, for look-ups."""
+    """A PersistentVolumeClaim, for lookups."""
 
     apiVersion: str | None = None
     kind: str | None = None
@@ -362,7 +362,7 @@ class PersistentVolume(msgspec.Struct):
 
 
 class Event(msgspec.Struct):
-    """An Event: what it is about, in the words of v1 and of events.k8s.io/v1."""
+    """An Event: the object it is about, as named in v1 and in events.k8s.io/v1."""
 
     apiVersion: str | None = None
     kind: str | None = None

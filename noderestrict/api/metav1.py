@@ -27,7 +27,7 @@ class ObjectMeta(msgspec.Struct):
 
 
 class PartialObject(msgspec.Struct):
-    """An object of which only the metadata matters."""
+    """An object of which only the metadata is read."""
 
     apiVersion: str | None = None
     kind: str | None = None

@@ -1,4 +1,4 @@
-"""The resources of the API server that this product reads: the one table of what each is."""
+"""The table of the API server's resources that noderestrict reads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from noderestrict.api import certificatesv1, corev1, metav1, resourcev1, storage
 
 
 class ObjectKey(NamedTuple):
-    """Which object of the cluster.
+    """Identifies an object of the cluster.
 
     Attributes:
         resource: plural.
@@ -28,7 +28,7 @@ class ObjectKey(NamedTuple):
 
 
 def qualified(namespace: str, name: str) -> str:
-    """Return ``NAMESPACE/NAME``, or the name alone where there is no namespace."""
+    """Return ``NAMESPACE/NAME``, or only the name if there is no namespace."""
     return f"{namespace}/{name}" if namespace else name
 
 
@@ -39,11 +39,11 @@ class Resource:
     Attributes:
         plural: its name in paths.
         kind: of its objects.
-        version: of the API group, as paths need it.
-        struct: the fields that are read of one object.
+        version: of the API group, as in paths.
+        struct: the fields to read of an object.
         group: API group, "" for the core group.
-        namespaced: its objects are in namespaces.
-        short_names: what kubectl takes besides plural and kind.
+        namespaced: whether its objects are in namespaces.
+        short_names: names that kubectl accepts in addition to the plural and the kind.
     """
 
     plural: str
@@ -61,13 +61,13 @@ class Resource:
         return f"{root}/{self.version}/{self.plural}"
 
     def path(self, namespace: str, name: str) -> str:
-        """Return the path of one object; both names must be fit for a path."""
+        """Return the path of one object; both names must be valid path segments."""
         before, _, plural = self.list_path.rpartition("/")
         within = f"/namespaces/{namespace}" if self.namespaced else ""
         return f"{before}{within}/{plural}/{name}"
 
     def is_called(self, name: str) -> bool:
-        """Tell whether a name in lower case means it: plural, singular or a short name."""
+        """Return whether a lower-case name means this resource: plural, singular or short name."""
         return name in (self.plural, self.kind.lower(), *self.short_names)
 
     def key(self, namespace: str | None, name: str | None) -> ObjectKey:

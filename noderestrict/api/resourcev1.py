@@ -1,4 +1,4 @@
-"""resource.k8s.io: the field of a ResourceSlice that decides whose it is."""
+"""resource.k8s.io: the field of a ResourceSlice that names its node."""
 
 import msgspec
 

@@ -1,12 +1,12 @@
-"""Take JSON of any depth apart without descending into it.
+"""Take JSON of any depth apart without recursion.
 
-A decoder that goes down as deep as its input gives up on objects that the API server stores:
-``metadata.managedFields`` is free JSON, up to 10,000 levels deep, in which even half a surrogate
-pair may stand. Here a value is a run of bytes between brackets. What is cut out is still checked
-to be JSON, by Go's grammar; what is kept is for a decoder to check.
+A recursive decoder fails on objects that the API server stores: ``metadata.managedFields`` is
+free-form JSON, up to 10,000 levels deep, and may even contain half a surrogate pair. Here a value
+is a run of bytes between brackets. The parts that are cut out are still checked to be JSON by Go's
+grammar; a decoder must check the rest.
 
-Time is linear in the length of the input, whatever it holds. All functions raise ScanError for
-input that is not what they take.
+Any input takes time linear in its length. All functions raise ScanError for other input than they
+expect.
 """
 
 import re
@@ -17,15 +17,14 @@ import msgspec
 
 from noderestrict.errors import NoderestrictError
 
-#: The API server reads and writes no more levels than 10,000 in one object; a list or a review
-#: adds some.
+#: The API server reads and writes at most 10,000 levels per object; a list or a review adds a few.
 DEEPEST = 10_100
 
-# The levels that msgspec takes on every version of Python, many times over.
+# A depth far below what msgspec decodes on every version of Python.
 _SHALLOW = 200
-# How much is read before it is split.
+# How many bytes to read before splitting.
 _BATCH = 2**22
-# What is done in one go by code that does not let other threads run: about a millisecond.
+# Bytes processed without letting other threads run, for about a millisecond.
 _CHUNK = 2**15
 
 _SPACE = rb"[ \t\n\r]*+"
@@ -41,9 +40,9 @@ _next_member = re.compile(_SPACE + rb"([,}])")
 _next_element = re.compile(_SPACE + rb"([,\]])")
 _no_element = re.compile(_SPACE + rb"\]")
 _run = re.compile(rb"(.)\1*+", re.DOTALL)
-# Go takes halves of surrogate pairs, msgspec does not.
+# Go accepts halves of surrogate pairs, msgspec does not.
 _surrogate = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
-# By how much each byte outside of strings changes the depth, as a signed byte.
+# The change in depth at each byte outside of strings, as a signed byte.
 _STEPS = bytes({0x5B: 1, 0x7B: 1, 0x5D: 255, 0x7D: 255}.get(byte, 0) for byte in range(256))
 _NO_BRACKETS = bytes(byte for byte in range(256) if not _STEPS[byte])
 _LAYERS = bytes(depth // _SHALLOW for depth in range(DEEPEST + 1))
@@ -51,7 +50,7 @@ _json = msgspec.json.Decoder(msgspec.Raw)
 
 
 class ScanError(NoderestrictError, ValueError):
-    """The input is not JSON of the shape that was asked for."""
+    """The input is not JSON of the expected shape."""
 
 
 class _MoreError(Exception):
@@ -59,11 +58,11 @@ class _MoreError(Exception):
 
 
 def cut(data: bytes, paths: Iterable[tuple[bytes, ...]]) -> bytes:
-    """Return an object with the values at some paths replaced by null, wherever they stand.
+    """Return an object with the values at some paths replaced by null.
 
     Args:
         data: JSON of an object.
-        paths: keys from the outermost object inwards; where a path does not lead, nothing is cut.
+        paths: keys from the outermost object inwards; paths that do not exist are ignored.
     """
     text = _Text(data)
     found: list[tuple[int, int]] = []
@@ -83,7 +82,7 @@ def cut(data: bytes, paths: Iterable[tuple[bytes, ...]]) -> bytes:
 
 
 def members(data: bytes, names: Iterable[bytes]) -> dict[bytes, bytes]:
-    """Return the JSON of some members of an object; of two with one name, the last.
+    """Return the JSON of some members of an object; the last one wins if a name is repeated.
 
     Args:
         data: JSON of an object.
@@ -109,18 +108,18 @@ def members(data: bytes, names: Iterable[bytes]) -> dict[bytes, bytes]:
 
 
 def check(data: bytes) -> None:
-    """Raise ScanError for what is no JSON value."""
+    """Raise ScanError if the input is not a JSON value."""
     _Text(data).check(0, len(data))
 
 
 class ListSplitter:
-    """Splits a list as it arrives into its items, which are for a decoder to check.
+    """Splits a list into its items as it arrives; a decoder must check the items.
 
     Args:
-        longest: bytes of one item.
+        longest: the maximum length of an item in bytes.
 
     Attributes:
-        metadata: JSON of the list's own, None until it has come.
+        metadata: JSON of the list's metadata, None until it has arrived.
     """
 
     def __init__(self, longest: int = 2**24) -> None:
@@ -134,16 +133,16 @@ class ListSplitter:
         self._seen_items = False
 
     def add(self, piece: bytes) -> bool:
-        """Take a piece of the list, and tell whether there is enough to split."""
+        """Add a piece of the list, and return whether there is enough to split."""
         self._pieces.append(piece)
         self._size += len(piece)
         return self._size >= self._wanted
 
     def split(self, *, last: bool = False) -> list[bytes]:
-        """Return the items that have become whole.
+        """Return the items that are now complete.
 
         Args:
-            last: nothing comes after what was added.
+            last: the list is complete.
         """
         data = b"".join(self._pieces)
         text = _Text(data)
@@ -160,11 +159,11 @@ class ListSplitter:
         if len(rest) > self._longest:
             raise ScanError(f"an item is longer than {self._longest} bytes")
         self._pieces, self._size = [rest], len(rest)
-        # An item that is not whole is looked at again only when there is twice as much of it.
+        # Look at an incomplete item again only when twice as much of it has arrived.
         self._wanted = max(_BATCH, 2 * len(rest))
         return items
 
-    # The states: each takes one step from a position, and returns where it led.
+    # The states: each takes one step from a position, and returns the next position.
 
     def _before(self, text: "_Text", at: int, _items: list[bytes]) -> int:
         at = _match(_start, text.data, at).end()
@@ -179,7 +178,7 @@ class ListSplitter:
         name, start = _name(key[1]), key.end()
         if name == b"items" and text.data[start : start + 1] == b"[":
             if self._seen_items:
-                raise ScanError("the list has its items twice")
+                raise ScanError("the list has items twice")
             self._seen_items = True
             self._first, self._state = True, self._item
             return start + 1
@@ -192,7 +191,7 @@ class ListSplitter:
         if name == b"metadata":
             self.metadata = value
         elif name == b"items" and value != b"null":
-            raise ScanError("the list's items are no array")
+            raise ScanError("the list's items are not an array")
         self._first, self._state = False, self._next
         return end_of_value
 
@@ -219,7 +218,7 @@ class ListSplitter:
 
 
 class _Text:
-    """JSON, and by how much each byte of it changes the depth."""
+    """JSON with the change in depth at each byte."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -244,14 +243,14 @@ class _Text:
         raise _MoreError
 
     def _depths(self, at: int, end: int, depth: int) -> list[int]:
-        """Return the depth after each bracket between two positions, from the depth before."""
+        """Return the depth after each bracket between two positions, given the depth before."""
         brackets = memoryview(self._steps[at:end].translate(None, b"\0")).cast("b")
         depths = list(accumulate(brackets, initial=depth))
         del depths[0]
         return depths
 
     def _bracket(self, at: int, end: int, number: int) -> int:
-        """Return the position after a bracket that is counted, from 0, from another position."""
+        """Return the position after the bracket of a number, counted from 0 at ``at``."""
         low, high = at, end
         while low < high:
             middle = (low + high) // 2
@@ -262,10 +261,10 @@ class _Text:
         return low + 1
 
     def check(self, first: int, last: int) -> None:
-        """Check a value by showing its layers to msgspec, the innermost first.
+        """Check a value by passing its layers to msgspec, the innermost first.
 
-        A layer is what lies between one multiple of some depth and the next. Each of its values
-        is checked by itself, and stands as a number in the layer around it.
+        A layer spans a fixed number of levels. Each of its values is checked on its own, and then
+        replaced by a number in the layer around it.
         """
         layers = self._layers(first, last)
         if not layers:
@@ -277,7 +276,7 @@ class _Text:
             if layer >= len(parts):
                 parts.append([])
             elif layer < len(parts) - 1:
-                # The bracket that closes the value is the first byte with the lesser depth.
+                # The bracket that closes the value is the first byte with the smaller depth.
                 _decode(b"".join((*parts.pop(), self.data[start : start + 1])))
                 parts[-1].append(b"0")
                 start += 1
@@ -287,7 +286,7 @@ class _Text:
         _decode(b"".join(parts[0]))
 
     def _layers(self, first: int, last: int) -> bytes:
-        """Return, for each byte of a value, the layer of the depth after it; b"" for one layer."""
+        """Return the layer of the depth after each byte of a value; b"" for a single layer."""
         depth = deepest = 0
         for at in range(first, last, _CHUNK):
             depths = self._depths(at, min(at + _CHUNK, last), depth)
@@ -313,21 +312,21 @@ class _Text:
 
 
 def _steps(data: bytes) -> bytes:
-    """Return for each byte 1 where a bracket opens, 255 where one closes, else 0."""
+    """Return 1 for each byte that opens a bracket, 255 for each that closes one, 0 for others."""
     steps = []
     at = 0
     within = False
     while at < len(data):
         end = at + _CHUNK
         while data[end - 1 : end] == b"\\":
-            # An escape must not be parted.
+            # Do not split an escape sequence.
             end += 1
-        # What stands for a quote in a string becomes another byte.
+        # Replace escaped quotes in strings with other bytes.
         chunk = data[at:end].replace(rb"\\", b"__").replace(rb"\"", b"__")
         parts = chunk.split(b'"')
         strings = slice(0 if within else 1, None, 2)
         if b"".join(parts[strings]).translate(None, _NO_BRACKETS):
-            # So do strings, if there are brackets in any.
+            # Replace strings, too, if any contains brackets.
             parts[strings] = [b"_" * len(string) for string in parts[strings]]
             chunk = b"_".join(parts)
         within ^= len(parts) % 2 == 0
@@ -342,13 +341,13 @@ def _decode(data: bytes) -> None:
     try:
         _json.decode(data)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise ScanError(f"no JSON: {error}") from None
+        raise ScanError(f"not JSON: {error}") from None
 
 
 def _walk(
     text: _Text, at: int, paths: tuple[tuple[bytes, ...], ...], found: list[tuple[int, int]]
 ) -> int:
-    """Note where the values at some paths of an object stand, and return its end."""
+    """Record the positions of the values at some paths of an object, and return its end."""
 
     def visit(key: bytes, start: int) -> int:
         rests = tuple(path[1:] for path in paths if path[0] == key)
@@ -363,7 +362,7 @@ def _walk(
 
 
 def _object(text: _Text, at: int, visit: Callable[[bytes, int], int]) -> int:
-    """Show each member of an object by its key and the start of its value; return its end.
+    """Visit each member of an object with its key and the start of its value; return its end.
 
     Args:
         text: holds the object.
@@ -372,7 +371,7 @@ def _object(text: _Text, at: int, visit: Callable[[bytes, int], int]) -> int:
     """
     begin = _start.match(text.data, at)
     if begin is None:
-        raise ScanError("no JSON object")
+        raise ScanError("not a JSON object")
     at = begin.end()
     if empty := _end.match(text.data, at):
         return empty.end()
@@ -390,7 +389,7 @@ def _name(key: bytes) -> bytes:
     try:
         return msgspec.json.decode(key, type=str).encode()
     except (msgspec.DecodeError, UnicodeError):
-        # With half a surrogate pair it is none of the API's names.
+        # No name in the API contains half a surrogate pair.
         return key
 
 
@@ -402,5 +401,5 @@ def _match(pattern: re.Pattern[bytes], data: bytes, at: int) -> re.Match[bytes]:
 
 
 def _blank(data: bytes, at: int) -> bool:
-    """Tell whether nothing but space follows a position."""
+    """Return whether only space follows a position."""
     return _match(_space, data, at).end() == len(data)

@@ -1,4 +1,4 @@
-"""storage.k8s.io/v1: the fields of a CSIDriver that audiences depend on."""
+"""storage.k8s.io/v1: the fields of a CSIDriver that determine audiences."""
 
 import msgspec
 
@@ -6,7 +6,7 @@ from noderestrict.api.metav1 import ObjectMeta
 
 
 class TokenRequest(msgspec.Struct, gc=False):
-    """A token that a driver asks for."""
+    """A token that a driver requests."""
 
     audience: str | None = None
 
@@ -27,7 +27,7 @@ class CSIDriver(msgspec.Struct):
 
 
 class VolumeAttachmentSpec(msgspec.Struct, gc=False):
-    """Where a volume is attached."""
+    """The node that a volume is attached to."""
 
     nodeName: str | None = None
 
