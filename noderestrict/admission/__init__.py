@@ -1,4 +1,4 @@
-"""AdmissionReview: bytes to decision to bytes, without sockets."""
+"""AdmissionReview: from bytes to a decision to bytes, without sockets."""
 
 from noderestrict.admission.decode import (
     Request,

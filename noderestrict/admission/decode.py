@@ -11,23 +11,23 @@ from noderestrict.policy.identity import node_name
 API_VERSION = "admission.k8s.io/v1"
 _LONGEST_UID = 1024
 
-# Free JSON, which no rule reads and msgspec may not take.
+# Free-form JSON that no rule reads and msgspec may be unable to decode.
 _MANAGED_FIELDS = tuple(
     (b"request", field, b"metadata", b"managedFields") for field in (b"object", b"oldObject")
 )
-# On Python 3.11 the callers count towards the depth that msgspec takes, and objects are decoded
-# again when they are judged, further down.
+# On Python 3.11 the caller's stack counts towards msgspec's depth limit, and objects are decoded
+# again during evaluation, with a deeper stack.
 _CALLERS = 30
 
 _decoder = msgspec.json.Decoder(admissionv1.AdmissionReview[msgspec.Raw, msgspec.Raw])
 
 
 class ReviewError(NoderestrictError, ValueError):
-    """The bytes are no AdmissionReview that can be answered; the message says what is wrong."""
+    """The bytes are not an AdmissionReview that can be answered; the message says why."""
 
 
 class UnscannedError(NoderestrictError):
-    """msgspec does not take the bytes; ``decode`` may, for which it needs a good while."""
+    """msgspec cannot decode the bytes; ``decode`` may, but takes much longer."""
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -39,14 +39,14 @@ class Request(msgspec.Struct, frozen=True):
         version: of the resource.
         resource: plural.
         sub_resource: "" for none.
-        kind: apiVersion and kind that the objects must have; None when the review does not say.
+        kind: apiVersion and kind that the objects must have; None if the review names none.
         name: of the object, "" for a deletecollection.
         namespace: "" for cluster-scoped resources.
         operation: CREATE, UPDATE, DELETE or CONNECT.
-        user: who asks.
-        node: the node's name, "" for a node user without one, None for anybody else.
-        dry_run: nothing will be stored.
-        object: raw JSON, ``null`` for none; or the Struct that its rules need, decoded already.
+        user: the requester.
+        node: the node's name, "" for a node user without one, None for any other user.
+        dry_run: whether nothing will be stored.
+        object: raw JSON, ``null`` for none; or the decoded Struct that its rules need.
         old_object: likewise.
     """
 
@@ -74,10 +74,11 @@ class Request(msgspec.Struct, frozen=True):
 def decode(body: bytes | msgspec.Raw) -> Request:
     """Decode an AdmissionReview of admission.k8s.io/v1; objects in it stay raw.
 
-    The managedFields of objects that msgspec does not take are cut out, in some 100 ns a byte.
+    If msgspec cannot decode the managedFields of objects, they are cut out, at about 100 ns per
+    byte.
 
     Raises:
-        ReviewError: the bytes are something else.
+        ReviewError: the bytes are not such a review.
     """
     try:
         return decode_quickly(body)
@@ -86,24 +87,24 @@ def decode(body: bytes | msgspec.Raw) -> Request:
     try:
         return checked(_decoder.decode(scanner.cut(bytes(body), _MANAGED_FIELDS)))
     except scanner.ScanError:
-        raise ReviewError(f"the body is no AdmissionReview: {problem}") from None
+        raise ReviewError(f"the body is not an AdmissionReview: {problem}") from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ReviewError(f"the body is no AdmissionReview: {error}") from None
+        raise ReviewError(f"the body is not an AdmissionReview: {error}") from None
     except RecursionError:
-        raise ReviewError("the body is no AdmissionReview: it is nested too deeply") from None
+        raise ReviewError("the body is not an AdmissionReview: it is nested too deeply") from None
 
 
 def decode_quickly(body: bytes | msgspec.Raw) -> Request:
-    """Decode an AdmissionReview that msgspec takes as it is.
+    """Decode an AdmissionReview that msgspec can decode unchanged.
 
     Raises:
-        ReviewError: the bytes are something else.
-        UnscannedError: ``decode`` must tell.
+        ReviewError: the bytes are not such a review.
+        UnscannedError: only ``decode`` can decide.
     """
     try:
         return checked(_further_down(body, _CALLERS))
     except (msgspec.ValidationError, UnicodeDecodeError) as error:
-        raise ReviewError(f"the body is no AdmissionReview: {error}") from None
+        raise ReviewError(f"the body is not an AdmissionReview: {error}") from None
     except RecursionError:
         raise UnscannedError("it is nested too deeply") from None
     except msgspec.DecodeError as error:
@@ -120,12 +121,12 @@ def checked(review: admissionv1.AdmissionReview[Any, Any]) -> Request:
     """Return the request of a review.
 
     Raises:
-        ReviewError: it cannot be answered.
+        ReviewError: the review cannot be answered.
     """
     if review.apiVersion != API_VERSION or review.kind != "AdmissionReview":
         raise ReviewError(
-            f"apiVersion {review.apiVersion!r}, kind {review.kind!r}: only "
-            f"{API_VERSION!r}, 'AdmissionReview' is answered"
+            f"apiVersion {review.apiVersion!r}, kind {review.kind!r}: send "
+            f"{API_VERSION!r}, 'AdmissionReview'"
         )
     request = review.request
     if request is None:
@@ -135,15 +136,14 @@ def checked(review: admissionv1.AdmissionReview[Any, Any]) -> Request:
     if len(request.uid) > _LONGEST_UID:
         raise ReviewError(
             f"request.uid has {len(request.uid)} characters: the answer must echo it, and echoes "
-            f"no more than {_LONGEST_UID}"
+            f"at most {_LONGEST_UID}"
         )
     resource = request.resource
     if not resource.resource:
         raise ReviewError("request.resource.resource is empty")
     if request.operation not in ("CREATE", "UPDATE", "DELETE", "CONNECT"):
         raise ReviewError(
-            f"request.operation is {request.operation!r}; "
-            f"known are CREATE, UPDATE, DELETE and CONNECT"
+            f"request.operation is {request.operation!r}; use CREATE, UPDATE, DELETE or CONNECT"
         )
     user = request.userInfo or admissionv1.UserInfo()
     return Request(

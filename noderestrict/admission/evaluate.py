@@ -24,23 +24,23 @@ def evaluate(
 ) -> Decision:
     """Evaluate a request as the in-tree NodeRestriction plugin would.
 
-    Pure: it depends on its arguments alone.
+    The result depends only on the arguments.
 
     Args:
         request: decoded.
-        settings: gates and audiences.
-        listers: answer look-ups.
-        skipped: ids of rules that do not count.
+        settings: feature gates and audiences.
+        listers: answer lookups.
+        skipped: ids of rules to ignore.
 
     Raises:
-        LookupUnavailableError: a look-up could not be made.
+        LookupUnavailableError: a lookup failed.
     """
     if request.node is None:
         return ALLOWED
     if not request.node and request.operation != "CONNECT":
         return forbidden(
-            f"user {request.user.username!r} in group 'system:nodes' names no node; its "
-            f"credential must be for system:node:NAME",
+            f"user {request.user.username!r} in group 'system:nodes' has no node name; use a "
+            f"credential for system:node:NAME",
             rule=review.NODE_NAME.id,
         )
     row = None
@@ -73,7 +73,7 @@ def evaluate(
         name=request.name,
         settings=settings,
         listers=listers,
-        # Of an object that no rule asked for, none may make anything.
+        # No rule may use an object that it did not ask for.
         new=new if new_type else None,
         old=old if old_type else None,
         new_raw=_raw(request.object) if row.target.whole else admissionv1.NULL,
@@ -82,7 +82,7 @@ def evaluate(
     try:
         return row.evaluate(attributes, skipped)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        # Of whole objects, a rule decodes what differs; the Structs skip fields that none has.
+        # Rules decode differing parts of whole objects, including fields that no Struct has.
         return _refused(f"{_where(request)}: the objects cannot be compared: {error}")
     except RecursionError:
         return _refused(f"{_where(request)}: an object is nested too deeply")
@@ -106,14 +106,14 @@ def _object(
     *,
     may_lack: bool = False,
 ) -> Any:
-    """Return the decoded object, None where there is none, or a refusal.
+    """Return the decoded object, None if there is none, or a denial.
 
-    Every object of a node's request is decoded, also where no rule reads it: what does not decode
-    as its kind is refused, whatever it is for.
+    Every object in a node's request is decoded, even if no rule reads it. An undecodable object is
+    denied, whatever its purpose.
     """
     decoded: Any = given
     if isinstance(given, msgspec.Raw):
-        # Raw JSON has no space around it.
+        # Raw JSON has no surrounding space.
         if len(given) == len(_NULL) and bytes(given) == _NULL:
             if wanted is None or may_lack:
                 return None

@@ -24,15 +24,15 @@ from noderestrict.policy.table import STRICT_RULE_IDS, row_for
 _Target = tuple[str, str, str, str]
 _Decoder = msgspec.json.Decoder[admissionv1.AdmissionReview[Any, Any]]
 
-# A Struct that a strict rule reads does where no rule reads any.
+# If no other rule reads an object, the Struct of a strict rule is used.
 _ALL = frozenset(STRICT_RULE_IDS)
-# Callers choose words: what is remembered must not grow with them.
+# Callers choose these strings, so the cache must not grow with them.
 _REMEMBERED = 100
 _HEAD = 4096
 
 
 class TypedDecoder:
-    """Decodes reviews as ``decode`` does, faster where the same resource came before."""
+    """Decodes reviews as ``decode`` does, but faster for resources seen before."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, tuple[_Target, _Decoder]] = {}
@@ -65,7 +65,7 @@ class TypedDecoder:
         try:
             request = checked(decoder.decode(body))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ReviewError):
-            # In two passes, which tell an unreadable object from an unreadable review.
+            # Decode in two passes, which distinguish undecodable objects from undecodable reviews.
             return decode_quickly(body)
         return request if _target(request) == target else decode_quickly(body)
 
@@ -75,7 +75,7 @@ class TypedDecoder:
             return
         new, old = (row.target.new, row.target.old) if row is not None else (None, None)
         partial = metav1.PartialObject
-        # A type that is made here is beyond the type checker.
+        # The type checker cannot follow a type created here.
         review = cast("Any", admissionv1.AdmissionReview)[
             (new or partial) | None, (old or partial) | None
         ]
@@ -87,7 +87,7 @@ def _target(request: Request) -> _Target:
 
 
 def _words(body: bytes) -> bytes:
-    """Return the API server's words for resource, subresource and operation; b"" for none."""
+    """Return the raw resource, subresource and operation of a review; b"" for none."""
     start = body.find(b'"resource":{', 0, _HEAD)
     end = body.find(b',"requestKind":', start, _HEAD)
     operation = body.find(b'"operation":"', end, _HEAD)

@@ -1,4 +1,4 @@
-"""SubjectAccessReview: bytes to opinion to bytes, without sockets."""
+"""SubjectAccessReview: from bytes to an opinion to bytes, without sockets."""
 
 from noderestrict.authorization.decode import Review, ReviewError, decode
 from noderestrict.authorization.encode import encode

@@ -16,7 +16,7 @@ _decoder = msgspec.json.Decoder(authorizationv1.SubjectAccessReview)
 
 
 class ReviewError(NoderestrictError, ValueError):
-    """The bytes are no SubjectAccessReview; the message says what is wrong."""
+    """The bytes are not a SubjectAccessReview; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Review:
 
     Access:
         api_version: echoed in the answer.
-        node: the node's name, "" for a node user without one, None for anybody else.
-        access: what a node asks for; None for anybody else, and for paths.
+        node: the node's name, "" for a node user without one, None for any other user.
+        access: what a node requests; None for any other user, and for paths.
     """
 
     api_version: str
@@ -43,13 +43,13 @@ def decode(body: bytes | msgspec.Raw) -> Review:
     try:
         review = _decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ReviewError(f"the body is no SubjectAccessReview: {error}") from None
+        raise ReviewError(f"the body is not a SubjectAccessReview: {error}") from None
     except RecursionError:
         raise ReviewError("the body is no SubjectAccessReview: it is nested too deeply") from None
     if review.apiVersion not in API_VERSIONS or review.kind != KIND:
         raise ReviewError(
-            f"apiVersion {review.apiVersion!r}, kind {review.kind!r}: only {KIND!r} of "
-            f"{' and '.join(API_VERSIONS)} is answered"
+            f"apiVersion {review.apiVersion!r}, kind {review.kind!r}: send {KIND!r} of "
+            f"{' or '.join(API_VERSIONS)}"
         )
     spec = review.spec
     if spec is None:

@@ -11,7 +11,7 @@ _NO_RESOURCE = Opinion(allowed=False, reason="nodes have no paths outside of res
 
 
 def evaluate(review: Review, graph: Reach, features: Mapping[str, bool]) -> Opinion:
-    """Return the Node authorizer's opinion; anybody who is no node gets none."""
+    """Return the Node authorizer's opinion; it has none on users that are not nodes."""
     if review.access is not None:
         return authorize(review.access, graph, features)
     if review.node is None:
