@@ -33,14 +33,14 @@ class _Review(msgspec.Struct):
 
 
 class AudienceAuthorizer:
-    """Asks the cluster's authorizer with the node's own identity.
+    """Asks the cluster's authorizer, with the node's own identity.
 
-    A yes is remembered for seconds; a no never is, so that a new grant counts at once.
+    A yes is cached for a few seconds. A no is never cached, so a new grant takes effect at once.
 
     Args:
         connection: to the API server.
-        budget: of each node at each address.
-        counted: called with a resource name and a result, as for look-ups.
+        budget: per node and client address.
+        counted: called with a resource name and a result, as for lookups.
         clock: seconds, monotonic.
     """
 
@@ -65,7 +65,7 @@ class AudienceAuthorizer:
 
         Raises:
             BudgetExhaustedError: the share of the budget is used up.
-            ClusterError: the API server could not be asked, or not in time.
+            ClusterError: the API server did not answer, or not in time.
         """
         for audience in question.audiences:
             spec = _spec(request.user, question, audience)
@@ -102,7 +102,7 @@ class AudienceAuthorizer:
             raise
         self._counted("subjectaccessreviews", "allowed" if status.allowed else "not_allowed")
         if not status.allowed and status.evaluationError:
-            # An authorizer that failed has not said no.
+            # A failed authorizer has not answered no.
             raise ClusterError(f"SubjectAccessReview: {status.evaluationError[:300]}")
         return status.allowed
 

@@ -1,4 +1,4 @@
-"""Keep the API server's audiences as they are, as far as our own token tells them."""
+"""Learn the API server's audiences from our own token, and keep them current."""
 
 import asyncio
 import base64
@@ -17,21 +17,21 @@ from noderestrict.telemetry.logs import LOGGER
 
 _KNOWN_SECONDS = 60.0
 _UNKNOWN_SECONDS = 2.0
-#: A refusal rests on audiences that are not older than this.
+#: A denial depends on audiences that are no older than this.
 _FRESH_SECONDS = 1.0
-#: What helps where they cannot be learned.
-REMEDY = "give --api-audiences as the API server has it"
+#: What to do if the audiences cannot be learned.
+REMEDY = "set --api-audiences as on the API server"
 _TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105 (a path)
 
 
 class APIAudiences:
-    """Learns the audiences, again and again: an API server may get others when it starts anew.
+    """Learns the audiences repeatedly, because an API server may restart with others.
 
-    Those that were learned are kept while they cannot be learned again.
+    If they cannot be learned again, the last ones are kept.
 
     Args:
         connection: to the API server.
-        changed: called with the audiences when they differ from those before.
+        changed: called with the audiences when they change.
         clock: seconds, monotonic.
     """
 
@@ -54,7 +54,7 @@ class APIAudiences:
         return float("inf") if self._learned is None else self._clock() - self._learned
 
     async def run(self) -> None:
-        """Keep them until cancelled."""
+        """Keep the audiences current until cancelled."""
         while True:
             try:
                 await self._learn()
@@ -68,10 +68,10 @@ class APIAudiences:
             await asyncio.sleep(_UNKNOWN_SECONDS if self._audiences is None else _KNOWN_SECONDS)
 
     async def confirm(self, seconds: float) -> None:
-        """Learn them again, unless that was done just now.
+        """Learn the audiences again, unless that was just done.
 
         Raises:
-            ClusterError: they could not be learned, or not in time.
+            ClusterError: the audiences could not be learned, or not in time.
         """
         if self.age() < _FRESH_SECONDS:
             return
@@ -117,21 +117,21 @@ class _Claims(msgspec.Struct):
 
 
 async def learn_audiences(connection: Connection) -> tuple[str, ...]:
-    """Return the API server's audiences, as a TokenReview of our own token tells them.
+    """Return the API server's audiences, from a TokenReview of our own token.
 
-    The answer holds the API server's audiences that the token is good for. These are all if the
-    token names none, as one from a Secret, or if a pod's volume asked for a token without naming
-    an audience, as the default one does. Any other token may be for some of them only, and nothing
-    in it tells: some must not be taken for all.
+    The answer contains those of the API server's audiences for which the token is valid. They are
+    all of them if the token names none, as one from a Secret, or if it comes from a pod's volume
+    that names no audience, as the default volume. Any other token may be valid for only some, and
+    nothing in it shows that.
 
     The source is pkg/serviceaccount/jwt.go of Kubernetes.
 
     Raises:
-        ClusterError: our credentials cannot tell, or the API server could not be asked.
+        ClusterError: our credentials do not show them, or the API server did not answer.
     """
     token = await connection.token()
     if token is None:
-        raise ClusterError("we authenticate without a token, and only a token's review tells them")
+        raise ClusterError("the server authenticates without a token, and only a token shows them")
     body = {
         "apiVersion": "authentication.k8s.io/v1",
         "kind": "TokenReview",
@@ -149,14 +149,14 @@ async def learn_audiences(connection: Connection) -> tuple[str, ...]:
     own = [claims.aud] if isinstance(claims.aud, str) else claims.aud or []
     if own and not (set(own) == set(audiences) and await _asked_for_none(connection, claims, own)):
         raise ClusterError(
-            f"our token was asked for with audiences {own!r}, which may be some of the API "
-            f"server's only"
+            f"our token was requested for audiences {own!r}, which may be only some of the API "
+            f"server's"
         )
     return audiences
 
 
 async def _asked_for_none(connection: Connection, claims: _Claims, own: Sequence[str]) -> bool:
-    """Tell whether a token comes from a volume of its pod that asks for no audience.
+    """Return whether a token comes from a volume of its pod that names no audience.
 
     Raises:
         ClusterError: the pod could not be read.
@@ -172,16 +172,16 @@ async def _asked_for_none(connection: Connection, claims: _Claims, own: Sequence
     if isinstance(read, Unreadable):
         raise ClusterError(f"{path}: {read.problem}")
     pod = pod_record(read)
-    # A volume that asks for an audience gets a token for that one alone.
+    # A volume that names an audience gets a token for that audience only.
     named = len(own) == 1 and own[0] in pod.audiences
     return pod.uid == bound.uid and "" in pod.audiences and not named
 
 
 def _claims(token: str) -> _Claims:
-    """Return what a token says of itself; nothing for one that is no JWT.
+    """Return the claims of a token; none if it is not a JWT.
 
     Raises:
-        ClusterError: it is a JWT whose claims cannot be read.
+        ClusterError: the token is a JWT whose claims cannot be read.
     """
     try:
         payload = token.split(".")[1]

@@ -1,4 +1,4 @@
-"""Bring the resources of the cluster into the graph."""
+"""Feed the resources of the cluster into the graph."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,10 +14,10 @@ _RESOURCE_SLICES_SINCE = 34
 
 
 class GraphSink:
-    """Brings one resource into the graph.
+    """Feeds one resource into the graph.
 
-    A list is merged as it comes, and what it did not hold is removed at its end: the graph never
-    lacks in between what it had before.
+    A list is merged as it arrives, and objects that are missing from it are removed at its end, so
+    the graph never lacks an object in between.
     """
 
     def __init__(self, graph: Graph, plural: str) -> None:
@@ -35,12 +35,12 @@ class GraphSink:
         self._graph.upsert(self._plural, value)
 
     def discard(self, value: Any) -> None:
-        """Remove one object of a list that is gone before its end."""
+        """Remove one object of a list that was deleted before its end."""
         self._seen.discard(_key(value))
         self.delete(value)
 
     def commit(self) -> None:
-        """Remove what the list did not hold."""
+        """Remove the objects that the list did not contain."""
         for namespace, name in set(self._graph.objects(self._plural)) - self._seen:
             self._graph.delete(self._plural, namespace, name)
         self._seen = set()
@@ -62,7 +62,7 @@ def _key(value: Any) -> tuple[str, str]:
 def graph_sinks(
     graph: Graph, features: Mapping[str, bool], minor: int
 ) -> list[tuple[Resource, GraphSink]]:
-    """Return what the graph must follow on a server of Kubernetes 1.``minor``."""
+    """Return the resources that the graph must follow on Kubernetes 1.``minor``."""
     plurals = ["pods", "persistentvolumes", "volumeattachments"]
     if minor >= _RESOURCE_SLICES_SINCE:
         plurals.append("resourceslices")

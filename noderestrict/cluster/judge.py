@@ -1,9 +1,9 @@
-"""Judge with what is known of the live cluster.
+"""Judge requests against the live cluster.
 
-The rules run over the stores that have heard from the API server lately; the others count as empty.
-What they allow is allowed. Before anything is refused, every look-up that the refusal depends on is
-made again at the API server: a store that lags never refuses, and one that is cut off never allows.
-What cannot be asked is answered 500, so that the kubelet tries again.
+The rules read stores that have heard from the API server recently; stale ones count as empty. A
+request that they allow is allowed. Before a request is denied, every lookup behind the denial is
+repeated against the API server, so a lagging store never denies and a disconnected store never
+allows. If a lookup fails, the answer is 500, so that the kubelet retries.
 """
 
 import asyncio
@@ -32,9 +32,9 @@ from noderestrict.policy.settings import Settings
 from noderestrict.telemetry.metrics import Metrics
 
 _ROUNDS = 6
-# Of one request: a pod can name thousands of claims, but not take its node's whole budget.
+# Per request: a pod can name thousands of claims, but must not use up its node's whole budget.
 _MOST_CONFIRMED = 100
-#: The first minor version whose API servers give streaming lists by default.
+#: The first minor version whose API servers support streaming lists by default.
 STREAMING_SINCE = 32
 
 
@@ -49,14 +49,14 @@ def needed_stores(features: Mapping[str, bool]) -> tuple[str, ...]:
 
 
 class ClusterListers(Listers):
-    """Lookups over stores and live answers, which go first.
+    """Lookups in live answers first, then in stores.
 
-    A store that is stale counts as empty. Nothing may be allowed for what it seems to lack, so
-    such lookups are noted.
+    A stale store counts as empty. A request must not be allowed because an object seems to be
+    missing from it, so such lookups are recorded.
 
     Attributes:
         used: every object that was looked up.
-        unknown: those of stale stores, of which there is no live answer.
+        unknown: objects looked up in stale stores, without a live answer.
     """
 
     def __init__(self, informers: Informers, live: Mapping[ObjectKey, Record | None]) -> None:
@@ -82,16 +82,16 @@ class ClusterListers(Listers):
 
 
 class ClusterJudge:
-    """Judges requests, and keeps the stores that it needs for that.
+    """Judges requests, and keeps the stores that this needs.
 
     Args:
         connection: to the API server.
-        settings: of the rules; audiences that are pending are learned.
-        metrics: counted into.
+        settings: of the rules; pending audiences are learned.
+        metrics: to update.
         pace: of the reflectors.
         sinks: further resources to follow, with their sinks.
-        max_staleness: seconds since a store last heard from the API server, up to which what it
-            allows need not be confirmed.
+        max_staleness: seconds since a store last heard from the API server. Anything that an older
+            store allows is confirmed.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class ClusterJudge:
         )
 
     def count_live(self, resource: str, result: str) -> None:
-        """Count one question to the API server."""
+        """Count one live lookup."""
         self._metrics.live_lookups.labels(resource, result).inc()
 
     def _current(self) -> Settings:
@@ -139,21 +139,21 @@ class ClusterJudge:
         self._settings = replace(self._settings, api_audiences=audiences, audiences_pending=False)
 
     def checks(self) -> Mapping[str, bool]:
-        """Return what readiness depends on, by name: the stores, and that audiences are known."""
+        """Return the readiness checks, by name: the stores, and whether audiences are known."""
         checks = self.informers.checks()
         if self._audiences is not None:
             checks["api audiences"] = not self._settings.audiences_pending
         return checks
 
     def details(self) -> Mapping[str, str]:
-        """Return what there is to say on the checks, by their names."""
+        """Return details of the checks, by name."""
         details = self.informers.details()
         if self._settings.audiences_pending:
-            details["api audiences"] = f"not known yet; {REMEDY}, if they stay so"
+            details["api audiences"] = f"not known yet; if this persists, {REMEDY}"
         return details
 
     def jobs(self) -> Mapping[str, Callable[[], Coroutine[Any, Any, None]]]:
-        """Return, by name, what keeps stores and audiences; each runs until cancelled."""
+        """Return the jobs that keep stores and audiences, by name; each runs until cancelled."""
         jobs = self.informers.jobs()
         if self._audiences is not None:
             jobs["api audiences"] = self._audiences.run
@@ -166,13 +166,13 @@ class ClusterJudge:
                 group.create_task(job())
 
     def allowed(self, request: admission.Request) -> Allowed | None:
-        """Return that a request is allowed, if stores that are not stale say so."""
+        """Return Allowed if stores that are not stale allow the request, else None."""
         listers = ClusterListers(self.informers, {})
         decision = admission.evaluate(request, self._current(), listers)
         return decision if isinstance(decision, Allowed) and not listers.unknown else None
 
     def share(self, node: str, peer: str) -> tuple[str, str]:
-        """Return whose budget of live look-ups is spent for a node, by a client at an address."""
+        """Return the share of the lookup budget to spend for a node and a client address."""
         known = self.informers.stores["nodes"].get("", node) is not None
         return (peer, node) if known else UNKNOWN_NODES
 
@@ -186,8 +186,8 @@ class ClusterJudge:
     ) -> Allowed | Denied:
         """Return the decision.
 
-        A refusal depends only on what the API server itself answered; that something is allowed, on
-        that and on stores that are not stale.
+        A denial depends only on live answers of the API server. An allowed request may also depend
+        on stores that are not stale.
         """
         live: dict[ObjectKey, Record | None] = {}
         refused: set[Question] = set()
@@ -248,7 +248,7 @@ async def connected(kubeconfig: str | None, context: str | None) -> AsyncIterato
     """Yield a connection to the API server, and close it at the end.
 
     Raises:
-        ConnectionFailedError: there is no usable configuration.
+        ConnectionFailedError: the configuration is unusable.
     """
     connection = await Connection.open(kubeconfig, context)
     try:

@@ -1,7 +1,7 @@
 """Answer SubjectAccessReviews from a graph that follows the cluster.
 
-Before "nothing refers to it" is answered, the API server is asked: the pods of the node are listed
-once, or the object that would name the node is read. What it rests on may be newer than the graph.
+The graph may be stale. Before the answer is "nothing refers to it", the pods of the node are listed
+live, or the object that would name the node is read.
 """
 
 import asyncio
@@ -27,28 +27,28 @@ from noderestrict.graph.graph import NODE_NAMED, Graph
 from noderestrict.graph.rules import Opinion
 
 _LIST_SECONDS = 5.0
-#: A node chooses how large its mirror pods are: few of them at a time fit into memory.
+#: A node chooses how large its mirror pods are, so only a few at a time fit into memory.
 _PAGE = 20
-#: Lists of nodes' pods at a time: each may hold a page of the largest pods.
+#: Concurrent lists of nodes' pods; each may contain a page of the largest pods.
 _LISTS = 8
 
 
-#: What an answer about a resource rests on; pods where nothing is said.
+#: The stores that an answer about a resource depends on; pods by default.
 _RESTS_ON = {
     "secrets": ("pods", "persistentvolumes"),
     "persistentvolumes": ("pods", "persistentvolumes"),
     **{plural: (plural,) for plural in NODE_NAMED},
 }
 _NEVER_STALE = Freshness({})
-#: Claims of one node that are looked up for one refusal, and how many at a time.
+#: Claims of one node to look up before a denial, and how many at a time.
 _MOST_CLAIMS, _AT_A_TIME = 200, 10
 
 
 class NodeAuthorizer:
-    """Answers from the graph, and looks again before it says no.
+    """Answers from the graph, and confirms every no.
 
-    What the graph allows is confirmed too, once a store that it rests on is stale. Confirmed
-    answers are remembered for as long as a store may be old.
+    A yes is confirmed too if a store that it depends on is stale. Confirmed answers are cached for
+    the maximum staleness of a store.
 
     Args:
         connection: to the API server.
@@ -88,7 +88,7 @@ class NodeAuthorizer:
         self._budget = Budget(burst=50, per_second=5, clock=clock)
         self._pods: Remembered[_Pods] = Remembered(clock, freshness.limit, 10_000)
         self._edges = LiveEdges(connection, counted, freshness.limit, clock)
-        # What is asked about each node at the moment; how often.
+        # The objects being asked about for each node, with counts.
         self._asked: dict[str, Counter[Vertex]] = {}
         self._lists = asyncio.Semaphore(_LISTS)
         self._decoder = ObjectDecoder(corev1.Pod)
@@ -96,7 +96,7 @@ class NodeAuthorizer:
     async def authorize(
         self, review: authorization.Review, deadline: float, peer: str = ""
     ) -> Opinion | None:
-        """Return the opinion; None if the API server had to be asked and could not be."""
+        """Return the opinion; None if a live lookup was needed and failed."""
         opinion = authorization.evaluate(review, self._graph, self._features)
         asked = review.access
         if not opinion.by_path or asked is None:
@@ -106,7 +106,7 @@ class NodeAuthorizer:
             return opinion
         vertex = asked.vertex
         if vertex[1:] in self._unreadable(vertex[0]):
-            # Nothing is known of what it leads to.
+            # Its edges are unknown.
             return None
         question = _Question(
             asked.node, vertex, lambda: deadline - time.monotonic(), self._spender(asked.node, peer)
@@ -115,13 +115,13 @@ class NodeAuthorizer:
         about = self._asked.setdefault(asked.node, Counter())
         about[vertex] += 1
         try:
-            # For a yes, an answer will do that is not older than a store may be.
+            # For a yes, a cached answer is enough if it is not stale.
             reached = stale and await self._reaches(question, now - self._freshness.limit, now)
             if not reached:
                 reached = await self._reaches(question, now, now)
         except BudgetExhaustedError:
-            # A node that is refused so often gets its refusals from the graph alone, unless that
-            # does not hold all that its pods name.
+            # A node that is denied this often gets its denials from the graph only, unless the
+            # graph lacks references of its pods.
             known = not stale and not self._graph.has_large_pods(asked.node)
             return opinion if known and not opinion.allowed else None
         except (ClusterError, TimeoutError):
@@ -137,7 +137,7 @@ class NodeAuthorizer:
         return authorization.evaluate(review, _Reached(reached), self._features)
 
     def _rests_on_stale(self, plural: str) -> bool:
-        """Tell whether what the graph says of a resource must be confirmed."""
+        """Return whether the graph's answer about a resource must be confirmed."""
         if not self._filled:
             self._filled = self._synced()
         if self._filled and not self._freshness.any_stale():
@@ -146,7 +146,7 @@ class NodeAuthorizer:
         return not self._filled or any(map(self._freshness.stale, rests_on))
 
     def _spender(self, node: str, peer: str) -> Callable[[], None]:
-        """Return what spends the budget of a client, once."""
+        """Return a function that spends the budget of a client, at most once."""
         spent = False
 
         def spend() -> None:
@@ -158,12 +158,12 @@ class NodeAuthorizer:
         return spend
 
     async def _reaches(self, question: "_Question", since: float, now: float) -> bool:
-        """Tell whether a node reaches an object, by what is not older than a time.
+        """Return whether a node reaches an object, from answers no older than a time.
 
         Raises:
             BudgetExhaustedError: the client has used up its share.
-            ClusterError: the API server could not be asked.
-            TimeoutError: not in time.
+            ClusterError: a live lookup failed.
+            TimeoutError: a live lookup took too long.
         """
         node, vertex, left, spend = question
         if vertex[0] in NODE_NAMED:
@@ -176,7 +176,7 @@ class NodeAuthorizer:
             return True
         if since == now:
             if not pods.complete:
-                raise ClusterError(f"a pod of node {node} cannot be decoded")
+                raise ClusterError(f"node {node} has an undecodable pod")
             if pods.large and self._may_lack_volumes(vertex[0]):
                 raise ClusterError(f"a large pod of node {node} may have claims that lead there")
         return False
@@ -184,7 +184,7 @@ class NodeAuthorizer:
     async def _volumes_reach(
         self, question: "_Question", pods: Set[Vertex], since: float, now: float
     ) -> bool:
-        """Tell whether a volume of a claim that pods name leads to an object; errors as above."""
+        """Return whether an object is reached through a claim of the pods; errors as above."""
         vertex = question.vertex
         if "persistentvolumes" not in _RESTS_ON.get(vertex[0], ()):
             return False
@@ -215,7 +215,7 @@ class NodeAuthorizer:
         Errors are those of ``_reaches``; ClusterError if there are too many.
         """
         if len(claims) > _MOST_CLAIMS:
-            raise ClusterError(f"{len(claims)} claims are too many to look up")
+            raise ClusterError(f"too many claims to look up: {len(claims)}")
         at_a_time = asyncio.Semaphore(_AT_A_TIME)
 
         async def volume_of(claim: Vertex) -> str:
@@ -230,7 +230,7 @@ class NodeAuthorizer:
     async def _reaches_by_volume(
         self, question: "_Question", claims: Set[Vertex], since: float, now: float
     ) -> bool:
-        """Tell whether a volume of some claims leads to an object; volumes are read one by one."""
+        """Return whether a volume of some claims leads to an object; reads volumes one by one."""
         _, vertex, left, spend = question
 
         async def leads(volume: str) -> bool:
@@ -245,7 +245,7 @@ class NodeAuthorizer:
                     return True
         if since < now or not self._filled:
             return False
-        # The graph may lack volumes: a refusal needs what each claim is bound to now.
+        # The graph may lack volumes, so a denial needs the current volume of each claim.
         volumes = await self._volumes_of(claims, question, since)
         for first in range(0, len(volumes), _AT_A_TIME):
             some = filter(None, volumes[first : first + _AT_A_TIME])
@@ -254,9 +254,9 @@ class NodeAuthorizer:
         return False
 
     async def _pods_of(self, node: str) -> "_Pods":
-        """Return what a node's pods name, as the API server has them now.
+        """Return the references of a node's pods, read live.
 
-        Of a pod that names very many objects, these are only those that are asked about now.
+        For a pod with very many references, only those being asked about are returned.
         """
         asked = frozenset(self._asked.get(node, ()))
 
@@ -277,12 +277,12 @@ class NodeAuthorizer:
                             pod = await self._decoder.decode(raw)
                         if isinstance(pod, Unreadable):
                             complete = False
-                        # The server selects; a pod of another node must never count, whatever the
-                        # name held.
+                        # The server filters, but a pod of another node must never count, whatever
+                        # the node's name contains.
                         elif pod.spec is not None and pod.spec.nodeName == node:
                             if len(raw) > LONG:
-                                # Looking through all that it names takes milliseconds; what is
-                                # looked for comes from a graph that changes meanwhile.
+                                # This takes milliseconds and runs in a thread, so read what is
+                                # wanted from the graph first: it changes meanwhile.
                                 wanted()
                                 await asyncio.to_thread(graph.upsert, "pods", pod)
                             else:
@@ -312,7 +312,7 @@ class _Pods(NamedTuple):
 
 
 class _Question(NamedTuple):
-    """Whether a node reaches an object; the seconds that are left, and what spends its budget."""
+    """Whether a node reaches an object, with the seconds left and a function to spend budget."""
 
     node: str
     vertex: Vertex
@@ -321,7 +321,7 @@ class _Question(NamedTuple):
 
 
 class _Reached:
-    """What is known of the one object that was asked for."""
+    """The answer about one object, as a graph."""
 
     def __init__(self, reached: bool) -> None:  # noqa: FBT001 (the one thing that it holds)
         self._reached = reached

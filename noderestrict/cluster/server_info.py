@@ -1,4 +1,4 @@
-"""What the API server says of itself: its version."""
+"""The version of the API server."""
 
 import msgspec
 
@@ -14,22 +14,22 @@ class _Version(msgspec.Struct):
 
 
 async def server_version(connection: Connection) -> tuple[int, int]:
-    """Return minor version and patch level of a Kubernetes 1 API server.
+    """Return the minor version and patch level of a Kubernetes 1 API server.
 
     Raises:
-        ClusterError: it could not be read.
+        ClusterError: the version could not be read.
     """
     body = await connection.get("/version", seconds=5)
     try:
         text = msgspec.json.decode(body, type=_Version).gitVersion
         major, minor, patch = text.removeprefix("v").split("-")[0].split("+")[0].split(".")[:3]
         if major != "1":
-            raise ClusterError(f"/version: {text!r} is no Kubernetes 1")
+            raise ClusterError(f"/version: {text!r} is not a version of Kubernetes 1")
         return int(minor), int(patch)
     except (*DECODE_ERRORS, ValueError) as error:
         raise ClusterError(f"/version: {error}") from None
 
 
 def is_open_to_cve_2021_25735(minor: int, patch: int) -> bool:
-    """Tell whether updates of Nodes can pass this API server's webhooks unseen."""
+    """Return whether updates of Nodes can bypass this API server's webhooks."""
     return minor < min(_FIXED_PATCH) or patch < _FIXED_PATCH.get(minor, 0)

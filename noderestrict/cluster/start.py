@@ -1,4 +1,4 @@
-"""Reach the API server when a server starts."""
+"""Connect to the API server at start-up."""
 
 import asyncio
 import contextlib
@@ -17,15 +17,15 @@ async def reached(
 ) -> AsyncIterator[tuple[Connection, int]]:
     """Yield a connection to an API server that answers, and its minor version.
 
-    The kubeconfig is read again before each try: who waits may be waiting for another one.
+    The kubeconfig is read again before each retry, because it may have been replaced.
 
     Args:
         kubeconfig: a file; None means the service account of the pod.
-        context: of the kubeconfig; None is its current one.
-        wait: seconds, for an answer.
+        context: of the kubeconfig; None means its current one.
+        wait: seconds to wait for an answer.
 
     Raises:
-        ConnectionFailedError: there is no usable configuration to begin with.
+        ConnectionFailedError: the first configuration is unusable.
         ClusterError: there was no answer in time.
     """
     loop = asyncio.get_running_loop()
