@@ -19,7 +19,7 @@ SOURCES = ("pods", "persistentvolumes", *NODE_NAMED)
 #: bytes, and a pod of 1.5 MB can have 18,500. Real pods, with a volume or a variable for each,
 #: rarely have more than 100.
 MOST_EDGES = 1_000
-#: How many objects all pods with more than ``_MANY`` references may refer to together: about 200 MiB.
+#: How many objects all pods with more than ``_MANY`` may refer to together: about 200 MiB.
 #: A tenant can create thousands of pods that each stay just below the limit of one.
 MOST_EDGES_OF_MANY = 500_000
 _MANY = 100

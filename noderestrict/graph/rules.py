@@ -1,4 +1,4 @@
-"""The Node authorizer's rules: what a node may read, and what admission judges further.
+"""The Node authorizer's rules: what a node may read, and which writes it leaves to admission.
 
 The source is plugin/pkg/auth/authorizer/node of Kubernetes.
 """
@@ -27,7 +27,7 @@ class Access:
         sub_resource: "" for none.
         namespace: "" for none.
         name: "" for none.
-        node_selectors: the values that a field selector demands of ``spec.nodeName``.
+        node_selectors: the values that a field selector requires of ``spec.nodeName``.
     """
 
     node: str
@@ -41,7 +41,7 @@ class Access:
 
     @property
     def vertex(self) -> Vertex:
-        """The object that is asked for."""
+        """The requested object."""
         return self.resource, self.namespace, self.name
 
     def __str__(self) -> str:
@@ -70,7 +70,7 @@ class Reach(Protocol):
     """Which node may reach which object."""
 
     def reaches(self, node: str, vertex: Vertex) -> bool:
-        """Tell whether a node may reach an object."""
+        """Return whether a node may reach an object."""
 
 
 _YES = Opinion(allowed=True)
@@ -99,7 +99,7 @@ _UNIFORM: Mapping[tuple[str, str], frozenset[str]] = {
     ("certificates.k8s.io", "certificatesigningrequests"): _READ | {"create"},
     ("storage.k8s.io", "csidrivers"): _READ,
     ("node.k8s.io", "runtimeclasses"): _READ,
-    # Reached by requests whose resource holds the slash itself.
+    # Matched by requests whose resource contains the slash.
     ("", "serviceaccounts/token"): frozenset(("create",)),
     ("", "persistentvolumeclaims/status"): frozenset(("get", "update", "patch")),
 }
@@ -155,7 +155,7 @@ def _uniform(request: Access, features: Mapping[str, bool]) -> Opinion:
 
 def _by_path(request: Access, graph: Reach, verbs: tuple[str, ...]) -> Opinion:
     if request.verb not in verbs:
-        return _no(f"a node may only {', '.join(verbs)}, not {request}")
+        return _no(f"{request}: a node may only {', '.join(verbs)} it")
     if not request.name:
         return _no(f"{request}: a node must name one object")
     if graph.reaches(request.node, request.vertex):
@@ -199,13 +199,13 @@ def _own(request: Access) -> Opinion:
     if request.verb not in _OWN_VERBS:
         return _no(f"no node may {request}")
     if request.verb != "create" and request.name != request.node:
-        return _no(f"{request}: node {request.node} has only the one of its own name")
+        return _no(f"{request}: node {request.node} may access only the object with its own name")
     return _YES
 
 
 def _lease(request: Access) -> Opinion:
     if request.namespace != _LEASE_NAMESPACE:
-        return _no(f"{request}: leases of nodes are in namespace {_LEASE_NAMESPACE}")
+        return _no(f"{request}: a node's lease is in namespace {_LEASE_NAMESPACE}")
     return _own(request)
 
 
@@ -225,7 +225,7 @@ def _resource_slice(request: Access, graph: Reach, features: Mapping[str, bool])
     if request.verb == "create":
         return _YES
     if request.verb in ("list", "watch", "deletecollection"):
-        # Before selectors reached authorizers, nodes could list all slices.
+        # Before authorizers saw selectors, nodes could list all slices.
         if not features[gates.AUTHORIZE_NODE_WITH_SELECTORS]:
             return _YES
         return _selected(request, features)
@@ -257,7 +257,7 @@ def _node(request: Access) -> Opinion:
     if request.verb in _READ:
         if request.name == request.node:
             return _YES
-        return _no(f"{request}: node {request.node} may read only itself")
+        return _no(f"{request}: node {request.node} may read only its own Node")
     return _no(f"no node may {request}")
 
 

@@ -18,7 +18,7 @@ AUTHORIZE_NODE_WITH_SELECTORS = "AuthorizeNodeWithSelectors"
 CREDENTIAL_PROVIDERS = "KubeletServiceAccountTokenForCredentialProviders"
 CLUSTER_TRUST_BUNDLE = "ClusterTrustBundle"
 
-# For each gate the (first minor, default) pairs; before the first of them the gate is off.
+# The (first minor, default) pairs of each gate; before the first one the gate is off.
 _HISTORY: Mapping[str, tuple[tuple[int, bool], ...]] = {
     ALLOW_INSECURE_CSR: ((0, True), (31, False)),
     AUDIENCE_RESTRICTION: ((32, False), (33, True)),
@@ -61,7 +61,7 @@ def parse_version(text: str) -> int:
 
 
 def parse_gates(text: str) -> dict[str, bool]:
-    """Return the gates of ``A=true,B=false``, as the flag of the Kubernetes components reads.
+    """Return the gates of ``A=true,B=false``, parsed like the flag of Kubernetes components.
 
     Raises:
         ValueError: an entry is not NAME=true or NAME=false, or the name is unknown.
@@ -77,7 +77,7 @@ def parse_gates(text: str) -> dict[str, bool]:
 
 
 def resolve(minor: int, overrides: Mapping[str, bool]) -> dict[str, bool]:
-    """Return the gates of Kubernetes 1.``minor`` with some of them set otherwise.
+    """Return the gates of Kubernetes 1.``minor``, with overrides applied.
 
     Raises:
         ValueError: an override names an unknown gate.
@@ -90,7 +90,7 @@ def check_gates(gates: Mapping[str, bool]) -> None:
     """Check that every gate is known.
 
     Raises:
-        ValueError: one is not; the message names it.
+        ValueError: a gate is unknown; the message names it.
     """
     unknown = sorted(set(gates) - set(_HISTORY))
     if unknown:

@@ -1,4 +1,4 @@
-"""What a rule may look up."""
+"""The objects that a rule may look up."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -21,16 +21,16 @@ class LookupUnavailableError(NoderestrictError):
 
 
 class Listers:
-    """Lookups of cluster objects, each of which returns None where the object is not known.
+    """Lookups of cluster objects, which return None for unknown objects.
 
-    Where the records come from is for a subclass to say: in ``get``.
+    A subclass provides the records, in ``get``.
     """
 
     def get(self, key: ObjectKey) -> Any:
-        """Return the record of an object, None if the object is not known.
+        """Return the record of an object; None if the object is unknown.
 
         Raises:
-            LookupUnavailableError: that cannot be told.
+            LookupUnavailableError: the lookup failed.
         """
         raise NotImplementedError
 
@@ -68,7 +68,7 @@ class Listers:
 
 
 class MemoryListers(Listers):
-    """Listers over records in memory: for replay, tests and ``serve --state``."""
+    """Listers over records in memory, for replay, tests and ``serve --state``."""
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
         self._records: dict[ObjectKey, Record] = {}
@@ -76,10 +76,10 @@ class MemoryListers(Listers):
             self.add(record)
 
     def add(self, record: Record) -> None:
-        """Keep a record, in place of any of the same resource, namespace and name."""
+        """Add a record, replacing one of the same resource, namespace and name."""
         resource = RESOURCES[record.resource]
         self._records[resource.key(getattr(record, "namespace", ""), record.name)] = record
 
     def get(self, key: ObjectKey) -> Record | None:
-        """Return the record that was added for an object."""
+        """Return the record of an object; None if there is none."""
         return self._records.get(key)

@@ -1,8 +1,8 @@
-"""A rule: what it refuses, with all that the rest of the product must know about it.
+"""A rule: the requests that it denies, and its metadata.
 
-A rule is written once, as a function under ``@rule`` in ``policy/rules``. The evaluation order, the
-tables in the documentation, the modes, the registration's conditions and the guarded fields of an
-audit log are derived from what stands there.
+A rule is written once, as a function decorated with ``@rule`` in ``policy/rules``. The evaluation
+order, the tables in the documentation, the modes, the registration's match conditions and the
+guarded fields of an audit log are derived from it.
 """
 
 import re
@@ -30,7 +30,7 @@ _ID = re.compile(r"[a-z-]+/[a-z-]+")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Requests that rules judge, and what these rules read.
+    """Requests that rules judge, and the objects that these rules read.
 
     Attributes:
         group: API group, "" for the core group.
@@ -38,10 +38,10 @@ class Target:
         sub_resource: "" for none, ``*`` for any.
         operation: CREATE, UPDATE, DELETE, or ``*`` for any.
         kind: of the objects that the rules read.
-        new: the Struct of the object, which must be there; None if no rule reads it.
+        new: the Struct of the object, which is then required; None if no rule reads it.
         old: the Struct of the existing object, likewise.
-        old_may_lack: the existing object may be null; the rules look it up then.
-        whole: the rules compare whole objects, as JSON.
+        old_may_lack: whether the existing object may be null; the rules then look it up.
+        whole: whether the rules compare whole objects, as JSON.
     """
 
     group: str
@@ -56,7 +56,7 @@ class Target:
 
     @property
     def key(self) -> Key:
-        """What tells this target from all others."""
+        """A key that is unique to this target."""
         return self.group, self.resource, self.sub_resource, self.operation
 
 
@@ -65,15 +65,15 @@ class Rule:
     """One rule, with its metadata.
 
     Attributes:
-        id: as messages, metrics, modes and audit annotations name it, such as ``nodes/taints``.
-        demands: what a request must hold to, for the tables in the documentation.
-        targets: the requests that it judges; none for what is checked before all other rules.
+        id: its name in messages, metrics, modes and audit annotations, such as ``nodes/taints``.
+        demands: what it requires of a request, for the tables in the documentation.
+        targets: the requests that it judges; none if it is checked before all other rules.
         since: the first Kubernetes minor version whose in-tree plugin has it, as measured from 1.25
-            on: 25 is "1.25 or older".
+            on: 25 means "1.25 or older".
         fields: paths of the fields that it compares with the existing object on UPDATE.
-        gate: the feature gate that switches it, "" for none.
-        strict: it goes beyond the in-tree plugin, and is off unless the operator asks for it.
-        by_name: it refuses by the names in the request alone, whatever the objects hold.
+        gate: the feature gate that controls it, "" for none.
+        strict: whether it goes beyond the in-tree plugin and is off by default.
+        by_name: whether it denies by names in the request only, whatever the objects contain.
         check: returns an objection without its id, or None.
     """
 
@@ -88,7 +88,7 @@ class Rule:
     check: Check = lambda _request: None
 
     def objection(self, request: Attributes) -> Decision | None:
-        """Return what the rule objects to, under its id; None if it does not."""
+        """Return the rule's objection, with its id; None if it has none."""
         found = self.check(request)
         if found is None:
             return None
@@ -99,7 +99,7 @@ class Rule:
         return found
 
     def __post_init__(self) -> None:
-        """Refuse metadata that contradicts itself, when the rule is imported."""
+        """Reject inconsistent metadata when the rule is imported."""
         problems = {
             "the id is not GROUP/NAME": not _ID.fullmatch(self.id),
             "demands is empty": not self.demands,
@@ -123,7 +123,7 @@ def rule(
     strict: bool = False,
     by_name: bool = False,
 ) -> Callable[[Check], Rule]:
-    """Make a function a rule; the arguments are those of ``Rule``."""
+    """Return a decorator that makes a function a rule; the arguments are those of ``Rule``."""
 
     def make(check: Check) -> Rule:
         return Rule(id_, demands, targets, since, tuple(fields), gate, strict, by_name, check)
@@ -132,5 +132,5 @@ def rule(
 
 
 def rules_of(module: Any) -> list[Rule]:
-    """Return the rules of a module in the order of their definition: that of evaluation."""
+    """Return the rules of a module in the order of their definition, which is evaluation order."""
     return [value for value in vars(module).values() if isinstance(value, Rule)]

@@ -1,8 +1,7 @@
-"""PEM certificate signing requests, read as Kubernetes reads them.
+"""PEM certificate signing requests, read exactly as Kubernetes reads them.
 
-The sources are ParseCSR of k8s.io/kubernetes/pkg/apis/certificates, and Go's encoding/pem and
-crypto/x509, on which it stands: who reads a request otherwise than the signer does can be made to
-see another name in it.
+A reader that differs from the signer can be tricked into seeing another name. The sources are
+ParseCSR of k8s.io/kubernetes/pkg/apis/certificates, and Go's encoding/pem and crypto/x509.
 """
 
 import base64
@@ -18,13 +17,13 @@ if TYPE_CHECKING:
 
 _UNREADABLE = "holds a CERTIFICATE REQUEST that cannot be read"
 _TYPE = b"CERTIFICATE REQUEST"
-# Nobody needs more to ask for a certificate: a request of a kubelet has one block without headers,
-# and, with a key of 16,384 bits, 5 KiB. But a node can send a million.
+# No honest request needs more: a kubelet's has one block without headers, and 5 KiB with a key of
+# 16,384 bits. But a node can send a million blocks.
 _MOST_BLOCKS, _MOST_HEADERS = 100, 100
 _LONGEST_DER = 64 * 1024
 _BEGIN, _END, _DASHES = b"-----BEGIN ", b"\n-----END ", b"-----"
-#: ASN.1 types that are text to Go, and what each may hold. It skips a name of another type, which
-#: other readers take for text.
+#: ASN.1 types that Go reads as text, with their allowed characters. Go skips names of other types,
+#: which other readers may accept as text.
 _TEXT = {
     "UTF8String": re.compile(r".*", re.DOTALL),
     "T61String": re.compile(r".*", re.DOTALL),
@@ -36,7 +35,7 @@ _TEXT = {
 
 
 class UnreadableRequestError(NoderestrictError, ValueError):
-    """There is no CERTIFICATE REQUEST that can be read; its content is not shown."""
+    """There is no readable CERTIFICATE REQUEST; the message never shows its content."""
 
 
 def csr_common_name(pem: bytes) -> str:
@@ -51,7 +50,7 @@ def csr_common_name(pem: bytes) -> str:
     with refused_as(UnreadableRequestError, _UNREADABLE, why=False):
         names = _first_csr(pem).subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
         for name in names:
-            # There is no public way to the ASN.1 type of a name.
+            # No public API returns the ASN.1 type of a name.
             form = _TEXT.get(name._type.name)  # noqa: SLF001
             if form is not None:
                 found = str(name.value)
@@ -63,7 +62,7 @@ def csr_common_name(pem: bytes) -> str:
 def csr_alternative_names(pem: bytes) -> list[str]:
     """Return the subject alternative names of the first PEM block: DNS names, IP addresses.
 
-    A name of another type is returned as its type and value, which no address equals.
+    A name of another type is returned as its type and value, which equals no address.
 
     Raises:
         UnreadableRequestError: there is no CERTIFICATE REQUEST that can be read.
@@ -85,7 +84,7 @@ def csr_alternative_names(pem: bytes) -> list[str]:
 
 
 def _first_csr(pem: bytes) -> "x509.CertificateSigningRequest":
-    # Here, because it is half of the start-up time of commands that never see a CSR.
+    # Imported here, because it is half of the start-up time of commands that never see a CSR.
     from cryptography import x509
 
     block = first_block(pem)
@@ -99,9 +98,9 @@ def _first_csr(pem: bytes) -> "x509.CertificateSigningRequest":
 def first_block(pem: bytes) -> tuple[bytes, bytes] | None:
     """Return the type and the content of the first PEM block; None if there is none.
 
-    A block is what stands between an END line and the last BEGIN line before it, in time that grows
-    with the text and no faster. Text before it and headers in it are skipped; a block that is none
-    ends the search at its own END line only, and the search ends after so many of them.
+    A block lies between an END line and the last BEGIN line before it. Text before it and headers
+    in it are skipped. After an invalid block the search continues at its END line, up to a fixed
+    number of blocks. The time is linear in the length of the text.
 
     Args:
         pem: text.
@@ -140,7 +139,7 @@ def first_block(pem: bytes) -> tuple[bytes, bytes] | None:
 
 
 def _line(pem: bytes, start: int) -> tuple[bytes, int]:
-    """Return a line without its end and the space before that, and where the next one starts."""
+    """Return a line without its end and trailing space, and the start of the next line."""
     newline = pem.find(b"\n", start)
     if newline < 0:
         return pem[start:].rstrip(b" \t"), len(pem)
@@ -149,7 +148,7 @@ def _line(pem: bytes, start: int) -> tuple[bytes, int]:
 
 
 def _decoded(body: bytes) -> bytes:
-    """Return what is base64 in the way of Go, which wants whole groups of four."""
+    """Decode base64 like Go, which requires complete groups of four."""
     text = body.translate(None, b" \t\r\n")
     if len(text) % 4 or text.endswith(b"==="):
         raise binascii.Error

@@ -1,8 +1,8 @@
 """The rules in the order of evaluation, compiled to rows.
 
-A row holds the rules for one resource, subresource and operation; the most specific row counts. A
-resource with a closed world refuses what no other row names. Everything else is allowed. Strict
-rules, where they are on, come after the others.
+A row has the rules for one resource, subresource and operation, and the most specific row counts.
+Default-deny resources have a row that denies everything no other row matches. Everything else is
+allowed. Strict rules that are on come last.
 """
 
 from collections.abc import Mapping, Set
@@ -62,7 +62,7 @@ class Row:
     """Rules for one kind of request.
 
     Attributes:
-        target: the requests it is for.
+        target: the requests that it matches.
         rules: run in order; the first objection wins.
     """
 
@@ -77,14 +77,14 @@ class Row:
     def evaluate(self, request: Attributes, skipped: Set[str] = frozenset()) -> Decision:
         """Return the first objection of the rules, or Allowed.
 
-        A Question ends the evaluation too: it is always the last rule that asks one.
+        A Question ends the evaluation too: only the last rule may ask one.
 
         Args:
             request: as the rules see it.
-            skipped: ids of rules that do not count.
+            skipped: ids of rules to ignore.
 
         Raises:
-            LookupUnavailableError: a lookup could not be made.
+            LookupUnavailableError: a lookup failed.
         """
         for rule in self.rules:
             decision = rule.objection(request)
@@ -125,7 +125,7 @@ def row_for(
     operation: str,
     strict: frozenset[str] = frozenset(),
 ) -> Row | None:
-    """Return the row for a request, the most specific one; None if no rule judges it.
+    """Return the most specific row for a request; None if no rule judges it.
 
     Args:
         group: of the resource.
