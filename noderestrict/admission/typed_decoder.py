@@ -1,8 +1,8 @@
 """Decode an AdmissionReview and its objects in one pass.
 
-Which Structs the objects need depends on the resource, which only decoding tells. But the API
-server writes the same words for the same resource each time: what they led to is remembered, and
-tried. It is only a guess at speed: the decoded request itself says whether it was right.
+Which Structs the objects need depends on the resource, which is known only after decoding. But the
+API server writes the same strings for the same resource each time, so the Structs are cached by
+these strings. The cache is only a guess: the decoded request shows whether it was right.
 """
 
 from typing import Any, cast

@@ -45,7 +45,7 @@ def decode(body: bytes | msgspec.Raw) -> Review:
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ReviewError(f"the body is not a SubjectAccessReview: {error}") from None
     except RecursionError:
-        raise ReviewError("the body is no SubjectAccessReview: it is nested too deeply") from None
+        raise ReviewError("the body is not a SubjectAccessReview: nested too deeply") from None
     if review.apiVersion not in API_VERSIONS or review.kind != KIND:
         raise ReviewError(
             f"apiVersion {review.apiVersion!r}, kind {review.kind!r}: send {KIND!r} of "

@@ -1,1 +1,1 @@
-"""What is known of the live cluster: stores kept by list and watch, and live look-ups."""
+"""The live cluster: stores kept current by list and watch, and live lookups."""

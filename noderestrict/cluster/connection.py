@@ -21,7 +21,7 @@ _REFRESH_SECONDS = 30
 
 
 class ClusterError(NoderestrictError):
-    """The API server could not be asked, or gave an error; ``code`` is 0 for no answer."""
+    """The API server did not answer, or answered with an error; ``code`` is 0 for no answer."""
 
     def __init__(self, message: str, code: int = 0) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class ClusterError(NoderestrictError):
 
 
 class ConnectionFailedError(ClusterError):
-    """There is no usable configuration to connect with; the message names what is wrong."""
+    """The configuration is unusable; the message says why."""
 
 
 class _Status(msgspec.Struct):
@@ -50,14 +50,14 @@ class Connection:
 
     @classmethod
     async def open(cls, kubeconfig: str | None, context: str | None) -> "Connection":
-        """Connect as a kubeconfig says, or as a pod of the cluster.
+        """Connect with a kubeconfig, or as a pod of the cluster.
 
         Args:
             kubeconfig: a file; None means the service account of the pod.
-            context: of the kubeconfig; None is its current one.
+            context: of the kubeconfig; None means its current one.
 
         Raises:
-            ConnectionFailedError: that is not possible.
+            ConnectionFailedError: the configuration is unusable.
         """
         configuration = client.Configuration()
         if kubeconfig is None:
@@ -67,13 +67,13 @@ class Connection:
                 )
             except config.ConfigException as error:
                 raise ConnectionFailedError(
-                    f"this is no pod of a cluster ({error}): give --kubeconfig (or --state)"
+                    f"not running in a pod of a cluster ({error}): set --kubeconfig (or --state)"
                 ) from None
             return cls(client.ApiClient(configuration))
         at = f"--kubeconfig {kubeconfig}" + (f", --context {context}" if context else "")
         with refused_as(ConnectionFailedError, at):
             for file in map(Path, kubeconfig.split(os.pathsep)):
-                # To open a FIFO would wait for who writes into it.
+                # Opening a FIFO would block until somebody writes to it.
                 if file.expanduser().exists() and not file.expanduser().is_file():
                     raise ConnectionFailedError(f"{at}: {file} is not a regular file")
             loader = await config.load_kube_config(
@@ -84,10 +84,10 @@ class Connection:
         return cls(api, refresh)
 
     async def token(self) -> str | None:
-        """Return the bearer token that requests carry now, None if they carry none.
+        """Return the bearer token that requests currently send; None if they send none.
 
         Raises:
-            ClusterError: it cannot be read.
+            ClusterError: the token cannot be read.
         """
         try:
             sent = await self._api.configuration.get_api_key_with_prefix("BearerToken")
@@ -107,7 +107,7 @@ class Connection:
         """Return the body of a GET.
 
         Raises:
-            ClusterError: there was no answer, or one that is no success.
+            ClusterError: there was no answer, or an error.
         """
         async with self._response("GET", path, query, None, seconds) as response:
             return await response.read()
@@ -124,7 +124,7 @@ class Connection:
         """Return the body that answers a POST.
 
         Raises:
-            ClusterError: there was no answer, or one that is no success.
+            ClusterError: there was no answer, or an error.
         """
         async with self._response("POST", path, query, body, seconds, headers=headers) as response:
             return await response.read()
@@ -133,7 +133,7 @@ class Connection:
         """Return the body that answers a PUT.
 
         Raises:
-            ClusterError: there was no answer, or one that is no success.
+            ClusterError: there was no answer, or an error.
         """
         async with self._response("PUT", path, None, body, seconds) as response:
             return await response.read()
@@ -144,7 +144,7 @@ class Connection:
         """Return the body that answers a JSON patch.
 
         Raises:
-            ClusterError: there was no answer, or one that is no success.
+            ClusterError: there was no answer, or an error.
         """
         kind = "application/json-patch+json"
         async with self._response("PATCH", path, None, operations, seconds, kind) as response:
@@ -153,15 +153,15 @@ class Connection:
     async def stream(
         self, path: str, query: Mapping[str, str], *, inactivity: float
     ) -> AsyncIterator[bytes]:
-        """Yield what a GET returns, in pieces, as it comes.
+        """Yield the body of a GET in pieces as it arrives.
 
         Args:
             path: of the request.
             query: its parameters.
-            inactivity: seconds without data after which the stream is given up.
+            inactivity: seconds without data after which to abandon the stream.
 
         Raises:
-            ClusterError: there was no answer, one that is no success, or it broke off.
+            ClusterError: there was no answer, an error, or the stream broke off.
         """
         timeout = aiohttp.ClientTimeout(sock_connect=10, sock_read=inactivity)
         async with self._response("GET", path, query, None, timeout) as response:
@@ -203,7 +203,7 @@ class Connection:
                 )
             yield response
         except aiohttp.InvalidURL as error:
-            raise ClusterError(f"{what}: {error.url} is no URL that can be asked") from error
+            raise ClusterError(f"{what}: invalid URL {error.url}") from error
         except (aiohttp.ClientError, ApiException, OSError, TimeoutError) as error:
             raise ClusterError(f"{what}: {error or type(error).__name__}") from error
         finally:
@@ -212,7 +212,7 @@ class Connection:
 
 
 async def _keep_fresh(loader: Any, configuration: client.Configuration) -> None:
-    """Get new credentials from what a kubeconfig says, again and again, where that is needed."""
+    """Renew the credentials of a kubeconfig repeatedly, if they need it."""
     while True:
         try:
             await config.refresh_token(loader, configuration, _REFRESH_SECONDS)
@@ -221,7 +221,7 @@ async def _keep_fresh(loader: Any, configuration: client.Configuration) -> None:
                 raise
             LOGGER.warning("credentials could not be renewed", extra={"error": brief(error)})
         else:
-            # They are of a kind that needs no renewal.
+            # Credentials of this kind need no renewal.
             return
 
 

@@ -100,11 +100,11 @@ class Probe:
             if error.code != self._NOT_FOUND:
                 if self.answers:
                     LOGGER.warning(
-                        "the API server cannot be asked", extra={"error": str(error)[:500]}
+                        "the API server does not answer", extra={"error": str(error)[:500]}
                     )
                 self.answers = False
                 return
         if not self.answers:
-            LOGGER.info("the API server can be asked again")
+            LOGGER.info("the API server answers again")
             self.answers = True
             self._recovered()

@@ -1,4 +1,4 @@
-"""Look-ups at the API server: coalesced, in time, and bounded for each node."""
+"""Live lookups at the API server: coalesced, with a deadline, and limited per node."""
 
 import asyncio
 import time
@@ -15,30 +15,30 @@ from noderestrict.policy.records import RECORDS, Record
 _T = TypeVar("_T")
 _NOT_FOUND = 404
 _CALL_SECONDS = 5.0
-# An object that is so much larger costs another call: reading 1.5 MB takes many times as long as
-# most, and whoever may write it can have it looked up again and again.
+# Every this many bytes of an object cost another call. Reading 1.5 MB takes far longer than most
+# objects do, and whoever may write it can cause repeated lookups.
 _BYTES_OF_A_CALL = 128 * 1024
 
 
 class BudgetExhaustedError(NoderestrictError):
-    """More live look-ups were asked for than one share of the budget has."""
+    """A share of the budget has no live lookups left."""
 
 
-#: Names that no Node of the cluster has share one budget: anybody can make up any number of them.
+#: Names without a Node share one budget, because anybody can make up any number of them.
 UNKNOWN_NODES = ("", "")
 
 
 class Budget:
     """A token bucket for each share, so that no client can flood the API server.
 
-    A share is a node at the address of a client, since anybody may claim to speak for a node; or
+    A share is a node at a client address, because anybody may pose as a node, or
     ``UNKNOWN_NODES``.
 
     Args:
         burst: calls at once.
         per_second: calls over time.
         clock: seconds, monotonic.
-        shares: how many are remembered; the one that is used least is forgotten first.
+        shares: how many to keep; the least recently used one is evicted first.
     """
 
     def __init__(
@@ -59,15 +59,15 @@ class Budget:
         """Take calls from the bucket of a share.
 
         Raises:
-            BudgetExhaustedError: there are not enough.
+            BudgetExhaustedError: there are not enough calls left.
         """
         if self._left(share) < calls:
-            whom = "names of no Node" if share == UNKNOWN_NODES else "this node"
-            raise BudgetExhaustedError(f"too many live look-ups for {whom}")
+            whom = "names without a Node" if share == UNKNOWN_NODES else "this node"
+            raise BudgetExhaustedError(f"too many live lookups for {whom}")
         self.charge(share, calls)
 
     def charge(self, share: Hashable, calls: int) -> None:
-        """Take calls from the bucket of a share, whether they are there or not."""
+        """Take calls from the bucket of a share, even if it has too few."""
         self._buckets[share] = (self._left(share) - calls, self._clock())
         self._buckets.move_to_end(share)
         if len(self._buckets) > self._shares:
@@ -80,10 +80,10 @@ class Budget:
 
 
 class Coalescer(Generic[_T]):
-    """One call for all who ask the same at the same time.
+    """Makes one call for concurrent callers with the same key.
 
-    Who comes while a call is under way does not get its answer, which may be older than the
-    question, but that of the next one, which all later ones share.
+    A caller that arrives during a call does not get its answer, which may be older than the
+    request. It waits for the next call, which all later callers share.
     """
 
     def __init__(self) -> None:
@@ -91,10 +91,10 @@ class Coalescer(Generic[_T]):
         self._next: dict[Hashable, asyncio.Task[_T]] = {}
 
     async def ask(self, key: Hashable, call: Callable[[], Awaitable[_T]], seconds: float) -> _T:
-        """Return the answer of a call that starts after this.
+        """Return the answer of a call that starts later than this one.
 
         Raises:
-            TimeoutError: it did not come in time; the call goes on for the others.
+            TimeoutError: no answer came in time; the call continues for the others.
         """
         task = self._next.get(key)
         if task is None:
@@ -122,11 +122,11 @@ class Coalescer(Generic[_T]):
 
 
 class LiveLookups:
-    """Gets single objects from the API server.
+    """Reads single objects from the API server.
 
     Args:
-        connection: to it.
-        budget: of each node at each address.
+        connection: to the API server.
+        budget: per node and client address.
         counted: called with resource and result (``found``, ``not_found``, ``error``).
     """
 
@@ -143,16 +143,16 @@ class LiveLookups:
         self._decoders = {plural: ObjectDecoder(RESOURCES[plural].struct) for plural in RECORDS}
 
     async def get(self, key: ObjectKey, share: Hashable, seconds: float) -> Record | None:
-        """Return the record of an object, None if it does not exist.
+        """Return the record of an object; None if it does not exist.
 
         Args:
-            key: what to look up.
-            share: of the budget, on whose behalf.
+            key: of the object.
+            share: of the budget to spend.
             seconds: how long to wait.
 
         Raises:
             BudgetExhaustedError: the share is used up.
-            ClusterError: the API server could not be asked, or not in time.
+            ClusterError: the API server did not answer, or not in time.
         """
         self._budget.spend(share)
         try:
@@ -176,7 +176,7 @@ class LiveLookups:
             raise
         try:
             record = await self._record(plural, body)
-        except Exception as error:  # noqa: BLE001 (whatever the object does, it costs only itself)
+        except Exception as error:  # noqa: BLE001 (a bad object must affect only itself)
             self._counted(plural, "error")
             raise ClusterError(f"{key}: {error}") from None
         self._counted(plural, "found")
@@ -193,7 +193,7 @@ class LiveLookups:
 
 
 def is_path_segment(text: str) -> bool:
-    """Tell whether a name that a node chooses leads to no other path; no object's name does."""
+    """Return whether a name chosen by a node is safe in a path; the names of all objects are."""
     return (
         bool(text)
         and all(char.isalnum() or char in "-._:" for char in text)

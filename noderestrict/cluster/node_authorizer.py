@@ -53,12 +53,12 @@ class NodeAuthorizer:
     Args:
         connection: to the API server.
         graph: kept by the sinks.
-        features: all gates.
-        synced: tells whether the graph has been filled once.
-        counted: called with a resource name and a result, as for look-ups.
-        share: returns whose budget of lists is spent for a node, by a client at an address.
-        unreadable: returns, of a resource, namespace and name of each object that the graph lacks
-            because it cannot be decoded.
+        features: all feature gates.
+        synced: returns whether the graph has been filled once.
+        counted: called with a resource name and a result, as for lookups.
+        share: returns the share of the budget to spend for a node and a client address.
+        unreadable: returns the namespace and name of each undecodable object of a resource, which
+            the graph lacks.
         freshness: of the stores.
         clock: seconds, monotonic.
     """
@@ -195,14 +195,14 @@ class NodeAuthorizer:
             return True
         lost = self._unreadable("persistentvolumes")
         if lost and since == now:
-            # Nobody knows what they name. A claim that is bound to none of them leads nowhere else.
+            # Their edges are unknown. A claim bound to none of them leads nowhere else.
             volumes = await self._volumes_of(claims, question, since)
             if not lost.isdisjoint(("", volume) for volume in volumes):
                 raise ClusterError("a volume cannot be decoded")
         return False
 
     def _may_lack_volumes(self, plural: str) -> bool:
-        """Tell whether a resource is reached by volumes that the graph may not have, or not yet."""
+        """Return whether a resource is reached by volumes that the graph may lack."""
         return "persistentvolumes" in _RESTS_ON.get(plural, ()) and (
             not self._filled or self._freshness.stale("persistentvolumes")
         )
@@ -210,7 +210,7 @@ class NodeAuthorizer:
     async def _volumes_of(
         self, claims: Set[Vertex], question: "_Question", since: float
     ) -> list[str]:
-        """Return, for each of some claims, the volume that it is bound to, "" for none.
+        """Return the volume that each claim is bound to, "" for none.
 
         Errors are those of ``_reaches``; ClusterError if there are too many.
         """
@@ -327,5 +327,5 @@ class _Reached:
         self._reached = reached
 
     def reaches(self, _node: str, _vertex: Vertex) -> bool:
-        """Tell whether a node may reach an object."""
+        """Return whether a node may reach an object."""
         return self._reached

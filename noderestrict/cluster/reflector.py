@@ -425,7 +425,7 @@ def _taken_apart(line: bytes) -> _Event:
 
 
 def _is_later(version: str, other: str) -> bool:
-    """Tell whether a resourceVersion comes after another; they are numbers in all that is known."""
+    """Return whether a resourceVersion is later than another; in practice both are numbers."""
     if version.isdecimal() and other.isdecimal():
         return int(version) > int(other)
     return version != other

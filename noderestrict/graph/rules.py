@@ -53,12 +53,12 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """Allowed, or no opinion; a webhook of this kind never denies.
+    """Allowed, or no opinion; this authorizer never denies.
 
-    Access:
-        allowed: the node may.
+    Attributes:
+        allowed: whether the request is allowed.
         reason: what is missing, or "".
-        by_path: whether it is allowed is for the graph to say.
+        by_path: whether the graph decided.
     """
 
     allowed: bool

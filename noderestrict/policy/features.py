@@ -49,7 +49,7 @@ def parse_version(text: str) -> int:
     """Return the minor version of ``1.NN``, ``v1.NN`` or ``v1.NN.P``.
 
     Raises:
-        ValueError: the text is no version of Kubernetes 1, or older than 1.25.
+        ValueError: the text is not a version of Kubernetes 1, or is older than 1.25.
     """
     major, _, rest = text.removeprefix("v").partition(".")
     minor = rest.partition(".")[0]

@@ -42,7 +42,7 @@ def csr_common_name(pem: bytes) -> str:
     """Return the last common name of the first PEM block, "" for none.
 
     Raises:
-        UnreadableRequestError: there is no CERTIFICATE REQUEST that can be read.
+        UnreadableRequestError: there is no readable CERTIFICATE REQUEST.
     """
     from cryptography import x509
 
@@ -65,7 +65,7 @@ def csr_alternative_names(pem: bytes) -> list[str]:
     A name of another type is returned as its type and value, which equals no address.
 
     Raises:
-        UnreadableRequestError: there is no CERTIFICATE REQUEST that can be read.
+        UnreadableRequestError: there is no readable CERTIFICATE REQUEST.
     """
     from cryptography import x509
 

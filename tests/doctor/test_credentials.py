@@ -348,5 +348,5 @@ def test_an_api_server_at_an_invalid_port_is_reported_on_one_line(
     main([*command, "--kubeconfig", str(file)])
     captured = capsys.readouterr()
     assert "https://127.0.0.1:99999" in captured.out + captured.err
-    assert "no URL that can be asked" in captured.out + captured.err
+    assert "invalid URL" in captured.out + captured.err
     assert captured.err.count("\n") <= 1
