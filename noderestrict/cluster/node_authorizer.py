@@ -300,10 +300,10 @@ class NodeAuthorizer:
 
 
 class _Pods(NamedTuple):
-    """What the pods of a node name.
+    """The references of a node's pods.
 
-    It is complete unless one of them cannot be decoded. Where one is large, of its claims it has
-    only those that are asked about, or led there when the pods were listed.
+    They are complete unless one of the pods is undecodable. Of a large pod's claims, they include
+    only those that were asked about, or led there when the pods were listed.
     """
 
     edges: Set[Vertex]
