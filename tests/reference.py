@@ -69,9 +69,10 @@ def metrics() -> str:
         (
             "# Metrics",
             "",
-            "At `/metrics` of `--metrics-address`, in Prometheus' text format, beside those of the",
-            "process (`process_*`, `python_info`). No label carries the name of a node, pod or "
-            "user.",
+            "Served at `/metrics` of `--metrics-address` in the Prometheus text format, together",
+            "with the metrics of the process (`process_*`, `python_info`). No label contains the "
+            "name of a node,",
+            "pod or user.",
             "",
             "| Metric | Type | Labels | Meaning |",
             "|---|---|---|---|",

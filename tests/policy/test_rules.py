@@ -119,7 +119,7 @@ VOLUMES: list[tuple[dict[str, Any], str]] = [
     ({"projected": {"sources": [{"clusterTrustBundle": {}}]}}, "sources[0].clusterTrustBundle"),
     ({"projected": {"sources": [{"podCertificate": {}}]}}, "sources[0].podCertificate"),
     ({"projected": {"sources": [{"downwardAPI": {}}, {"new": {}}]}}, ".projected.sources[1]"),
-    ({"somethingNew": {}}, "spec.volumes[1] (a source of a kind not known"),
+    ({"somethingNew": {}}, "spec.volumes[1] (an unknown source"),
     *(
         ({field: {"secretRef": {"name": "s"}}}, f".{field}.secretRef (Secret 's')")
         for field in ("cephfs", "cinder", "flexVolume", "iscsi", "rbd", "scaleIO", "storageos")
