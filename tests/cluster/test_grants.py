@@ -106,7 +106,7 @@ async def test_any_audience_that_is_granted_is_enough_and_each_is_asked_about() 
 
 
 async def test_only_the_latest_grants_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noderestrict.cluster.audiences._REMEMBERED", 3)
+    monkeypatch.setattr("noderestrict.cluster.audience_authorizer._REMEMBERED", 3)
     cluster = api(allowed=True)
     async with connected(cluster) as connection:
         asked = Asked(connection)
