@@ -1,4 +1,4 @@
-"""The base of every error that this package raises on purpose."""
+"""The base class of every error that this package raises on purpose."""
 
 
 class NoderestrictError(Exception):

@@ -21,9 +21,9 @@ def encode(
     warnings: Sequence[str] = (),
     audit_annotations: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Encode the answer to a request; a Question that nobody answered is refused."""
+    """Encode the answer to a request; an unanswered Question is denied."""
     if isinstance(decision, Allowed) and not warnings and not audit_annotations:
-        # Nearly all answers: only the uid differs.
+        # Nearly all answers differ only in the uid.
         return _ALLOWED % _encoder.encode(request.uid)
     if isinstance(decision, Question):
         decision = decision.otherwise

@@ -1,4 +1,4 @@
-"""Where judging runs: at once, or where who serves it puts what takes long."""
+"""Where evaluation runs: inline, or wherever the server puts slow calls."""
 
 from collections.abc import Callable
 from typing import Protocol, TypeVar
@@ -7,12 +7,12 @@ _T = TypeVar("_T")
 
 
 class Run(Protocol):
-    """Runs calls that need nothing but the processor."""
+    """Runs CPU-bound calls."""
 
     async def __call__(self, call: Callable[[], _T], /) -> _T:
         """Return what the call returns, or raise what it raises."""
 
 
 async def inline(call: Callable[[], _T], /) -> _T:
-    """Run a call here and now."""
+    """Run a call inline."""
     return call()

@@ -198,7 +198,7 @@ class NodeAuthorizer:
             # Their edges are unknown. A claim bound to none of them leads nowhere else.
             volumes = await self._volumes_of(claims, question, since)
             if not lost.isdisjoint(("", volume) for volume in volumes):
-                raise ClusterError("a volume cannot be decoded")
+                raise ClusterError("a volume is undecodable")
         return False
 
     def _may_lack_volumes(self, plural: str) -> bool:
@@ -212,7 +212,7 @@ class NodeAuthorizer:
     ) -> list[str]:
         """Return the volume that each claim is bound to, "" for none.
 
-        Errors are those of ``_reaches``; ClusterError if there are too many.
+        Errors are those of ``_reaches``; also ClusterError for too many claims.
         """
         if len(claims) > _MOST_CLAIMS:
             raise ClusterError(f"too many claims to look up: {len(claims)}")
