@@ -1,5 +1,6 @@
 """The configuration of ``noderestrict serve``: every setting, declared once."""
 
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +22,13 @@ from noderestrict.cli.argument_types import (
 )
 from noderestrict.cli.fields import Group, setting, switch
 from noderestrict.cli.shared_flags import CLUSTER, RULES
-from noderestrict.cli.tls_files import DEV_DIRECTORY, TLS_VERSIONS
 from noderestrict.policy.table import STRICT_RULE_IDS
 from noderestrict.serving.modes import ENFORCE, Modes
 from noderestrict.telemetry.logs import LEVELS
+
+#: Where ``--dev`` writes its pair.
+DEV_DIRECTORY = Path(".noderestrict-dev")
+TLS_VERSIONS = {"VersionTLS12": ssl.TLSVersion.TLSv1_2, "VersionTLS13": ssl.TLSVersion.TLSv1_3}
 
 _LISTENING = Group("listening")
 _TLS = Group("TLS")

@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from noderestrict.cli._errors import UsageError
+from noderestrict.cli.serve_config import DEV_DIRECTORY, TLS_VERSIONS, ServeConfig
 
 if TYPE_CHECKING:
-    from noderestrict.cli.serve_config import ServeConfig
     from noderestrict.serving.certificates import CertificateFiles
 
-TLS_VERSIONS = {"VersionTLS12": ssl.TLSVersion.TLSv1_2, "VersionTLS13": ssl.TLSVersion.TLSv1_3}
-DEV_DIRECTORY = Path(".noderestrict-dev")
 _DEV_NAMES = ("localhost", "127.0.0.1", "::1")
 _DEV_LIFETIME = dt.timedelta(days=30)
 
 
-def certificate_files(config: "ServeConfig") -> "CertificateFiles":
+def certificate_files(config: ServeConfig) -> "CertificateFiles":
     """Return the files that a server presents and checks clients with; ``--dev`` makes its own.
 
     Raises:
@@ -40,7 +38,7 @@ def certificate_files(config: "ServeConfig") -> "CertificateFiles":
     )
 
 
-def _key_pair(config: "ServeConfig") -> tuple[Path, Path]:
+def _key_pair(config: ServeConfig) -> tuple[Path, Path]:
     """Return the files of certificate and private key."""
     certificate, key, directory = config.tls_cert_file, config.tls_private_key_file, config.tls_dir
     if (certificate is None) != (key is None):

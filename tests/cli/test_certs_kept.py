@@ -152,7 +152,7 @@ def expired(ca: dict[str, str]) -> None:
         (without_key, "there is no CA"),
         (other_key, "does not belong"),
         (no_pem, "cannot be read"),
-        (no_ca, "no CA's"),
+        (no_ca, "does not belong to a CA"),
         (expired, "expired"),
     ],
 )

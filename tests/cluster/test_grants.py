@@ -28,7 +28,10 @@ class Asked:
         )
 
     async def allows(self, *audiences: str, **changes: Any) -> bool:
-        user = msgspec.convert({**NODE, **changes.get("user", {})}, UserInfo)
+        # Encoded and decoded: extra stays JSON.
+        user = msgspec.json.decode(
+            msgspec.json.encode({**NODE, **changes.get("user", {})}), type=UserInfo
+        )
         request = msgspec.structs.replace(token(*audiences), user=user)
         question = Question(
             service_account=changes.get("account", "sa"),

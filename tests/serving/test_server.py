@@ -37,12 +37,12 @@ def test_who_is_no_node_is_allowed(server: Server) -> None:
 @pytest.mark.parametrize(
     ("data", "code", "says"),
     [
-        (b"", 400, "no AdmissionReview"),
-        (b"{", 400, "no AdmissionReview"),
-        (b"[" * 4_000_000, 400, "no AdmissionReview"),
-        (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, 400, "no AdmissionReview"),
-        (b"\xff\xfe", 400, "no AdmissionReview"),
-        (b'{"request": NaN}', 400, "no AdmissionReview"),
+        (b"", 400, "not an AdmissionReview"),
+        (b"{", 400, "not an AdmissionReview"),
+        (b"[" * 4_000_000, 400, "not an AdmissionReview"),
+        (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, 400, "not an AdmissionReview"),
+        (b"\xff\xfe", 400, "not an AdmissionReview"),
+        (b'{"request": NaN}', 400, "not an AdmissionReview"),
         (json.dumps({**hostile(), "kind": "Pod"}).encode(), 400, "'Pod'"),
         (b'{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}', 400, "request"),
         (b" " * (8 * 1024 * 1024 + 1), 413, "limit is 8388608 bytes"),
