@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -66,23 +67,59 @@ class YamlFile:
 
     def _parsed(self, text: bytes) -> Any:
         """Return what a text holds, or the error that rejects it."""
-        # Imported here: most commands never need it.
-        import yaml
-
         try:
             with refused_as(ConfigError, str(self)):
-                loader = yaml.SafeLoader(text.decode("utf-8"))
+                loader = _loader()(text.decode("utf-8"))
                 try:
                     node = loader.get_single_node()
                     if node is None:
                         return None
                     if _unfolded(node, {}) > _LONGEST_FILE:
                         raise ConfigError(f"{self}: too much for its aliases to repeat")
+                    repeated = _repeated_key(node)
+                    if repeated is not None:
+                        raise ConfigError(f"{self}: key {repeated!r} is set twice")
                     return loader.construct_document(node)
                 finally:
                     loader.dispose()
         except ConfigError as error:
             return error
+
+
+@cache
+def _loader() -> Any:
+    """Return a safe loader for which ``off`` and ``on`` are text: a mode is called ``off``."""
+    # Imported here: most commands never need it.
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.yaml_implicit_resolvers = {
+        first: [
+            (tag, pattern)
+            for tag, pattern in resolvers
+            if not (first in "oO" and tag == "tag:yaml.org,2002:bool")
+        ]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    return Loader
+
+
+def _repeated_key(node: Any) -> str | None:
+    """Return a key that a mapping of the document's top level, or one in it, holds twice."""
+    if not isinstance(node.value, list) or not all(isinstance(one, tuple) for one in node.value):
+        return None
+    seen: set[str] = set()
+    for key, value in node.value:
+        if isinstance(key.value, str) and key.value != "<<":
+            if key.value in seen:
+                return key.value
+            seen.add(key.value)
+        inner = None if value is node else _repeated_key(value)
+        if inner is not None:
+            return inner
+    return None
 
 
 def _unfolded(node: Any, known: dict[int, float]) -> float:

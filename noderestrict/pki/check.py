@@ -19,6 +19,8 @@ from noderestrict.policy.hostile import refused_as
 _PUBLIC = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 _KEY_TYPES = (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)
 _SIGNED = b"noderestrict"
+#: In bits. A handshake with a larger key takes hundreds of milliseconds of CPU.
+_LARGEST_RSA_KEY = 8192
 
 
 class KeyPairError(NoderestrictError, ValueError):
@@ -93,6 +95,11 @@ def _check_key(leaf: x509.Certificate, key: bytes) -> None:
         private = serialization.load_pem_private_key(key, None, unsafe_skip_rsa_key_validation=True)
     if not isinstance(private, _KEY_TYPES):
         raise KeyPairError("the key is neither RSA, ECDSA nor Ed25519")
+    if isinstance(private, rsa.RSAPrivateKey) and private.key_size > _LARGEST_RSA_KEY:
+        raise KeyPairError(
+            f"the RSA key has {private.key_size} bits; Go clients, such as the API server, accept "
+            f"at most {_LARGEST_RSA_KEY}"
+        )
     with refused_as(KeyPairError, "the certificate's key cannot be read"):
         public = leaf.public_key()
     if private.public_key().public_bytes(*_PUBLIC) != public.public_bytes(*_PUBLIC):

@@ -104,6 +104,8 @@ def test_a_list_on_the_command_line_replaces_that_of_the_file(
         ("[]", "a mapping of flags to values is needed"),
         ("a: b: c", "mapping values are not allowed here"),
         ("1: 2", "unknown key 1"),
+        ("port: 1\nport: 2", "key 'port' is set twice"),
+        ("rule-modes: {nodes/labels: warn, nodes/labels: audit}", "'nodes/labels' is set twice"),
         ("mode: !!bool x", "x"),
         ("port: !!int ''", "index"),
         ("kubernetes-version: 2.0", "kubernetes-version"),
@@ -118,6 +120,17 @@ def test_a_bad_file_is_refused_with_file_and_key(
     message = refusal(capsys, "--config", str(path))
     assert f"--config {path}" in message
     assert named in message
+
+
+def test_a_rule_can_be_off_without_quotes(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "off.yaml"
+    path.write_text("mode: off\nrule-modes: {nodes/labels: off, nodes/taints: audit}\n")
+    assert main(["serve", "--config", str(path), "--print-config"]) == 0
+    printed = capsys.readouterr().out
+    assert "mode: 'off'" in printed
+    assert "nodes/labels: 'off'" in printed
 
 
 BOMB = "a0: &a0 [x]\n" + "".join(

@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from noderestrict.pki import check
 from noderestrict.pki.check import KeyPairError, check_pair
 from tests.serving.tls import (
     DAY,
@@ -60,6 +61,13 @@ def test_a_key_of_an_unusual_kind_is_refused() -> None:
     key = dsa.generate_private_key(2048)
     assert "key" in refusal(self_signed(EC), key_pem(key))
     assert "neither RSA, ECDSA nor Ed25519" in refusal(self_signed(key), key_pem(key))
+
+
+def test_an_rsa_key_that_go_clients_reject_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A key of 8,193 bits takes seconds to make: lower the limit instead.
+    monkeypatch.setattr(check, "_LARGEST_RSA_KEY", 2047)
+    assert "2048 bits" in refusal(self_signed(RSA), key_pem(RSA))
+    assert check_pair(self_signed(EC), key_pem(EC), now=NOW)
 
 
 def test_a_damaged_key_is_refused() -> None:
