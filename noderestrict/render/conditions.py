@@ -5,18 +5,17 @@ tested with ``has`` first: an error in a condition counts as a failure of the we
 failurePolicy decides.
 """
 
+from collections.abc import Collection
+
 from noderestrict.policy.extra import Extra
-from noderestrict.policy.rule import Target
-from noderestrict.policy.rules import nodes_strict
-from noderestrict.policy.rules.leases import NODE_LEASE_NAMESPACE
-from noderestrict.policy.rules.nodes import KUBELET_LABELS, UPDATE_NODE
-from noderestrict.policy.rules.nodes_strict import KUBELET_ANNOTATIONS
-from noderestrict.policy.rules.pods import UPDATE_STATUS
+from noderestrict.policy.rule import UPDATE, Rule, Target
+from noderestrict.policy.rules import csinodes, leases, nodes, nodes_strict, pods
 from noderestrict.policy.table import table
 
 Condition = dict[str, str]
 
 _USER = "request.userInfo.username"
+_NOT_STRICT: frozenset[str] = frozenset()
 
 #: Node users only. The rules test this as well; here it saves calls.
 NODE_USERS: Condition = {
@@ -57,7 +56,7 @@ def _unchanged(path: str) -> str:
     return f"(({both}) || ({neither}))"
 
 
-def _fields(target: Target, strict: frozenset[str] = frozenset()) -> tuple[str, ...]:
+def _fields(target: Target, strict: frozenset[str] = _NOT_STRICT) -> tuple[str, ...]:
     """Return the paths that the rules for a target compare with the existing object."""
     return table(strict)[target.key].fields
 
@@ -66,14 +65,34 @@ def _all(*tests: str) -> str:
     return " && ".join(tests)
 
 
-def _asked_unless(name: str, *harmless: str) -> Condition:
-    either = " || ".join(f"({case})" for case in harmless)
-    return {"name": name, "expression": f"!({either})"}
+def _asked_unless(name: str, *harmless: list[str]) -> Condition:
+    cases = [case for group in harmless for case in group]
+    either = " || ".join(f"({case})" for case in cases)
+    return {"name": name, "expression": f"!({either})" if cases else "true"}
+
+
+def _skipped(
+    target: Target, mirrored: Collection[Rule], strict: frozenset[str], *tests: str
+) -> list[str]:
+    """Return the one case in which a request for a target is skipped; none if a rule stands out.
+
+    Args:
+        target: of the requests.
+        mirrored: the rules that the tests mirror, besides those that only compare fields.
+        strict: ids of the strict rules that are on.
+        tests: hold for requests that all these rules allow.
+    """
+    compares = target.operation == UPDATE
+    for rule in table(strict)[target.key].rules:
+        if rule not in mirrored and not (compares and rule.fields):
+            # Nobody has said in CEL what it allows: ask about every request.
+            return []
+    return [_all(*tests)]
 
 
 def _open_labels() -> str:
     """Return a test that a new Node has only labels that nodes may set."""
-    keys = ", ".join(f"'{key}'" for key in sorted(KUBELET_LABELS))
+    keys = ", ".join(f"'{key}'" for key in sorted(nodes.KUBELET_LABELS))
     labels = "object.metadata.labels"
     return (
         f"(!({_present(labels)}) || {labels}.all(key, "
@@ -86,12 +105,18 @@ def _open_labels() -> str:
 #: Rules: pods/status-*, pods/delete-own.
 OWN_POD = _asked_unless(
     "not-own-pod-as-before",
-    _all(
+    _skipped(
+        pods.UPDATE_STATUS,
+        [pods.status_own],
+        _NOT_STRICT,
         _operation("UPDATE", "status"),
         _is_the_node("oldObject.spec.nodeName"),
-        *map(_unchanged, _fields(UPDATE_STATUS)),
+        *map(_unchanged, _fields(pods.UPDATE_STATUS)),
     ),
-    _all(
+    _skipped(
+        pods.DELETE_POD,
+        [pods.delete_own],
+        _NOT_STRICT,
         _operation("DELETE"),
         "has(request.name)",
         _present("oldObject.metadata.name"),
@@ -105,6 +130,15 @@ def _absent(path: str) -> str:
     return f"!({_present(path)})"
 
 
+#: The strict rules that ``_strict_create`` mirrors.
+_STRICT_CREATE = (
+    nodes_strict.pod_cidr,
+    nodes_strict.finalizers,
+    nodes_strict.annotations,
+    nodes_strict.forbidden_labels,
+)
+
+
 def _strict_create(extra: Extra) -> list[str]:
     """Return the tests of a new Node for the strict rules that apply to one."""
     tests = [
@@ -114,7 +148,7 @@ def _strict_create(extra: Extra) -> list[str]:
         for path in rule.fields
     ]
     if nodes_strict.annotations.id in extra.rules:
-        keys = ", ".join(f"'{key}'" for key in sorted(KUBELET_ANNOTATIONS))
+        keys = ", ".join(f"'{key}'" for key in sorted(nodes_strict.KUBELET_ANNOTATIONS))
         path = "object.metadata.annotations"
         tests.append(f"({_absent(path)} || {path}.all(key, key in [{keys}]))")
     forbidden = [
@@ -132,13 +166,19 @@ def own_node(extra: Extra) -> Condition:
 
     Rules: nodes/*. A new Node has no owner to change, and its node may set taints.
     """
-    fields = _fields(UPDATE_NODE, extra.rules)
+    fields = _fields(nodes.UPDATE_NODE, extra.rules)
     unchanged = _all(_is_the_node("request.name"), *map(_unchanged, fields))
+    updates = [
+        _skipped(nodes.UPDATE_NODE, [nodes.own_name], extra.rules, operation, unchanged)
+        for operation in (_operation("UPDATE"), _operation("UPDATE", "status"))
+    ]
     return _asked_unless(
         "not-own-node-as-before",
-        _all(_operation("UPDATE"), unchanged),
-        _all(_operation("UPDATE", "status"), unchanged),
-        _all(
+        *updates,
+        _skipped(
+            nodes.CREATE_NODE,
+            [nodes.own_name, nodes.config_source, nodes.labels, *_STRICT_CREATE],
+            extra.rules,
             _operation("CREATE"),
             _is_the_node("request.name"),
             _absent("object.spec.configSource"),
@@ -148,16 +188,20 @@ def own_node(extra: Extra) -> Condition:
     )
 
 
-def _own(name: str, *tests: str) -> Condition:
+def _own(
+    name: str, create: Target, others: Target, mirrored: Collection[Rule], *tests: str
+) -> Condition:
     """Return the condition for objects that a node has one of, with its own name."""
     return _asked_unless(
         name,
         *(
-            _all(*tests, _operation(operation), _is_the_node(path))
-            for operation, path in (
-                ("CREATE", "object.metadata.name"),
-                ("UPDATE", "request.name"),
-                ("DELETE", "request.name"),
+            _skipped(
+                target, mirrored, _NOT_STRICT, *tests, _operation(operation), _is_the_node(path)
+            )
+            for target, operation, path in (
+                (create, "CREATE", "object.metadata.name"),
+                (others, "UPDATE", "request.name"),
+                (others, "DELETE", "request.name"),
             )
         ),
     )
@@ -165,22 +209,33 @@ def _own(name: str, *tests: str) -> Condition:
 
 #: Rules: leases/*.
 OWN_LEASE = _own(
-    "not-own-lease", f"has(request.namespace) && request.namespace == '{NODE_LEASE_NAMESPACE}'"
+    "not-own-lease",
+    leases.CREATE_LEASE,
+    leases.ANY_LEASE,
+    [leases.lease_namespace, leases.own_lease],
+    f"has(request.namespace) && request.namespace == '{leases.NODE_LEASE_NAMESPACE}'",
 )
 #: Rules: csinodes/own-name.
-OWN_CSI_NODE = _own("not-own-csi-node")
+OWN_CSI_NODE = _own(
+    "not-own-csi-node",
+    csinodes.CREATE_CSI_NODE,
+    csinodes.ANY_CSI_NODE,
+    [csinodes.own_csi_node],
+)
 
 #: Rules: events/about-own, if enabled.
 OWN_EVENT = _asked_unless(
     "not-about-own-node",
     *(
-        _all(
-            _operation("CREATE"),
-            _present(f"object.{field}.kind"),
-            f"object.{field}.kind == 'Node'",
-            _is_the_node(f"object.{field}.name"),
-            _absent(f"object.{other}"),
-        )
+        [
+            _all(
+                _operation("CREATE"),
+                _present(f"object.{field}.kind"),
+                f"object.{field}.kind == 'Node'",
+                _is_the_node(f"object.{field}.name"),
+                _absent(f"object.{other}"),
+            )
+        ]
         for field, other in (("involvedObject", "regarding"), ("regarding", "involvedObject"))
     ),
 )

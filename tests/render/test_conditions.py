@@ -15,10 +15,14 @@ import pytest
 
 from noderestrict import admission
 from noderestrict.cli.argument_types import parse_strict_rules
-from noderestrict.policy.decision import Allowed
+from noderestrict.policy import table as table_module
+from noderestrict.policy.decision import Allowed, forbidden
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.keys import parse_node_keys
+from noderestrict.policy.rule import Rule, Target
+from noderestrict.policy.rules import nodes
 from noderestrict.policy.settings import Settings
+from noderestrict.render.conditions import own_node
 from noderestrict.render.registration import webhook_configuration
 from noderestrict.replay.cases import Case, cases
 from noderestrict.replay.state import load_state
@@ -508,3 +512,32 @@ def test_who_is_no_node_is_not_asked_about(user: Object) -> None:
     assert outcome(request, Extra()) == SKIPPED
     request["userInfo"] = {"username": "system:node:n2", "groups": ["a", "system:nodes"]}
     assert outcome(request, Extra()) == ASKED
+
+
+@pytest.mark.parametrize("target", [nodes.CREATE_NODE, nodes.UPDATE_NODE])
+def test_a_rule_that_no_condition_mirrors_is_always_asked_about(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node_ = _status()
+    bodies = {
+        nodes.UPDATE_NODE: update_node(node_, node_, "status"),
+        nodes.CREATE_NODE: review("nodes", "CREATE", name="n1", new=node()),
+    }
+    before = own_node(Extra())
+    new = Rule("nodes/new", "nothing", (target,), check=lambda _request: forbidden("no"))
+    monkeypatch.setattr(table_module, "RULES", (*table_module.RULES, new))
+    table_module.table.cache_clear()
+    try:
+        after = own_node(Extra())
+    finally:
+        monkeypatch.undo()
+        table_module.table.cache_clear()
+    for key, body in bodies.items():
+        request = request_of(body)
+        variables = {"request": request, "object": request["object"],
+                     "oldObject": request.get("oldObject")}  # fmt: skip
+        asked = [
+            _compiled(condition["expression"]).eval(data=variables).value()
+            for condition in (before, after)
+        ]
+        assert asked == [False, key == target]
