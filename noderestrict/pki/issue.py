@@ -12,7 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from noderestrict.pki.check import KeyPairError
+from noderestrict.policy.hostile import refused_as
 
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 _PUBLIC = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 # The clocks of other machines may be slow.
 _BACKDATE = dt.timedelta(minutes=5)
@@ -82,19 +84,21 @@ def load_authority(certificate: bytes, key: bytes, now: dt.datetime) -> Authorit
     Raises:
         KeyPairError: the CA cannot sign certificates that callers would trust.
     """
-    try:
+    with refused_as(KeyPairError, "the CA certificate cannot be read"):
         ca = x509.load_pem_x509_certificate(certificate)
-        basic = ca.extensions.get_extension_for_class(x509.BasicConstraints).value
-    except ValueError as error:
-        raise KeyPairError(f"the CA certificate cannot be read: {error}") from None
-    except x509.ExtensionNotFound:
-        basic = None
+        try:
+            basic = ca.extensions.get_extension_for_class(x509.BasicConstraints).value
+        except x509.ExtensionNotFound:
+            basic = None
+        public = ca.public_key().public_bytes(*_PUBLIC)
     if basic is None or not basic.ca:
         raise KeyPairError("the CA certificate does not belong to a CA")
-    if _ca_key(key).public_key().public_bytes(*_PUBLIC) != ca.public_key().public_bytes(*_PUBLIC):
+    if _ca_key(key).public_key().public_bytes(*_PUBLIC) != public:
         raise KeyPairError("the CA's key does not belong to its certificate")
-    if not ca.not_valid_before_utc <= now < ca.not_valid_after_utc:
-        raise KeyPairError(f"the CA expired at {ca.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}")
+    if now < ca.not_valid_before_utc:
+        raise KeyPairError(f"the CA is not valid before {ca.not_valid_before_utc:{_TIME}}")
+    if now >= ca.not_valid_after_utc:
+        raise KeyPairError(f"the CA expired at {ca.not_valid_after_utc:{_TIME}}")
     return Authority(ca.public_bytes(serialization.Encoding.PEM), key)
 
 
