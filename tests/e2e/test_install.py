@@ -194,17 +194,17 @@ def test_the_documented_commands_install_and_upgrade(tmp_path: Path) -> None:
         doctor = "noderestrict doctor --kubeconfig $KUBECONFIG"
         told = run(doctor)[1]
         assert "[-] old manifests: Secret" in told
-        assert "Secret noderestrict-tls: open to worker" in told
+        assert "Secret noderestrict-tls: accessible to worker" in told
         *upgrade, last = commands("## Upgrade")
         for command in upgrade:
             code, output = run(command)
             assert code == 0, output
         # Nobody serves here, of which it tells as well.
         told = run(last)[1]
-        assert "[+] old manifests: none is left" in told
+        assert "[+] old manifests: none left" in told
         # A node that need not end its pod gets none of the new credentials either.
         for secret in ("noderestrict-tls", "noderestrict-token"):
-            assert f"Secret {secret}: open to no node" in told
+            assert f"Secret {secret}: accessible to no node" in told
         assert as_rendered()
         assert "old" not in held("noderestrict-tls")
     finally:
