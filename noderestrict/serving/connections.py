@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import math
+import re
 import socket
 import ssl
 import time
@@ -32,6 +33,7 @@ _LINE_FEED = 10
 #: What is parsed at a time, but of a body whose length is known: a chunk takes some microseconds,
 #: and tens of thousands of them may be read at once.
 _PIECE = 4 * 1024
+_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})\r\n")
 #: What the chunks of a body may have besides it, in bytes, and as a part of it. An API server sends
 #: no chunks; those of other clients hold kilobytes.
 _CHUNKS, _CHUNKS_PART = 8 * 1024, 1 / 8
@@ -211,13 +213,22 @@ class Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Count bytes, and note where a head begins and ends."""
-        while len(data) > _PIECE:
-            body = self._payload
-            if body is not None and not body.is_eof() and self._left < math.inf:
-                break
+        while len(data) > _PIECE and not self._is_of_one_body(data):
             self._piece_received(data[:_PIECE])
             data = data[_PIECE:]
         self._piece_received(data)
+
+    def _is_of_one_body(self, data: bytes) -> bool:
+        """Return whether data brings no more than one head and a body of known length."""
+        body = self._payload
+        if body is not None and not body.is_eof():
+            return self._left < math.inf
+        end = -1 if self._partial else data.find(b"\r\n\r\n", 0, _PIECE)
+        if end < 0:
+            return False
+        head = data[: end + 2].lower()
+        length = None if b"chunked" in head else _CONTENT_LENGTH.search(head)
+        return length is not None and int(length[1]) >= len(data) - end - 4
 
     def _piece_received(self, data: bytes) -> None:
         if self._force_close or self._close:
