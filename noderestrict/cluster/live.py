@@ -13,8 +13,8 @@ from noderestrict.errors import NoderestrictError
 from noderestrict.policy.records import RECORDS, Record
 
 _T = TypeVar("_T")
-_NOT_FOUND = 404
-_CALL_SECONDS = 5.0
+NOT_FOUND = 404
+CALL_SECONDS = 5.0
 # Every this many bytes of an object cost another call. Reading 1.5 MB takes far longer than most
 # objects do, and whoever may write it can cause repeated lookups.
 _BYTES_OF_A_CALL = 128 * 1024
@@ -166,10 +166,10 @@ class LiveLookups:
             return None
         path = RESOURCES[plural].path(namespace, name)
         try:
-            body = await self._connection.get(path, seconds=_CALL_SECONDS)
+            body = await self._connection.get(path, seconds=CALL_SECONDS)
             self._budget.charge(share, len(body) // _BYTES_OF_A_CALL)
         except ClusterError as error:
-            if error.code == _NOT_FOUND:
+            if error.code == NOT_FOUND:
                 self._counted(plural, "not_found")
                 return None
             self._counted(plural, "error")

@@ -11,14 +11,12 @@ from noderestrict.api import corev1
 from noderestrict.api.resources import RESOURCES
 from noderestrict.api.scanner import ScanError
 from noderestrict.cluster.connection import ClusterError, Connection
-from noderestrict.cluster.live import is_path_segment
+from noderestrict.cluster.live import CALL_SECONDS, NOT_FOUND, is_path_segment
 from noderestrict.cluster.objects import ObjectDecoder, Unreadable
 from noderestrict.graph.edges import Vertex, volume_edges
 from noderestrict.graph.graph import SOURCES
 
 _T = TypeVar("_T")
-_NOT_FOUND = 404
-_CALL_SECONDS = 5.0
 CLAIMS = "persistentvolumeclaims"
 #: Resources read object by object; the pods of a node are listed instead.
 _READ = (CLAIMS, *(plural for plural in SOURCES if plural != "pods"))
@@ -173,9 +171,9 @@ class LiveEdges:
             return None
         path = resource.path(namespace, name)
         try:
-            body = await self._connection.get(path, seconds=_CALL_SECONDS)
+            body = await self._connection.get(path, seconds=CALL_SECONDS)
         except ClusterError as error:
-            if error.code == _NOT_FOUND:
+            if error.code == NOT_FOUND:
                 self._counted(plural, "not_found")
                 return None
             self._counted(plural, "error")

@@ -82,7 +82,8 @@ def own_name(request: Attributes) -> Denied | None:
 _Labels = dict[str, str | None]
 
 
-def _labels(node: corev1.Node | None) -> _Labels:
+def labels_of(node: corev1.Node | None) -> _Labels:
+    """Return the labels of a Node, none for no Node."""
     return (node.metadata.labels if node and node.metadata else None) or {}
 
 
@@ -211,7 +212,7 @@ def labels(request: Attributes) -> Denied | None:
 
     Field: metadata.labels; keys added, changed or removed, except those that the operator allows.
     """
-    before, after = _labels(request.old), _labels(request.new)
+    before, after = labels_of(request.old), labels_of(request.new)
     is_open = request.settings.extra.allowed_labels.of(request.node)
     forbidden_keys = (
         key for key in changed_keys(before, after) if label_is_forbidden(key) and not is_open(key)

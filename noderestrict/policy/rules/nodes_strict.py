@@ -11,7 +11,7 @@ from noderestrict.policy.compare import changed_keys, listed
 from noderestrict.policy.decision import Denied, forbidden
 from noderestrict.policy.extra import FORBIDDEN_LABELS
 from noderestrict.policy.rule import rule
-from noderestrict.policy.rules.nodes import CREATE_NODE, DELETE_NODE, UPDATE_NODE
+from noderestrict.policy.rules.nodes import CREATE_NODE, DELETE_NODE, UPDATE_NODE, labels_of
 
 #: Annotations that kubelets write, and kubeadm with a kubelet's credential.
 KUBELET_ANNOTATIONS = frozenset(
@@ -67,7 +67,7 @@ def forbidden_labels(request: Attributes) -> Denied | None:
     is_forbidden = request.settings.extra.forbidden_labels.of(request.node)
     offending = listed(
         repr(key)
-        for key in changed_keys(_labels(_existing(request)), _labels(request.new))
+        for key in changed_keys(labels_of(_existing(request)), labels_of(request.new))
         if is_forbidden(key)
     )
     if not offending:
@@ -199,7 +199,3 @@ _Keys = dict[str, str | None]
 
 def _annotations(node: corev1.Node | None) -> _Keys:
     return (node.metadata.annotations if node and node.metadata else None) or {}
-
-
-def _labels(node: corev1.Node | None) -> _Keys:
-    return (node.metadata.labels if node and node.metadata else None) or {}
