@@ -87,11 +87,8 @@ class Rule:
     by_name: bool = False
     check: Check = lambda _request: None
 
-    def objection(self, request: Attributes) -> Decision | None:
-        """Return the rule's objection, with its id; None if it has none."""
-        found = self.check(request)
-        if found is None:
-            return None
+    def named(self, found: Decision) -> Decision:
+        """Return an objection of this rule, with its id."""
         if isinstance(found, Denied):
             return replace(found, rule=self.id)
         if isinstance(found, Question):

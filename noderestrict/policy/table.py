@@ -87,9 +87,10 @@ class Row:
             LookupUnavailableError: a lookup failed.
         """
         for rule in self.rules:
-            decision = rule.objection(request)
-            if decision is None:
+            found = rule.check(request)
+            if found is None:
                 continue
+            decision = rule.named(found)
             objection = decision.otherwise if isinstance(decision, Question) else decision
             if objection.rule in skipped:
                 continue

@@ -80,17 +80,22 @@ class App:
             # As sent: parsing a URL takes longer than most decisions.
             route = self._routes.get(request.raw_path) if request.method == "POST" else None
             found = route or self._find(request)
-            response = (
-                found if isinstance(found, web.Response) else await self._review(request, *found)
-            )
+            if isinstance(found, web.Response):
+                response = found
+            else:
+                endpoint, seconds = found
+                deadline = self._deadline(seconds)
+                body = self._bodies.arrived(request) or await self._bodies.receive(request)
+                large = len(body) > LARGE_BYTES
+                self._enter(large)
+                try:
+                    response = await endpoint(request, body, deadline)
+                finally:
+                    self.state.in_flight.leave(large)
         except HTTPError as error:
-            self._metrics.rejected[error.code].inc()
-            if isinstance(error, OverloadedError):
-                self._metrics.shed[error.limit].inc()
-            response = error_response(error.code, str(error), error.headers)
-            # The rest of a body that nobody read must not become the next request.
-            if not request.content.is_eof():
-                response.force_close()
+            response = self._rejected(request, error)
+        except CrowdedError as crowded:
+            response = self._rejected(request, OverloadedError(crowded.limit))
         except Exception:  # noqa: BLE001 (the boundary: logged, counted, answered 500)
             # A defect must be an error, so that the failurePolicy decides.
             LOGGER.exception("internal error", extra={"path": request.path[:100]})
@@ -102,28 +107,31 @@ class App:
             response.force_close()
         return response  # type: ignore[return-value] # an Answer has what aiohttp uses of one
 
-    async def _review(
-        self, request: web.BaseRequest, endpoint: _Endpoint, seconds: float
-    ) -> Answer:
-        """Read a review and return its answer.
+    def _deadline(self, seconds: float) -> float:
+        """Return the time.monotonic() by which an answer is due, in seconds.
 
         Raises:
-            HTTPError: it cannot be answered as asked, or not now.
+            OverloadedError: it cannot be met.
         """
-        lag, in_flight = self.state.lag, self.state.in_flight
-        deadline = time.monotonic() + seconds - lag
+        lag = self.state.lag
         if lag >= seconds:
             raise OverloadedError("deadline")
-        body = await self._bodies.read(request)
-        large = len(body) > LARGE_BYTES
-        if not in_flight.enter(large):
+        return time.monotonic() + seconds - lag
+
+    def _enter(self, large: bool) -> None:  # noqa: FBT001 (per request, so cheap)
+        if not self.state.in_flight.enter(large):
             raise OverloadedError("requests")
-        try:
-            return await endpoint(request, body, deadline)
-        except CrowdedError as crowded:
-            raise OverloadedError(crowded.limit) from None
-        finally:
-            in_flight.leave(large)
+
+    def _rejected(self, request: web.BaseRequest, error: HTTPError) -> web.Response:
+        """Count an error, and return the response to it."""
+        self._metrics.rejected[error.code].inc()
+        if isinstance(error, OverloadedError):
+            self._metrics.shed[error.limit].inc()
+        response = error_response(error.code, str(error), error.headers)
+        # The rest of a body that nobody read must not become the next request.
+        if not request.content.is_eof():
+            response.force_close()
+        return response
 
     def _find(self, request: web.BaseRequest) -> web.Response | _Route:
         """Return the answer to a request without a body, or the route of one with a body.

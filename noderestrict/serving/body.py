@@ -7,6 +7,8 @@ from noderestrict.serving.http import HTTPError, OverloadedError
 from noderestrict.serving.limits import Limits
 from noderestrict.telemetry.metrics import Metrics
 
+_JSON = "application/json"
+
 
 class BodyReader:
     """Reads the JSON of a request.
@@ -20,42 +22,49 @@ class BodyReader:
         self._limits = limits
         self._metrics = metrics
 
-    async def read(self, request: web.BaseRequest) -> bytes:
-        """Return the body of a request whose headers have arrived.
+    def arrived(self, request: web.BaseRequest) -> bytes:
+        """Return the body of a request, or b"" if it must be received.
 
         Raises:
-            HTTPError: 400 for another content type or a body that cannot be read, 408 for a slow
-                client, 413 for a large body, 415 for a compressed one.
-            OverloadedError: other requests hold too many bytes.
+            HTTPError: 400 for another content type, 413 for a large body, 415 for a compressed one.
         """
-        self._check_headers(request)
+        headers = request.headers
+        if headers.get("Content-Type") != _JSON and request.content_type != _JSON:
+            raise HTTPError(
+                400, f"Content-Type is {request.content_type[:80]!r}; {_JSON} is needed"
+            )
+        if "Content-Encoding" in headers:
+            # The API server sends none, and a few bytes could unpack to many.
+            raise HTTPError(415, "Content-Encoding is not supported: send plain JSON")
         body = arrived_body(request)
-        if not body:
-            body = await self._receive(request)
-        elif is_shed(request):
-            raise OverloadedError("bytes")
-        if len(body) > self._limits.body_bytes:
-            raise self._too_large()
-        self._metrics.body_bytes.observe(len(body))
+        if body:
+            self._check_and_count(len(body))
         return body
 
-    def _check_headers(self, request: web.BaseRequest) -> None:
+    async def receive(self, request: web.BaseRequest) -> bytes:
+        """Return the body of a request when it has arrived.
+
+        Raises:
+            HTTPError: 400 for a body that cannot be read, 408 for a slow client, 413 for a large
+                body.
+            OverloadedError: other requests hold too many bytes.
+        """
         size = request.content_length
         if size is not None and size > self._limits.body_bytes:
             raise HTTPError(
                 413, f"the body has {size} bytes; the limit is {self._limits.body_bytes} bytes"
             )
-        kind = request.headers.get("Content-Type")
-        if kind != "application/json" and request.content_type != "application/json":
-            raise HTTPError(
-                400, f"Content-Type is {request.content_type[:80]!r}; application/json is needed"
-            )
-        if "Content-Encoding" in request.headers:
-            # The API server sends none, and a few bytes could unpack to many.
-            raise HTTPError(415, "Content-Encoding is not supported: send plain JSON")
+        body = await self._receive(request)
+        self._check_and_count(len(body))
+        return body
+
+    def _check_and_count(self, size: int) -> None:
+        if size > self._limits.body_bytes:
+            raise self._too_large()
+        self._metrics.body_bytes.observe(size)
 
     async def _receive(self, request: web.BaseRequest) -> bytes:
-        """Return a body as it arrives; see ``read``."""
+        """Return a body as it arrives; see ``receive``."""
         chunks: list[bytes] = []
         size = 0
         try:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import math
-import re
 import socket
 import ssl
 import time
@@ -33,7 +32,8 @@ _LINE_FEED = 10
 #: What is parsed at a time, but of a body whose length is known: a chunk takes some microseconds,
 #: and tens of thousands of them may be read at once.
 _PIECE = 4 * 1024
-_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})\r\n")
+#: As Go and most others write it.
+_CONTENT_LENGTH = b"\r\nContent-Length: "
 #: What the chunks of a body may have besides it, in bytes, and as a part of it. An API server sends
 #: no chunks; those of other clients hold kilobytes.
 _CHUNKS, _CHUNKS_PART = 8 * 1024, 1 / 8
@@ -110,8 +110,8 @@ class Connection(RequestHandler):
     """
 
     __slots__ = (
-        "_chunked", "_ended", "_kept", "_left", "_opening", "_partial", "_payload", "_server",
-        "_timer", "_unread", "_wire", "body_clock", "held", "peer", "shed",
+        "_chunked", "_ended", "_in_flight", "_kept", "_left", "_opening", "_partial", "_payload",
+        "_server", "_timer", "_unread", "_wire", "body_clock", "held", "peer", "shed",
     )  # fmt: skip
 
     def __init__(self, server: "Server", peer: str, **kwargs: Any) -> None:
@@ -120,15 +120,16 @@ class Connection(RequestHandler):
         self.held = 0
         self.shed = False
         self._server = server
+        self._in_flight = server.in_flight
         self._kept = False
         self._ended = False
         self._opening: asyncio.Task[Any] | None = None
         self._wire: asyncio.Transport | None = None
-        # The body of the newest request, its missing bytes, and the bytes of the head after it.
+        # The body that is arriving, its missing bytes, and the bytes of the head after it.
         self._payload: StreamReader | None = None
         self._left = 0.0
         self._partial = 0
-        # What came of that body so far, with its chunks, if it is in chunks.
+        # What came of a body in chunks so far, with the chunks.
         self._chunked = 0
         self.body_clock: asyncio.Timeout | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -214,46 +215,39 @@ class Connection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Count bytes, and note where a head begins and ends."""
         while len(data) > _PIECE and not self._is_of_one_body(data):
-            self._piece_received(data[:_PIECE])
+            self.data_received(data[:_PIECE])
             data = data[_PIECE:]
-        self._piece_received(data)
-
-    def _is_of_one_body(self, data: bytes) -> bool:
-        """Return whether data brings no more than one head and a body of known length."""
-        body = self._payload
-        if body is not None and not body.is_eof():
-            return self._left < math.inf
-        end = -1 if self._partial else data.find(b"\r\n\r\n", 0, _PIECE)
-        if end < 0:
-            return False
-        head = data[: end + 2].lower()
-        length = None if b"chunked" in head else _CONTENT_LENGTH.search(head)
-        return length is not None and int(length[1]) >= len(data) - end - 4
-
-    def _piece_received(self, data: bytes) -> None:
         if self._force_close or self._close:
             # It is closing: aiohttp ignores what still arrives.
             return
         size = len(data)
         self.held += size
-        in_flight = self._server.in_flight
+        in_flight = self._in_flight
         in_flight.bytes += size
-        heads, body = self._request_count, self._payload
-        in_body = body is not None and not body.is_eof()
-        super().data_received(data)
+        heads = self._request_count
+        # For each request, so without the cost of super().
+        RequestHandler.data_received(self, data)
         if self._request_count != heads:
             self._head_received(data)
-        elif in_body:
-            self._left -= size
-            self._chunked += size
-            if body is not None and not body.is_eof():
-                self._look_at_chunks(body)
-            elif self._left < 0:
-                self._next_head_begun(int(-self._left))
+        elif self._payload is not None:
+            self._part_received(self._payload, size)
         elif size:
             self._next_head_begun(size)
         if in_flight.bytes > in_flight.most_bytes and not self.shed:
             self._server.relieve(self)
+
+    def _is_of_one_body(self, data: bytes) -> bool:
+        """Return whether data brings no more than one head and a body of known length."""
+        if self._payload is not None:
+            return self._left < math.inf
+        end = data.find(b"\r\n\r\n", 0, _PIECE)
+        at = -1 if end < 0 or self._partial else data.find(_CONTENT_LENGTH, 0, end)
+        if at < 0:
+            return False
+        at += len(_CONTENT_LENGTH)
+        # aiohttp rejects a head with a length and chunks.
+        length = data[at : data.find(b"\r", at)]
+        return length.isdigit() and int(length) >= len(data) - end - 4
 
     def pause_writing(self) -> None:
         """Start the timeout for a client that does not read its answers."""
@@ -304,24 +298,28 @@ class Connection(RequestHandler):
             # Pipelined requests wait behind this one.
             self._release(min(self.held, request.content.total_bytes + _head_bytes(request)))
         else:
-            self._release(self.held)
+            self._in_flight.bytes -= self.held
+            self.held = 0
             self.shed = False
-        return super().finish_response(request, resp, start_time)
+        return RequestHandler.finish_response(self, request, resp, start_time)
 
     # The timeout on a head.
 
     def _head_received(self, data: bytes) -> None:
         message, payload = self._messages[-1]
-        self._payload = payload
-        self._partial = self._chunked = 0
-        self._stop_timer()
+        complete = payload.is_eof()
+        self._payload = None if complete else payload
+        self._partial = 0
+        if self._timer is not None:
+            self._stop_timer()
         if not isinstance(message, RawRequestMessage):
             # Its frames hold the data, and the error itself.
             message.exc.__traceback__ = None
         elif message.chunked:
             # What follows a chunked body shows when more data arrives.
             self._left = math.inf
-        elif payload.is_eof():
+            self._chunked = 0
+        elif complete:
             # Did more arrive with it? A head ends with a line feed, right before the body.
             end = len(data) - payload.total_bytes - 1
             if end >= 0 and data[end] != _LINE_FEED:
@@ -329,8 +327,15 @@ class Connection(RequestHandler):
         else:
             self._left = int(message.headers.get("Content-Length", 0)) - payload.total_bytes
 
-    def _look_at_chunks(self, body: StreamReader) -> None:
-        """End a connection on which bodies come in too many chunks."""
+    def _part_received(self, body: StreamReader, size: int) -> None:
+        """Note a part of a body, and end a connection on which it comes in too many chunks."""
+        self._left -= size
+        self._chunked += size
+        if body.is_eof():
+            self._payload = None
+            if self._left < 0:
+                self._next_head_begun(int(-self._left))
+            return
         most = _CHUNKS + (1 + _CHUNKS_PART) * body.total_bytes
         if self._left == math.inf and self._chunked > most:
             self._server.count_closed("chunks")
@@ -367,7 +372,7 @@ class Connection(RequestHandler):
 
     def _release(self, size: int) -> None:
         self.held -= size
-        self._server.in_flight.bytes -= size
+        self._in_flight.bytes -= size
 
     def _leave(self) -> None:
         if not self._ended:
@@ -391,9 +396,9 @@ def client_of(request: web.BaseRequest) -> str:
 
 
 def arrived_body(request: web.BaseRequest) -> bytes:
-    """Return a body of which nothing is missing, as of most by now, or b""."""
+    """Return a body of which nothing is missing, as of most by now; b"" if it must be awaited."""
     content = request.content
-    return content.read_nowait(-1) if content.is_eof() and not content.at_eof() else b""
+    return content.read_nowait(-1) if content.is_eof() and not is_shed(request) else b""
 
 
 def is_shed(request: web.BaseRequest) -> bool:

@@ -109,7 +109,11 @@ class Room(Generic[M]):
     def stays(self, member: M) -> bool:
         """Return whether a kept connection stays open after one more review."""
         peer = self._peers.get(member.peer)
-        return peer is not None and not self._exceeds(len(peer.kept))
+        if peer is None:
+            return False
+        kept = len(peer.kept)
+        # Asked for each review, so the usual case takes no further call.
+        return kept <= SHARE or not self._exceeds(kept)
 
     def _exceeds(self, kept: int) -> bool:
         """Return whether a peer would keep more connections than it leaves for others.

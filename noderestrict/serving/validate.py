@@ -65,9 +65,8 @@ class ValidateHandler:
             CrowdedError: too many large bodies wait.
         """
         started = time.perf_counter()
-        client = client_of(http)
         large = len(body) > LARGE_BYTES
-        run = self._lane.of(client, len(body), deadline) if large else admission.inline
+        run = self._lane.of(client_of(http), len(body), deadline) if large else admission.inline
         try:
             request = (
                 await run(partial(self._decoder.decode, body))
@@ -75,17 +74,17 @@ class ValidateHandler:
                 else self._decoder.decode_quickly(body)
             )
         except admission.UnscannedError:
-            request = await self._scan(body, client, deadline)
+            request = await self._scan(body, client_of(http), deadline)
         except admission.ReviewError as error:
             raise HTTPError(400, str(error)) from None
         decision = (None if large else self._judge.allowed(request)) or await self._judge.judge(
-            request, deadline, peer=client, run=run
+            request, deadline, peer=client_of(http), run=run
         )
         # Bound once: they may change while the judge waits.
         rule_modes = self._state.modes
         if isinstance(decision, Denied):
             verdict = await settle(
-                self._judge, request, decision, deadline, rule_modes, client, run
+                self._judge, request, decision, deadline, rule_modes, client_of(http), run
             )
             answer = encode(request, verdict, rule_modes)
         else:
@@ -101,7 +100,7 @@ class ValidateHandler:
             self._report(http, request, verdict, rule_modes, seconds)
         if self._capture is not None:
             # What the rules decided, whatever their mode made of it.
-            self._capture.offer(request, body, decision, client)
+            self._capture.offer(request, body, decision, client_of(http))
         return Answer(answer)
 
     async def _scan(self, body: bytes, client: str, deadline: float) -> admission.Request:
