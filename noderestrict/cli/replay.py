@@ -13,7 +13,7 @@ from noderestrict.replay import reports
 
 if TYPE_CHECKING:
     from noderestrict.replay.report import Report
-    from noderestrict.replay.results import Undecided
+    from noderestrict.replay.results import NotJudged, Undecided
     from noderestrict.replay.sources import Unreadable
 
 _PROGRESS_EVERY = 500
@@ -111,7 +111,7 @@ class _Terminal:
         # Where the report itself fills the terminal, it is progress enough.
         self._progress = sys.stderr.isatty() and not sys.stdout.isatty()
 
-    def problem(self, problem: "Undecided | Unreadable") -> None:
+    def problem(self, problem: "Undecided | NotJudged | Unreadable") -> None:
         """Print what could not be read, and on demand what could not be judged."""
         from noderestrict.replay.sources import Unreadable
 

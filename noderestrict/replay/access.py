@@ -1,10 +1,12 @@
 """Judge SubjectAccessReviews, with the changes of the cluster between them."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from noderestrict import authorization
 from noderestrict.api.resources import PLURALS, ObjectKey
 from noderestrict.graph.graph import SOURCES, Graph
+from noderestrict.graph.rules import Access
 from noderestrict.policy.features import check_gates
 from noderestrict.policy.listers import MemoryListers
 from noderestrict.policy.settings import Settings
@@ -41,7 +43,8 @@ def judge_access_case(
             if event.op == "review":
                 number += 1
                 id_ = case.id if number == 1 else f"{case.id}#{number}"
-                yield _answer(id_, event, graph, features)
+                answer = _answer(id_, event, graph, features)
+                yield replace(answer, file=case.file, line=case.line)
             else:
                 _change(graph, event)
     except (authorization.ReviewError, StateError, ValueError) as error:
@@ -71,9 +74,12 @@ def _answer(id_: str, event: CaseEvent, graph: Graph, features: Mapping[str, boo
     expect = event.expect
     return Result(
         id=id_,
-        uid="",
         node=review.node,
         what=str(asked) if asked is not None else "",
+        operation=asked.verb if asked is not None else "",
+        resource=_path(asked) if asked is not None else "",
+        namespace=asked.namespace if asked is not None else "",
+        name=asked.name if asked is not None else "",
         allowed=opinion.allowed,
         code=200 if opinion.allowed else 403,
         reason="" if opinion.allowed else "NoOpinion",
@@ -83,3 +89,7 @@ def _answer(id_: str, event: CaseEvent, graph: Graph, features: Mapping[str, boo
         expect=expect,
         ok=None if expect is None else expect.allowed == opinion.allowed,
     )
+
+
+def _path(asked: Access) -> str:
+    return f"{asked.resource}/{asked.sub_resource}" if asked.sub_resource else asked.resource

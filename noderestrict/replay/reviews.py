@@ -29,7 +29,8 @@ def judge_case(case: Case, settings: Settings, listers: MemoryListers) -> Result
     except (admission.ReviewError, StateError, ValueError) as error:
         return Unreadable(case.file, case.line, f"case {case.id!r}: {error}")
     result = judge_request(case.id, request, settings, listers, case.audience_grants)
-    return replace(result, expect=case.expect, ok=_as_expected(case.expect, result))
+    ok = _as_expected(case.expect, result)
+    return replace(result, file=case.file, line=case.line, expect=case.expect, ok=ok)
 
 
 def circumstances(
@@ -81,6 +82,12 @@ def judge_request(
         id=id_,
         uid=request.uid,
         node=request.node,
+        user=request.user.username or "",
+        operation=request.operation,
+        resource=admission.resource_path(request),
+        namespace=request.namespace,
+        name=request.name,
+        dry_run=request.dry_run,
         what=f"{request.operation} {admission.resource_path(request)} {where}".rstrip(),
         allowed=denied is None,
         code=denied.code if denied else _OK,

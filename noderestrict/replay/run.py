@@ -8,9 +8,10 @@ from noderestrict.policy.listers import MemoryListers
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.access import judge_access_case
 from noderestrict.replay.audit.log import AuditLog, Counts
+from noderestrict.replay.audit.read import events
 from noderestrict.replay.cases import AccessCase, Case, cases
 from noderestrict.replay.report import Report
-from noderestrict.replay.results import Result, Summary, Undecided
+from noderestrict.replay.results import NotJudged, Result, Summary, Undecided
 from noderestrict.replay.reviews import judge_case
 from noderestrict.replay.sources import MAX_FILE_BYTES, Unreadable
 
@@ -34,7 +35,7 @@ class Run:
     listers: MemoryListers
     graph: Graph
     report: Report
-    problem: Callable[[Undecided | Unreadable], None]
+    problem: Callable[[Undecided | NotJudged | Unreadable], None]
     progress: Callable[[int], None]
     summary: Summary = field(default_factory=Summary)
     log: Counts = field(default_factory=Counts)
@@ -52,15 +53,14 @@ class Run:
                 self.progress(self.summary.total)
 
     def audit_logs(self, files: Iterable[str]) -> None:
-        """Judge the writes of nodes in some audit logs, of which later ones continue the first.
+        """Judge the writes of nodes in some audit logs.
 
         Args:
             files: their paths, ``-`` for stdin.
         """
         audit = AuditLog(self.settings, self.listers)
         self.log = audit.counts
-        for file in files:
-            self._take(audit.results(file))
+        self._take(audit.results(*map(events, files)))
 
     def end(self) -> None:
         """End the report."""
@@ -74,7 +74,7 @@ class Run:
         else:
             yield judge_case(case, self.settings, self.listers)
 
-    def _take(self, results: Iterable[Result | Undecided | Unreadable]) -> None:
+    def _take(self, results: Iterable[Result | Undecided | NotJudged | Unreadable]) -> None:
         for result in results:
             self.summary.count(result)
             if isinstance(result, Result):

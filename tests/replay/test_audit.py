@@ -15,6 +15,7 @@ from noderestrict.policy.settings import Settings
 from noderestrict.replay.audit import log as audit_log
 from noderestrict.replay.audit.log import AuditLog
 from noderestrict.replay.audit.patches import hides_a_change
+from noderestrict.replay.audit.read import events
 from noderestrict.replay.results import Result, Undecided
 from noderestrict.replay.sources import Unreadable
 
@@ -50,11 +51,13 @@ def pod(name: str, node_name: str) -> dict[str, Any]:
 
 
 def judged(
-    tmp_path: Path, *events: Any, extra: Extra | None = None
+    tmp_path: Path, *logged: Any, extra: Extra | None = None
 ) -> list[Result | Undecided | Unreadable]:
     file = tmp_path / "audit.log"
-    file.write_text("".join(json.dumps(one) + "\n" for one in events))
-    return list(AuditLog(Settings.for_version(extra=extra), MemoryListers()).results(str(file)))
+    file.write_text("".join(json.dumps(one) + "\n" for one in logged))
+    return list(
+        AuditLog(Settings.for_version(extra=extra), MemoryListers()).results(events(str(file)))
+    )
 
 
 def row(found: list[Result | Undecided | Unreadable]) -> Result:
@@ -103,7 +106,7 @@ def test_names_alone_refuse_at_every_level(tmp_path: Path) -> None:
 def test_what_needs_an_object_is_not_guessed_at_level_metadata(tmp_path: Path) -> None:
     (found,) = judged(tmp_path, event("create", "pods", "p", level="Metadata"))
     assert isinstance(found, Undecided)
-    assert "level Metadata holds no object" in found.problem
+    assert "level Metadata holds no object" in found.missing
     (found,) = judged(tmp_path, event("patch", "nodes", "n1", level="Metadata"))
     assert isinstance(found, Undecided)
 
@@ -112,7 +115,7 @@ def test_what_needs_an_object_is_not_guessed_at_level_metadata(tmp_path: Path) -
 def test_a_body_that_does_not_show_an_object_is_not_judged(body: Any, tmp_path: Path) -> None:
     (found,) = judged(tmp_path, event("create", "pods", "p", requestObject=body))
     assert isinstance(found, Undecided)
-    assert "holds no object" in found.problem
+    assert "holds no object" in found.missing
 
 
 def test_a_patch_changes_what_it_names(tmp_path: Path) -> None:
@@ -123,7 +126,7 @@ def test_a_patch_changes_what_it_names(tmp_path: Path) -> None:
     )  # fmt: skip
     found = row(judged(tmp_path, patch))
     assert (found.allowed, found.rule) == (False, "nodes/labels")
-    assert "assumed: the existing object is not in the log" in found.notes[1]
+    assert "inferred: the existing object is not in the log" in found.notes[1]
     harmless = event(
         "patch", "nodes", "n1", requestObject={"status": {"phase": "x"}},
         responseObject=node(**forbidden),
@@ -183,7 +186,7 @@ def test_pods_are_learned_from_the_log(tmp_path: Path) -> None:
     assert (found.allowed, found.rule) == (False, "pods/delete-own")
     (unknown,) = judged(tmp_path, deleted)
     assert isinstance(unknown, Undecided)
-    assert "not found" in unknown.problem
+    assert "not found" in unknown.missing
 
 
 def test_an_impersonated_user_is_who_admission_sees(tmp_path: Path) -> None:
@@ -196,7 +199,7 @@ def test_lines_that_are_no_events_are_named_and_the_rest_is_judged(tmp_path: Pat
     bad = '{"user": {"username": "system:node:n1"'
     good = json.dumps(event("delete", "nodes", "n2"))
     file.write_text(f"{bad}\n\n{good}\n")
-    first, second = AuditLog(Settings.for_version(), MemoryListers()).results(str(file))
+    first, second = AuditLog(Settings.for_version(), MemoryListers()).results(events(str(file)))
     assert isinstance(first, Unreadable)
     assert str(first).startswith(f"{file}:1: not an audit event")
     assert isinstance(second, Result)
@@ -249,7 +252,7 @@ def test_memory_stays_bounded_whatever_the_log_holds(tmp_path: Path) -> None:
                             responseObject={"kind": "Lease"})  # fmt: skip
             out.write(json.dumps(created) + "\n")
     log = AuditLog(Settings.for_version(), MemoryListers())
-    assert list(log.results(str(file))) == []
+    assert list(log.results(events(str(file)))) == []
     assert len(log._logged) == 20_000
 
 
@@ -315,7 +318,7 @@ def test_the_owner_of_a_deleted_slice_must_be_in_the_log(tmp_path: Path) -> None
     where = {"ref": {"apiGroup": "resource.k8s.io", "apiVersion": "v1"}}
     (unknown,) = judged(tmp_path, event("delete", "resourceslices", "s", **where))
     assert isinstance(unknown, Undecided)
-    assert unknown.problem == "the deleted object is not in the log"
+    assert unknown.missing == "the deleted object is not in the log"
     slice_ = {"kind": "ResourceSlice", "metadata": {"name": "s"}, "spec": {"nodeName": "n2"}}
     shown = event("delete", "resourceslices", "s", responseObject=slice_, **where)
     assert row(judged(tmp_path, shown)).rule == "resourceslices/own-node-name"

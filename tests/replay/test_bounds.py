@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from noderestrict.replay import sources
+from noderestrict.replay.audit.read import events
 from tests.replay.test_inputs import OTHER, OWN, Capture, run, stdin, write
 
 GIB = 1024**3
@@ -216,5 +217,5 @@ def test_what_a_log_shows_is_kept_within_a_bound(
         }
     )  # fmt: skip
     file = write(tmp_path / "audit.log", "\n".join(map(line, range(1000))) + "\n")
-    assert list(log.results(str(file))) == []
+    assert list(log.results(events(str(file)))) == []
     assert 80 < len(log._logged) < 100

@@ -39,7 +39,7 @@ DENIED = Result(
     message="not yours",
     lookups=("nodes n2 -> not found",),
     detail="it is another node",
-    notes=("level Request",),
+    level="Request",
     user_agent="kubelet/v1.36",
     old=b'{"spec":{"a":"before"}}',
     new=b'{"spec":{"a":"after"}}',
@@ -185,11 +185,11 @@ def test_every_report_shows_what_was_denied_and_why(name: str) -> None:
         assert part in text
 
 
-CHOSEN_BY_NODES = ("id", "node", "what", "message", "detail", "user_agent", "rule", "notes")
+CHOSEN_BY_NODES = ("id", "node", "what", "message", "detail", "user_agent", "rule", "level")
 
 
 def with_evil(field: str) -> Result:
-    value: Any = (EVIL,) if field == "notes" else EVIL
+    value: Any = EVIL
     if field in ("old", "new"):
         value = json.dumps({"spec": {EVIL: EVIL, "a": EVIL}}).encode()
     return replace(DENIED, **{field: value})
@@ -274,7 +274,7 @@ def test_junit_counts_each_failure_once(result: Result, fail_on_denied: bool, fa
 
 def test_the_table_marks_what_is_not_as_expected() -> None:
     results = [RIGHTLY_DENIED, WRONGLY_DENIED, WRONGLY_ALLOWED]
-    without_notes = [replace(one, notes=()) for one in (*results, ALLOWED)]
+    without_notes = [replace(one, level="") for one in (*results, ALLOWED)]
     first, second, third, fourth, last = written("table", without_notes).splitlines()
     assert "NOT AS EXPECTED" not in first
     assert "NOT AS EXPECTED (allowed)" in second

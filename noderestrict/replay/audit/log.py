@@ -1,6 +1,7 @@
 """Judge the writes of nodes in an audit log, as a stream of JSON lines."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -19,9 +20,9 @@ from noderestrict.replay.audit.events import (
 )
 from noderestrict.replay.audit.objects import Key, LoggedObjects
 from noderestrict.replay.audit.patches import Fields, before, hides_a_change
-from noderestrict.replay.results import Result, Undecided
+from noderestrict.replay.results import Certainty, Result, Undecided
 from noderestrict.replay.reviews import judge_request
-from noderestrict.replay.sources import MIB, Unreadable, lines, opened, too_long
+from noderestrict.replay.sources import MIB, Document, Unreadable
 from noderestrict.replay.state import StateError, decode_object
 
 _MOST_LEARNED = 200_000
@@ -66,31 +67,21 @@ class AuditLog:
         self._learned_bytes = 0
         self.counts = Counts()
 
-    def results(self, file: str) -> Iterator[Result | Undecided | Unreadable]:
-        """Yield a result for each write of a node in a file, in its order.
+    def results(
+        self, *inputs: Iterable[Document | Unreadable]
+    ) -> Iterator[Result | Undecided | Unreadable]:
+        """Yield a result for each write of a node.
 
         Args:
-            file: its path, ``-`` for stdin; plain or gzip.
+            inputs: the events of each file, as ``read.events`` yields them.
         """
-        is_audit_log = False
-        number = 0
-        try:
-            with opened(file) as stream:
-                for number, line in lines(stream):
-                    if line is None:
-                        yield too_long(file, number)
-                        continue
-                    is_audit_log = is_audit_log or b'"Event"' in line
-                    self.counts.bytes += len(line)
-                    if line.strip():
-                        self.counts.events += 1
-                        yield from self._line(file, number, line)
-        except OSError as error:
-            yield Unreadable(file, 0, error.strerror or str(error))
-        else:
-            if number and not is_audit_log:
-                problem = "it holds no audit events: replay reads one JSON object per line"
-                yield Unreadable(file, 0, problem)
+        for document in itertools.chain.from_iterable(inputs):
+            if isinstance(document, Unreadable):
+                yield document
+                continue
+            self.counts.bytes += len(document.raw)
+            self.counts.events += 1
+            yield from self._line(document.file, document.line, document.raw)
 
     def _line(
         self, file: str, number: int, line: bytes
@@ -128,11 +119,15 @@ class AuditLog:
         result = judge_request(id_, completed, self._settings, self._listers)
         problem = _doubt(event, request, row, objects, result)
         if problem:
-            return Undecided(event.auditID, event.what, problem)
+            return Undecided(id=event.auditID, node=request.node, what=event.what, missing=problem)
         self.counts.judged += 1
-        assumed = (f"assumed: {objects.assumed}",) if objects.assumed else ()
-        notes = (f"level {event.level}", *assumed)
-        return replace(result, user_agent=event.userAgent, notes=notes)
+        return replace(
+            result,
+            user_agent=event.userAgent,
+            level=event.level,
+            certainty=Certainty.INFERRED if objects.assumed else Certainty.KNOWN,
+            rests_on=objects.assumed,
+        )
 
     def _objects(self, event: AuditEvent, request: Request, guarded: Fields) -> _Objects:
         if request.operation == "CONNECT":
