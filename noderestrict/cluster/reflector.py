@@ -117,6 +117,11 @@ class Reflector:
         pace: of waiting.
         failed: called with ``list`` or ``watch`` for each failure.
         lost: called for each undecodable object.
+        only: namespace and name of the one object to follow; None for all.
+
+    Attributes:
+        has_synced: whether the sinks have ever equalled the cluster.
+        problem: the last failure, "" if there was none.
     """
 
     def __init__(
@@ -129,6 +134,7 @@ class Reflector:
         pace: Pace | None = None,
         failed: Callable[[str], None] = lambda _verb: None,
         lost: Callable[[], None] = lambda: None,
+        only: tuple[str, str] | None = None,
     ) -> None:
         self._connection = connection
         self._resource = resource
@@ -137,6 +143,11 @@ class Reflector:
         self._pace = pace or Pace()
         self._failed = failed
         self._lost = lost
+        self._path, self._selector = resource.list_path, {}
+        if only is not None:
+            # RBAC grants list and watch by name only if the name is selected in exactly this way.
+            self._path = resource.path(*only).rpartition("/")[0]
+            self._selector = {"fieldSelector": f"metadata.name={only[1]}"}
         self._objects = ObjectDecoder(resource.struct)
         self._version: str | None = None
         self._listing = False
@@ -153,6 +164,7 @@ class Reflector:
         self._is_of_pods = resource.struct is corev1.Pod
         self._heard: float | None = None
         self.has_synced = False
+        self.problem = ""
 
     def age(self) -> float | None:
         """Return the seconds since the sinks last equalled the cluster; None if they never have.
@@ -182,6 +194,7 @@ class Reflector:
             # The server answered, so it or its etcd does not support streaming lists.
             self._streaming = False
             return
+        self.problem = str(error)
         self._failed(verb)
         self._failures += 1
         if self._version is not None:
@@ -240,7 +253,7 @@ class Reflector:
         self._begin()
         version = None
         try:
-            async for part in pages(self._connection, self._resource.list_path, _PAGE):
+            async for part in pages(self._connection, self._path, _PAGE, self._selector):
                 for number, raw in enumerate(part.items):
                     if not number % _SLICE:
                         # Decoding a page takes milliseconds; let requests run in between.
@@ -259,6 +272,7 @@ class Reflector:
 
     async def _watch(self) -> None:
         query = {
+            **self._selector,
             "watch": "true",
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(int(self._pace.watch * self._pace.jitter())),
@@ -289,7 +303,7 @@ class Reflector:
         try:
             async with asyncio.timeout(inactivity) as limit:
                 async for piece in self._connection.stream(
-                    self._resource.list_path, query, inactivity=inactivity
+                    self._path, query, inactivity=inactivity
                 ):
                     head, newline, rest = piece.partition(b"\n")
                     pieces.append(head)
