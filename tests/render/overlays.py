@@ -1,6 +1,7 @@
 """What ``kubectl kustomize`` makes of the rendered overlays, without kubectl."""
 
 import copy
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -21,21 +22,29 @@ def build(
     """Return the objects of an overlay, changed by components."""
     objects = _build(PurePosixPath("overlays") / overlay, files)
     for component in components:
-        file = files[f"components/{component}/kustomization.yaml"]
-        objects = _patched(objects, yaml.safe_load(file))
+        folder = PurePosixPath("components") / component
+        kustomization = yaml.safe_load(files[f"{folder}/kustomization.yaml"])
+        objects += _resources(folder, kustomization, files)
+        objects = _patched(objects, kustomization)
     return objects
 
 
 def _build(folder: PurePosixPath, files: Mapping[str, str]) -> list[Object]:
     kustomization = yaml.safe_load(files[f"{folder}/kustomization.yaml"])
+    return _patched(_resources(folder, kustomization, files), kustomization)
+
+
+def _resources(
+    folder: PurePosixPath, kustomization: Object, files: Mapping[str, str]
+) -> list[Object]:
     objects: list[Object] = []
-    for resource in kustomization["resources"]:
+    for resource in kustomization.get("resources", ()):
         path = _joined(folder, resource)
         if str(path) in files:
             objects += [one for one in yaml.safe_load_all(files[str(path)]) if one]
         else:
             objects += _build(path, files)
-    return _patched(objects, kustomization)
+    return objects
 
 
 def _joined(folder: PurePosixPath, resource: str) -> PurePosixPath:
@@ -69,4 +78,6 @@ def _patched(objects: list[Object], kustomization: Object) -> list[Object]:
 
 
 def _is(value: Object, target: Mapping[str, str]) -> bool:
-    return (value["kind"], value["metadata"]["name"]) == (target["kind"], target["name"])
+    # A kind may be a pattern, such as Deployment|DaemonSet.
+    matches = re.fullmatch(target["kind"], value["kind"])
+    return bool(matches) and value["metadata"]["name"] == target["name"]

@@ -138,6 +138,22 @@ def test_a_worker_reaches_nothing_of_ours(overlay: str) -> None:
     assert secrets(found["control-plane"])
 
 
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_server_that_watches_its_certificate_may_read_that_secret_alone_and_no_more_nodes_may(
+    overlay: str,
+) -> None:
+    built = build(overlay, ["tls-secret"])
+    (server,) = [template for name, template in templates(built) if name == "noderestrict"]
+    (container,) = server["spec"]["containers"]
+    assert f"--tls-secret={NAMESPACE}/{TLS_SECRET}" in container["args"]
+    rules = rights(built)["noderestrict"]
+    for verb in ("get", "list", "watch"):
+        assert may(rules, verb, "", "secrets", TLS_SECRET)
+        assert not may(rules, verb, "", "secrets", CA_SECRET)
+    assert written(rules) == written(rights(build(overlay))["noderestrict"])
+    assert reached(built) == reached(build(overlay))
+
+
 @pytest.mark.parametrize("overlay", ENFORCING)
 def test_no_node_reaches_the_ca_and_trusted_ones_what_their_pods_need(overlay: str) -> None:
     found = secrets(reached(build(overlay))["control-plane"])
@@ -269,9 +285,13 @@ def test_kubectl_builds_the_same_objects(overlay: str, tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.mkdir()
     own.joinpath("kustomization.yaml").write_text(
-        f"resources: [../overlays/{overlay}]\ncomponents: [../components/dedicated-nodes]\n"
+        f"resources: [../overlays/{overlay}]\n"
+        "components: [../components/dedicated-nodes, ../components/tls-secret]\n"
     )
-    for folder, components in ((tmp_path / "overlays" / overlay, ()), (own, ("dedicated-nodes",))):
+    for folder, components in (
+        (tmp_path / "overlays" / overlay, ()),
+        (own, ("dedicated-nodes", "tls-secret")),
+    ):
         done = subprocess.run(
             ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=True
         )
