@@ -2,6 +2,7 @@
 
 import argparse
 import datetime as dt
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ _MOST_SECONDS = 1e9
 _MOST_DAYS = 36500
 _ANY_HOST = "0.0.0.0"  # noqa: S104 (where the operator names none)
 _ALL = "all"
+#: Names of namespaces and of Secrets, as the API server validates them.
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_LONGEST_LABEL, _LONGEST_NAME = 63, 253
 #: The strict rules that an operator turns on by name alone.
 SELECTABLE = tuple(rule for rule in STRICT_RULE_IDS if rule != FORBIDDEN_LABELS)
 
@@ -219,7 +223,8 @@ def _parse_days(text: str) -> dt.timedelta:
 
 def _parse_namespaced_name(text: str) -> tuple[str, str]:
     namespace, _, name = text.partition("/")
-    if not namespace or not name or "/" in name:
+    too_long = len(namespace) > _LONGEST_LABEL or len(name) > _LONGEST_NAME
+    if too_long or not all(map(_LABEL.fullmatch, (namespace, *name.split(".")))):
         raise ValueError(f"{text!r} is not NAMESPACE/NAME")
     return namespace, name
 
@@ -317,7 +322,7 @@ PORT = ArgumentType(_parse_port, "PORT")
 ADDRESS = ArgumentType(_parse_address, "HOST:PORT", _plain_address, none="")
 SECONDS = ArgumentType(_parse_seconds, "SECONDS")
 DAYS = ArgumentType(_parse_days, "DAYS")
-NAMESPACED_NAME = ArgumentType(_parse_namespaced_name, "NAMESPACE/NAME")
+NAMESPACED_NAME = ArgumentType(_parse_namespaced_name, "NAMESPACE/NAME", "/".join)
 COUNT = ArgumentType(_parse_positive, "N")
 MIB = ArgumentType(_parse_positive, "MIB")
 MODE = one_of(*MODES)

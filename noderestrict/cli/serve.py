@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import os
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from noderestrict.cli._errors import UsageError
 from noderestrict.cli.config import Sources, add_config_flags, as_yaml, differences
 from noderestrict.cli.fields import add_flags
 from noderestrict.cli.serve_config import ServeConfig
-from noderestrict.cli.tls_files import certificate_files, how_to_call
+from noderestrict.cli.tls_files import certificate_files, how_to_call, tls_options
 from noderestrict.cli.yaml_file import ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from noderestrict.serving.authorize import Authorizer
     from noderestrict.serving.background import Jobs
     from noderestrict.serving.capture import Capture
-    from noderestrict.serving.certificates import CertificateFiles
+    from noderestrict.serving.certificate_sources import Source
+    from noderestrict.serving.certificates import Certificates
     from noderestrict.serving.limits import Limits
     from noderestrict.serving.reload import Reloaded
     from noderestrict.serving.server import ServerOptions
@@ -93,6 +94,8 @@ def _check(config: ServeConfig) -> None:
         raise UsageError("--state answers all lookups: it excludes --kubeconfig and --context")
     if config.state and config.expected_registration:
         raise UsageError("--expected-registration is compared with a cluster's: not with --state")
+    if config.state and config.tls_secret:
+        raise UsageError("--tls-secret is read from a cluster: not with --state")
 
 
 def _with_state(server: "_Server") -> "Main":
@@ -108,7 +111,12 @@ def _with_state(server: "_Server") -> "Main":
     listers = load_state(config.state, graph)
     authorizer = LocalAuthorizer(graph, settings.features) if config.authorizer else None
     judge = LocalJudge(settings, listers)
-    return lambda stop: server.serve(judge, authorizer, Metrics(), stop, {})
+
+    async def serve(stop: "Stop") -> None:
+        metrics = Metrics()
+        await server.serve(judge, authorizer, metrics, stop, {}, server.certificates(metrics))
+
+    return serve
 
 
 def _with_cluster(server: "_Server") -> "Main":
@@ -140,6 +148,8 @@ async def _serve_cluster(
     from noderestrict.cluster.judge import STREAMING_SINCE, ClusterJudge
     from noderestrict.cluster.node_authorizer import NodeAuthorizer
     from noderestrict.graph.graph import Graph
+    from noderestrict.render.registration import parse_registration
+    from noderestrict.serving.tls_secret import TlsSecret
     from noderestrict.telemetry.metrics import Metrics
 
     config, metrics = server.config, Metrics()
@@ -166,23 +176,38 @@ async def _serve_cluster(
             judge.informers.freshness,
         )
     jobs = dict(judge.jobs())
+    secret = None
+    if config.tls_secret is not None:
+        secret = TlsSecret(
+            connection, *config.tls_secret, metrics, streaming=minor >= STREAMING_SINCE
+        )
+    certificates = server.certificates(metrics, secret)
+    if secret is not None:
+        jobs["TLS secret"] = partial(secret.follow, certificates.look_soon)
     if (expected := config.expected_registration) is not None:
         jobs["registration"] = partial(
-            _watch_registration, expected, server, connection, metrics, minor
+            _watch_registration,
+            parse_registration(expected).value(config.extra()),
+            connection,
+            metrics,
+            certificates,
+            minor,
         )
-    await server.serve(judge, authorizer, metrics, stop, jobs)
+    await server.serve(judge, authorizer, metrics, stop, jobs, certificates)
 
 
 async def _watch_registration(
-    expected: str, server: "_Server", connection: "Connection", metrics: "Metrics", minor: int
+    registration: Mapping[str, Any],
+    connection: "Connection",
+    metrics: "Metrics",
+    certificates: "Certificates",
+    minor: int,
 ) -> None:
     """Compare the installed registration with the one that is expected, for ever."""
     from noderestrict.doctor.watch import CONDITIONS_SINCE, Expected, watch_registration
-    from noderestrict.render.registration import parse_registration
 
-    registration = parse_registration(expected).value(server.config.extra())
-    bundle = server.files.certificate.parent / "ca.crt"
-    wanted = Expected(registration, bundle, conditions=minor >= CONDITIONS_SINCE)
+    conditions = minor >= CONDITIONS_SINCE
+    wanted = Expected(registration, certificates.trusted, conditions=conditions)
     await watch_registration(connection, wanted, metrics)
 
 
@@ -196,8 +221,21 @@ class _Server:
 
     def __init__(self, config: ServeConfig, sources: Sources[ServeConfig]) -> None:
         self.config = config
-        self.files: CertificateFiles = certificate_files(config)
+        self._tls = tls_options(config)
+        self._files = certificate_files(config)
         self._sources = sources
+
+    def certificates(self, metrics: "Metrics", secret: "Source | None" = None) -> "Certificates":
+        """Return the certificates that follow a Secret and the configured files.
+
+        Args:
+            metrics: show what is served.
+            secret: None if none is watched. It knows a new pair before the files do.
+        """
+        from noderestrict.serving.certificates import Certificates
+
+        sources = [source for source in (secret, self._files) if source is not None]
+        return Certificates(sources, self._tls, metrics)
 
     async def serve(
         self,
@@ -206,10 +244,10 @@ class _Server:
         metrics: "Metrics",
         stop: "Stop",
         background: "Jobs",
+        certificates: "Certificates",
     ) -> None:
         """Serve until asked to stop."""
         from noderestrict.serving.app import App
-        from noderestrict.serving.certificates import Certificates
         from noderestrict.serving.reload import follow_configuration
         from noderestrict.serving.server import run as serve
 
@@ -225,7 +263,7 @@ class _Server:
             await serve(
                 app,
                 metrics,
-                Certificates(self.files, metrics),
+                certificates,
                 _server_options(config, limits),
                 stop=stop,
                 started=self._started,

@@ -13,6 +13,7 @@ from noderestrict.cli.argument_types import (
     MIB,
     MODE,
     NAMES,
+    NAMESPACED_NAME,
     PATH,
     PORT,
     REGISTRATION,
@@ -68,6 +69,13 @@ class ServeConfig(shared_flags.Policy, shared_flags.ClusterAccess):
         None,
         DIRECTORY,
         "mounted Secret of type kubernetes.io/tls, with tls.crt, tls.key and ca.crt",
+        _TLS,
+    )
+    tls_secret: tuple[str, str] | None = setting(
+        None,
+        NAMESPACED_NAME,
+        "Secret of type kubernetes.io/tls that is watched through the API, so that a new pair is "
+        "served within a second; if files are given too, the newer valid pair is served",
         _TLS,
     )
     dev: bool = switch(

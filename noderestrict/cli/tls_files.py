@@ -10,27 +10,24 @@ from noderestrict.cli._errors import UsageError
 from noderestrict.cli.serve_config import DEV_DIRECTORY, TLS_VERSIONS, ServeConfig
 
 if TYPE_CHECKING:
-    from noderestrict.serving.certificates import CertificateFiles
+    from noderestrict.serving.certificate_sources import CertificateFiles
+    from noderestrict.serving.tls_context import TlsOptions
 
 _DEV_NAMES = ("localhost", "127.0.0.1", "::1")
 _DEV_LIFETIME = dt.timedelta(days=30)
 
 
-def certificate_files(config: ServeConfig) -> "CertificateFiles":
-    """Return the files that a server presents and checks clients with; ``--dev`` makes its own.
+def tls_options(config: ServeConfig) -> "TlsOptions":
+    """Return what handshakes depend on besides the certificate.
 
     Raises:
-        UsageError: no source of a certificate is chosen, or more than one, or a cipher suite is
-            unknown, or the pair for development cannot be written.
+        UsageError: a cipher suite is unknown, or clients' names are given without their CA.
     """
-    from noderestrict.serving.certificates import CertificateFiles
+    from noderestrict.serving.tls_context import TlsOptions
 
     if config.client_allowed_names and config.client_ca_file is None:
         raise UsageError("--client-allowed-names needs --client-ca-file")
-    certificate, key = _key_pair(config)
-    return CertificateFiles(
-        certificate,
-        key,
+    return TlsOptions(
         config.client_ca_file,
         config.expected_dns_names,
         TLS_VERSIONS[config.tls_min_version],
@@ -38,22 +35,31 @@ def certificate_files(config: ServeConfig) -> "CertificateFiles":
     )
 
 
-def _key_pair(config: ServeConfig) -> tuple[Path, Path]:
-    """Return the files of certificate and private key."""
+def certificate_files(config: ServeConfig) -> "CertificateFiles | None":
+    """Return the files of the certificate; None if only a Secret is given. ``--dev`` makes its own.
+
+    Raises:
+        UsageError: no certificate is given, or more than one besides a Secret, or the pair for
+            development cannot be written.
+    """
+    from noderestrict.serving.certificate_sources import CertificateFiles
+
     certificate, key, directory = config.tls_cert_file, config.tls_private_key_file, config.tls_dir
     if (certificate is None) != (key is None):
         raise UsageError("--tls-cert-file and --tls-private-key-file are needed together")
-    if [certificate is not None, directory is not None, config.dev].count(True) != 1:
+    files = [certificate is not None, directory is not None, config.dev].count(True)
+    if files > 1 or (config.dev and config.tls_secret) or not (files or config.tls_secret):
         raise UsageError(
             "one certificate is needed: --tls-dir DIR, or --tls-cert-file FILE with "
-            "--tls-private-key-file FILE, or --dev"
+            "--tls-private-key-file FILE, or --dev; --tls-secret NAMESPACE/NAME may replace or "
+            "accompany the files"
         )
     if certificate is not None and key is not None:
-        return certificate, key
-    if directory is None:
+        return CertificateFiles(certificate, key)
+    if config.dev:
+        _make_dev_pair(DEV_DIRECTORY)
         directory = DEV_DIRECTORY
-        _make_dev_pair(directory)
-    return directory / "tls.crt", directory / "tls.key"
+    return None if directory is None else CertificateFiles.in_directory(directory)
 
 
 def openssl_names(suites: Sequence[str]) -> str:

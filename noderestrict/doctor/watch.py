@@ -7,7 +7,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -36,12 +35,12 @@ class Expected:
 
     Attributes:
         registration: the rendered ValidatingWebhookConfiguration.
-        ca_file: PEM, the CAs that a CA bundle may contain; None, or a missing file, for any.
+        trusted: returns the CAs, in PEM, that a CA bundle may contain; None for any.
         conditions: whether the API server supports match conditions.
     """
 
     registration: Mapping[str, Any]
-    ca_file: Path | None = None
+    trusted: Callable[[], bytes | None] = lambda: None
     conditions: bool = True
 
     @property
@@ -113,18 +112,11 @@ def _differences(body: bytes, expected: Expected) -> list[str]:
         return differences(
             {"webhooks": installed.webhooks},
             expected.registration,
-            _trusted(expected.ca_file),
+            expected.trusted(),
             conditions=expected.conditions,
         )
     except (OSError, KeyPairError) as error:
-        return [f"{expected.ca_file} cannot be read: {error}"]
-
-
-def _trusted(file: Path | None) -> bytes | None:
-    try:
-        return file.read_bytes() if file is not None else None
-    except FileNotFoundError:
-        return None
+        return [f"ca.crt of the served certificate cannot be read: {error}"]
 
 
 class _Configuration(msgspec.Struct):

@@ -32,11 +32,13 @@ class KeyPair:
     """A checked pair.
 
     Attributes:
+        not_before: from when on the leaf is valid; of two pairs, the later one is newer.
         not_after: when the first certificate of the chain that does so expires.
         names: DNS names and IP addresses of the leaf.
         serial: of the leaf, in hexadecimal.
     """
 
+    not_before: dt.datetime
     not_after: dt.datetime
     names: tuple[str, ...]
     serial: str
@@ -76,7 +78,7 @@ def _checked(certificate: bytes, key: bytes, now: dt.datetime, dns_names: Sequen
             f"it does not cover {', '.join(missing)}"
         )
     not_after = min(link.not_valid_after_utc for link in chain)
-    return KeyPair(not_after, names, f"{chain[0].serial_number:x}")
+    return KeyPair(chain[0].not_valid_before_utc, not_after, names, f"{chain[0].serial_number:x}")
 
 
 def _parse_chain(certificate: bytes) -> list[x509.Certificate]:

@@ -41,7 +41,7 @@ class Health:
         checks = {**self._state.checks(), **self._backend.checks()}
         ready = all(checks.values())
         if "verbose" in request.query or not ready:
-            details = self._backend.details()
+            details = {**self._state.details(), **self._backend.details()}
             lines = [
                 f"[{'+' if ok else '-'}] {name}" + (f": {details[name]}" if name in details else "")
                 for name, ok in checks.items()

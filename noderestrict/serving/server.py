@@ -76,22 +76,29 @@ async def run(
         options: where, and for how long.
         stop: asks for that.
         started: called with the port when requests are answered.
-        background: run beside the server, such as what keeps the stores.
+        background: run beside the server, such as what keeps the stores; started first.
 
     Raises:
         StartError: there is no certificate, or the server cannot listen on an address.
     """
+    app.state.require(
+        "certificate",
+        lambda: not certificates.expired(dt.datetime.now(dt.UTC)),
+        certificates.detail,
+    )
     async with contextlib.AsyncExitStack() as stack:
         limits = within_open_files(options.limits)
         if options.metrics is not None:
             await stack.enter_async_context(
                 _metrics_listener(app, metrics, options.metrics, limits)
             )
+        # A certificate may come from one of them.
+        await stack.enter_async_context(running(background, metrics))
         if not await certificates.loaded_within(options.tls_wait):
             raise StartError(
-                f"no certificate to serve after {options.tls_wait:g} s: {certificates.problem}"
+                f"no certificate to serve after {options.tls_wait:g} s: {certificates.detail()}"
             )
-        jobs = {**_jobs(app.state, metrics, certificates, options), **background}
+        jobs = _jobs(app.state, metrics, certificates, options)
         await stack.enter_async_context(running(jobs, metrics))
         web_server = _webhook_server(app, metrics, limits, options.client_names)
         listener = await _listen(
@@ -178,7 +185,6 @@ def _jobs(
     """Return what keeps the server's own state current."""
     self_test = SelfTest(metrics)
     state.require("self-test", lambda: self_test.passing)
-    state.require("certificate", lambda: not certificates.expired(dt.datetime.now(dt.UTC)))
     return {
         "certificates": partial(certificates.follow, options.poll_certificates),
         "self-test": self_test.repeat,

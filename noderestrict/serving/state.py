@@ -20,7 +20,7 @@ class ServerState:
         draining: whether the server is shutting down: each answer closes its connection.
     """
 
-    __slots__ = ("_conditions", "draining", "in_flight", "lag", "modes")
+    __slots__ = ("_conditions", "_details", "draining", "in_flight", "lag", "modes")
 
     def __init__(self, limits: Limits, modes: Modes | None = None) -> None:
         self.modes = modes or Modes()
@@ -28,15 +28,25 @@ class ServerState:
         self.lag = 0.0
         self.draining = False
         self._conditions: dict[str, Callable[[], bool]] = {}
+        self._details: dict[str, Callable[[], str]] = {}
 
-    def require(self, name: str, condition: Callable[[], bool]) -> None:
+    def require(
+        self, name: str, condition: Callable[[], bool], detail: Callable[[], str] | None = None
+    ) -> None:
         """Be ready only while a condition holds.
 
         Args:
             name: of the condition, as ``/readyz?verbose`` shows it.
             condition: evaluated by each readiness check.
+            detail: returns more about it.
         """
         self._conditions[name] = condition
+        if detail is not None:
+            self._details[name] = detail
+
+    def details(self) -> Mapping[str, str]:
+        """Return more about some of the conditions, by name."""
+        return {name: detail() for name, detail in self._details.items()}
 
     def checks(self) -> Mapping[str, bool]:
         """Return whether each condition holds, by name."""

@@ -187,7 +187,13 @@ class Metrics:
         self.certificate_refused = reloads.labels("refused")
         self.certificate_problem = Gauge(
             "noderestrict_certificate_problem",
-            "1 while the files hold a pair that cannot be served.",
+            "1 while a source holds a pair that cannot be served.",
+            registry=registry,
+        )
+        self.certificate_source = Gauge(
+            "noderestrict_certificate_source",
+            "1 for the source of the served certificate: files or secret.",
+            ("source",),
             registry=registry,
         )
         config = Counter(

@@ -37,6 +37,7 @@ EXAMPLES: Mapping[int, str] = {
         (argument_types.PORT, "1"),
         (argument_types.ADDRESS, "[::1]:1"),
         (argument_types.SECONDS, "1.5"),
+        (argument_types.NAMESPACED_NAME, "namespace/name"),
         (argument_types.COUNT, "3"),
         (argument_types.MIB, "4"),
         (argument_types.MODE, "audit"),

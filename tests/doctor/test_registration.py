@@ -17,6 +17,7 @@ from noderestrict.doctor.differences import differences
 from noderestrict.doctor.watch import SECONDS, Expected, watch_registration
 from noderestrict.policy.extra import Extra
 from noderestrict.render.registration import Registration, parse_registration
+from noderestrict.serving.certificate_sources import CertificateFiles
 from noderestrict.telemetry.metrics import Metrics
 from tests.serving.tls import authority
 
@@ -197,13 +198,13 @@ class Cluster:
 class Watched:
     """A watch that looks once for each step of a test."""
 
-    def __init__(self, ca_file: Path | None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.cluster = Cluster()
         self.metrics = Metrics()
         self.waited: list[float] = []
         self._go = asyncio.Semaphore(0)
         self._looked = asyncio.Semaphore(0)
-        self._expected = Expected(EXPECTED, ca_file)
+        self._expected = Expected(EXPECTED, CertificateFiles.in_directory(folder).ca)
         self.task: asyncio.Future[None] | None = None
 
     async def _sleep(self, seconds: float) -> None:
@@ -236,7 +237,7 @@ class Watched:
 @pytest.fixture
 async def watched(tmp_path: Path) -> Any:
     (tmp_path / "ca.crt").write_bytes(CA)
-    one = Watched(tmp_path / "ca.crt")
+    one = Watched(tmp_path)
     yield one
     if one.task is not None:
         one.task.cancel()

@@ -20,10 +20,12 @@ from noderestrict.serving import background as background_module
 from noderestrict.serving import selftest
 from noderestrict.serving.app import App
 from noderestrict.serving.background import Jobs
-from noderestrict.serving.certificates import CertificateFiles, Certificates
+from noderestrict.serving.certificate_sources import CertificateFiles
+from noderestrict.serving.certificates import Certificates
 from noderestrict.serving.local import LocalJudge
 from noderestrict.serving.server import ServerOptions, run
 from noderestrict.serving.stop import Stop
+from noderestrict.serving.tls_context import TlsOptions
 from noderestrict.telemetry.metrics import Metrics
 from tests.serving.clients import EXAMPLES, hang_up
 from tests.serving.tls import DAY, NOW, authority, leaf, write_pair
@@ -90,7 +92,7 @@ async def started(
 ) -> AsyncIterator[Running]:
     write_pair(folder, leaf(authority()))
     metrics = Metrics()
-    certificates = Certificates(CertificateFiles.in_directory(folder), metrics)
+    certificates = Certificates([CertificateFiles.in_directory(folder)], TlsOptions(), metrics)
     app = App(judge or CheckingJudge(), metrics)
     ports: asyncio.Queue[int] = asyncio.Queue()
     options = ServerOptions("127.0.0.1", 0, shutdown_delay=shutdown_delay)
@@ -161,7 +163,7 @@ async def test_a_server_whose_certificate_expires_is_not_ready(tmp_path: Path) -
 
 
 def test_a_certificate_is_expired_from_its_last_moment_on_and_none_always(tmp_path: Path) -> None:
-    certificates = Certificates(CertificateFiles.in_directory(tmp_path), Metrics())
+    certificates = Certificates([CertificateFiles.in_directory(tmp_path)], TlsOptions(), Metrics())
     assert certificates.expired(NOW)
     write_pair(tmp_path, leaf(authority(), lifetime=DAY, now=NOW))
     assert certificates.reload(NOW)

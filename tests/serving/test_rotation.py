@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from noderestrict.pki.issue import Authority, Leaf
-from noderestrict.serving.certificates import CertificateFiles, Certificates
+from noderestrict.serving import certificates as module
+from noderestrict.serving.certificate_sources import CertificateFiles
+from noderestrict.serving.certificates import Certificates
+from noderestrict.serving.tls_context import TlsOptions
 from noderestrict.telemetry.metrics import Metrics
 from tests.serving.clients import EXAMPLES, GOOD, Client, Tally, http
 from tests.serving.tls import (
@@ -208,22 +211,20 @@ def followed(directory: Path) -> tuple[Certificates, Metrics]:
     write_pair(directory, leaf(ca))
     (directory / "clients.crt").write_bytes(ca.certificate)
     metrics = Metrics()
-    files = CertificateFiles(
-        directory / "tls.crt", directory / "tls.key", directory / "clients.crt"
-    )
-    certificates = Certificates(files, metrics)
+    files = CertificateFiles.in_directory(directory)
+    certificates = Certificates([files], TlsOptions(directory / "clients.crt"), metrics)
     assert certificates.reload(NOW)
     return certificates, metrics
 
 
 def refused(certificates: Certificates, metrics: Metrics, times: int = 1) -> None:
     """Look at the files twice: they are refused, told once, and what was served still is."""
-    pair, current = certificates.pair, certificates._current
+    pair, current = certificates.pair, certificates.context()
     for _ in range(2):
         assert not certificates.reload(NOW)
     assert certificates.problem
     assert certificates.pair is pair
-    assert certificates._current is current
+    assert certificates.context() is current
     assert not certificates.expired(NOW)
     name, result = "noderestrict_certificate_reloads_total", {"result": "refused"}
     assert metrics.registry.get_sample_value(name, result) == times
@@ -254,16 +255,17 @@ def test_a_certificate_that_a_library_chokes_on_is_refused_and_the_last_good_one
     assert certificates.problem is None
 
 
+@pytest.mark.parametrize("function", ["check_pair", "context_of"])
 def test_an_error_that_nobody_thought_of_is_a_refusal_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
     certificates, metrics = followed(tmp_path)
     write_pair(tmp_path, leaf(authority()))
 
-    def broken(_contents: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("nobody thought of it")
 
-    monkeypatch.setattr(certificates, "_build", broken)
+    monkeypatch.setattr(module, function, broken)
     refused(certificates, metrics)
     assert "ZeroDivisionError: nobody thought of it" in (certificates.problem or "")
 

@@ -144,13 +144,15 @@ def test_sigterm_stops_with_exit_code_0(tmp_path: Path) -> None:
 def test_a_changed_pair_is_served_and_a_bad_one_is_not(tmp_path: Path) -> None:
     import datetime as dt
 
-    from noderestrict.serving.certificates import CertificateFiles, Certificates
+    from noderestrict.serving.certificate_sources import CertificateFiles
+    from noderestrict.serving.certificates import Certificates
+    from noderestrict.serving.tls_context import TlsOptions
     from noderestrict.telemetry.metrics import Metrics
 
     ca = authority()
     first = leaf(ca)
     write_pair(tmp_path, first)
-    certificates = Certificates(CertificateFiles.in_directory(tmp_path), Metrics())
+    certificates = Certificates([CertificateFiles.in_directory(tmp_path)], TlsOptions(), Metrics())
     now = dt.datetime.now(dt.UTC)
     assert certificates.reload(now)
     served = certificates.pair
