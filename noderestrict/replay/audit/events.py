@@ -1,6 +1,9 @@
 """Audit events: decode them, and turn them into admission requests."""
 
+import datetime as dt
+from http import HTTPStatus
 from typing import Any
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -9,7 +12,9 @@ from noderestrict.api.admissionv1 import NULL, UserInfo
 from noderestrict.policy.identity import node_name
 from noderestrict.replay.sources import shallow
 
+#: By verb; what is read is not judged, but shows an object.
 _OPERATIONS = {
+    "get": "",
     "create": "CREATE",
     "update": "UPDATE",
     "patch": "UPDATE",
@@ -19,6 +24,9 @@ _OPERATIONS = {
 _CONNECT = frozenset({"exec", "attach", "portforward", "proxy"})
 #: Kinds of bodies that do not show an object.
 _OTHER_BODIES = ("", "Status")
+_TRUNCATED = "audit.k8s.io/truncated"
+_CREATED, _FIRST_ERROR = 201, 400
+_FORBIDDEN, _CONFLICT, _TOO_MANY = 403, 409, 429
 
 
 class ObjectReference(msgspec.Struct):
@@ -34,6 +42,7 @@ class ObjectReference(msgspec.Struct):
 
 class _ResponseStatus(msgspec.Struct):
     code: int = 0
+    reason: str | None = None
 
 
 class AuditEvent(msgspec.Struct):
@@ -43,6 +52,7 @@ class AuditEvent(msgspec.Struct):
     level: str = ""
     auditID: str = ""  # noqa: N815 (the API's name)
     stage: str = ""
+    requestURI: str = ""  # noqa: N815 (the API's name)
     verb: str = ""
     user: UserInfo = msgspec.field(default_factory=UserInfo)
     impersonatedUser: UserInfo | None = None  # noqa: N815 (the API's name)
@@ -51,31 +61,84 @@ class AuditEvent(msgspec.Struct):
     responseStatus: _ResponseStatus | None = None  # noqa: N815 (the API's name)
     requestObject: msgspec.Raw = NULL  # noqa: N815 (the API's name)
     responseObject: msgspec.Raw = NULL  # noqa: N815 (the API's name)
+    requestReceivedTimestamp: str = ""  # noqa: N815 (the API's name)
+    stageTimestamp: str = ""  # noqa: N815 (the API's name)
+    annotations: dict[str, str] | None = None
 
     @property
     def complete(self) -> bool:
         """Whether it is the last event of its request."""
-        return self.stage in ("", "ResponseComplete")
+        return self.stage in ("", "ResponseComplete", "Panic")
 
     @property
-    def succeeded(self) -> bool:
+    def code(self) -> int:
+        """HTTP status of the answer, 0 if the event does not say."""
+        return self.responseStatus.code if self.responseStatus else 0
+
+    @property
+    def stored(self) -> bool:
         """Whether the API server carried the request out."""
-        return self.responseStatus is None or self.responseStatus.code < 300
+        return self.code < _FIRST_ERROR and self.stage != "Panic" and not self.dry_run
 
     @property
-    def what(self) -> str:
-        """Verb, resource and name."""
-        reference = self.objectRef
-        return f"{self.verb} {reference.resource} {reference.name}" if reference else ""
+    def created(self) -> bool:
+        """Whether the request made an object: a PUT or an apply of one that was not there does."""
+        return self.code == _CREATED
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether nothing was to be stored."""
+        return "All" in self._parameter("dryRun")
+
+    @property
+    def field_manager(self) -> str:
+        """The manager that the request names, "" if it names none."""
+        return "".join(self._parameter("fieldManager")[:1])
+
+    def selects_node(self, node: str) -> bool:
+        """Return whether the request is about objects whose spec.nodeName is this node alone."""
+        selectors = ",".join(self._parameter("fieldSelector")).split(",")
+        return bool(node) and f"spec.nodeName={node}" in selectors
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the API server left out the objects because the event was too large."""
+        return (self.annotations or {}).get(_TRUNCATED) == "true"
+
+    @property
+    def already_refused(self) -> bool:
+        """Whether the request was forbidden."""
+        return self.code == _FORBIDDEN
+
+    @property
+    def received(self) -> float | None:
+        """When the request came, in seconds; None if the event does not say."""
+        return _seconds(self.requestReceivedTimestamp)
+
+    @property
+    def answered(self) -> float | None:
+        """When the request was answered, in seconds; None if the event does not say."""
+        return _seconds(self.stageTimestamp)
+
+    def _parameter(self, name: str) -> list[str]:
+        query = self.requestURI.partition("?")[2]
+        return parse_qs(query).get(name, []) if name in query else []
 
     def request(self) -> Request | None:
-        """Return the admission request without its objects; None if it is not a write."""
+        """Return the admission request without its objects; None for lists, watches and others.
+
+        It has no operation if an object was read.
+        """
         reference = self.objectRef
         if reference is None or self.verb not in _OPERATIONS:
             return None
         # Admission sees the impersonated user.
         user = self.impersonatedUser or self.user
-        connects = reference.subresource in _CONNECT
+        operation = _OPERATIONS[self.verb]
+        if reference.subresource in _CONNECT:
+            operation = "CONNECT"
+        elif operation == "UPDATE" and self.created:
+            operation = "CREATE"
         return Request(
             uid=self.auditID or "unknown",
             group=reference.apiGroup,
@@ -85,13 +148,47 @@ class AuditEvent(msgspec.Struct):
             kind=None,
             name=reference.name,
             namespace=reference.namespace,
-            operation="CONNECT" if connects else _OPERATIONS[self.verb],
+            operation=operation,
             user=user,
             node=node_name(user.username or "", user.groups or ()),
-            dry_run=False,
+            dry_run=self.dry_run,
             object=NULL,
             old_object=NULL,
         )
+
+    def why_not_judged(self) -> str:
+        """Return why admission had no say, or need not have had one; "" if it had.
+
+        Admission comes after authorization and decoding. On an update or a patch it comes after
+        the object was found and its version compared, on a create before anything is looked up.
+        """
+        code = self.code
+        if self.stage == "Panic":
+            return "Panic"
+        if code < _FIRST_ERROR or code == _FORBIDDEN:
+            return ""
+        reason = (self.responseStatus.reason if self.responseStatus else None) or ""
+        if code == _CONFLICT and self.verb == "create" and reason in ("", "AlreadyExists"):
+            return ""
+        evicts = self.objectRef is not None and self.objectRef.subresource == "eviction"
+        if code == _TOO_MANY and evicts:
+            # The pod's disruption budget answers so.
+            return ""
+        return f"{code} {reason or _phrase(code)}".rstrip()
+
+
+def _phrase(code: int) -> str:
+    try:
+        return HTTPStatus(code).phrase
+    except ValueError:
+        return ""
+
+
+def _seconds(timestamp: str) -> float | None:
+    try:
+        return dt.datetime.fromisoformat(timestamp).timestamp() if timestamp else None
+    except ValueError:
+        return None
 
 
 class _Kind(msgspec.Struct):

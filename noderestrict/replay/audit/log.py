@@ -1,36 +1,61 @@
-"""Judge the writes of nodes in an audit log, as a stream of JSON lines."""
+"""Judge the writes of nodes in audit logs."""
 
-import itertools
+import heapq
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import msgspec
 
-from noderestrict.admission import Request
+from noderestrict.admission import Request, resource_path
 from noderestrict.api.admissionv1 import NULL
+from noderestrict.api.resources import ObjectKey
 from noderestrict.policy.listers import MemoryListers
-from noderestrict.policy.records import RECORDS
+from noderestrict.policy.rules import review
+from noderestrict.policy.rules.serviceaccounts import AUDIENCE_RULE
 from noderestrict.policy.settings import Settings
 from noderestrict.policy.table import RULES, Row, row_for
-from noderestrict.replay.audit.events import (
-    AuditEvent,
-    decode_event,
-    logged_object,
-    value_of,
+from noderestrict.replay.audit.events import AuditEvent, decode_event, logged_object, value_of
+from noderestrict.replay.audit.lookups import LoggedListers
+from noderestrict.replay.audit.objects import LoggedObjects, Place, Version, version_of
+from noderestrict.replay.audit.patches import value_at
+from noderestrict.replay.audit.reconstruct import (
+    Pair,
+    Reconstruction,
+    key_of,
+    patch_of,
+    reconstruct,
 )
-from noderestrict.replay.audit.objects import Key, LoggedObjects
-from noderestrict.replay.audit.patches import Fields, before, hides_a_change
-from noderestrict.replay.results import Certainty, Result, Undecided
+from noderestrict.replay.results import Certainty, NotJudged, Result, Undecided
 from noderestrict.replay.reviews import judge_request
 from noderestrict.replay.sources import MIB, Document, Unreadable
-from noderestrict.replay.state import StateError, decode_object
 
-_MOST_LEARNED = 200_000
-_MOST_LEARNED_BYTES = 1024 * MIB
 #: These refuse by names alone, whatever the object holds.
 _BY_NAME = frozenset(rule.id for rule in RULES if rule.by_name)
-_OLD_IS_NEW = "the existing object is not in the log: nothing guarded changed"
-_OLD_FROM_PATCH = "the existing object is not in the log: exactly what the patch names changed"
+#: Writes that wait for what a later part of the log may show.
+_MOST_WAITING = 5_000
+_MOST_WAITING_BYTES = 32 * MIB
+_MIRROR_UID, _ABOUT_OWN = "pods/mirror-owner-uid", "events/about-own"
+_RETRIABLE = 500
+#: Where a request names the uid of an object that the rules look up, by resource and operation.
+_UIDS: dict[tuple[str, str], tuple[tuple[str, tuple[str, ...]], ...]] = {
+    ("serviceaccounts/token", "CREATE"): (("pods", ("spec", "boundObjectRef", "uid")),),
+    ("pods/eviction", "CREATE"): (("pods", ("deleteOptions", "preconditions", "uid")),),
+    ("pods", "DELETE"): (("pods", ("preconditions", "uid")),),
+    ("pods/status", "UPDATE"): (("pods", ("metadata", "uid")),),
+    ("podcertificaterequests", "CREATE"): (
+        ("pods", ("spec", "podUID")),
+        ("nodes", ("spec", "nodeUID")),
+        ("serviceaccounts", ("spec", "serviceAccountUID")),
+    ),
+}
+#: A request to create one shows all that rules look up.
+_COMPLETE_WHEN_SENT = frozenset({"csidrivers", "persistentvolumes"})
+#: They leave labels, taints and whatever else rules compare alone.
+_HARMLESS = frozenset({"exec", "attach", "portforward", "proxy", "log", "token", "eviction"})
+_NO_TIME = float("-inf")
+
+_Found = Result | Undecided | NotJudged | Unreadable
 
 
 @dataclass(slots=True)
@@ -42,13 +67,30 @@ class Counts:
     judged: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Objects:
-    """The objects of a request, as far as they are known, and what had to be assumed."""
+@dataclass(slots=True)
+class _Waiting:
+    """Writes that are judged once the whole log is read."""
 
-    new: msgspec.Raw | None = None
-    old: msgspec.Raw | None = None
-    assumed: str = ""
+    writes: list["_Write"] = field(default_factory=list)
+    bytes: int = 0
+
+    def take(self, write: "_Write") -> bool:
+        """Keep a write, if there is room."""
+        size = len(write.event.requestObject) + len(write.event.responseObject)
+        if len(self.writes) >= _MOST_WAITING or self.bytes + size > _MOST_WAITING_BYTES:
+            return False
+        self.writes.append(write)
+        self.bytes += size
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """A write in a log."""
+
+    event: AuditEvent
+    request: Request
+    place: Place
 
 
 class AuditLog:
@@ -56,55 +98,83 @@ class AuditLog:
 
     Args:
         settings: of the rules.
-        listers: cluster objects; those that the log shows are added.
+        listers: cluster objects beside those that the log shows.
     """
 
     def __init__(self, settings: Settings, listers: MemoryListers) -> None:
         self._settings = settings
-        self._listers = listers
+        self._listers = LoggedListers(listers)
         self._logged = LoggedObjects()
-        self._learned = 0
-        self._learned_bytes = 0
+        self._waiting = _Waiting()
         self.counts = Counts()
 
-    def results(
-        self, *inputs: Iterable[Document | Unreadable]
-    ) -> Iterator[Result | Undecided | Unreadable]:
+    def results(self, *inputs: Iterable[Document | Unreadable]) -> Iterator[_Found]:
         """Yield a result for each write of a node.
+
+        Each API server logs for itself, so the events of several files are merged by time. What a
+        later part of the log may decide comes last.
 
         Args:
             inputs: the events of each file, as ``read.events`` yields them.
         """
-        for document in itertools.chain.from_iterable(inputs):
+        for _, found in heapq.merge(*map(self._timed, inputs), key=lambda timed: timed[0]):
+            if isinstance(found, Unreadable):
+                yield found
+                continue
+            if found.request.node is not None and found.request.operation:
+                yield from self._judged(found, waits=True)
+            self._learn(found)
+        self._listers.hindsight = True
+        for write in self._waiting.writes:
+            yield from self._judged(write, waits=False)
+
+    def _timed(
+        self, documents: Iterable[Document | Unreadable]
+    ) -> Iterator[tuple[float, _Write | Unreadable]]:
+        """Yield the writes of a file with their times, which never go back."""
+        newest = _NO_TIME
+        incomplete = _Incomplete()
+        for document in documents:
             if isinstance(document, Unreadable):
-                yield document
+                yield newest, document
                 continue
             self.counts.bytes += len(document.raw)
             self.counts.events += 1
-            yield from self._line(document.file, document.line, document.raw)
+            try:
+                event = decode_event(document.raw)
+            except ValueError as error:
+                yield newest, Unreadable(document.file, document.line, str(error))
+                continue
+            request = event.request()
+            if event.kind != "Event" or request is None:
+                continue
+            incomplete.see(document.file, event, request)
+            if not event.complete:
+                continue
+            if request.node is not None and not request.resource:
+                problem = "objectRef.resource is empty"
+                yield newest, Unreadable(document.file, document.line, problem)
+                continue
+            answered = event.answered
+            received = event.received
+            newest = max(newest, newest if answered is None else answered)
+            place = Place(
+                document.file,
+                document.line,
+                newest if received is None else received,
+                newest if answered is None else answered,
+            )
+            yield newest, _Write(event, request, place)
+        if only_received := incomplete.problem():
+            yield newest, only_received
 
-    def _line(
-        self, file: str, number: int, line: bytes
-    ) -> Iterator[Result | Undecided | Unreadable]:
-        # Most events neither come from nodes nor show an object.
-        if b"system:node:" not in line and b'"responseObject"' not in line:
+    def _judged(self, write: _Write, *, waits: bool) -> Iterator[_Found]:
+        """Yield the result of a write; nothing if it waits for the rest of the log."""
+        event, request, place = write.event, write.request, write.place
+        asked = _asked(write)
+        if why := event.why_not_judged():
+            yield NotJudged(**asked, why=why)
             return
-        try:
-            event = decode_event(line)
-        except ValueError as error:
-            yield Unreadable(file, number, str(error))
-            return
-        request = event.request()
-        if event.kind != "Event" or not event.complete or request is None:
-            return
-        if request.node is not None:
-            if request.resource:
-                yield self._judged(event, request, event.auditID or str(number))
-            else:
-                yield Unreadable(file, number, "objectRef.resource is empty")
-        self._learn(event, request)
-
-    def _judged(self, event: AuditEvent, request: Request, id_: str) -> Result | Undecided:
         row = None
         if request.operation != "CONNECT":
             row = row_for(
@@ -114,76 +184,212 @@ class AuditLog:
                 request.operation,
                 self._settings.extra.rules,
             )
-        objects = self._objects(event, request, _guarded(row))
-        completed = _completed(request, row, objects)
-        result = judge_request(id_, completed, self._settings, self._listers)
-        problem = _doubt(event, request, row, objects, result)
-        if problem:
-            return Undecided(id=event.auditID, node=request.node, what=event.what, missing=problem)
-        self.counts.judged += 1
-        return replace(
+        self._about(write)
+        found = Reconstruction(Pair())
+        if request.operation != "CONNECT":
+            found = reconstruct(event, request, row, place, self._logged, self._listers)
+        if found.empty:
+            yield NotJudged(**asked, why="nothing to delete")
+            return
+        result = self._verdict(request, row, found)
+        missing, later = _doubt(event, row, found, result)
+        if not missing and (lookup := self._missed(result)):
+            missing, later = lookup, True
+        unseen = result.rule == _MIRROR_UID and not result.allowed
+        if waits and (unseen or (missing and later)) and self._waiting.take(write):
+            return
+        if missing:
+            yield Undecided(**asked, missing=missing, rule=result.rule)
+            return
+        self.counts.judged += not event.already_refused
+        rests_on = self._rests_on(write, row, found, result)
+        yield replace(
             result,
-            user_agent=event.userAgent,
-            level=event.level,
-            certainty=Certainty.INFERRED if objects.assumed else Certainty.KNOWN,
-            rests_on=objects.assumed,
+            **{**asked, "what": result.what},
+            certainty=Certainty.INFERRED if rests_on else Certainty.KNOWN,
+            rests_on=rests_on,
         )
 
-    def _objects(self, event: AuditEvent, request: Request, guarded: Fields) -> _Objects:
-        if request.operation == "CONNECT":
-            return _Objects()
-        sent, answered = logged_object(event.requestObject), logged_object(event.responseObject)
-        if request.operation == "CREATE":
-            return _Objects(new=sent)
-        known = self._logged.get(_key(request))
-        if request.operation == "DELETE":
-            return _Objects(old=answered or known)
-        new = sent if event.verb == "update" else answered
-        if known is not None or new is None:
-            return _Objects(new, known)
-        if event.verb == "update":
-            return _Objects(new, new, _OLD_IS_NEW)
-        value = value_of(new)
-        if not isinstance(value, dict):
-            return _Objects()
-        old = before(value, value_of(event.requestObject), guarded)
-        return _Objects(new, msgspec.Raw(msgspec.json.encode(old)), _OLD_FROM_PATCH)
+    def _verdict(self, request: Request, row: Row | None, found: Reconstruction) -> Result:
+        """Judge the likely objects; of several that one request deletes, one denial is enough."""
+        for pair in found.parts:
+            self._listers.missed.clear()
+            result = self._judge(request, row, pair)
+            if not result.allowed:
+                break
+        return result
 
-    def _learn(self, event: AuditEvent, request: Request) -> None:
-        """Keep what the answer to a write shows of the cluster."""
-        if not event.succeeded:
+    def _judge(self, request: Request, row: Row | None, pair: Pair) -> Result:
+        completed = _completed(request, row, pair)
+        return judge_request(request.uid, completed, self._settings, self._listers)
+
+    def _missed(self, result: Result) -> str:
+        """Return what a verdict would need to look up and cannot, "" if it needs nothing."""
+        missed = self._listers.missed
+        about_pods = _ABOUT_OWN in self._settings.extra.rules and "events" in result.resource
+        if not missed or (result.allowed and not about_pods):
+            return ""
+        return f"{missed[0]} is not in the log; --state can hold it"
+
+    def _rests_on(
+        self, write: _Write, row: Row | None, found: Reconstruction, result: Result
+    ) -> str:
+        """Return what a verdict was inferred from, "" if it is known."""
+        by_name = self._listers.by_name[:1]
+        if found.rests_on and (
+            not found.others
+            or any(
+                self._judge(write.request, row, pair).allowed != result.allowed
+                for pair in found.others
+            )
+        ):
+            return found.rests_on
+        if result.rule == AUDIENCE_RULE and not result.allowed:
+            return "no RBAC rule lets the node request tokens of this audience"
+        if result.lookups and by_name:
+            return f"{by_name[0]} was as the log or --state shows it"
+        return ""
+
+    def _about(self, write: _Write) -> None:
+        """Tell the listers which objects a request means."""
+        request = write.request
+        path = resource_path(request)
+        uids: dict[str, str] = {}
+        for resource, at in _UIDS.get((path, request.operation), ()):
+            uid = value_at(value_of(write.event.requestObject), at)
+            if isinstance(uid, str) and uid:
+                uids[resource] = uid
+        if (path, request.operation) == ("pods", "CREATE"):
+            owners = value_at(value_of(write.event.requestObject), ("metadata", "ownerReferences"))
+            node = ObjectKey("nodes", "", request.node or "")
+            for owner in owners if isinstance(owners, list) else ():
+                uid = value_at(owner, ("uid",))
+                if isinstance(uid, str) and self._listers.has(node, uid):
+                    uids["nodes"] = uid
+        self._listers.about(uids, node_suffices=request.resource in ("pods", "events"))
+
+    def _learn(self, write: _Write) -> None:
+        """Keep what a write shows of the cluster."""
+        event, request = write.event, write.request
+        if not event.stored:
             return
-        key = _key(request)
-        if event.verb == "delete":
-            # The answer may be a Status.
-            self._logged.forget(key)
+        key = key_of(request)
+        sub = request.sub_resource
+        sent, answer = logged_object(event.requestObject), logged_object(event.responseObject)
+        if (request.resource, sub) == ("pods", "binding") and sent is not None:
+            self._bind(request, sent, ("target", "name"))
+        if event.verb == "get" and answer is None:
             return
-        shown = logged_object(event.responseObject)
-        if shown is None or request.sub_resource not in ("", "status"):
+        if sub not in ("", "status", "binding") or event.verb == "deletecollection":
+            if sub not in _HARMLESS:
+                self._logged.supersede(key)
             return
-        self._logged.remember(key, shown)
-        self._learned_bytes += len(shown)
-        room = self._learned < _MOST_LEARNED and self._learned_bytes < _MOST_LEARNED_BYTES
-        if request.resource in RECORDS and room:
-            try:
-                decoded = decode_object(request.resource, shown, "audit log")
-            except StateError:
-                return
-            self._learned += 1
-            self._listers.add(RECORDS[request.resource](decoded))
+        if sub != "binding" and answer is not None:
+            self._listers.learn(request.resource, answer)
+            self._remember(write, version_of(request.resource, answer))
+            if event.verb == "delete":
+                self._logged.supersede(key)
+            return
+        if event.verb == "create" and sent is not None and not sub:
+            if request.resource == "pods":
+                self._bind(request, sent, ("spec", "nodeName"))
+            elif request.resource in _COMPLETE_WHEN_SENT:
+                self._listers.learn(request.resource, sent)
+            self._remember(write, version_of(request.resource, sent))
+            return
+        self._follow(write)
+
+    def _follow(self, write: _Write) -> None:
+        """Note what a write without its answer makes of the object that the log showed before."""
+        event, request = write.event, write.request
+        key = key_of(request)
+        known = self._logged.latest(key)
+        if known is None:
+            return
+        patch = patch_of(event, known, None) if event.verb == "patch" else None
+        if patch is None or known.superseded or not request.resource:
+            self._logged.supersede(key)
+            return
+        before = known.value
+        try:
+            after = patch.applied(before)
+        except ValueError:
+            self._logged.supersede(key)
+            return
+        if after != before and patch.names().paths:
+            raw = msgspec.json.encode(after)
+            self._remember(write, replace(known, resource_version="", raw=raw, place=None))
+
+    def _remember(self, write: _Write, version: Version | None) -> None:
+        if version is not None:
+            version.place = write.place
+            self._logged.remember(key_of(write.request), version)
+
+    def _bind(self, request: Request, sent: msgspec.Raw, path: tuple[str, ...]) -> None:
+        value = value_of(sent)
+        node, uid = value_at(value, path), value_at(value, ("metadata", "uid"))
+        if isinstance(node, str) and node:
+            given = uid if isinstance(uid, str) else ""
+            self._listers.bind(request.namespace, request.name, given, node)
 
 
-def _key(request: Request) -> Key:
-    return f"{request.group}/{request.resource}", request.namespace, request.name
+class _Incomplete:
+    """Tells whether a log holds the writes of nodes only as they were received."""
+
+    def __init__(self) -> None:
+        self._file = ""
+        self._stages: set[str] = set()
+        self._complete = False
+
+    def see(self, file: str, event: AuditEvent, request: Request) -> None:
+        """Take note of a write."""
+        if request.node is None or not request.operation:
+            return
+        if event.complete:
+            self._complete = True
+        else:
+            self._file = file
+            self._stages.add(event.stage)
+
+    def problem(self) -> Unreadable | None:
+        """Return what is wrong with the log, None if nothing is."""
+        if self._complete or not self._stages:
+            return None
+        stages = ", ".join(sorted(self._stages))
+        return Unreadable(
+            self._file,
+            0,
+            f"it holds the writes of nodes only at stage {stages}: replay needs ResponseComplete, "
+            f"which the audit policy must not omit",
+        )
 
 
-def _guarded(row: Row | None) -> Fields:
-    """Return the fields that the rules of a request compare with the existing object."""
-    paths = (path.partition(".") for path in (row.fields if row else ()))
-    return tuple((part, field) for part, _, field in paths)
+def _asked(write: _Write) -> dict[str, Any]:
+    """Return what all kinds of results say of a write."""
+    event, request = write.event, write.request
+    where = f"{request.namespace}/{request.name}" if request.namespace else request.name
+    path = resource_path(request)
+    return {
+        "id": event.auditID or str(write.place.line),
+        "uid": event.auditID,
+        "node": request.node,
+        "user": request.user.username or "",
+        "what": f"{request.operation} {path} {where}".rstrip(),
+        "operation": request.operation,
+        "resource": path,
+        "namespace": request.namespace,
+        "name": request.name,
+        "file": write.place.file,
+        "line": write.place.line,
+        "time": event.stageTimestamp or event.requestReceivedTimestamp,
+        "user_agent": event.userAgent,
+        "level": event.level,
+        "dry_run": event.dry_run,
+        "already_refused": event.already_refused,
+    }
 
 
-def _completed(request: Request, row: Row | None, objects: _Objects) -> Request:
+def _completed(request: Request, row: Row | None, objects: Pair) -> Request:
     """Return a request with its objects; placeholders let the rules that read names alone speak."""
     metadata = {"name": request.name, "namespace": request.namespace}
     kind = row.target.kind if row else ""
@@ -194,22 +400,34 @@ def _completed(request: Request, row: Row | None, objects: _Objects) -> Request:
 
 
 def _doubt(
-    event: AuditEvent, request: Request, row: Row | None, objects: _Objects, result: Result
-) -> str:
-    """Return what is missing to stand by a result, "" if nothing is."""
-    operation = request.operation
-    no_object = f"level {event.level} holds no object"
-    lacks_object = objects.new is None and operation in ("CREATE", "UPDATE")
-    if result.allowed:
-        from_patch = objects.assumed and event.verb == "patch"
-        if from_patch and hides_a_change(value_of(event.requestObject), _guarded(row)):
-            return "what the patch removes or sets is not in the log"
-        reads = row is not None and (row.target.new is not None or row.target.old is not None)
-        return no_object if lacks_object and reads else ""
-    if result.code != 403:
-        return result.explanation
-    if lacks_object and result.rule not in _BY_NAME:
-        return no_object
-    if result.rule == "resourceslices/own-node-name" and operation == "DELETE" and not objects.old:
-        return "the deleted object is not in the log"
-    return ""
+    event: AuditEvent, row: Row | None, found: Reconstruction, result: Result
+) -> tuple[str, bool]:
+    """Return what is missing to stand by a verdict, and whether the log may still show it.
+
+    Args:
+        event: of the request.
+        row: of its rules.
+        found: its objects.
+        result: of the likely ones.
+    """
+    if row is None:
+        return "", False
+    if result.rule == review.OBJECT.id:
+        return f"the log holds no such object: {result.explanation}", False
+    if result.code == _RETRIABLE:
+        return result.explanation, True
+    target, likely = row.target, found.parts[0]
+    lacks = (target.new is not None and likely.new is None) or (
+        target.old is not None and not target.old_may_lack and likely.old is None
+    )
+    if lacks and (result.allowed or result.rule not in _BY_NAME):
+        return found.missing or _no_object(event), found.later
+    if result.allowed and found.missing:
+        return found.missing, found.later
+    return "", False
+
+
+def _no_object(event: AuditEvent) -> str:
+    if event.truncated:
+        return "the API server truncated the event: it holds no object"
+    return f"level {event.level} holds no object"

@@ -1,44 +1,230 @@
-"""The newest objects of a log; whoever writes the log chooses how many and how large."""
+"""The objects that a log shows; whoever writes the log chooses how many and how large.
+
+A stored version of an object is identified by its uid and resourceVersion, so the order in which a
+log shows versions does not matter. Only what rules compare is kept.
+"""
 
 from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
+from noderestrict.replay.audit.patches import Object
 from noderestrict.replay.sources import MIB
 
-#: Enough for a large cluster.
-_MOST_OBJECTS = 20_000
-_MOST_BYTES = 256 * MIB
+#: Enough for a large cluster: what is kept of a Node takes about 1 KiB.
+_MOST_BYTES = 32 * MIB
+#: What a version takes beside its JSON, bytes.
+_OVERHEAD = 700
+#: Of one object: a client seldom writes one that has changed more often since it was read.
+_MOST_VERSIONS = 4
 
 #: group and resource, namespace, name
 Key = tuple[str, str, str]
 
 
+class _PodSpec(msgspec.Struct, omit_defaults=True):
+    nodeName: str | None = None  # noqa: N815 (the API's name)
+
+
+class _PodStatus(msgspec.Struct, omit_defaults=True):
+    resourceClaimStatuses: Any = None  # noqa: N815 (the API's name)
+    extendedResourceClaimStatus: Any = None  # noqa: N815 (the API's name)
+
+
+class _Node(msgspec.Struct, omit_defaults=True):
+    kind: str
+    metadata: Object
+    apiVersion: str = ""  # noqa: N815 (the API's name)
+    spec: Object | None = None
+
+
+class _Pod(msgspec.Struct, omit_defaults=True):
+    kind: str
+    metadata: Object
+    apiVersion: str = ""  # noqa: N815 (the API's name)
+    spec: _PodSpec | None = None
+    status: _PodStatus | None = None
+
+
+class _Slice(msgspec.Struct, omit_defaults=True):
+    kind: str
+    metadata: Object
+    apiVersion: str = ""  # noqa: N815 (the API's name)
+    spec: _PodSpec | None = None
+
+
+class _Event(msgspec.Struct, omit_defaults=True):
+    kind: str
+    metadata: Object
+    apiVersion: str = ""  # noqa: N815 (the API's name)
+    involvedObject: Any = None  # noqa: N815 (the API's name)
+    regarding: Any = None
+
+
+#: What rules read of the existing object, by resource; the rest is not kept.
+_READ: dict[str, Any] = {
+    "nodes": _Node,
+    "pods": _Pod,
+    "persistentvolumeclaims": Object,
+    "resourceslices": _Slice,
+    "events": _Event,
+}
+_WRONG_TYPES = (AttributeError, TypeError)
+_decoders = {resource: msgspec.json.Decoder(read) for resource, read in _READ.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a log shows a request.
+
+    Attributes:
+        file: of the log.
+        line: in the file.
+        received: when the request came, seconds.
+        answered: when it was answered, seconds.
+    """
+
+    file: str
+    line: int
+    received: float
+    answered: float
+
+    def precedes(self, other: "Place") -> bool:
+        """Return whether the request was answered before the other one came.
+
+        Clocks of API servers differ, so requests in different files must be a second apart.
+        """
+        if self.file != other.file:
+            return self.answered + 1 <= other.received
+        return self.line < other.line and (
+            self.answered <= other.received or self.answered == other.answered
+        )
+
+    def __str__(self) -> str:
+        """Return the place as people write it."""
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(slots=True)
+class Version:
+    """What rules read of an object, as it was stored once.
+
+    Attributes:
+        uid: of the object, "" if the log does not show it.
+        resource_version: likewise.
+        raw: JSON, in which managedFields are those of applied configurations alone.
+        superseded: whether somebody changed or deleted the object after this, and the log does not
+            show what it became.
+        place: where the log shows it first.
+    """
+
+    uid: str
+    resource_version: str
+    raw: bytes
+    superseded: bool = False
+    place: Place | None = None
+
+    @property
+    def value(self) -> Object:
+        """The object, decoded anew."""
+        value: Object = msgspec.json.decode(self.raw)
+        return value
+
+    @property
+    def number(self) -> int | None:
+        """The resourceVersion as a number, which grows with each write; None if it is none."""
+        return int(self.resource_version) if self.resource_version.isdecimal() else None
+
+
+def version_of(resource: str, raw: msgspec.Raw) -> Version | None:
+    """Return what rules read of an object; None if no rule compares such objects, or it is none."""
+    decoder = _decoders.get(resource)
+    if decoder is None:
+        return None
+    try:
+        read = msgspec.to_builtins(decoder.decode(raw))
+        metadata = read["metadata"]
+        managed = metadata.pop("managedFields", None)
+        if managed is not None:
+            applies = [one for one in managed if one.get("operation") == "Apply"]
+            metadata["managedFields"] = applies
+        uid, version = metadata.get("uid"), metadata.get("resourceVersion")
+        return Version(
+            uid if isinstance(uid, str) else "",
+            version if isinstance(version, str) else "",
+            msgspec.json.encode(read),
+        )
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, LookupError, *_WRONG_TYPES):
+        return None
+
+
 class LoggedObjects:
-    """Objects as JSON; the oldest make room for new ones."""
+    """The newest versions of objects; those that were shown long ago make room for new ones."""
 
     def __init__(self) -> None:
-        self._objects: OrderedDict[Key, bytes] = OrderedDict()
+        self._objects: OrderedDict[Key, list[Version]] = OrderedDict()
+        #: By resource, uid and resourceVersion.
+        self._stored: dict[tuple[str, str, str], Version] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return how many objects there are."""
         return len(self._objects)
 
-    def get(self, key: Key) -> msgspec.Raw | None:
-        """Return an object, None if the log has not shown it."""
+    def latest(self, key: Key) -> Version | None:
+        """Return the version that the log showed last; None if the object is unknown."""
         known = self._objects.get(key)
-        return None if known is None else msgspec.Raw(known)
+        return known[-1] if known else None
 
-    def remember(self, key: Key, raw: msgspec.Raw) -> None:
-        """Keep an object in place of an earlier version."""
-        self.forget(key)
-        # A copy: the original keeps its whole line in memory.
-        self._objects[key] = bytes(raw)
-        self._bytes += len(raw)
-        while len(self._objects) > _MOST_OBJECTS or self._bytes > _MOST_BYTES:
-            self._bytes -= len(self._objects.popitem(last=False)[1])
+    def stored(self, key: Key, uid: str, resource_version: str) -> Version | None:
+        """Return the version of an object that has this uid and resourceVersion."""
+        if not uid or not resource_version:
+            return None
+        return self._stored.get((key[0], uid, resource_version))
 
-    def forget(self, key: Key) -> None:
-        """Drop an object."""
-        self._bytes -= len(self._objects.pop(key, b""))
+    def preceding(self, key: Key, after: Version) -> Version | None:
+        """Return the newest known version of the same object that is older than another one."""
+        newest = after.number
+        if not after.uid or newest is None:
+            return None
+        found: Version | None = None
+        for known in self._objects.get(key, ()):
+            number = known.number
+            if known.uid != after.uid or number is None or number >= newest:
+                continue
+            if found is None or number > (found.number or 0):
+                found = known
+        return found
+
+    def remember(self, key: Key, version: Version) -> None:
+        """Keep a version that was stored, unless it is known."""
+        known = self.stored(key, version.uid, version.resource_version)
+        if known is not None:
+            # What was done in between has changed nothing.
+            known.superseded = False
+            return
+        versions = self._objects.setdefault(key, [])
+        self._objects.move_to_end(key)
+        versions.append(version)
+        if version.uid and version.resource_version:
+            self._stored[key[0], version.uid, version.resource_version] = version
+        self._bytes += len(version.raw) + _OVERHEAD
+        if len(versions) > _MOST_VERSIONS:
+            self._drop(key, versions.pop(0))
+        while self._bytes > _MOST_BYTES:
+            oldest, dropped = self._objects.popitem(last=False)
+            for one in dropped:
+                self._drop(oldest, one)
+
+    def _drop(self, key: Key, version: Version) -> None:
+        whole = (key[0], version.uid, version.resource_version)
+        if self._stored.get(whole) is version:
+            del self._stored[whole]
+        self._bytes -= len(version.raw) + _OVERHEAD
+
+    def supersede(self, key: Key) -> None:
+        """Note that somebody has changed or deleted an object, and the log does not show how."""
+        if known := self._objects.get(key):
+            known[-1].superseded = True

@@ -1,0 +1,131 @@
+"""Below level RequestResponse: a patch is judged by what it names."""
+
+from typing import Any
+
+import pytest
+
+from noderestrict.policy.records import PodRecord
+from tests.replay.audit.logged import ADMIN, event, judged, node, pod, row, undecided, verdicts
+
+KEY = "node-restriction.kubernetes.io/a"
+POINTER = "/metadata/labels/node-restriction.kubernetes.io~1a"
+
+
+def patch(body: Any, resource: str = "nodes", name: str = "n1", **more: Any) -> dict[str, Any]:
+    kind, _, sub = resource.partition("/")
+    ref = {"subresource": sub, **({"namespace": "ns"} if kind == "pods" else {})}
+    return event("patch", kind, name, level="Request", requestObject=body, ref=ref, **more)
+
+
+@pytest.mark.parametrize(
+    ("body", "rule"),
+    [
+        ({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}, "allowed"),
+        ({"metadata": {"labels": {"kubernetes.io/os": "linux"}}}, "allowed"),
+        ({"metadata": {"labels": {KEY: "b"}}}, "nodes/labels"),
+        ({"metadata": {"labels": {KEY: None}}}, "nodes/labels"),
+        ({"metadata": {"labels": None}}, "undecided"),
+        ({"spec": {"taints": [{"key": "a", "effect": "NoExecute"}]}}, "nodes/taints"),
+        ({"spec": {"taints": None}}, "nodes/taints"),
+        ({"metadata": {"ownerReferences": []}}, "nodes/owner-references"),
+        ([{"op": "add", "path": POINTER, "value": "b"}], "nodes/labels"),
+        ([{"op": "remove", "path": POINTER}], "nodes/labels"),
+        ([{"op": "add", "path": "/spec/taints/-", "value": {"key": "a"}}], "nodes/taints"),
+        ([{"op": "replace", "path": "/status/phase", "value": "x"}], "allowed"),
+        ([{"op": "replace", "path": "", "value": {}}], "undecided"),
+    ],
+)
+@pytest.mark.parametrize("resource", ["nodes", "nodes/status"])
+def test_a_nodes_patch_is_judged_by_what_it_names(body: Any, rule: str, resource: str) -> None:
+    assert verdicts(judged(patch(body, resource))) == [rule]
+
+
+def test_what_nothing_guarded_is_named_in_is_known() -> None:
+    found = row(judged(patch({"status": {"phase": "x"}})))
+    assert (found.allowed, found.certainty) == (True, "known")
+    found = row(judged(patch({"metadata": {"labels": {KEY: "b"}}})))
+    assert (found.certainty, found.rests_on) == (
+        "inferred", "level Request: the patch changed what it names",
+    )  # fmt: skip
+
+
+STATUS = {"metadata": {"uid": "p1"}, "status": {"phase": "Running"}}
+
+
+def test_a_pods_status_needs_the_pods_node() -> None:
+    one = patch(STATUS, "pods/status", "p")
+    found = undecided(judged(one))
+    assert found.missing == "level Request does not show on which node the pod runs"
+    assert verdicts(judged(one, state=[PodRecord("ns", "p", "p1", "n1")])) == ["allowed"]
+    assert verdicts(judged(one, state=[PodRecord("ns", "p", "p1", "n2")])) == ["pods/status-own"]
+    # It was another pod.
+    assert verdicts(judged(one, state=[PodRecord("ns", "p", "p9", "n2")])) == ["undecided"]
+
+
+@pytest.mark.parametrize(("node_name", "rule"), [("n1", "allowed"), ("n2", "pods/status-own")])
+def test_the_scheduler_tells_on_which_node_a_pod_runs(node_name: str, rule: str) -> None:
+    binding = {"kind": "Binding", "metadata": {"name": "p", "namespace": "ns", "uid": "p1"},
+               "target": {"kind": "Node", "name": node_name}}  # fmt: skip
+    bound = event("create", "pods", "p", user=ADMIN, level="Request", requestObject=binding,
+                  ref={"namespace": "ns", "subresource": "binding"})  # fmt: skip
+    one = patch(STATUS, "pods/status", "p")
+    assert verdicts(judged(bound, one)) == [rule]
+    # Another API server was first.
+    assert verdicts(judged(one, bound)) == [rule]
+
+
+def test_a_changed_label_is_refused_on_whichever_node_the_pod_runs() -> None:
+    relabels = {**STATUS, "metadata": {"labels": {"a": "b"}}}
+    found = row(judged(patch(relabels, "pods/status", "p")))
+    assert (found.rule, found.certainty) == ("pods/status-labels", "inferred")
+
+
+def test_a_mirror_pod_shows_where_it_runs() -> None:
+    made = event("create", "pods", "p", level="Request", ref={"namespace": "ns"}, user=ADMIN,
+                 requestObject=pod("p", "n1"))  # fmt: skip
+    assert verdicts(judged(made, patch({"status": {}}, "pods/status", "p"))) == ["allowed"]
+
+
+def test_a_label_that_an_earlier_request_set_is_no_change() -> None:
+    made = event("create", "nodes", "n1", level="Request", user=ADMIN, requestObject=node())
+    sets = {"metadata": {"labels": {KEY: "b"}}}
+    assert verdicts(judged(made, patch(sets), patch(sets))) == ["nodes/labels", "allowed"]
+    # What somebody else did is not in the log.
+    unseen = event("patch", "nodes", "n1", user=ADMIN, level="Metadata")
+    assert verdicts(judged(made, patch(sets), unseen, patch(sets))) == ["nodes/labels"] * 2
+
+
+def test_a_token_needs_the_pod_and_not_only_its_node() -> None:
+    binding = {"kind": "Binding", "metadata": {"name": "p", "namespace": "ns", "uid": "p1"},
+               "target": {"kind": "Node", "name": "n1"}}  # fmt: skip
+    bound = event("create", "pods", "p", user=ADMIN, level="Request", requestObject=binding,
+                  ref={"namespace": "ns", "subresource": "binding"})  # fmt: skip
+    reference = {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "p1"}
+    token = event("create", "serviceaccounts", "web", level="Request",
+                  requestObject={"kind": "TokenRequest", "spec": {"boundObjectRef": reference}},
+                  ref={"namespace": "ns", "subresource": "token"})  # fmt: skip
+    assert verdicts(judged(bound, token)) == ["undecided"]
+    known = [PodRecord("ns", "p", "p1", "n1", audiences=("",))]
+    assert verdicts(judged(bound, token, state=known)) == ["allowed"]
+
+
+def test_a_put_needs_the_object_before() -> None:
+    one = event("update", "nodes", "n1", level="Request", requestObject=node())
+    assert verdicts(judged(one)) == ["undecided"]
+
+
+def test_level_metadata_decides_by_names_alone() -> None:
+    found = undecided(judged(event("patch", "nodes", "n1", level="Metadata")))
+    assert found.missing == "level Metadata holds no object"
+    assert verdicts(judged(event("patch", "nodes", "n2", level="Metadata"))) == ["nodes/own-name"]
+    lease = {"ref": {"apiGroup": "coordination.k8s.io", "namespace": "kube-node-lease"}}
+    for name, rule in (("n1", "allowed"), ("n2", "leases/own-name")):
+        one = event("update", "leases", name, level="Metadata", **lease)
+        assert verdicts(judged(one)) == [rule]
+
+
+def test_a_truncated_event_is_named_as_such() -> None:
+    truncated = {"annotations": {"audit.k8s.io/truncated": "true"}}
+    for verb in ("create", "patch", "update"):
+        found = undecided(judged(event(verb, "nodes", "n1", **truncated)))
+        assert "truncated" in found.missing
