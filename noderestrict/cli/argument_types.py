@@ -3,7 +3,7 @@
 import argparse
 import datetime as dt
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -254,6 +254,14 @@ def _plain_address(address: tuple[str, int]) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def _parse_addresses(text: str) -> tuple[tuple[str, int], ...]:
+    return tuple(map(parse_host_and_port, _parse_names(text)))
+
+
+def _plain_addresses(addresses: Sequence[tuple[str, int]]) -> list[str]:
+    return [_plain_address(one) for one in addresses]
+
+
 def _parse_rule_modes(text: str) -> dict[str, str]:
     modes = {}
     for entry in _parse_names(text):
@@ -320,6 +328,9 @@ FILES = Files(_parse_file_list, "FILE", lambda files: list(files) or None)
 NAMES: ArgumentType[tuple[str, ...]] = ArgumentType(_parse_names, "A,B", list)
 PORT = ArgumentType(_parse_port, "PORT")
 ADDRESS = ArgumentType(_parse_address, "HOST:PORT", _plain_address, none="")
+ADDRESSES: ArgumentType[tuple[tuple[str, int], ...]] = ArgumentType(
+    _parse_addresses, "HOST:PORT,…", _plain_addresses
+)
 SECONDS = ArgumentType(_parse_seconds, "SECONDS")
 DAYS = ArgumentType(_parse_days, "DAYS")
 NAMESPACED_NAME = ArgumentType(_parse_namespaced_name, "NAMESPACE/NAME", "/".join)

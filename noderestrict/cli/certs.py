@@ -166,7 +166,7 @@ async def _run(options: argparse.Namespace) -> int:
     if not in_cluster:
         return await _act(options, None)
     access = from_flags(ClusterAccess, options)
-    async with connected(access.kubeconfig, access.context) as connection:
+    async with connected(access.kubeconfig, access.context, access.api_server) as connection:
         return await _act(options, connection)
 
 

@@ -106,5 +106,5 @@ async def _findings(options: argparse.Namespace) -> "list[tuple[Check, Finding]]
         from_flags(StrictPolicy, options).extra(),
     )
     access = from_flags(ClusterAccess, options)
-    async with connected(access.kubeconfig, access.context) as connection:
+    async with connected(access.kubeconfig, access.context, access.api_server) as connection:
         return [finding async for finding in examine(connection, wanted)]

@@ -106,7 +106,7 @@ def _from_cluster(options: argparse.Namespace) -> Graph:
     access = from_flags(ClusterAccess, options)
 
     async def read() -> Graph:
-        async with connected(access.kubeconfig, access.context) as connection:
+        async with connected(access.kubeconfig, access.context, access.api_server) as connection:
             return await read_graph(connection)
 
     try:

@@ -130,10 +130,9 @@ def _with_cluster(server: "_Server") -> "Main":
 
     async def serve(stop: "Stop") -> None:
         try:
-            async with reached(config.kubeconfig, config.context, config.cluster_wait) as (
-                connection,
-                minor,
-            ):
+            async with reached(
+                config.kubeconfig, config.context, config.cluster_wait, config.api_server
+            ) as (connection, minor):
                 await _serve_cluster(server, connection, minor, stop)
         except ClusterError as error:
             raise StartError(str(error)) from None

@@ -4,6 +4,7 @@ import argparse
 from dataclasses import dataclass
 
 from noderestrict.cli.argument_types import (
+    ADDRESSES,
     ALLOWED_LABELS,
     AUDIENCES,
     COUNT,
@@ -39,6 +40,14 @@ class ClusterAccess:
     )
     context: str | None = setting(
         None, NAME, "context of the kubeconfig; without it, the current context is used", CLUSTER
+    )
+    api_server: tuple[tuple[str, int], ...] = setting(
+        (),
+        ADDRESSES,
+        "addresses at which a pod reaches API servers, in the order in which they are tried; "
+        "certificates are verified for kubernetes.default.svc; without it, the Service of the "
+        "cluster is used",
+        CLUSTER,
     )
 
 

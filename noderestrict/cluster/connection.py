@@ -12,6 +12,7 @@ import msgspec
 from kubernetes_asyncio import client, config
 from kubernetes_asyncio.client.exceptions import ApiException
 
+from noderestrict.cluster.api_servers import Address, use_addresses
 from noderestrict.errors import NoderestrictError
 from noderestrict.policy.hostile import brief, is_failure, refused_as
 from noderestrict.telemetry.logs import LOGGER
@@ -49,16 +50,26 @@ class Connection:
         self._refresh = refresh
 
     @classmethod
-    async def open(cls, kubeconfig: str | None, context: str | None) -> "Connection":
+    async def open(
+        cls,
+        kubeconfig: str | None,
+        context: str | None,
+        api_servers: Sequence[Address] = (),
+    ) -> "Connection":
         """Connect with a kubeconfig, or as a pod of the cluster.
 
         Args:
             kubeconfig: a file; None means the service account of the pod.
             context: of the kubeconfig; None means its current one.
+            api_servers: where a pod reaches API servers; none for the Service of the cluster.
 
         Raises:
             ConnectionFailedError: the configuration is unusable.
         """
+        if api_servers and kubeconfig is not None:
+            raise ConnectionFailedError(
+                "--api-server is for the service account of a pod: a --kubeconfig names its own"
+            )
         configuration = client.Configuration()
         if kubeconfig is None:
             try:
@@ -69,7 +80,10 @@ class Connection:
                 raise ConnectionFailedError(
                     f"not running in a pod of a cluster ({error}): set --kubeconfig (or --state)"
                 ) from None
-            return cls(client.ApiClient(configuration))
+            in_pod = client.ApiClient(configuration)
+            if api_servers:
+                await use_addresses(in_pod, api_servers)
+            return cls(in_pod)
         at = f"--kubeconfig {kubeconfig}" + (f", --context {context}" if context else "")
         with refused_as(ConnectionFailedError, at):
             for file in map(Path, kubeconfig.split(os.pathsep)):

@@ -16,6 +16,7 @@ from typing import Any
 
 from noderestrict import admission
 from noderestrict.api.resources import ObjectKey, Resource
+from noderestrict.cluster.api_servers import Address
 from noderestrict.cluster.audience_authorizer import AudienceAuthorizer
 from noderestrict.cluster.audiences import REMEDY, APIAudiences
 from noderestrict.cluster.connection import ClusterError, Connection
@@ -244,13 +245,15 @@ def _unknown(request: admission.Request, denied: Denied | None, problem: str) ->
 
 
 @contextlib.asynccontextmanager
-async def connected(kubeconfig: str | None, context: str | None) -> AsyncIterator[Connection]:
+async def connected(
+    kubeconfig: str | None, context: str | None, api_servers: Sequence[Address] = ()
+) -> AsyncIterator[Connection]:
     """Yield a connection to the API server, and close it at the end.
 
     Raises:
         ConnectionFailedError: the configuration is unusable.
     """
-    connection = await Connection.open(kubeconfig, context)
+    connection = await Connection.open(kubeconfig, context, api_servers)
     try:
         yield connection
     finally:

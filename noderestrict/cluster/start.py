@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
+from noderestrict.cluster.api_servers import Address
 from noderestrict.cluster.connection import ClusterError, Connection, ConnectionFailedError
 from noderestrict.cluster.server_info import is_open_to_cve_2021_25735, server_version
 from noderestrict.telemetry.logs import LOGGER
@@ -13,7 +14,10 @@ _PAUSE_SECONDS = 1.0
 
 @contextlib.asynccontextmanager
 async def reached(
-    kubeconfig: str | None, context: str | None, wait: float
+    kubeconfig: str | None,
+    context: str | None,
+    wait: float,
+    api_servers: Sequence[Address] = (),
 ) -> AsyncIterator[tuple[Connection, int]]:
     """Yield a connection to an API server that answers, and its minor version.
 
@@ -23,6 +27,7 @@ async def reached(
         kubeconfig: a file; None means the service account of the pod.
         context: of the kubeconfig; None means its current one.
         wait: seconds to wait for an answer.
+        api_servers: where a pod reaches API servers; none for the Service of the cluster.
 
     Raises:
         ConnectionFailedError: the first configuration is unusable.
@@ -33,7 +38,7 @@ async def reached(
     tried = False
     while True:
         try:
-            connection, minor, patch = await _try(kubeconfig, context)
+            connection, minor, patch = await _try(kubeconfig, context, api_servers)
             break
         except ClusterError as error:
             unusable = isinstance(error, ConnectionFailedError) and not tried
@@ -54,8 +59,10 @@ async def reached(
         await connection.close()
 
 
-async def _try(kubeconfig: str | None, context: str | None) -> tuple[Connection, int, int]:
-    connection = await Connection.open(kubeconfig, context)
+async def _try(
+    kubeconfig: str | None, context: str | None, api_servers: Sequence[Address]
+) -> tuple[Connection, int, int]:
+    connection = await Connection.open(kubeconfig, context, api_servers)
     try:
         return connection, *await server_version(connection)
     except BaseException:
