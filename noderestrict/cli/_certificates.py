@@ -10,7 +10,7 @@ import asyncio
 import datetime as dt
 import ssl
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from noderestrict.cluster.publish import (
     write_registration,
     write_secret,
 )
+from noderestrict.cluster.served import why_not_served
 from noderestrict.pki.bundle import certificates, issuer_of, joined, same, without
 from noderestrict.pki.check import KeyPairError, check_pair
 from noderestrict.pki.files import write_atomically
@@ -354,8 +355,25 @@ class Certificates:
                 self._connection,
                 value,
                 lambda old, keep=keep: self._with(old, trust) if keep else trust,  # type: ignore[misc]
+                None if self._options.unserved else self._check_served,
             )
             print(f"{_KIND} {value['metadata']['name']}: written")
+
+    async def _check_served(self, registration: Mapping[str, Any]) -> None:
+        """Check that what a registration makes the API server call answers it.
+
+        Raises:
+            UsageError: it does not, and requests would be denied for that.
+        """
+        assert self._connection is not None  # noqa: S101 (a registration needs a cluster)
+        if all(one.get("failurePolicy") == "Ignore" for one in registration["webhooks"]):
+            return
+        problem = await why_not_served(self._connection, registration, self._options.wait)
+        if problem:
+            raise UsageError(
+                f"{_KIND} {registration['metadata']['name']}: not written, because nodes would be "
+                f"denied: {problem}; pass --unserved to write it all the same"
+            )
 
     async def _is_served(self, ca: bytes) -> bool:
         """Return whether the server at the address serves a certificate of a CA, within --wait."""

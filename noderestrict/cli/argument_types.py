@@ -249,7 +249,8 @@ def _parse_address(text: str) -> tuple[str, int] | None:
     return parse_host_and_port(f"{_ANY_HOST}{text}" if text.startswith(":") else text)
 
 
-def _plain_address(address: tuple[str, int]) -> str:
+def plain_address(address: tuple[str, int]) -> str:
+    """Return ``HOST:PORT``, or ``[IPv6]:PORT``."""
     host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -259,7 +260,7 @@ def _parse_addresses(text: str) -> tuple[tuple[str, int], ...]:
 
 
 def _plain_addresses(addresses: Sequence[tuple[str, int]]) -> list[str]:
-    return [_plain_address(one) for one in addresses]
+    return [plain_address(one) for one in addresses]
 
 
 def _parse_rule_modes(text: str) -> dict[str, str]:
@@ -327,7 +328,7 @@ FILE_NAME = ArgumentType(str, "FILE")
 FILES = Files(_parse_file_list, "FILE", lambda files: list(files) or None)
 NAMES: ArgumentType[tuple[str, ...]] = ArgumentType(_parse_names, "A,B", list)
 PORT = ArgumentType(_parse_port, "PORT")
-ADDRESS = ArgumentType(_parse_address, "HOST:PORT", _plain_address, none="")
+ADDRESS = ArgumentType(_parse_address, "HOST:PORT", plain_address, none="")
 ADDRESSES: ArgumentType[tuple[tuple[str, int], ...]] = ArgumentType(
     _parse_addresses, "HOST:PORT,…", _plain_addresses
 )

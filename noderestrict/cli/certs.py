@@ -17,14 +17,11 @@ from noderestrict.cli.argument_types import (
 )
 from noderestrict.cli.fields import add_flags, from_flags
 from noderestrict.cli.shared_flags import ClusterAccess
+from noderestrict.render.names import CERTIFICATE_NAMES
 
 if TYPE_CHECKING:
     from noderestrict.cluster.connection import Connection
 
-_DEFAULT_NAMES = (
-    "noderestrict.noderestrict.svc",
-    "noderestrict.noderestrict.svc.cluster.local",
-)
 _ACTIONS = {
     "bootstrap": "create what is missing or bad; change nothing if all is well",
     "renew": "replace only the certificate, signed by the kept CA, if it is bad or expires soon",
@@ -59,9 +56,10 @@ def add_parser(subparsers: Any) -> None:
         action.add_argument(
             "--dns-names",
             type=checked(NAMES.parse),
-            default=_DEFAULT_NAMES,
+            default=CERTIFICATE_NAMES,
             metavar="A,B",
-            help=f"names and IP addresses of the certificate (default: {','.join(_DEFAULT_NAMES)})",
+            help="names and IP addresses of the certificate (default: "
+            f"{','.join(CERTIFICATE_NAMES)})",
         )
         action.add_argument(
             "--renew-before",
@@ -86,11 +84,20 @@ def add_parser(subparsers: Any) -> None:
                 type=Path,
                 metavar="FILE",
                 help="YAML file with webhook configurations to write with the CA, in place of the "
-                "installed ones, whatever was changed there; - is standard input",
+                "installed ones, whatever was changed there, once the API server gets answers from "
+                "there; - is standard input",
+            )
+            action.add_argument(
+                "--unserved",
+                action="store_true",
+                help="write it whether or not the API server gets answers; unless its "
+                "failurePolicy is Ignore, nodes are denied until it does",
             )
         add_flags(action, ClusterAccess)
     # An action leaves alone what it has no flag for.
-    parser.set_defaults(run=run, registration=None, webhook_configuration=[], served_at=None)
+    parser.set_defaults(
+        run=run, registration=None, unserved=False, webhook_configuration=[], served_at=None
+    )
 
 
 def _add_places(action: argparse.ArgumentParser, *, kept: bool) -> None:
@@ -136,7 +143,7 @@ def _add_ca_flags(action: argparse.ArgumentParser) -> None:
         type=checked(SECONDS.parse),
         default=180.0,
         metavar="SECONDS",
-        help="how long to wait for that (default: 180)",
+        help="how long to wait for an answer (default: 180)",
     )
 
 

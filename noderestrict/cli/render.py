@@ -6,9 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from noderestrict.cli._errors import UsageError
-from noderestrict.cli.argument_types import AUDIENCES
-from noderestrict.cli.fields import add_flags, from_flags, setting
+from noderestrict.cli.argument_types import (
+    ADDRESSES,
+    AUDIENCES,
+    NAMES,
+    PATH,
+    plain_address,
+)
+from noderestrict.cli.fields import Group, add_flags, from_flags, setting
 from noderestrict.cli.shared_flags import RULES, StrictPolicy
+from noderestrict.render.infrastructure import ACCOUNTS
+
+PODS = Group("pods")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +31,29 @@ class RenderConfig(StrictPolicy):
         "them from its token",
         RULES,
     )
+    api_server: tuple[tuple[str, int], ...] = setting(
+        (),
+        ADDRESSES,
+        "addresses at which our pods reach API servers; pods outside of the host network get those "
+        "that are no loopback addresses; without it, pods on the host network use ports 6443 of "
+        "127.0.0.1 and of their node, and others the Service of the cluster",
+        PODS,
+    )
+    infrastructure_accounts: tuple[str, ...] = setting(
+        ACCOUNTS,
+        NAMES,
+        "service accounts, NAMESPACE/NAME, of the pods that API servers need to reach a Service; "
+        "token requests for these pods are left out of registrations of a Service; an empty value "
+        "leaves out none",
+        PODS,
+    )
+    ca_bundle: Path | None = setting(
+        None,
+        PATH,
+        "CA, in PEM, to put into the registrations; without it, no API server takes them until "
+        "certs bootstrap puts it in",
+        PODS,
+    )
 
 
 def add_parser(subparsers: Any) -> None:
@@ -29,8 +61,8 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "render",
         help="write the manifests",
-        description="Write the manifests: a base and an overlay for each way to run, for "
-        "kubectl apply -k DIR/overlays/NAME.",
+        description="Write the manifests: for each way to run, DIR/overlays/NAME/install with the "
+        "server, and DIR/overlays/NAME/enforce with its registration.",
     )
     parser.add_argument(
         "directory", type=Path, metavar="DIR", help="directory to write to; created if missing"
@@ -43,12 +75,23 @@ def run(options: argparse.Namespace) -> int:
     """Write all files, print their paths and return 0.
 
     Raises:
-        UsageError: a file cannot be written.
+        UsageError: a flag has a bad value, or a file cannot be read or written.
     """
-    from noderestrict.render.manifests import manifests
+    from noderestrict.render.manifests import Options, manifests
 
     config = from_flags(RenderConfig, options)
-    files = manifests(config.extra(), config.api_audiences)
+    try:
+        files = manifests(
+            Options(
+                config.extra(),
+                config.api_audiences,
+                tuple(map(plain_address, config.api_server)),
+                config.infrastructure_accounts,
+                _read_ca(config.ca_bundle),
+            )
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     for path, text in sorted(files.items()):
         file = options.directory / path
         try:
@@ -58,3 +101,21 @@ def run(options: argparse.Namespace) -> int:
             raise UsageError(f"{file}: {error.strerror or error}") from None
         print(file)
     return 0
+
+
+def _read_ca(file: Path | None) -> bytes | None:
+    from noderestrict.pki.bundle import certificates
+    from noderestrict.pki.check import KeyPairError
+
+    if file is None:
+        return None
+    try:
+        bundle = file.read_bytes()
+        found = certificates(bundle)
+    except OSError as error:
+        raise UsageError(f"--ca-bundle {file}: {error.strerror or error}") from None
+    except KeyPairError as error:
+        raise UsageError(f"--ca-bundle {file}: {error}") from None
+    if not found:
+        raise UsageError(f"--ca-bundle {file}: there is no certificate")
+    return bundle

@@ -152,6 +152,15 @@ class Connection:
         async with self._response("PUT", path, None, body, seconds) as response:
             return await response.read()
 
+    async def delete(self, path: str, *, seconds: float = 30) -> bytes:
+        """Return the body that answers a DELETE.
+
+        Raises:
+            ClusterError: there was no answer, or an error.
+        """
+        async with self._response("DELETE", path, None, None, seconds) as response:
+            return await response.read()
+
     async def json_patch(
         self, path: str, operations: Sequence[Mapping[str, Any]], *, seconds: float = 30
     ) -> bytes:

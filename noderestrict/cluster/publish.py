@@ -1,7 +1,7 @@
 """Write certificates into a cluster: the served Secret and the CA that verifies it."""
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import jsonpatch
@@ -148,7 +148,10 @@ async def change_bundles(
 
 
 async def write_registration(
-    connection: Connection, value: Mapping[str, Any], bundle: Callable[[bytes], bytes]
+    connection: Connection,
+    value: Mapping[str, Any],
+    bundle: Callable[[bytes], bytes],
+    check: Callable[[Mapping[str, Any]], Awaitable[None]] | None = None,
 ) -> None:
     """Create or replace a webhook configuration.
 
@@ -159,6 +162,7 @@ async def write_registration(
         connection: to the cluster.
         value: the configuration, without a CA.
         bundle: returns the CA bundle of a webhook for the installed one.
+        check: is given what is about to be written, with the CA; raises if it must not be.
 
     Raises:
         ClusterError: the configuration could not be written.
@@ -169,7 +173,10 @@ async def write_registration(
     except ClusterError as error:
         if error.code != _NOT_FOUND:
             raise
-        await connection.post(CONFIGURATIONS, _registered(value, {}, bundle))
+        created = _registered(value, {}, bundle)
+        if check is not None:
+            await check(created)
+        await connection.post(CONFIGURATIONS, created)
         return
     bundles = {one["name"]: _bundle(one) for one in installed.get("webhooks") or ()}
     written = _registered(value, bundles, bundle)
@@ -177,6 +184,8 @@ async def write_registration(
     for field in ("labels", "annotations"):
         both = {**(metadata.get(field) or {}), **(value["metadata"].get(field) or {})}
         written["metadata"][field] = both
+    if check is not None:
+        await check(written)
     written["metadata"]["resourceVersion"] = metadata["resourceVersion"]
     await connection.put(path, written)
 

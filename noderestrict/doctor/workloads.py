@@ -21,11 +21,13 @@ class Workload:
         kind: in lower case.
         name: of the object.
         pod_spec: of its pod template.
+        namespace: of the object.
     """
 
     kind: str
     name: str
     pod_spec: Mapping[str, Any]
+    namespace: str = ""
 
     def __str__(self) -> str:
         """Return kind and name."""
@@ -51,6 +53,23 @@ async def workloads(cluster: Cluster, namespace: str, plurals: Iterable[str]) ->
                 spec = spec["jobTemplate"]["spec"]
             found.append(Workload(plural[:-1], value["metadata"]["name"], spec["template"]["spec"]))
     return found
+
+
+async def daemon_sets(cluster: Cluster) -> list[Workload]:
+    """Return the DaemonSets of all namespaces.
+
+    Raises:
+        ClusterError: they could not be read.
+    """
+    return [
+        Workload(
+            "daemonset",
+            one["metadata"]["name"],
+            one["spec"]["template"]["spec"],
+            one["metadata"]["namespace"],
+        )
+        for one in await cluster.items("/apis/apps/v1/daemonsets")
+    ]
 
 
 async def api_servers(cluster: Cluster) -> dict[str, Sequence[str]]:

@@ -35,12 +35,16 @@ def _operation(operation: str, sub_resource: str = "") -> str:
 
 def _is_the_node(path: str) -> str:
     """Return a test that a field is present and names the requesting node."""
-    present = f"has({path})" if path.startswith("request.") else _present(path)
+    present = f"has({path})" if path.startswith("request.") else is_present(path)
     return f"{present} && {path} != '' && 'system:node:' + {path} == {_USER}"
 
 
-def _present(path: str) -> str:
-    """Return a test that every step of a path is present and not null."""
+def is_present(path: str) -> str:
+    """Return a test that every step of a path is present and not null.
+
+    Args:
+        path: starts at ``object`` or ``oldObject``.
+    """
     root, *steps = path.split(".")
     tests = [f"{root} != null"]
     for step in steps:
@@ -51,8 +55,8 @@ def _present(path: str) -> str:
 
 def _unchanged(path: str) -> str:
     old, new = f"oldObject.{path}", f"object.{path}"
-    both = f"{_present(old)} && {_present(new)} && {old} == {new}"
-    neither = f"!({_present(old)}) && !({_present(new)})"
+    both = f"{is_present(old)} && {is_present(new)} && {old} == {new}"
+    neither = f"!({is_present(old)}) && !({is_present(new)})"
     return f"(({both}) || ({neither}))"
 
 
@@ -95,7 +99,7 @@ def _open_labels() -> str:
     keys = ", ".join(f"'{key}'" for key in sorted(nodes.KUBELET_LABELS))
     labels = "object.metadata.labels"
     return (
-        f"(!({_present(labels)}) || {labels}.all(key, "
+        f"(!({is_present(labels)}) || {labels}.all(key, "
         r"!key.matches('^([^/]*[.])?(kubernetes[.]io|k8s[.]io)/') || "
         f"key in [{keys}] || "
         r"key.matches('^([^/]*[.])?(kubelet|node)[.]kubernetes[.]io/')))"
@@ -119,7 +123,7 @@ OWN_POD = _asked_unless(
         _NOT_STRICT,
         _operation("DELETE"),
         "has(request.name)",
-        _present("oldObject.metadata.name"),
+        is_present("oldObject.metadata.name"),
         "request.name == oldObject.metadata.name",
         _is_the_node("oldObject.spec.nodeName"),
     ),
@@ -127,7 +131,7 @@ OWN_POD = _asked_unless(
 
 
 def _absent(path: str) -> str:
-    return f"!({_present(path)})"
+    return f"!({is_present(path)})"
 
 
 #: The strict rules that ``_strict_create`` mirrors.
@@ -230,7 +234,7 @@ OWN_EVENT = _asked_unless(
         [
             _all(
                 _operation("CREATE"),
-                _present(f"object.{field}.kind"),
+                is_present(f"object.{field}.kind"),
                 f"object.{field}.kind == 'Node'",
                 _is_the_node(f"object.{field}.name"),
                 _absent(f"object.{other}"),

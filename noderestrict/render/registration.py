@@ -18,6 +18,7 @@ from noderestrict.render.conditions import (
     Condition,
     own_node,
 )
+from noderestrict.render.infrastructure import Infrastructure
 from noderestrict.render.load import Object, documents
 
 NAME = "noderestrict"
@@ -32,7 +33,9 @@ _SUB_RESOURCES = {
 }
 
 
-def _webhooks(extra: Extra) -> dict[str, tuple[tuple[str, ...], Condition | None]]:
+def _webhooks(
+    extra: Extra, infrastructure: Infrastructure | None
+) -> dict[str, tuple[tuple[str, ...], Condition | None]]:
     """Return the resources and the match condition of each webhook, by name.
 
     There are several webhooks so that each evaluates the condition of its own resource only.
@@ -42,7 +45,10 @@ def _webhooks(extra: Extra) -> dict[str, tuple[tuple[str, ...], Condition | None
         "nodes": (("nodes",), own_node(extra)),
         "leases": (("leases",), OWN_LEASE),
         "csinodes": (("csinodes",), OWN_CSI_NODE),
-        "tokens": (("serviceaccounts",), None),
+        "tokens": (
+            ("serviceaccounts",),
+            infrastructure.condition() if infrastructure is not None else None,
+        ),
         "claims": (("persistentvolumeclaims",), None),
         "devices": (("resourceslices",), None),
         "certificates": (("certificatesigningrequests", "podcertificaterequests"), None),
@@ -88,6 +94,7 @@ def webhook_configuration(
     timeout_seconds: int = 3,
     annotations: Mapping[str, str] | None = None,
     extra: Extra | None = None,
+    infrastructure: Infrastructure | None = None,
 ) -> Object:
     """Return the ValidatingWebhookConfiguration for all rules.
 
@@ -101,6 +108,7 @@ def webhook_configuration(
         timeout_seconds: for one answer.
         annotations: of the object.
         extra: policy beyond the in-tree plugin.
+        infrastructure: whose token requests are left out; None for nobody's.
     """
     metadata: Object = {"name": NAME}
     if annotations:
@@ -123,7 +131,7 @@ def webhook_configuration(
                 "timeoutSeconds": timeout_seconds,
                 "matchConditions": [NODE_USERS, *([condition] if condition else [])],
             }
-            for name, (resources, condition) in _webhooks(extra or Extra()).items()
+            for name, (resources, condition) in _webhooks(extra or Extra(), infrastructure).items()
         ],
     }
 
@@ -152,21 +160,28 @@ class Registration:
         failure_policy: what happens to requests without an answer.
         timeout_seconds: for one answer.
         name: of the ValidatingWebhookConfiguration.
+        infrastructure: whose token requests are left out; None for nobody's.
     """
 
     client_config: Mapping[str, Any]
     failure_policy: str = "Fail"
     timeout_seconds: int = 3
     name: str = NAME
+    infrastructure: Infrastructure | None = None
 
     def flag(self) -> str:
         """Return the flag that tells a server which registration to expect."""
-        value = {
+        value: Object = {
             "name": self.name,
             "clientConfig": dict(self.client_config),
             "failurePolicy": self.failure_policy,
             "timeoutSeconds": self.timeout_seconds,
         }
+        if self.infrastructure is not None:
+            value["infrastructure"] = {
+                "accounts": list(self.infrastructure.accounts),
+                "audiences": list(self.infrastructure.audiences),
+            }
         return f"--expected-registration={msgspec.json.encode(value).decode()}"
 
     def value(self, extra: Extra, annotations: Mapping[str, str] | None = None) -> Object:
@@ -182,9 +197,15 @@ class Registration:
             timeout_seconds=self.timeout_seconds,
             annotations=annotations,
             extra=extra,
+            infrastructure=self.infrastructure,
         )
         rendered["metadata"]["name"] = self.name
         return rendered
+
+
+class _Infrastructure(msgspec.Struct, forbid_unknown_fields=True):
+    accounts: tuple[str, ...]
+    audiences: tuple[str, ...]
 
 
 class _Flag(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
@@ -192,6 +213,7 @@ class _Flag(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     failure_policy: str = "Fail"
     timeout_seconds: int = 3
     name: str = NAME
+    infrastructure: _Infrastructure | None = None
 
 
 def parse_registration(text: str) -> Registration:
@@ -210,7 +232,15 @@ def parse_registration(text: str) -> Registration:
         raise ValueError(f"{text[:100]!r}: clientConfig needs either url or service")
     if flag.failure_policy not in ("Fail", "Ignore"):
         raise ValueError(f"{text[:100]!r}: failurePolicy must be Fail or Ignore")
-    return Registration(client, flag.failure_policy, flag.timeout_seconds, flag.name)
+    infrastructure = None
+    if (given := flag.infrastructure) is not None:
+        try:
+            infrastructure = Infrastructure(given.accounts, given.audiences)
+        except ValueError as error:
+            raise ValueError(f"{text[:100]!r}: {error}") from None
+    return Registration(
+        client, flag.failure_policy, flag.timeout_seconds, flag.name, infrastructure
+    )
 
 
 def mirror_pod_policy() -> list[Object]:

@@ -1,9 +1,12 @@
 """What runs in the cluster: the manifests that need flags, names or the version."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 
 from noderestrict import __version__
 from noderestrict.render.load import Object, documents
+from noderestrict.render.names import CERTIFICATE_NAMES, DNS_NAMES, LOOPBACK
 
 NAMESPACE = "noderestrict"
 IMAGE = f"noderestrict:{__version__}"
@@ -11,6 +14,7 @@ PORT = 8443
 TLS_SECRET = "noderestrict-tls"  # noqa: S105 (a name)
 CA_SECRET = "noderestrict-ca"  # noqa: S105 (a name)
 RENEWAL, NEW_CA = "noderestrict-renewal", "noderestrict-new-ca"
+CONTROL_PLANE = "noderestrict-control-plane"
 #: Label and taint of dedicated nodes, for clusters without control-plane nodes.
 DEDICATED_NODES = "node-restriction.kubernetes.io/noderestrict"
 
@@ -41,33 +45,57 @@ def _completed(path: str, flags: Sequence[str]) -> Object:
     return value
 
 
-def renewal(names: Sequence[str]) -> list[Object]:
+def renewal(flags: Sequence[str], *, on_host: bool) -> list[Object]:
     """Return the CronJob that renews the certificate, and what it needs.
 
     Args:
-        names: DNS names and addresses of the certificate.
+        flags: of ``certs``, beside those that every job of this kind has.
+        on_host: whether it uses the network of its node, as its servers do.
     """
     *others, job = documents("renewal.yaml")
-    _certify(job["spec"]["jobTemplate"]["spec"], names)
+    _certify(job["spec"]["jobTemplate"]["spec"], flags, on_host=on_host)
     return [*others, job]
 
 
-def new_ca(names: Sequence[str], served_at: str | None) -> list[Object]:
+def new_ca(flags: Sequence[str], *, on_host: bool) -> list[Object]:
     """Return the Job that replaces the CA, and what it needs; no overlay includes it.
 
+    The template of a Job cannot change, so the name of the Job depends on it.
+
     Args:
-        names: DNS names and addresses of the certificate.
-        served_at: where the Job reaches the server, None if it cannot.
+        flags: of ``certs``, beside those that every job of this kind has.
+        on_host: whether it uses the network of its node, as its servers do.
     """
     *others, job = documents("new-ca.yaml")
-    _certify(job["spec"], names, *([f"--served-at={served_at}"] if served_at else []))
+    _certify(job["spec"], flags, on_host=on_host)
+    digest = hashlib.sha256(json.dumps(job["spec"], sort_keys=True).encode()).hexdigest()
+    job["metadata"]["name"] = f"{NEW_CA}-{digest[:8]}"
     return [*others, job]
 
 
-def _certify(job: Object, names: Sequence[str], *flags: str) -> None:
-    """Complete the container of a Job's spec."""
-    (container,) = job["template"]["spec"]["containers"]
+def _certify(job: Object, flags: Sequence[str], *, on_host: bool) -> None:
+    """Complete the pod of a Job's spec."""
+    spec = job["template"]["spec"]
+    if on_host:
+        spec |= {"hostNetwork": True, "dnsPolicy": "Default"}
+    (container,) = spec["containers"]
     container["image"] = IMAGE
+    if on_host:
+        container["env"] = _host_address()
     place = container["args"].index("--dns-names=")
-    container["args"][place] += ",".join(names)
+    container["args"][place] += ",".join(CERTIFICATE_NAMES)
     container["args"] += flags
+
+
+def _host_address() -> list[Object]:
+    """Return the variable that the addresses of API servers may use."""
+    (value,) = documents("daemon-set.yaml")
+    found: list[Object] = value["spec"]["template"]["spec"]["containers"][0]["env"]
+    return found
+
+
+def cert_manager() -> list[Object]:
+    """Return what makes cert-manager issue the certificate, with the CA that is kept."""
+    issuer, certificate = documents("cert-manager.yaml")
+    certificate["spec"] |= {"dnsNames": list(DNS_NAMES), "ipAddresses": [LOOPBACK]}
+    return [issuer, certificate]

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from noderestrict.cli import main
 from noderestrict.pki.bundle import certificates, issuer_of, same
 from noderestrict.pki.issue import Authority, create_authority
+from noderestrict.render.names import CERTIFICATE_NAMES
 from noderestrict.render.registration import webhook_configuration
 from tests.cli.store import DEEP, Store, served, stored
 from tests.serving.tls import DAY, NOW, authority, key_pem, leaf, self_signed
@@ -26,7 +27,7 @@ REGISTRATION = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigura
 TLS = ("--secret", "noderestrict/noderestrict-tls")
 CA = ("--ca-secret", "noderestrict/noderestrict-ca")
 HOOKS = ("--webhook-configuration", "noderestrict")
-NAMES = ("noderestrict.noderestrict.svc", "noderestrict.noderestrict.svc.cluster.local")
+NAMES = CERTIFICATE_NAMES
 SERVICE = {"service": {"name": "noderestrict", "namespace": "noderestrict", "path": "/validate"}}
 
 
@@ -276,7 +277,7 @@ def test_a_registration_is_written_whole_in_place_of_what_was_changed(
 ) -> None:
     file = tmp_path / "webhook.yaml"
     file.write_text(yaml.safe_dump_all([{"kind": "Other"}, webhook_configuration(SERVICE)]))
-    flags = (*TLS, *CA, "--registration")
+    flags = (*TLS, *CA, "--unserved", "--registration")
     del cluster.store.objects[REGISTRATION]
     assert cluster.certs("bootstrap", *flags, str(file))[0] == 0
     wanted = copy.deepcopy(cluster.store.objects[REGISTRATION]["webhooks"])
@@ -299,7 +300,7 @@ def test_managed_fields_of_any_depth_keep_nothing_from_being_put_back(
     tampered(cluster.store.objects[REGISTRATION])
     for path in (REGISTRATION, f"{SECRETS}/noderestrict-tls", f"{SECRETS}/noderestrict-ca"):
         cluster.store.objects[path]["metadata"]["managedFields"] = DEEP
-    code, output = cluster.certs("bootstrap", *TLS, *CA, "--registration", str(file))
+    code, output = cluster.certs("bootstrap", *TLS, *CA, "--unserved", "--registration", str(file))
     assert code == 0, output
     assert cluster.bundle() == ca
 
@@ -322,7 +323,7 @@ def test_a_file_that_is_no_registration_is_told_in_one_line(
 ) -> None:
     file = tmp_path / "webhook.yaml"
     file.write_text(text)
-    code, output = cluster.certs("bootstrap", *TLS, *CA, "--registration", str(file))
+    code, output = cluster.certs("bootstrap", *TLS, *CA, "--unserved", "--registration", str(file))
     assert code == 2
     assert message in output.splitlines()[-1]
     assert "Traceback" not in output

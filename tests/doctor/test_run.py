@@ -11,8 +11,9 @@ import pytest
 
 from noderestrict.cluster.connection import ClusterError
 from noderestrict.doctor import checks
+from noderestrict.doctor.audiences import known_audiences
 from noderestrict.doctor.check import Check
-from noderestrict.doctor.checks import api_audiences, authorizer, in_tree_plugin
+from noderestrict.doctor.checks import authorizer, in_tree_plugin
 from noderestrict.doctor.cluster import Cluster, Options
 from noderestrict.doctor.findings import Finding, passed
 from noderestrict.doctor.report import as_json
@@ -131,7 +132,7 @@ async def test_a_pod_that_no_decoder_takes_hides_nothing_from_other_checks() -> 
 
 async def test_the_audiences_of_a_repeated_flag_are_joined_as_in_the_api_server() -> None:
     examined = cluster(pods=api_server("--api-audiences=a", "--api-audiences", "b,c"))
-    assert await api_audiences._known(examined) == {"a": ["a", "b", "c"]}
+    assert await known_audiences(examined) == {"a": ["a", "b", "c"]}
 
 
 @pytest.mark.parametrize(

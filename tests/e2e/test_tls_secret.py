@@ -1,4 +1,4 @@
-"""Replicas that watch the Secret of their certificate, with the rights of the component."""
+"""Replicas that watch the Secret of their certificate, with the rights of the manifests."""
 
 import base64
 import contextlib
@@ -75,7 +75,7 @@ def watching(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iter
             "/api/v1/namespaces",
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
         )
-    role, binding = yaml.safe_load_all(FILES["components/tls-secret/rbac.yaml"])
+    role, binding = yaml.safe_load_all(FILES["base/certificate-rbac.yaml"])
     binding["subjects"] = [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": USER}]
     admin.create(f"{RBAC}/roles", role)
     admin.create(f"{RBAC}/rolebindings", binding)

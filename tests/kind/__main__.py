@@ -23,13 +23,13 @@ from noderestrict.render.workload import CA_SECRET, IMAGE, NAMESPACE, TLS_SECRET
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = "noderestrict-e2e"
-OVERLAY = ROOT / "manifests" / "overlays" / "kind"
+OVERLAY = ROOT / "manifests" / "overlays" / "self-signed"
 #: As docs/install.md says.
 BOOTSTRAP = (
     sys.executable, "-m", "noderestrict", "certs", "bootstrap",
     f"--secret={NAMESPACE}/{TLS_SECRET}", f"--ca-secret={NAMESPACE}/{CA_SECRET}",
-    "--webhook-configuration=noderestrict",
 )  # fmt: skip
+REGISTRATION = ("--registration", str(OVERLAY / "enforce" / "registration.yaml"))
 #: kind takes patches of the kubeadm version that it uses itself, which differs by its version.
 VERSIONS = ("v1beta4", "v1beta3")
 
@@ -114,11 +114,12 @@ def walk(folder: Path, kubeconfig: Path) -> None:
     """Deploy, and check what nodes may do: with the webhook, without it, and again with it."""
     admin = Kubectl(kubeconfig)
     run("kind", "load", "docker-image", IMAGE, "--name", CLUSTER)
-    admin("apply", "-k", str(OVERLAY))
+    admin("apply", "-k", str(OVERLAY / "install"))
     run(*BOOTSTRAP, "--kubeconfig", str(kubeconfig))
     namespace = ("-n", NAMESPACE)
     rollout = ("rollout", "status", "deployment/noderestrict", *namespace, "--timeout=300s")
     admin(*rollout)
+    run(*BOOTSTRAP, *REGISTRATION, "--kubeconfig", str(kubeconfig))
     # The renewing job starts with its mounted token, and finds nothing to do.
     admin("create", "job", "--from=cronjob/noderestrict-renewal", "renew-now", *namespace)
     admin("wait", "--for=delete", "job/renew-now", *namespace, "--timeout=300s")

@@ -25,7 +25,8 @@ def test_the_overlay_uses_the_image_that_make_builds() -> None:
     make = ["make", "--dry-run", "--no-print-directory", "image"]
     printed = subprocess.run(make, cwd=kind.ROOT, capture_output=True, text=True, check=True).stdout
     assert f"--tag {IMAGE} " in printed
-    assert (kind.OVERLAY / "kustomization.yaml").exists()
+    assert (kind.OVERLAY / "install" / "kustomization.yaml").exists()
+    assert Path(kind.REGISTRATION[1]).exists()
 
 
 def test_what_is_missing_on_the_machine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

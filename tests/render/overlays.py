@@ -9,18 +9,32 @@ from typing import Any
 import jsonpatch
 import yaml
 
-from noderestrict.render.manifests import manifests
+from noderestrict.render.manifests import OVERLAYS, manifests
+
+__all__ = ["OVERLAYS"]
 
 Object = dict[str, Any]
 FILES = manifests()
-OVERLAYS = ("audit", "cert-manager", "control-plane", "kind", "self-signed")
+PARTS = ("install", "enforce")
 
 
 def build(
-    overlay: str, components: Iterable[str] = (), files: Mapping[str, str] = FILES
+    overlay: str,
+    components: Iterable[str] = (),
+    files: Mapping[str, str] = FILES,
+    parts: Iterable[str] = PARTS,
 ) -> list[Object]:
-    """Return the objects of an overlay, changed by components."""
-    objects = _build(PurePosixPath("overlays") / overlay, files)
+    """Return the objects of an overlay, changed by components.
+
+    Args:
+        overlay: its name.
+        components: their names.
+        files: as rendered.
+        parts: kustomizations of the overlay.
+    """
+    objects = [
+        one for part in parts for one in _build(PurePosixPath("overlays") / overlay / part, files)
+    ]
     for component in components:
         folder = PurePosixPath("components") / component
         kustomization = yaml.safe_load(files[f"{folder}/kustomization.yaml"])
@@ -62,18 +76,9 @@ def _patched(objects: list[Object], kustomization: Object) -> list[Object]:
     objects = [copy.deepcopy(one) for one in objects]
     for entry in kustomization.get("patches", ()):
         patch = yaml.safe_load(entry["patch"])
-        target = entry.get("target") or {
-            "kind": patch["kind"],
-            "name": patch["metadata"]["name"],
-        }
-        matching = [one for one in objects if _is(one, target)]
-        if "target" in entry:
-            for one in matching:
-                jsonpatch.apply_patch(one, patch, in_place=True)
-        else:
-            assert patch["$patch"] == "delete"
-            assert len(matching) == 1, patch
-            objects = [one for one in objects if not _is(one, target)]
+        matching = [one for one in objects if _is(one, entry["target"])]
+        for one in matching:
+            jsonpatch.apply_patch(one, patch, in_place=True)
     return objects
 
 

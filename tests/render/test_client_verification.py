@@ -66,7 +66,7 @@ def test_the_api_server_shows_who_it_is_to_every_host_that_is_registered() -> No
     users = {user["name"]: user["user"] for user in load("webhooks.kubeconfig")["users"]}
     hosts = set()
     for overlay in ("self-signed", "cert-manager", "control-plane"):
-        registration = yaml.safe_load(FILES[f"overlays/{overlay}/webhook.yaml"])
+        registration = yaml.safe_load(FILES[f"overlays/{overlay}/enforce/registration.yaml"])
         for webhook in registration["webhooks"]:
             client = webhook["clientConfig"]
             if client.get("url"):

@@ -3,12 +3,11 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from noderestrict.cluster.audiences import learn_audiences
-from noderestrict.cluster.connection import ClusterError
+from noderestrict.doctor.audiences import known_audiences
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, warned
-from noderestrict.doctor.workloads import SERVERS, api_servers, elements, values, words, workloads
+from noderestrict.doctor.workloads import SERVERS, elements, values, words, workloads
 
 _FLAG = "--api-audiences"
 _VARIABLE = "NODERESTRICT_API_AUDIENCES"
@@ -24,7 +23,7 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
             f"check that the server's {_FLAG}, if any, are the API server's",
         )
         return
-    known = await _known(cluster)
+    known = await known_audiences(cluster)
     for workload, audiences in configured:
         if not audiences:
             yield passed(f"{workload} learns them from its token")
@@ -66,23 +65,6 @@ def _audiences(container: Mapping[str, Any]) -> Sequence[str]:
         if variable.get("name") == _VARIABLE
     ]
     return elements(given or variables[:1])
-
-
-async def _known(cluster: Cluster) -> Mapping[str, Sequence[str]]:
-    """Return the API server's audiences by source: its flags, or else our own token."""
-    known: dict[str, Sequence[str]] = {}
-    for name, command in (await api_servers(cluster)).items():
-        # The audiences default to the issuers, of which there may be several.
-        audiences = elements(values(command, _FLAG)) or values(command, "--service-account-issuer")
-        if audiences:
-            known[name] = audiences
-    if not known:
-        try:
-            known["the API server"] = await learn_audiences(cluster.connection)
-        except ClusterError:
-            # Our token may not show them. That is not a fault of the cluster.
-            return {}
-    return known
 
 
 async def _against_issuer(cluster: Cluster, workload: str, audiences: Sequence[str]) -> Finding:

@@ -37,7 +37,8 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
     for text in found[:_SHOWN]:
         yield failed(
             f"{text}: the servers expect otherwise",
-            "restore it with both commands in docs/install.md, or render the manifests again",
+            "restore it with certs bootstrap --registration, as in docs/install.md, or render the "
+            "manifests again",
         )
     if not found:
         yield passed("it is what the servers expect")

@@ -10,6 +10,7 @@ from noderestrict.doctor.findings import Finding, failed, passed, warned
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.rule import ANY
 from noderestrict.render.conditions import NODE_USERS
+from noderestrict.render.infrastructure import Infrastructure, infrastructure_in
 from noderestrict.render.registration import webhook_configuration, webhook_rules
 
 _RENDER = "apply the output of noderestrict render again, with the same policy flags as here"
@@ -57,33 +58,44 @@ def check_registration(configuration: Mapping[str, Any], extra: Extra) -> Iterat
     ]
     if missing:
         yield failed(f"not sent to any webhook: {', '.join(missing[:8])}", _RENDER)
-    rendered = {one["name"]: one for one in webhook_configuration({}, extra=extra)["webhooks"]}
+    infrastructure = infrastructure_in(webhooks)
+    rendered = _rendered({}, extra, infrastructure)
     for webhook in webhooks:
         yield from _check_webhook(webhook)
-        yield from _check_conditions(webhook, rendered.get(webhook.get("name"), {}))
-    yield from _check_rest(webhooks, extra)
+        yield from _check_conditions(webhook, rendered.get(str(webhook.get("name")), {}))
+    yield from _check_rest(webhooks, extra, infrastructure)
     if not missing:
         yield passed("it covers every resource and subresource that the rules need")
 
 
-def _check_rest(webhooks: Sequence[Mapping[str, Any]], extra: Extra) -> Iterator[Finding]:
+def _rendered(
+    client: Mapping[str, Any], extra: Extra, infrastructure: Infrastructure | None
+) -> dict[str, Mapping[str, Any]]:
+    """Return the rendered webhooks, by name."""
+    value = webhook_configuration(client, extra=extra, infrastructure=infrastructure)
+    return {one["name"]: one for one in value["webhooks"]}
+
+
+def _check_rest(
+    webhooks: Sequence[Mapping[str, Any]], extra: Extra, infrastructure: Infrastructure | None
+) -> Iterator[Finding]:
     """Yield differences from the rendered registration in all other fields."""
     if not webhooks:
         return
     client = dict(webhooks[0].get("clientConfig") or {})
     client.pop("caBundle", None)
     found = {str(one.get("name")): one for one in webhooks}
-    for name, field, text in compare(found, webhook_configuration(client, extra=extra)):
-        if field == "" or (field == CONDITIONS and _only_fewer(found[name], extra)):
+    rendered = _rendered(client, extra, infrastructure)
+    for name, field, text in compare(found, {"webhooks": list(rendered.values())}):
+        if field == "" or (field == CONDITIONS and _only_fewer(found[name], rendered[name])):
             yield warned(f"{name}: {text}", _RENDER)
         elif field not in _CHECKED:
             yield failed(f"{name}: {text}", _RENDER)
 
 
-def _only_fewer(webhook: Mapping[str, Any], extra: Extra) -> bool:
+def _only_fewer(webhook: Mapping[str, Any], rendered: Mapping[str, Any]) -> bool:
     """Tell whether conditions are merely missing: more requests then depend on the webhook."""
-    rendered = {one["name"]: one for one in webhook_configuration({}, extra=extra)["webhooks"]}
-    known = comparable(rendered[str(webhook.get("name"))])[CONDITIONS]
+    known = comparable(rendered)[CONDITIONS]
     given = comparable(webhook)[CONDITIONS]
     return set(given.items()) < set(known.items())
 
