@@ -36,7 +36,16 @@ LISTERS = MemoryListers(
     [
         NodeRecord("n1", "n1-uid"),
         NodeRecord("n2", "n2-uid"),
-        PodRecord("ns", "p1", "p1-uid", "n1", "sa1", audiences=("vault",), claims=("data",)),
+        PodRecord(
+            "ns",
+            "p1",
+            "p1-uid",
+            "n1",
+            "sa1",
+            audiences=("vault",),
+            signers=("example.com/mesh",),
+            claims=("data",),
+        ),
         PodRecord("ns", "p2", "p2-uid", "n2", "sa1"),
         PodRecord("ns", "bare", "bare-uid", "n1", "sa1", audiences=("",)),
         PodRecord("ns", "lost", "lost-uid", "n1", "sa1", claims=("gone",)),

@@ -7,7 +7,6 @@ from pathlib import Path
 from noderestrict.cli.config import variable
 from noderestrict.cli.fields import settings_of
 from noderestrict.cli.serve_config import ServeConfig
-from noderestrict.policy.features import OLDEST_MINOR
 from noderestrict.policy.rule import ANY, Rule
 from noderestrict.policy.table import RULES
 from noderestrict.telemetry.metrics import Metrics
@@ -120,15 +119,19 @@ def _requests(rule: Rule) -> str:
     return ("anything else on " if closed else "") + "; ".join(parts)
 
 
+def _since(rule: Rule) -> str:
+    """Return which releases have a rule, and its newer parts."""
+    parts = (f"{part.demands}: {part.since}" for part in rule.parts)
+    return "; ".join((str(rule.since), *parts))
+
+
 def rules() -> str:
     """Return the table of rules."""
-    rows = []
-    for rule in RULES:
-        since = "1.25 or older" if rule.since == OLDEST_MINOR else f"1.{rule.since}"
-        rows.append(
-            f"| `{rule.id}` | {_requests(rule)} | {rule.demands} "
-            f"| {'strict' if rule.strict else since} |\n"
-        )
+    rows = (
+        f"| `{rule.id}` | {_requests(rule)} | {rule.demands} "
+        f"| {'strict' if rule.strict else _since(rule)} |\n"
+        for rule in RULES
+    )
     return "| Rule | Request | Demands | Since |\n|---|---|---|---|\n" + "".join(rows)
 
 

@@ -51,6 +51,7 @@ def evaluate(
             request.sub_resource,
             request.operation,
             settings.extra.rules,
+            settings.release,
         )
     new_type = row.target.new if row else None
     old_type = row.target.old if row else None

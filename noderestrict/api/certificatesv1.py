@@ -28,6 +28,7 @@ class PodCertificateRequestSpec(msgspec.Struct):
     nodeUID: str | None = None
     podName: str | None = None
     podUID: str | None = None
+    signerName: str | None = None
     serviceAccountName: str | None = None
     serviceAccountUID: str | None = None
 

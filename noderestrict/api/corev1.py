@@ -94,13 +94,19 @@ class ServiceAccountTokenProjection(msgspec.Struct):
     audience: str | None = None
 
 
+class PodCertificateProjection(msgspec.Struct):
+    """A projected certificate of the pod."""
+
+    signerName: str | None = None
+
+
 class VolumeProjection(msgspec.Struct):
     """One source of a projected volume."""
 
     clusterTrustBundle: Presence | None = None
     configMap: NamedReference | None = None
     downwardAPI: Presence | None = None
-    podCertificate: Presence | None = None
+    podCertificate: PodCertificateProjection | None = None
     secret: NamedReference | None = None
     serviceAccountToken: ServiceAccountTokenProjection | None = None
 
@@ -147,12 +153,20 @@ class Volume(msgspec.Struct):
     vsphereVolume: Presence | None = None
 
 
+class DeviceClaimSource(msgspec.Struct):
+    """Up to Kubernetes 1.30, what is named in an entry of ``spec.resourceClaims`` itself now."""
+
+    resourceClaimName: str | None = None
+    resourceClaimTemplateName: str | None = None
+
+
 class PodResourceClaim(msgspec.Struct):
     """One entry of ``spec.resourceClaims``."""
 
     name: str | None = None
     resourceClaimName: str | None = None
     resourceClaimTemplateName: str | None = None
+    source: DeviceClaimSource | None = None
 
 
 class PodSpec(msgspec.Struct):
@@ -191,11 +205,36 @@ class PodExtendedResourceClaimStatus(msgspec.Struct, frozen=True):
     requestMappings: list[RequestMapping] | None = None
 
 
+class MappedResource(msgspec.Struct, frozen=True):
+    """One entry of a ``mapping``; the quantity is a text."""
+
+    name: str | None = None
+    quantity: str | None = None
+
+
+class OverheadResource(msgspec.Struct, frozen=True):
+    """One entry of an ``overhead``; quantities are texts."""
+
+    name: str | None = None
+    perPod: str | None = None
+    perContainer: str | None = None
+
+
+class NodeAllocatableResourceClaimStatus(msgspec.Struct, frozen=True):
+    """One entry of ``status.nodeAllocatableResourceClaimStatuses``."""
+
+    resourceClaimName: str | None = None
+    containers: list[str | None] | None = None
+    mapping: list[MappedResource] | None = None
+    overhead: list[OverheadResource] | None = None
+
+
 class PodStatus(msgspec.Struct):
     """A pod's status: its resource claims."""
 
     resourceClaimStatuses: list[PodResourceClaimStatus] | None = None
     extendedResourceClaimStatus: PodExtendedResourceClaimStatus | None = None
+    nodeAllocatableResourceClaimStatuses: list[NodeAllocatableResourceClaimStatus] | None = None
 
 
 class Pod(msgspec.Struct):

@@ -18,3 +18,11 @@ class ResourceSlice(msgspec.Struct):
     kind: str | None = None
     metadata: ObjectMeta | None = None
     spec: ResourceSliceSpec | None = None
+    nodeName: str | None = None
+
+    @property
+    def node_name(self) -> str | None:
+        """The node that it belongs to; only v1alpha2 has no spec."""
+        if self.apiVersion == "resource.k8s.io/v1alpha2":
+            return self.nodeName
+        return self.spec.nodeName if self.spec else None

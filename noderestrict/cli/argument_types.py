@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from noderestrict.policy import features
 from noderestrict.policy.extra import FORBIDDEN_LABELS
 from noderestrict.policy.keys import NodeKeys, parse_allowed_labels, parse_node_keys
+from noderestrict.policy.releases import parse_rules
 from noderestrict.policy.table import RULE_IDS, STRICT_RULE_IDS
 from noderestrict.serving.modes import MODES
 
@@ -342,6 +343,7 @@ RULE_MODES = ArgumentType(_parse_rule_modes, "RULE=MODE,…", _plain_mapping)
 REGISTRATION = ArgumentType(_checked_registration, "JSON")
 FEATURE_GATES = ArgumentType(features.parse_gates, "A=true,B=false", _plain_mapping)
 KUBERNETES_VERSION = ArgumentType(features.parse_version, "1.NN", lambda minor: f"1.{minor}")
+RULES_OF = ArgumentType(parse_rules, "latest|1.NN[.P]", str, none="latest")
 AUDIENCES = ArgumentType(_parse_audiences, "A,B", list)
 STRICT_RULES = ArgumentType(parse_strict_rules, "A,B", list)
 NODE_KEYS = ArgumentType(parse_node_keys, "NODES=KEY|KEY,…", _plain_keys)

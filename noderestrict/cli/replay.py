@@ -7,8 +7,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._errors import UsageError
+from noderestrict.cli.argument_types import RULES_OF, checked
 from noderestrict.cli.fields import add_flags, from_flags
 from noderestrict.cli.shared_flags import Policy, add_size_flag
+from noderestrict.policy.releases import Release
 from noderestrict.replay import reports
 
 if TYPE_CHECKING:
@@ -35,6 +37,15 @@ def add_parser(subparsers: Any) -> None:
         help="reviews or cases: JSON, JSON lines, a List, YAML, each also .gz; - for stdin",
     )
     add_flags(parser, Policy)
+    parser.add_argument(
+        "--rules",
+        type=checked(RULES_OF.parse),
+        action="append",
+        default=[],
+        metavar=RULES_OF.metavar,
+        help="Kubernetes release whose rules apply, and its gates unless others are given "
+        "(default: latest); with two, report what changes from the first to the second",
+    )
     parser.add_argument(
         "--audit-log",
         nargs="+",
@@ -64,6 +75,8 @@ def run(options: argparse.Namespace) -> int:
         UsageError: there is nothing to judge, or the state cannot be read.
     """
     from noderestrict.graph.graph import Graph
+    from noderestrict.replay.baseline import Baseline
+    from noderestrict.replay.report import Options
     from noderestrict.replay.run import Run
     from noderestrict.replay.sources import MIB
     from noderestrict.replay.state import StateError, load_state
@@ -72,15 +85,29 @@ def run(options: argparse.Namespace) -> int:
     logs = [file for group in options.audit_log for file in group]
     if not files and not logs:
         raise UsageError("a FILE with reviews is needed; - is stdin")
-    graph = Graph(most_edges=None)
+    *earlier, rules = options.rules or [None]
+    if len(earlier) > 1 or (earlier and "-" in (*files, *logs, *state)):
+        raise UsageError("--rules: give two releases at most, and with two no stdin")
     max_bytes = options.max_file_mib * MIB
-    try:
-        listers = load_state(state, graph, max_bytes)
-    except StateError as error:
-        raise UsageError(str(error)) from None
     show = _Terminal(explain=options.explain)
-    settings = from_flags(Policy, options).offline()
-    replay = Run(settings, listers, graph, _report(options), show.problem, show.progress)
+    policy = from_flags(Policy, options)
+
+    def prepared(release: Release | None, report: "Report") -> Run:
+        graph = Graph(most_edges=None)
+        try:
+            listers = load_state(state, graph, max_bytes)
+        except StateError as error:
+            raise UsageError(str(error)) from None
+        return Run(policy.offline(release), listers, graph, report, show.problem, show.progress)
+
+    baseline = None
+    for release in earlier:
+        baseline = Baseline(Options(out=sys.stdout, notes=sys.stderr))
+        before = prepared(release, baseline)
+        before.files(files, max_bytes)
+        before.audit_logs(logs)
+    replay = prepared(rules, _report(options))
+    replay.baseline = baseline
     started = time.perf_counter()
     try:
         replay.files(files, max_bytes)

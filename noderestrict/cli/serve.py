@@ -106,10 +106,10 @@ def _with_state(server: "_Server") -> "Main":
     from noderestrict.telemetry.metrics import Metrics
 
     config = server.config
-    settings = config.offline()
+    settings = config.offline(config.rules)
     graph = Graph(most_edges=None)
     listers = load_state(config.state, graph)
-    authorizer = LocalAuthorizer(graph, settings.features) if config.authorizer else None
+    authorizer = LocalAuthorizer(graph, settings) if config.authorizer else None
     judge = LocalJudge(settings, listers)
 
     async def serve(stop: "Stop") -> None:
@@ -152,7 +152,7 @@ async def _serve_cluster(
     from noderestrict.telemetry.metrics import Metrics
 
     config, metrics = server.config, Metrics()
-    settings = config.in_cluster(minor)
+    settings = config.in_cluster(minor, config.rules)
     graph = Graph()
     judge = ClusterJudge(
         connection,
@@ -173,6 +173,7 @@ async def _serve_cluster(
             judge.share,
             judge.informers.unreadable,
             judge.informers.freshness,
+            release=settings.release,
         )
     jobs = dict(judge.jobs())
     secret = None

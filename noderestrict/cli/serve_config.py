@@ -18,11 +18,13 @@ from noderestrict.cli.argument_types import (
     PORT,
     REGISTRATION,
     RULE_MODES,
+    RULES_OF,
     SECONDS,
     one_of,
 )
 from noderestrict.cli.fields import Group, setting, switch
 from noderestrict.cli.shared_flags import CLUSTER, RULES
+from noderestrict.policy.releases import Release
 from noderestrict.policy.table import STRICT_RULE_IDS
 from noderestrict.serving.modes import ENFORCE, Modes
 from noderestrict.telemetry.logs import LEVELS
@@ -45,6 +47,13 @@ _TURN_ON = "name it in strict-rules, labels in forbid-node-labels; a restart is 
 class ServeConfig(shared_flags.Policy, shared_flags.ClusterAccess):
     """What a server runs with."""
 
+    rules: Release | None = setting(
+        None,
+        RULES_OF,
+        "Kubernetes release whose rules apply, whatever the version of the cluster is; the newest "
+        "ones have the newest security fixes",
+        RULES,
+    )
     bind_address: str = setting(
         "0.0.0.0",  # noqa: S104 (a server)
         HOST,

@@ -22,6 +22,7 @@ from noderestrict.cli.fields import Group, setting
 from noderestrict.policy import features
 from noderestrict.policy.extra import FORBIDDEN_LABELS, Extra
 from noderestrict.policy.keys import NodeKeys
+from noderestrict.policy.releases import LATEST, Release
 from noderestrict.policy.settings import Settings
 
 CLUSTER = Group("cluster", "Without --state, lookups are answered from a live cluster.")
@@ -109,7 +110,7 @@ class Policy(StrictPolicy):
         None,
         KUBERNETES_VERSION,
         "Kubernetes version whose feature gate defaults apply; without it, the version of the "
-        f"cluster, or 1.{features.LATEST_MINOR} offline",
+        f"cluster, or 1.{features.OFFLINE_MINOR} offline",
         RULES,
     )
     api_audiences: tuple[str, ...] | None = setting(
@@ -121,25 +122,33 @@ class Policy(StrictPolicy):
         RULES,
     )
 
-    def offline(self) -> Settings:
-        """Return the settings of the rules without a cluster."""
-        return self._settings(features.LATEST_MINOR)
+    def offline(self, rules: Release | None = None) -> Settings:
+        """Return the settings of the rules without a cluster.
 
-    def in_cluster(self, minor: int) -> Settings:
+        Args:
+            rules: release whose rules and gates apply; None for the latest rules.
+        """
+        return self._settings(features.OFFLINE_MINOR if rules is None else rules.minor, rules)
+
+    def in_cluster(self, minor: int, rules: Release | None = None) -> Settings:
         """Return the settings of the rules in a cluster, whose audiences may be still unknown.
 
         Args:
             minor: Kubernetes version of the API server, 1.``minor``.
+            rules: release whose rules apply; None for the latest.
         """
-        return self._settings(minor, audiences_pending=self.api_audiences is None)
+        return self._settings(minor, rules, audiences_pending=self.api_audiences is None)
 
-    def _settings(self, minor: int, *, audiences_pending: bool = False) -> Settings:
+    def _settings(
+        self, minor: int, rules: Release | None, *, audiences_pending: bool = False
+    ) -> Settings:
         return Settings.for_version(
             minor if self.kubernetes_version is None else self.kubernetes_version,
             self.feature_gates,
             self.api_audiences,
             audiences_pending=audiences_pending,
             extra=self.extra(),
+            release=rules or LATEST,
         )
 
 

@@ -17,10 +17,10 @@ from typing import Any
 from noderestrict import admission
 from noderestrict.api.resources import ObjectKey, Resource
 from noderestrict.cluster.api_servers import Address
-from noderestrict.cluster.audience_authorizer import AudienceAuthorizer
 from noderestrict.cluster.audiences import REMEDY, APIAudiences
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.freshness import MAX_STALENESS
+from noderestrict.cluster.grant_authorizer import GrantAuthorizer
 from noderestrict.cluster.informers import Informers
 from noderestrict.cluster.live import UNKNOWN_NODES, Budget, BudgetExhaustedError, LiveLookups
 from noderestrict.cluster.reflector import Pace, Sink
@@ -111,7 +111,7 @@ class ClusterJudge:
         self._metrics = metrics
         budget = Budget()
         self._live = LiveLookups(connection, budget, self.count_live)
-        self._authorizer = AudienceAuthorizer(connection, budget, self.count_live)
+        self._authorizer = GrantAuthorizer(connection, budget, self.count_live)
         self._audiences = (
             APIAudiences(connection, self._learned) if settings.audiences_pending else None
         )

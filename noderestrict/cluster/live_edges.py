@@ -13,7 +13,7 @@ from noderestrict.api.scanner import ScanError
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.live import CALL_SECONDS, NOT_FOUND, is_path_segment
 from noderestrict.cluster.objects import ObjectDecoder, Unreadable
-from noderestrict.graph.edges import Vertex, volume_edges
+from noderestrict.graph.edges import Vertex, named_node, volume_edges
 from noderestrict.graph.graph import SOURCES
 
 _T = TypeVar("_T")
@@ -133,7 +133,7 @@ class LiveEdges:
             TimeoutError: no answer came in time.
         """
         value = await self._objects.get(
-            vertex, since, lambda: self._read(vertex, _node), left, spend
+            vertex, since, lambda: self._read(vertex, named_node), left, spend
         )
         return value or ""
 
@@ -190,10 +190,6 @@ class LiveEdges:
             raise ClusterError(f"{path}: {value.problem}")
         self._counted(plural, "found")
         return reduce(value)
-
-
-def _node(value: Any) -> str:
-    return (value.spec.nodeName if value.spec else None) or ""
 
 
 def _volume_name(claim: corev1.PersistentVolumeClaim) -> str:

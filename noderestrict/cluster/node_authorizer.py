@@ -25,6 +25,7 @@ from noderestrict.cluster.pages import pages
 from noderestrict.graph.edges import Vertex
 from noderestrict.graph.graph import NODE_NAMED, Graph
 from noderestrict.graph.rules import Opinion
+from noderestrict.policy.releases import LATEST, Release
 
 _LIST_SECONDS = 5.0
 #: A node chooses how large its mirror pods are, so only a few at a time fit into memory.
@@ -61,6 +62,7 @@ class NodeAuthorizer:
             the graph lacks.
         freshness: of the stores.
         clock: seconds, monotonic.
+        release: whose rules apply.
     """
 
     def __init__(
@@ -74,10 +76,12 @@ class NodeAuthorizer:
         unreadable: Callable[[str], Set[tuple[str, str]]] = lambda _plural: frozenset(),
         freshness: Freshness = _NEVER_STALE,
         clock: Callable[[], float] = time.monotonic,
+        release: Release = LATEST,
     ) -> None:
         self._connection = connection
         self._graph = graph
         self._features = features
+        self._release = release
         self._synced = synced
         self._filled = False
         self._share = share
@@ -97,7 +101,7 @@ class NodeAuthorizer:
         self, review: authorization.Review, deadline: float, peer: str = ""
     ) -> Opinion | None:
         """Return the opinion; None if a live lookup was needed and failed."""
-        opinion = authorization.evaluate(review, self._graph, self._features)
+        opinion = authorization.evaluate(review, self._graph, self._features, self._release)
         asked = review.access
         if not opinion.by_path or asked is None:
             return opinion
@@ -134,7 +138,7 @@ class NodeAuthorizer:
                 del self._asked[asked.node]
         if not reached and not self._filled:
             return None
-        return authorization.evaluate(review, _Reached(reached), self._features)
+        return authorization.evaluate(review, _Reached(reached), self._features, self._release)
 
     def _rests_on_stale(self, plural: str) -> bool:
         """Return whether the graph's answer about a resource must be confirmed."""

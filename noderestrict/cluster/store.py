@@ -1,6 +1,7 @@
 """A store of the records of one resource, by namespace and name."""
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 from msgspec.structs import replace
@@ -71,8 +72,17 @@ class Store:
 
 
 def _slim_pod(record: PodRecord) -> PodRecord:
-    if _too_much(record.audiences + record.csi_drivers + record.claims):
-        return replace(record, audiences=(), csi_drivers=(), claims=())
+    named = (
+        record.audiences,
+        record.csi_drivers,
+        record.migrated_drivers,
+        record.signers,
+        record.claims,
+    )
+    if _too_much(tuple(chain.from_iterable(named))):
+        return replace(
+            record, audiences=(), csi_drivers=(), migrated_drivers=(), signers=(), claims=()
+        )
     return record
 
 

@@ -6,8 +6,9 @@ and VisitPVSecretNames of Kubernetes.
 
 from collections.abc import Iterator
 from itertools import chain
+from typing import Any
 
-from noderestrict.api import corev1
+from noderestrict.api import corev1, resourcev1
 from noderestrict.policy.records import MIRROR_POD_ANNOTATION
 
 #: An ObjectKey as a plain tuple. There are millions, and the garbage collector skips only plain
@@ -111,9 +112,10 @@ def _resource_claims(pod: corev1.Pod) -> Iterator[str]:
     for entry in status.resourceClaimStatuses or ():
         made.setdefault(entry.name, entry.resourceClaimName)
     for claim in (pod.spec.resourceClaims if pod.spec else None) or ():
-        if claim.resourceClaimName is not None:
-            name: str | None = claim.resourceClaimName
-        elif claim.resourceClaimTemplateName is not None:
+        source = claim.source or claim
+        if source.resourceClaimName is not None:
+            name: str | None = source.resourceClaimName
+        elif source.resourceClaimTemplateName is not None:
             name = made.get(claim.name)
         else:
             name = None
@@ -122,6 +124,13 @@ def _resource_claims(pod: corev1.Pod) -> Iterator[str]:
     extended = status.extendedResourceClaimStatus
     if extended is not None and extended.resourceClaimName:
         yield extended.resourceClaimName
+
+
+def named_node(value: Any) -> str:
+    """Return the node that a VolumeAttachment, ResourceSlice or PodCertificateRequest names."""
+    if isinstance(value, resourcev1.ResourceSlice):
+        return value.node_name or ""
+    return (value.spec.nodeName if value.spec else None) or ""
 
 
 def volume_edges(volume: corev1.PersistentVolume) -> tuple[Vertex | None, frozenset[Vertex]]:

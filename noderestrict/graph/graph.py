@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from noderestrict.api import corev1
-from noderestrict.graph.edges import Vertex, each_pod_edge, pod_edges, volume_edges
+from noderestrict.graph.edges import Vertex, each_pod_edge, named_node, pod_edges, volume_edges
 
 #: Resources whose objects each name their node.
 NODE_NAMED = ("volumeattachments", "resourceslices", "podcertificaterequests")
@@ -231,7 +231,7 @@ class Graph:
         return self._names.setdefault(name, name)
 
     def _upsert_named(self, vertex: Vertex, value: Any) -> None:
-        node = (value.spec.nodeName if value.spec else None) or ""
+        node = named_node(value)
         if self._named.get(vertex) == node:
             return
         self.delete(*vertex)

@@ -9,10 +9,12 @@ from typing import Protocol
 
 from noderestrict.graph.edges import Vertex
 from noderestrict.policy import features as gates
+from noderestrict.policy.releases import LATEST, Release, Since, since
 
 _READ = frozenset(("get", "list", "watch"))
 _LEASE_NAMESPACE = "kube-node-lease"
 _OWN_VERBS = frozenset(("get", "create", "update", "patch", "delete"))
+_STATUS_VERBS = ("get", "update", "patch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +106,25 @@ _UNIFORM: Mapping[tuple[str, str], frozenset[str]] = {
     ("", "persistentvolumeclaims/status"): frozenset(("get", "update", "patch")),
 }
 _TRUST_BUNDLES = ("certificates.k8s.io", "clustertrustbundles")
+# What older releases lack.
+_NEW_EVENTS = ("events.k8s.io", "events")
+_NEW_EVENTS_SINCE = since(35)
+_CSI_NODE_STATUS_SINCE = since(37)
+_SLICES_SINCE: Mapping[str, Since] = {"deletecollection": since(31)}
+_ANY_SLICES_SINCE = since(30)
 
 
-def authorize(request: Access, graph: Reach, features: Mapping[str, bool]) -> Opinion:
-    """Return the opinion on one request."""
+def authorize(
+    request: Access, graph: Reach, features: Mapping[str, bool], release: Release = LATEST
+) -> Opinion:
+    """Return the opinion on one request.
+
+    Args:
+        request: of a node.
+        graph: of the cluster.
+        features: every feature gate with its value.
+        release: whose rules apply.
+    """
     match request.group, request.resource:
         case "", "secrets" | "configmaps":
             return _named_read(request, graph)
@@ -126,9 +143,9 @@ def authorize(request: Access, graph: Reach, features: Mapping[str, bool]) -> Op
         case "coordination.k8s.io", "leases":
             return _lease(request)
         case "storage.k8s.io", "csinodes":
-            return _csi_node(request)
+            return _csi_node(request, features, release)
         case "resource.k8s.io", "resourceslices":
-            return _resource_slice(request, graph, features)
+            return _resource_slice(request, graph, features, release)
         case "certificates.k8s.io", "podcertificaterequests":
             return _pod_certificate_request(request, graph, features)
         case "", "nodes" if features[gates.AUTHORIZE_NODE_WITH_SELECTORS]:
@@ -136,16 +153,18 @@ def authorize(request: Access, graph: Reach, features: Mapping[str, bool]) -> Op
         case "", "pods" if features[gates.AUTHORIZE_NODE_WITH_SELECTORS]:
             return _pod(request, graph, features)
         case _:
-            return _uniform(request, features)
+            return _uniform(request, features, release)
 
 
-def _uniform(request: Access, features: Mapping[str, bool]) -> Opinion:
+def _uniform(request: Access, features: Mapping[str, bool], release: Release) -> Opinion:
     resource = request.resource
     if request.sub_resource:
         resource = f"{resource}/{request.sub_resource}"
     target = (request.group, resource)
     if target == _TRUST_BUNDLES and features[gates.CLUSTER_TRUST_BUNDLE]:
         verbs = _READ
+    elif target == _NEW_EVENTS and not _NEW_EVENTS_SINCE.includes(release):
+        verbs = frozenset()
     else:
         verbs = _UNIFORM.get(target, frozenset())
     if request.verb in verbs:
@@ -209,8 +228,14 @@ def _lease(request: Access) -> Opinion:
     return _own(request)
 
 
-def _csi_node(request: Access) -> Opinion:
-    return _no_sub_resource(request) or _own(request)
+def _csi_node(request: Access, features: Mapping[str, bool], release: Release) -> Opinion:
+    if request.sub_resource != "status" or not _CSI_NODE_STATUS_SINCE.includes(release):
+        return _no_sub_resource(request) or _own(request)
+    if not features[gates.CSI_VOLUME_HEALTH]:
+        return _no(f"{request}: needs feature gate {gates.CSI_VOLUME_HEALTH}")
+    if request.verb not in _STATUS_VERBS:
+        return _no(f"{request}: a node may only {', '.join(_STATUS_VERBS)} it")
+    return _own(request)
 
 
 def _selected(request: Access, features: Mapping[str, bool]) -> Opinion:
@@ -219,7 +244,11 @@ def _selected(request: Access, features: Mapping[str, bool]) -> Opinion:
     return _no(f"{request}: needs the field selector spec.nodeName={request.node}")
 
 
-def _resource_slice(request: Access, graph: Reach, features: Mapping[str, bool]) -> Opinion:
+def _resource_slice(
+    request: Access, graph: Reach, features: Mapping[str, bool], release: Release
+) -> Opinion:
+    if not _SLICES_SINCE.get(request.verb, _ANY_SLICES_SINCE).includes(release):
+        return _no(f"no node may {request} with the rules of Kubernetes {release}")
     if refused := _no_sub_resource(request):
         return refused
     if request.verb == "create":

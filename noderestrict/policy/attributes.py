@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from noderestrict.policy.listers import Listers
+from noderestrict.policy.releases import Part
 from noderestrict.policy.settings import Settings
 
 
@@ -36,6 +37,10 @@ class Attributes(msgspec.Struct, frozen=True):
     old: Any = None
     new_raw: msgspec.Raw = msgspec.Raw(b"null")
     old_raw: msgspec.Raw = msgspec.Raw(b"null")
+
+    def demands(self, part: Part) -> bool:
+        """Return whether a part of a rule applies."""
+        return part.since.includes(self.settings.release)
 
     @property
     def where(self) -> str:

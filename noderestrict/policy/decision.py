@@ -39,13 +39,21 @@ class Denied(msgspec.Struct, frozen=True):
 class Question(msgspec.Struct, frozen=True):
     """The cluster's authorizer decides.
 
-    The question is whether the requesting user may ``request-serviceaccounts-token-audience`` on
-    the resource named like the audience, with name ``service_account``, in ``namespace``. The
-    request is allowed if the answer is yes for any of ``audiences``; ``otherwise`` applies if not.
+    The request is allowed if the requesting user may use the verb on any of the resources.
+
+    Attributes:
+        verb: made up for this question, as the resources are.
+        group: API group of the resources.
+        resources: audiences or signers, in the form that roles name them in.
+        name: of the service account.
+        namespace: of the service account.
+        otherwise: the denial if the answer is no.
     """
 
-    audiences: tuple[str, ...]
-    service_account: str
+    verb: str
+    group: str
+    resources: tuple[str, ...]
+    name: str
     namespace: str
     otherwise: Denied
 

@@ -5,8 +5,10 @@ The source is pkg/features/kube_features.go of each release.
 
 from collections.abc import Mapping
 
-LATEST_MINOR = 36
-OLDEST_MINOR = 25
+from noderestrict.policy.releases import parse_release
+
+#: Without an API server, and where a file of cases names no gate.
+OFFLINE_MINOR = 36
 
 ALLOW_INSECURE_CSR = "AllowInsecureKubeletCertificateSigningRequests"
 AUDIENCE_RESTRICTION = "ServiceAccountNodeAudienceRestriction"
@@ -17,18 +19,20 @@ AUTHORIZE_WITH_SELECTORS = "AuthorizeWithSelectors"
 AUTHORIZE_NODE_WITH_SELECTORS = "AuthorizeNodeWithSelectors"
 CREDENTIAL_PROVIDERS = "KubeletServiceAccountTokenForCredentialProviders"
 CLUSTER_TRUST_BUNDLE = "ClusterTrustBundle"
+CSI_VOLUME_HEALTH = "CSIVolumeHealth"
 
 # The (first minor, default) pairs of each gate; before the first one the gate is off.
 _HISTORY: Mapping[str, tuple[tuple[int, bool], ...]] = {
     ALLOW_INSECURE_CSR: ((0, True), (31, False)),
     AUDIENCE_RESTRICTION: ((32, False), (33, True)),
     RECOVER_EXPANSION: ((23, False), (32, True)),
-    POD_CERTIFICATE_REQUEST: ((34, False),),
+    POD_CERTIFICATE_REQUEST: ((34, False), (37, True)),
     DRA_EXTENDED_RESOURCE: ((34, False), (36, True)),
     AUTHORIZE_WITH_SELECTORS: ((31, False), (32, True)),
     AUTHORIZE_NODE_WITH_SELECTORS: ((31, False), (32, True)),
     CREDENTIAL_PROVIDERS: ((33, False), (34, True)),
-    CLUSTER_TRUST_BUNDLE: ((27, False),),
+    CLUSTER_TRUST_BUNDLE: ((27, False), (37, True)),
+    CSI_VOLUME_HEALTH: ((21, False),),
 }
 
 GATES = tuple(sorted(_HISTORY))
@@ -51,13 +55,7 @@ def parse_version(text: str) -> int:
     Raises:
         ValueError: the text is not a version of Kubernetes 1, or is older than 1.25.
     """
-    major, _, rest = text.removeprefix("v").partition(".")
-    minor = rest.partition(".")[0]
-    if major != "1" or not (minor.isascii() and minor.isdigit()):
-        raise ValueError(f"{text!r} is not a version; write it as 1.{LATEST_MINOR}")
-    if int(minor) < OLDEST_MINOR:
-        raise ValueError(f"{text!r}: the oldest version known is 1.{OLDEST_MINOR}")
-    return int(minor)
+    return parse_release(text).minor
 
 
 def parse_gates(text: str) -> dict[str, bool]:

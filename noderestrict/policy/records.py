@@ -49,7 +49,9 @@ class PodRecord(msgspec.Struct, frozen=True, gc=False):
         service_account_name: ``spec.serviceAccountName``.
         mirror: whether it has the mirror annotation.
         audiences: of its projected serviceAccountToken sources.
-        csi_drivers: of its inline volumes, including migrated in-tree ones.
+        csi_drivers: of its inline volumes.
+        migrated_drivers: likewise, those that replace in-tree sources.
+        signers: of its projected podCertificate sources.
         claims: names of its claims; of ephemeral ones ``<pod>-<volume>``.
     """
 
@@ -63,6 +65,8 @@ class PodRecord(msgspec.Struct, frozen=True, gc=False):
     mirror: bool = False
     audiences: tuple[str, ...] = ()
     csi_drivers: tuple[str, ...] = ()
+    migrated_drivers: tuple[str, ...] = ()
+    signers: tuple[str, ...] = ()
     claims: tuple[str, ...] = ()
 
 
@@ -87,12 +91,19 @@ class ClaimRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class VolumeRecord(msgspec.Struct, frozen=True, gc=False):
-    """What rules read of a PersistentVolume: the CSI driver that serves it, or ""."""
+    """What rules read of a PersistentVolume.
+
+    Attributes:
+        name: of the volume.
+        csi_driver: that serves it, or "".
+        migrated: whether that driver replaces an in-tree source.
+    """
 
     resource: ClassVar[str] = "persistentvolumes"
 
     name: str
     csi_driver: str = ""
+    migrated: bool = False
 
 
 class CSIDriverRecord(msgspec.Struct, frozen=True, gc=False):
@@ -128,6 +139,8 @@ def pod_record(pod: corev1.Pod) -> PodRecord:
     spec = pod.spec or corev1.PodSpec()
     audiences: list[str] = []
     drivers: list[str] = []
+    migrated: list[str] = []
+    signers: list[str] = []
     claims: list[str] = []
     for volume in spec.volumes or ():
         if volume.projected is not None:
@@ -136,6 +149,11 @@ def pod_record(pod: corev1.Pod) -> PodRecord:
                 for source in volume.projected.sources or ()
                 if source.serviceAccountToken is not None
             )
+            signers.extend(
+                source.podCertificate.signerName or ""
+                for source in volume.projected.sources or ()
+                if source.podCertificate is not None
+            )
         if volume.ephemeral is not None and volume.ephemeral.volumeClaimTemplate is not None:
             claims.append(f"{meta.name}-{volume.name}")
         elif volume.persistentVolumeClaim is not None:
@@ -143,7 +161,7 @@ def pod_record(pod: corev1.Pod) -> PodRecord:
         elif volume.csi is not None:
             drivers.append(volume.csi.driver or "")
         else:
-            drivers.append(_migrated_driver(volume))
+            migrated.append(_migrated_driver(volume))
     return PodRecord(
         namespace=meta.namespace or "",
         name=meta.name or "",
@@ -153,6 +171,8 @@ def pod_record(pod: corev1.Pod) -> PodRecord:
         mirror=MIRROR_POD_ANNOTATION in (meta.annotations or {}),
         audiences=tuple(audiences),
         csi_drivers=tuple(filter(None, drivers)),
+        migrated_drivers=tuple(filter(None, migrated)),
+        signers=tuple(signers),
         claims=tuple(claims),
     )
 
@@ -173,11 +193,13 @@ def claim_record(claim: corev1.PersistentVolumeClaim) -> ClaimRecord:
 def volume_record(volume: corev1.PersistentVolume) -> VolumeRecord:
     """Reduce a PersistentVolume to what rules look up."""
     meta = volume.metadata or _NO_METADATA
-    driver = ""
-    if volume.spec is not None:
-        csi = volume.spec.csi
-        driver = (csi.driver or "") if csi is not None else _migrated_driver(volume.spec)
-    return VolumeRecord(meta.name or "", driver)
+    if volume.spec is None:
+        return VolumeRecord(meta.name or "")
+    csi = volume.spec.csi
+    if csi is not None:
+        return VolumeRecord(meta.name or "", csi.driver or "")
+    driver = _migrated_driver(volume.spec)
+    return VolumeRecord(meta.name or "", driver, migrated=bool(driver))
 
 
 def csi_driver_record(driver: storagev1.CSIDriver) -> CSIDriverRecord:

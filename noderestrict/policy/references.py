@@ -8,6 +8,12 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from noderestrict.api import corev1
+from noderestrict.policy.releases import Part, since
+
+TRUST_BUNDLES = Part("projected cluster trust bundles", since(29))
+RESOURCE_CLAIMS = Part("`spec.resourceClaims`", since(34, (32, 6), (33, 2)))
+CLOSED_LIST = Part("every volume and projected source that is not known to be harmless", since(34))
+PARTS = (TRUST_BUNDLES, RESOURCE_CLAIMS, CLOSED_LIST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +24,13 @@ class Reference:
         path: JSON path in the pod, such as ``spec.volumes[2].projected.sources[0].secret``.
         kind: of the object, or "unknown" for an unknown source.
         name: of the object, "" if the source has none.
+        part: of the rule that denies it; None if it always has been denied.
     """
 
     path: str
     kind: str
     name: str = ""
+    part: Part | None = None
 
     def __str__(self) -> str:
         """Return the path and the object, for a message."""
@@ -78,7 +86,9 @@ def references(spec: corev1.PodSpec) -> Iterator[Reference]:
                 continue
             yield from _of_container(f"spec.{field}[{index}]", container)
     for index, claim in enumerate(spec.resourceClaims or ()):
-        yield Reference(f"spec.resourceClaims[{index}]", "ResourceClaim", claim.name or "")
+        yield Reference(
+            f"spec.resourceClaims[{index}]", "ResourceClaim", claim.name or "", RESOURCE_CLAIMS
+        )
     for index, volume in enumerate(spec.volumes or ()):
         if _other(volume) == _NO_OTHER and _harmless(volume) != _NO_HARMLESS:
             continue
@@ -117,29 +127,29 @@ def _of_volume(path: str, volume: corev1.Volume) -> Iterator[Reference]:
         return
     if volume.configMap is not None:
         if not volume.configMap.name:
-            yield Reference(f"{path}.configMap", "ConfigMap")
+            yield Reference(f"{path}.configMap", "ConfigMap", part=CLOSED_LIST)
     elif volume.secret is not None:
         if not volume.secret.secretName:
-            yield Reference(f"{path}.secret", "Secret")
+            yield Reference(f"{path}.secret", "Secret", part=CLOSED_LIST)
     elif volume.csi is not None:
-        yield Reference(f"{path}.csi", "CSIDriver", volume.csi.driver or "")
+        yield Reference(f"{path}.csi", "CSIDriver", volume.csi.driver or "", part=CLOSED_LIST)
     elif volume.glusterfs is not None:
-        yield Reference(f"{path}.glusterfs", "Endpoints")
+        yield Reference(f"{path}.glusterfs", "Endpoints", part=CLOSED_LIST)
     elif volume.persistentVolumeClaim is not None:
         claim = volume.persistentVolumeClaim.claimName or ""
         yield Reference(f"{path}.persistentVolumeClaim", "PersistentVolumeClaim", claim)
     elif volume.ephemeral is not None:
-        yield Reference(f"{path}.ephemeral", "PersistentVolumeClaim")
+        yield Reference(f"{path}.ephemeral", "PersistentVolumeClaim", part=CLOSED_LIST)
     elif volume.azureFile is not None:
         if not volume.azureFile.secretName:
-            yield Reference(f"{path}.azureFile", "Secret")
+            yield Reference(f"{path}.azureFile", "Secret", part=CLOSED_LIST)
     elif volume.projected is not None:
         for index, source in enumerate(volume.projected.sources or ()):
             if _projected(source) == _NOTHING_PROJECTED and source.downwardAPI is not None:
                 continue
             yield from _of_projection(f"{path}.projected.sources[{index}]", source)
     else:
-        yield Reference(path, UNKNOWN)
+        yield Reference(path, UNKNOWN, part=CLOSED_LIST)
 
 
 def _named_by_volume(path: str, volume: corev1.Volume) -> Iterator[Reference]:
@@ -173,15 +183,15 @@ def _of_projection(path: str, source: corev1.VolumeProjection) -> Iterator[Refer
     """Yield the references of a projected source that _named_by_volume does not yield."""
     if source.configMap is not None:
         if not source.configMap.name:
-            yield Reference(f"{path}.configMap", "ConfigMap")
+            yield Reference(f"{path}.configMap", "ConfigMap", part=CLOSED_LIST)
     elif source.secret is not None:
         if not source.secret.name:
-            yield Reference(f"{path}.secret", "Secret")
+            yield Reference(f"{path}.secret", "Secret", part=CLOSED_LIST)
     elif source.serviceAccountToken is not None:
-        yield Reference(f"{path}.serviceAccountToken", "ServiceAccount token")
+        yield Reference(f"{path}.serviceAccountToken", "ServiceAccount token", part=CLOSED_LIST)
     elif source.clusterTrustBundle is not None:
-        yield Reference(f"{path}.clusterTrustBundle", "ClusterTrustBundle")
+        yield Reference(f"{path}.clusterTrustBundle", "ClusterTrustBundle", part=TRUST_BUNDLES)
     elif source.podCertificate is not None:
-        yield Reference(f"{path}.podCertificate", "PodCertificateRequest")
+        yield Reference(f"{path}.podCertificate", "PodCertificateRequest", part=CLOSED_LIST)
     elif source.downwardAPI is None:
-        yield Reference(path, UNKNOWN)
+        yield Reference(path, UNKNOWN, part=CLOSED_LIST)

@@ -15,7 +15,8 @@ from msgspec.structs import replace
 
 from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.decision import Decision, Denied, Question
-from noderestrict.policy.features import GATES, LATEST_MINOR, OLDEST_MINOR
+from noderestrict.policy.features import GATES
+from noderestrict.policy.releases import ALWAYS, LATEST_MINOR, OLDEST_MINOR, Part, Since
 
 CREATE, UPDATE, DELETE = "CREATE", "UPDATE", "DELETE"
 OPERATIONS = (CREATE, UPDATE, DELETE)
@@ -68,8 +69,8 @@ class Rule:
         id: its name in messages, metrics, modes and audit annotations, such as ``nodes/taints``.
         demands: what it requires of a request, for the tables in the documentation.
         targets: the requests that it judges; none if it is checked before all other rules.
-        since: the first Kubernetes minor version whose in-tree plugin has it, as measured from 1.25
-            on: 25 means "1.25 or older".
+        since: which releases have it.
+        parts: of it that are newer.
         fields: paths of the fields that it compares with the existing object on UPDATE.
         gate: the feature gate that controls it, "" for none.
         strict: whether it goes beyond the in-tree plugin and is off by default.
@@ -80,7 +81,8 @@ class Rule:
     id: str
     demands: str
     targets: tuple[Target, ...] = ()
-    since: int = OLDEST_MINOR
+    since: Since = ALWAYS
+    parts: tuple[Part, ...] = ()
     fields: tuple[str, ...] = ()
     gate: str = ""
     strict: bool = False
@@ -100,7 +102,7 @@ class Rule:
         problems = {
             "the id is not GROUP/NAME": not _ID.fullmatch(self.id),
             "demands is empty": not self.demands,
-            "since is not a version": not OLDEST_MINOR <= self.since <= LATEST_MINOR,
+            "since is not a version": not OLDEST_MINOR <= self.since.minor <= LATEST_MINOR,
             f"gate {self.gate!r} is unknown": bool(self.gate) and self.gate not in GATES,
             "fields are compared on UPDATE only": bool(self.fields)
             and not any(target.operation in (UPDATE, ANY) for target in self.targets),
@@ -114,7 +116,8 @@ def rule(
     id_: str,
     *targets: Target,
     demands: str,
-    since: int = OLDEST_MINOR,
+    since: Since = ALWAYS,
+    parts: Sequence[Part] = (),
     fields: Sequence[str] = (),
     gate: str = "",
     strict: bool = False,
@@ -123,7 +126,18 @@ def rule(
     """Return a decorator that makes a function a rule; the arguments are those of ``Rule``."""
 
     def make(check: Check) -> Rule:
-        return Rule(id_, demands, targets, since, tuple(fields), gate, strict, by_name, check)
+        return Rule(
+            id_,
+            demands,
+            targets,
+            since,
+            tuple(parts),
+            tuple(fields),
+            gate,
+            strict,
+            by_name,
+            check,
+        )
 
     return make
 

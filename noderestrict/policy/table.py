@@ -11,6 +11,7 @@ from functools import cache, lru_cache
 
 from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.decision import Allowed, Decision, Question
+from noderestrict.policy.releases import LATEST, Release
 from noderestrict.policy.rule import ANY, Key, Rule, Target, rules_of
 from noderestrict.policy.rules import (
     certificatesigningrequests,
@@ -101,15 +102,18 @@ class Row:
 
 
 @cache
-def table(strict: frozenset[str] = frozenset()) -> Mapping[Key, Row]:
+def table(strict: frozenset[str] = frozenset(), release: Release = LATEST) -> Mapping[Key, Row]:
     """Return all rows by the keys of their targets.
 
     Args:
         strict: ids of the strict rules that are on.
+        release: whose rules apply.
     """
     rows: dict[Key, Row] = {}
     for rule in RULES:
         if rule.strict and rule.id not in strict:
+            continue
+        if not rule.since.includes(release):
             continue
         for target in rule.targets:
             known = rows.get(target.key)
@@ -125,6 +129,7 @@ def row_for(
     sub_resource: str,
     operation: str,
     strict: frozenset[str] = frozenset(),
+    release: Release = LATEST,
 ) -> Row | None:
     """Return the most specific row for a request; None if no rule judges it.
 
@@ -134,8 +139,9 @@ def row_for(
         sub_resource: "" for none.
         operation: of the request.
         strict: ids of the strict rules that are on.
+        release: whose rules apply.
     """
-    rows = table(strict)
+    rows = table(strict, release)
     for sub in (sub_resource, ANY):
         for op in (operation, ANY):
             row = rows.get((group, resource, sub, op))

@@ -1,6 +1,6 @@
 """Judge SubjectAccessReviews, with the changes of the cluster between them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 from noderestrict import authorization
@@ -25,7 +25,7 @@ def judge_access_case(
 
     Args:
         case: with its events in order.
-        settings: only the feature gates matter.
+        settings: only the feature gates and the release matter.
         shared: the graph for cases with neither state nor changes; others get their own.
     """
     features = settings.features
@@ -43,7 +43,7 @@ def judge_access_case(
             if event.op == "review":
                 number += 1
                 id_ = case.id if number == 1 else f"{case.id}#{number}"
-                answer = _answer(id_, event, graph, features)
+                answer = _answer(id_, event, graph, replace(settings, features=features))
                 yield replace(answer, file=case.file, line=case.line)
             else:
                 _change(graph, event)
@@ -62,9 +62,9 @@ def _change(graph: Graph, event: CaseEvent) -> None:
         graph.upsert(plural, value)
 
 
-def _answer(id_: str, event: CaseEvent, graph: Graph, features: Mapping[str, bool]) -> Result:
+def _answer(id_: str, event: CaseEvent, graph: Graph, settings: Settings) -> Result:
     review = authorization.decode(event.subjectAccessReview)
-    opinion = authorization.evaluate(review, graph, features)
+    opinion = authorization.evaluate(review, graph, settings.features, settings.release)
     asked = review.access
     lookups: tuple[str, ...] = (opinion.reason or "no path in the graph was needed",)
     if asked is not None and opinion.allowed:

@@ -11,6 +11,7 @@ from noderestrict.api.resources import ObjectKey
 from noderestrict.policy.decision import Allowed, Decision, Denied, Question
 from noderestrict.policy.features import check_gates
 from noderestrict.policy.listers import Listers, MemoryListers
+from noderestrict.policy.rules.serviceaccounts import AUDIENCE_VERB
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.cases import AudienceGrant, Case, Expectation
 from noderestrict.replay.results import Result
@@ -105,11 +106,11 @@ def _settled(decision: Decision, grants: Sequence[AudienceGrant]) -> Allowed | D
     """Return a decision; what only the cluster's authorizer knows follows from its grants."""
     if not isinstance(decision, Question):
         return decision
-    for grant in grants:
+    for grant in grants if decision.verb == AUDIENCE_VERB else ():
         if (
-            (grant.audience == "*" or grant.audience in decision.audiences)
+            (grant.audience == "*" or grant.audience in decision.resources)
             and grant.namespace in ("", decision.namespace)
-            and grant.service_account in ("", decision.service_account)
+            and grant.service_account in ("", decision.name)
         ):
             return Allowed(decision.otherwise.rule)
     return decision.otherwise

@@ -9,6 +9,7 @@ from noderestrict.policy.settings import Settings
 from noderestrict.replay.access import judge_access_case
 from noderestrict.replay.audit.log import AuditLog, Counts
 from noderestrict.replay.audit.read import events
+from noderestrict.replay.baseline import Baseline
 from noderestrict.replay.cases import AccessCase, Case, cases
 from noderestrict.replay.report import Report
 from noderestrict.replay.results import NotJudged, Result, Summary, Undecided
@@ -29,6 +30,7 @@ class Run:
         progress: called with the number of results so far, after each case.
         summary: the counts so far.
         log: how much of the audit logs was read.
+        baseline: what each verdict is compared with; if None, with what its case expects.
     """
 
     settings: Settings
@@ -39,6 +41,7 @@ class Run:
     progress: Callable[[int], None]
     summary: Summary = field(default_factory=Summary)
     log: Counts = field(default_factory=Counts)
+    baseline: Baseline | None = None
 
     def files(self, files: Iterable[str], max_bytes: int = MAX_FILE_BYTES) -> None:
         """Judge all cases of some files.
@@ -75,7 +78,10 @@ class Run:
             yield judge_case(case, self.settings, self.listers)
 
     def _take(self, results: Iterable[Result | Undecided | NotJudged | Unreadable]) -> None:
-        for result in results:
+        for found in results:
+            result = found
+            if self.baseline is not None and isinstance(result, Result):
+                result = self.baseline.expected_of(result)
             self.summary.count(result)
             if isinstance(result, Result):
                 self.report.write(result)

@@ -49,9 +49,9 @@ class LocalJudge:
 class LocalAuthorizer:
     """Authorizes by a graph in memory."""
 
-    def __init__(self, graph: Graph, features: Mapping[str, bool]) -> None:
+    def __init__(self, graph: Graph, settings: Settings) -> None:
         self._graph = graph
-        self._features = features
+        self._settings = settings
 
     async def authorize(
         self,
@@ -60,4 +60,5 @@ class LocalAuthorizer:
         peer: str = "",  # noqa: ARG002 (it looks nothing up)
     ) -> Opinion:
         """Return the opinion."""
-        return authorization.evaluate(review, self._graph, self._features)
+        settings = self._settings
+        return authorization.evaluate(review, self._graph, settings.features, settings.release)

@@ -90,7 +90,7 @@ def test_a_denial_carries_code_reason_and_message() -> None:
 
 
 def test_a_question_that_nobody_answered_is_refused() -> None:
-    question = Question(("a",), "sa", "ns", forbidden("no", rule="r"))
+    question = Question("verb", "", ("a",), "sa", "ns", forbidden("no", rule="r"))
     answer = json.loads(admission.encode(admission.decode(body()), question))
     assert answer["response"]["allowed"] is False
 

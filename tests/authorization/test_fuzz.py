@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from noderestrict import authorization
 from noderestrict.graph.graph import Graph
-from noderestrict.policy.features import LATEST_MINOR, defaults
+from noderestrict.policy.features import OFFLINE_MINOR, defaults
 
-FEATURES = defaults(LATEST_MINOR)
+FEATURES = defaults(OFFLINE_MINOR)
 REVIEW: dict[str, Any] = {
     "apiVersion": "authorization.k8s.io/v1",
     "kind": "SubjectAccessReview",

@@ -25,7 +25,7 @@ from noderestrict import admission, authorization
 from noderestrict.api import corev1
 from noderestrict.cli import main
 from noderestrict.graph.graph import Graph
-from noderestrict.policy.features import LATEST_MINOR, defaults
+from noderestrict.policy.features import OFFLINE_MINOR, defaults
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.cases import Case, cases
 from noderestrict.replay.state import load_state
@@ -131,7 +131,7 @@ def graph_figures() -> dict[str, float]:
     grown = (resident_mib() - before) * 2**20 / (NODES * PODS)
     print(f"\ngraph of {NODES} nodes, {NODES * PODS} pods")
     print(f"  built in {building:.1f} s, {grown:.0f} bytes a pod, process {resident_mib():.0f} MiB")
-    features = defaults(LATEST_MINOR)
+    features = defaults(OFFLINE_MINOR)
     secret = {"verb": "get", "resource": "secrets"}
     selector = {"requirements": [{"key": "spec.nodeName", "operator": "In", "values": ["node-1"]}]}
     questions = {

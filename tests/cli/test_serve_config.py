@@ -46,6 +46,7 @@ EXAMPLES: Mapping[int, str] = {
         (argument_types.REGISTRATION, json.dumps({"clientConfig": {"url": "https://a.example"}})),
         (argument_types.FEATURE_GATES, "PodCertificateRequest=true"),
         (argument_types.KUBERNETES_VERSION, "1.30"),
+        (argument_types.RULES_OF, "1.33"),
         (argument_types.AUDIENCES, "a,b"),
         (argument_types.STRICT_RULES, "nodes/pod-cidr"),
         (argument_types.NODE_KEYS, "gpu-*=tier|zone"),

@@ -14,7 +14,7 @@ from noderestrict.cluster.live import Budget
 from noderestrict.cluster.node_authorizer import NodeAuthorizer
 from noderestrict.graph.graph import Graph
 from noderestrict.graph.rules import Opinion
-from noderestrict.policy.features import LATEST_MINOR, defaults
+from noderestrict.policy.features import OFFLINE_MINOR, defaults
 from tests.cluster.scripted import Answer, Scripted, connected, reply
 
 
@@ -44,7 +44,7 @@ def review(secret: str) -> authorization.Review:
 
 async def opinions(script: Scripted, *secrets: str) -> list[Opinion | None]:
     async with connected(script) as connection:
-        gates = defaults(LATEST_MINOR)
+        gates = defaults(OFFLINE_MINOR)
         authorizer = NodeAuthorizer(connection, Graph(), gates, lambda: True)
         end = time.monotonic() + 10
         return await asyncio.gather(
@@ -88,7 +88,7 @@ async def test_nobody_at_another_address_can_use_up_the_lists_of_a_node(
     monkeypatch.setattr(authorizer_module, "Budget", slow)
     script = Scripted(*[page(pod("a", "one"))] * 101)
     async with connected(script) as connection:
-        gates = defaults(LATEST_MINOR)
+        gates = defaults(OFFLINE_MINOR)
         authorizer = NodeAuthorizer(connection, Graph(), gates, lambda: True)
         end = time.monotonic() + 30
         for _ in range(100):

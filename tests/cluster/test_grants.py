@@ -6,10 +6,11 @@ import msgspec
 import pytest
 
 from noderestrict.api.admissionv1 import UserInfo
-from noderestrict.cluster.audience_authorizer import AudienceAuthorizer
 from noderestrict.cluster.connection import ClusterError
+from noderestrict.cluster.grant_authorizer import GrantAuthorizer
 from noderestrict.cluster.live import Budget, BudgetExhaustedError
 from noderestrict.policy.decision import Denied, Question
+from noderestrict.policy.rules.serviceaccounts import AUDIENCE_VERB
 from tests.cluster.scripted import connected
 from tests.cluster.test_judge import API, NODE, token
 
@@ -20,7 +21,7 @@ class Asked:
     def __init__(self, connection: Any, budget: Budget | None = None) -> None:
         self.now = 100.0
         self.counts: list[tuple[str, str]] = []
-        self._authorizer = AudienceAuthorizer(
+        self._authorizer = GrantAuthorizer(
             connection,
             budget or Budget(),
             lambda resource, result: self.counts.append((resource, result)),
@@ -34,9 +35,11 @@ class Asked:
         )
         request = msgspec.structs.replace(token(*audiences), user=user)
         question = Question(
-            service_account=changes.get("account", "sa"),
+            verb=AUDIENCE_VERB,
+            group="",
+            resources=audiences,
+            name=changes.get("account", "sa"),
             namespace=changes.get("namespace", "ns"),
-            audiences=audiences,
             otherwise=Denied(403, "Forbidden", "no"),
         )
         return await self._authorizer.allows(request, question, "share", 30)
@@ -109,7 +112,7 @@ async def test_any_audience_that_is_granted_is_enough_and_each_is_asked_about() 
 
 
 async def test_only_the_latest_grants_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("noderestrict.cluster.audience_authorizer._REMEMBERED", 3)
+    monkeypatch.setattr("noderestrict.cluster.grant_authorizer._REMEMBERED", 3)
     cluster = api(allowed=True)
     async with connected(cluster) as connection:
         asked = Asked(connection)

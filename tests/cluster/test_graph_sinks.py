@@ -11,13 +11,13 @@ from noderestrict.api import corev1
 from noderestrict.cluster.graph_sink import graph_sinks, read_graph
 from noderestrict.cluster.reflector import Pace, Reflector
 from noderestrict.graph.graph import Graph
-from noderestrict.policy.features import LATEST_MINOR, POD_CERTIFICATE_REQUEST, defaults
+from noderestrict.policy.features import OFFLINE_MINOR, POD_CERTIFICATE_REQUEST, defaults
 from tests.cluster.scripted import Answer, Scripted, connected, reply, watch
 from tests.cluster.world import World, named, pod
 
 Object = dict[str, Any]
 Vertex = tuple[str, str, str]
-GATES = {**defaults(LATEST_MINOR), POD_CERTIFICATE_REQUEST: True}
+GATES = {**defaults(OFFLINE_MINOR), POD_CERTIFICATE_REQUEST: True}
 GONE = {"type": "ERROR", "object": {"code": 410, "message": "too old"}}
 
 
@@ -57,7 +57,7 @@ async def follow(script: Scripted, graph: Graph, plural: str, *, streaming: bool
         pass
 
     ((resource, sink),) = (
-        pair for pair in graph_sinks(graph, GATES, LATEST_MINOR) if pair[0].plural == plural
+        pair for pair in graph_sinks(graph, GATES, OFFLINE_MINOR) if pair[0].plural == plural
     )
     async with connected(script) as connection:
         pace = Pace(sleep=sleep, inactivity=3600)
@@ -186,7 +186,7 @@ def whole_cluster() -> World:
 
 
 @pytest.mark.parametrize(
-    ("minor", "slices"), [(25, False), (33, False), (34, True), (LATEST_MINOR, True)]
+    ("minor", "slices"), [(25, False), (33, False), (34, True), (OFFLINE_MINOR, True)]
 )
 async def test_a_graph_is_read_of_what_an_api_server_of_a_version_has(
     minor: int, slices: bool

@@ -212,7 +212,7 @@ async def test_the_authorizer_is_asked_with_the_nodes_own_identity() -> None:
         "resourceAttributes": {
             "verb": "request-serviceaccounts-token-audience",
             "group": "",
-            "version": "",
+            "version": "v1",
             "resource": "vault",
             "name": "sa",
             "namespace": "ns",

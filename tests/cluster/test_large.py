@@ -16,7 +16,7 @@ from noderestrict.cluster.node_authorizer import NodeAuthorizer
 from noderestrict.cluster.reflector import Reflector
 from noderestrict.cluster.store import Store
 from noderestrict.graph.graph import Graph
-from noderestrict.policy.features import LATEST_MINOR, defaults
+from noderestrict.policy.features import OFFLINE_MINOR, defaults
 from tests.cluster.scripted import connected, raw
 
 REFERENCES = 18_500
@@ -110,7 +110,7 @@ async def test_all_that_a_large_pod_names_is_reached_by_asking_live() -> None:
     graph.upsert("persistentvolumes", decode(volume("other", "no-key"), volume_struct))
     server = Pods(pod)
     async with connected(server) as connection:
-        authorizer = NodeAuthorizer(connection, graph, defaults(LATEST_MINOR), lambda: True)
+        authorizer = NodeAuthorizer(connection, graph, defaults(OFFLINE_MINOR), lambda: True)
         end = time.monotonic() + 60
         # Known without asking.
         for name, resource in (("p", "pods"), ("sa", "serviceaccounts")):
@@ -142,7 +142,7 @@ async def test_without_a_look_a_large_pods_node_is_not_refused(
 ) -> None:
     graph = Graph()
     async with connected(raw(b"")) as connection:
-        authorizer = NodeAuthorizer(connection, graph, defaults(LATEST_MINOR), lambda: True)
+        authorizer = NodeAuthorizer(connection, graph, defaults(OFFLINE_MINOR), lambda: True)
         monkeypatch.setattr(authorizer, "_budget", Budget(burst=0, per_second=0))
         end = time.monotonic() + 60
         opinion = await authorizer.authorize(review("p-0"), end)

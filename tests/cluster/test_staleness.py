@@ -57,7 +57,7 @@ def mirror() -> admission.Request:
 def certificate() -> admission.Request:
     spec = {
         "nodeName": "n1", "nodeUID": "n1-uid", "podName": "p", "podUID": "p-uid",
-        "serviceAccountName": "sa", "serviceAccountUID": "sa-uid",
+        "serviceAccountName": "sa", "serviceAccountUID": "sa-uid", "signerName": "mesh",
     }  # fmt: skip
     value = {
         "apiVersion": "certificates.k8s.io/v1beta1",
@@ -74,7 +74,11 @@ def vault_token() -> admission.Request:
 
 
 def world() -> World:
-    volume = {"name": "v", "persistentVolumeClaim": {"claimName": "c"}}
+    volume = {
+        "name": "v",
+        "persistentVolumeClaim": {"claimName": "c"},
+        "projected": {"sources": [{"podCertificate": {"signerName": "mesh"}}]},
+    }
     driver = {"tokenRequests": [{"audience": "vault"}]}
     return World(
         pod("p", volumes=[volume]),

@@ -24,7 +24,7 @@ from noderestrict.cluster.reflector import Pace, Reflector
 from noderestrict.cluster.store import Store
 from noderestrict.graph.graph import SOURCES, Graph
 from noderestrict.policy.decision import Allowed, Denied
-from noderestrict.policy.features import LATEST_MINOR, defaults
+from noderestrict.policy.features import OFFLINE_MINOR, defaults
 from noderestrict.policy.records import RECORDS
 from noderestrict.policy.settings import Settings
 from noderestrict.telemetry.metrics import Metrics
@@ -409,7 +409,7 @@ async def test_a_pod_that_left_beside_a_poisoned_one_is_followed(fields: str) ->
     settings = Settings.for_version(api_audiences=("api",))
     async with connected(cluster) as connection:
         graph = Graph()
-        sinks = graph_sinks(graph, settings.features, LATEST_MINOR)
+        sinks = graph_sinks(graph, settings.features, OFFLINE_MINOR)
         judge = ClusterJudge(connection, settings, Metrics(), streaming=False, sinks=sinks)
         authorizer = NodeAuthorizer(
             connection, graph, settings.features, judge.informers.has_synced
@@ -463,7 +463,7 @@ async def test_what_cannot_be_decoded_live_either_is_answered_500_and_others_are
 async def test_a_nodes_questions_are_answered_beside_its_poisoned_pods() -> None:
     cluster = Cluster(listed(), b"")
     own = plain(with_secret("p", "s", 1))
-    gates = defaults(LATEST_MINOR)
+    gates = defaults(OFFLINE_MINOR)
     async with connected(cluster) as connection:
         authorizer = NodeAuthorizer(connection, Graph(), gates, lambda: True)
         deadline = time.monotonic() + 20
@@ -488,7 +488,7 @@ async def test_an_object_that_cannot_be_decoded_is_neither_open_nor_shut() -> No
         authorizer = NodeAuthorizer(
             connection,
             Graph(),
-            defaults(LATEST_MINOR),
+            defaults(OFFLINE_MINOR),
             lambda: True,
             unreadable=lambda plural: lost.get(plural, set()),
         )
@@ -515,7 +515,7 @@ async def test_a_volume_that_cannot_be_decoded_shuts_nothing_that_it_may_open() 
         authorizer = NodeAuthorizer(
             connection,
             Graph(),
-            defaults(LATEST_MINOR),
+            defaults(OFFLINE_MINOR),
             lambda: True,
             unreadable=lambda plural: lost.get(plural, set()),
         )

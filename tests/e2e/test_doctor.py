@@ -15,7 +15,7 @@ import yaml
 from noderestrict.cli import main
 from noderestrict.cli.argument_types import parse_strict_rules
 from noderestrict.policy.extra import Extra
-from noderestrict.policy.features import LATEST_MINOR
+from noderestrict.policy.releases import LATEST_MINOR
 from noderestrict.render.authorizer import authorization_configuration
 from noderestrict.render.policy_flags import policy_flags
 from noderestrict.render.registration import webhook_configuration

@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.name import _ASN1Type
 
-from noderestrict.policy.decision import Denied, Question
+from noderestrict.policy.decision import Decision, Denied, Question
+from noderestrict.policy.releases import Release
 from noderestrict.policy.settings import Settings
 from tests.builders import (
     Object,
@@ -328,8 +329,8 @@ def test_an_audience_of_a_csi_driver_behind_a_claim_is_allowed() -> None:
 def test_an_unknown_audience_is_a_question_for_the_authorizer() -> None:
     decision = judge(token_request("p1", "p1-uid", "bank"))
     assert isinstance(decision, Question)
-    assert decision.audiences == ("bank",)
-    assert (decision.namespace, decision.service_account) == ("ns", "sa1")
+    assert decision.resources == ("bank",)
+    assert (decision.namespace, decision.name) == ("ns", "sa1")
     assert "'bank'" in decision.otherwise.message
 
 
@@ -460,6 +461,7 @@ PCR = {
     "podUID": "p1-uid",
     "serviceAccountName": "sa1",
     "serviceAccountUID": "sa1-uid",
+    "signerName": "example.com/mesh",
 }
 GATE = Settings.for_version(overrides={"PodCertificateRequest": True})
 
@@ -486,6 +488,103 @@ def test_a_pod_certificate_request_names_what_really_runs(
     change: dict[str, str], rule: str, code: int
 ) -> None:
     assert_denied(judge(_pcr(**change), GATE), f"podcertificaterequests/{rule}", code=code)
+
+
+def test_a_signer_that_the_pod_does_not_mount_is_a_question_for_the_authorizer() -> None:
+    decision = judge(_pcr(signerName="example.com/bank"), GATE)
+    assert isinstance(decision, Question)
+    # Roles cannot name resources with slashes.
+    assert decision.resources == ("example.com:bank",)
+    assert (decision.group, decision.namespace, decision.name) == (
+        "certificates.k8s.io",
+        "ns",
+        "sa1",
+    )
+    assert decision.otherwise.rule == "podcertificaterequests/signer"
+
+
+def test_before_1_37_any_signer_was_allowed() -> None:
+    older = Settings.for_version(overrides={"PodCertificateRequest": True}, release=Release(36))
+    assert_allowed(judge(_pcr(signerName="example.com/bank"), older))
+
+
+def _csi_node_status(operation: str = "UPDATE", **new: Any) -> bytes:
+    drivers = [{"name": "d", "nodeID": "n1", "topologyKeys": [], "allocatable": {"count": 3}}]
+    metadata = {"name": "n1"}
+    return review(
+        "csinodes",
+        operation,
+        sub="status",
+        name="n1",
+        new=obj("csinodes", metadata=metadata, spec={"drivers": drivers, **new}, status={"a": 1}),
+        old=obj("csinodes", metadata=metadata, spec={"drivers": drivers}),
+    )
+
+
+def test_a_csi_node_status_needs_its_gate_and_keeps_the_spec() -> None:
+    rule = "csinodes/status"
+    on = Settings.for_version(overrides={"CSIVolumeHealth": True})
+    assert_denied(judge(_csi_node_status()), rule, "CSIVolumeHealth is off")
+    assert_allowed(judge(_csi_node_status(), on))
+    same = {"name": "d", "nodeID": "n1", "allocatable": {"count": 3}}
+    assert_allowed(judge(_csi_node_status(drivers=[same]), on))
+    for changed in ({**same, "allocatable": None}, {**same, "nodeID": "n2"}):
+        assert_denied(judge(_csi_node_status(drivers=[changed]), on), rule, "spec.drivers[0]")
+    assert_denied(judge(_csi_node_status("DELETE"), on), rule, "may only update")
+
+
+def test_before_1_37_no_rule_judged_the_status_of_a_csi_node() -> None:
+    older = Settings.for_version(release=Release(36))
+    assert_allowed(judge(_csi_node_status(), older))
+
+
+def _allocations(*quantities: str, **change: Any) -> Object:
+    mapping = [{"name": "cpu", "quantity": quantity} for quantity in quantities]
+    claim = {"resourceClaimName": "c", "containers": ["a"], "mapping": mapping, **change}
+    return {
+        "metadata": {"name": "p1", "namespace": "ns"},
+        "spec": {"nodeName": "n1"},
+        "status": {"nodeAllocatableResourceClaimStatuses": [claim]},
+    }
+
+
+def _allocated(new: Object, old: Object, settings: Settings | None = None) -> Decision:
+    body = review(
+        "pods",
+        "UPDATE",
+        sub="status",
+        name="p1",
+        namespace="ns",
+        new=obj("pods", **new),
+        old=obj("pods", **old),
+    )
+    return judge(body, settings)
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        _allocations("2"),
+        _allocations(),
+        _allocations("1", containers=["b"]),
+        _allocations("1", resourceClaimName="d"),
+        _allocations("1", overhead=[{"name": "memory", "perPod": "1Mi"}]),
+    ],
+)
+def test_a_node_keeps_the_claims_on_its_own_resources(new: Object) -> None:
+    rule = "pods/status-node-allocatable-claims"
+    assert_denied(_allocated(new, _allocations("1")), rule, "from index 0 on")
+    assert_allowed(_allocated(new, _allocations("1"), Settings.for_version(release=Release(36))))
+
+
+def test_equal_quantities_of_claims_may_be_written_differently() -> None:
+    assert_allowed(_allocated(_allocations("1000m"), _allocations("1")))
+    many = [f"{number}000m" for number in range(1001)]
+    assert_denied(
+        _allocated(_allocations(*many), _allocations(*map(str, range(1001)))),
+        "pods/status-node-allocatable-claims",
+        "quantities to compare",
+    )
 
 
 def test_pod_certificate_requests_need_their_gate() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from noderestrict import admission
 from noderestrict.api import corev1
+from noderestrict.policy import semantic
 from noderestrict.policy.decision import Allowed
 from noderestrict.policy.listers import MemoryListers
 from noderestrict.policy.quantity import parse_quantity
@@ -19,7 +20,6 @@ from noderestrict.policy.records import (
     VolumeRecord,
     pod_record,
 )
-from noderestrict.policy.rules import persistentvolumeclaims
 from noderestrict.policy.settings import Settings
 from tests import largest
 from tests.builders import (
@@ -45,7 +45,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         texts.append(text)
         return parse_quantity(text)
 
-    monkeypatch.setattr(persistentvolumeclaims, "parse_quantity", noting)
+    monkeypatch.setattr(semantic, "parse_quantity", noting)
     return texts
 
 

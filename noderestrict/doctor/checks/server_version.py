@@ -6,7 +6,7 @@ from noderestrict.cluster.server_info import is_open_to_cve_2021_25735, server_v
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, warned
-from noderestrict.policy.features import LATEST_MINOR, OLDEST_MINOR
+from noderestrict.policy.releases import LATEST_MINOR, OLDEST_MINOR
 
 
 async def check(cluster: Cluster) -> AsyncIterator[Finding]:

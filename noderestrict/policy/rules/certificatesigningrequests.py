@@ -9,6 +9,7 @@ from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.compare import listed
 from noderestrict.policy.decision import Denied, forbidden, retriable
 from noderestrict.policy.identity import NODE_USER_PREFIX
+from noderestrict.policy.releases import since
 from noderestrict.policy.rule import ANY, CREATE, Target, rule
 from noderestrict.policy.signing_request import csr_alternative_names, csr_common_name
 
@@ -29,7 +30,7 @@ KUBELET_SIGNERS = frozenset({_SERVING_SIGNER, "kubernetes.io/kube-apiserver-clie
     "certificatesigningrequests/common-name",
     CREATE_CSR,
     demands="kubelet signers: the common name is the node user",
-    since=31,
+    since=since(31),
     gate=features.ALLOW_INSECURE_CSR,
 )
 def common_name(request: Attributes) -> Denied | None:

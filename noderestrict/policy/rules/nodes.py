@@ -11,6 +11,7 @@ from noderestrict.api import corev1, metav1
 from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.compare import SHOWN, changed_keys, first_difference, listed
 from noderestrict.policy.decision import Denied, forbidden
+from noderestrict.policy.releases import since
 from noderestrict.policy.rule import ANY, CREATE, DELETE, UPDATE, Target, rule
 
 CREATE_NODE = Target("", "nodes", ANY, CREATE, "Node", new=corev1.Node)
@@ -166,7 +167,7 @@ def _show(taint_list: list[corev1.Taint], start: int) -> str:
     "nodes/owner-references",
     UPDATE_NODE,
     demands="ownerReferences stay as they are",
-    since=34,
+    since=since(34, (31, 12), (32, 8), (33, 4)),
     fields=("metadata.ownerReferences",),
 )
 def owner_references(request: Attributes) -> Denied | None:

@@ -7,7 +7,9 @@ The source is admitPodCertificateRequest in plugin/pkg/admission/noderestriction
 from noderestrict.api import certificatesv1
 from noderestrict.policy import features
 from noderestrict.policy.attributes import Attributes
-from noderestrict.policy.decision import Denied, forbidden, retriable
+from noderestrict.policy.compare import listed
+from noderestrict.policy.decision import Decision, Denied, Question, forbidden, retriable
+from noderestrict.policy.releases import since
 from noderestrict.policy.rule import ANY, CREATE, Target, rule
 
 _GROUP, _RESOURCE = "certificates.k8s.io", "podcertificaterequests"
@@ -19,6 +21,7 @@ CREATE_REQUEST = Target(
     "PodCertificateRequest",
     new=certificatesv1.PodCertificateRequest,
 )
+SIGNER_VERB = "request-serviceaccounts-podcertificate-signer"
 ANYTHING_ELSE = Target(_GROUP, _RESOURCE, ANY, ANY)
 
 
@@ -27,7 +30,7 @@ ANYTHING_ELSE = Target(_GROUP, _RESOURCE, ANY, ANY)
     CREATE_REQUEST,
     ANYTHING_ELSE,
     demands="feature gate `PodCertificateRequest`",
-    since=34,
+    since=since(34),
     gate=features.POD_CERTIFICATE_REQUEST,
     by_name=True,
 )
@@ -44,7 +47,7 @@ def gate(request: Attributes) -> Denied | None:
     "podcertificaterequests/only-create",
     ANYTHING_ELSE,
     demands="only create",
-    since=34,
+    since=since(34),
     by_name=True,
 )
 def only_create(request: Attributes) -> Denied | None:
@@ -62,7 +65,12 @@ def _spec(request: Attributes) -> certificatesv1.PodCertificateRequestSpec:
     return pcr.spec or certificatesv1.PodCertificateRequestSpec()
 
 
-@rule("podcertificaterequests/node", CREATE_REQUEST, demands="its own Node, by its uid", since=34)
+@rule(
+    "podcertificaterequests/node",
+    CREATE_REQUEST,
+    demands="its own Node, by its uid",
+    since=since(34),
+)
 def own_node(request: Attributes) -> Denied | None:
     """Deny a request that names another node, or an earlier Node of the same name."""
     spec = _spec(request)
@@ -87,7 +95,7 @@ def own_node(request: Attributes) -> Denied | None:
     "podcertificaterequests/pod",
     CREATE_REQUEST,
     demands="a pod that runs on the node, by its uid, and not a mirror pod",
-    since=34,
+    since=since(34),
 )
 def own_pod(request: Attributes) -> Denied | None:
     """Deny a request for a pod on another node, a mirror pod, or a pod with another uid."""
@@ -117,7 +125,7 @@ def own_pod(request: Attributes) -> Denied | None:
     "podcertificaterequests/service-account",
     CREATE_REQUEST,
     demands="the pod's service account, by its uid",
-    since=34,
+    since=since(34),
 )
 def own_service_account(request: Attributes) -> Denied | None:
     """Deny a request for a service account other than the pod's."""
@@ -143,3 +151,34 @@ def own_service_account(request: Attributes) -> Denied | None:
             f"the service account has uid {account.uid!r}",
         )
     return None
+
+
+@rule(
+    "podcertificaterequests/signer",
+    CREATE_REQUEST,
+    demands="a signer that the pod mounts certificates of, or that the authorizer allows",
+    since=since(37),
+)
+def own_signer(request: Attributes) -> Decision | None:
+    """Deny a signer that the pod does not ask for: a node could get certificates of any signer.
+
+    Field: spec.signerName.
+    """
+    spec = _spec(request)
+    signer = spec.signerName or ""
+    name = f"{request.namespace}/{spec.podName or ''}"
+    pod = request.listers.pod(request.namespace, spec.podName or "")
+    if pod is None:
+        return retriable(f"{request.where}: pods {name} of spec.podName is not found; try again")
+    if signer in pod.signers:
+        return None
+    refused = forbidden(
+        f"{request.where}: pods {name} has no projected podCertificate source with signer "
+        f"{signer!r}; add one to the pod, or grant node {request.node!r} the verb {SIGNER_VERB} "
+        f"on it",
+        f"the pod itself asks for {listed(map(repr, pod.signers)) or 'none'}",
+    )
+    # Roles cannot name resources that contain slashes.
+    resource = signer.replace("/", ":")
+    account = spec.serviceAccountName or ""
+    return Question(SIGNER_VERB, _GROUP, (resource,), account, request.namespace, refused)

@@ -8,14 +8,17 @@ Restricted fields and allowed values of a mirror pod:
 The source of every rule is plugin/pkg/admission/noderestriction of Kubernetes.
 """
 
-from itertools import islice
+from collections.abc import Hashable
+from itertools import chain, islice
 
 from noderestrict.api import corev1, metav1
 from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.compare import changed_keys, first_difference, listed
 from noderestrict.policy.decision import Denied, forbidden, not_found
+from noderestrict.policy.quantity import parse_quantity
 from noderestrict.policy.records import MIRROR_POD_ANNOTATION
-from noderestrict.policy.references import references
+from noderestrict.policy.references import PARTS, references
+from noderestrict.policy.releases import since
 from noderestrict.policy.rule import ANY, CREATE, DELETE, UPDATE, Target, rule
 
 CREATE_POD = Target("", "pods", "", CREATE, "Pod", new=corev1.Pod)
@@ -25,6 +28,9 @@ UPDATE_STATUS = Target(
 )
 EVICT_POD = Target("", "pods", "eviction", CREATE, "Eviction", new=metav1.PartialObject)
 ANYTHING_ELSE = Target("", "pods", ANY, ANY)
+
+#: A pod with changed allocations that has more is denied unread: they take microseconds each.
+_MOST_QUANTITIES = 1000
 
 
 def _metadata(pod: corev1.Pod) -> metav1.ObjectMeta:
@@ -137,6 +143,7 @@ def mirror_owner_uid(request: Attributes) -> Denied | None:
     CREATE_POD,
     demands="no reference to a Secret, ConfigMap, service account, claim or other object; no "
     "volume of an unknown kind",
+    parts=PARTS,
 )
 def mirror_references(request: Attributes) -> Denied | None:
     """Deny a mirror pod that refers to another API object, which the node could then read.
@@ -144,7 +151,12 @@ def mirror_references(request: Attributes) -> Denied | None:
     Fields: every reference that a pod can have (CVE-2025-4563, CVE-2024-3177).
     """
     pod: corev1.Pod = request.new
-    found = listed(map(str, references(pod.spec))) if pod.spec else ""
+    denied = (
+        reference
+        for reference in (references(pod.spec) if pod.spec else ())
+        if reference.part is None or request.demands(reference.part)
+    )
+    found = listed(map(str, denied))
     if not found:
         return None
     return forbidden(
@@ -253,7 +265,7 @@ def status_labels(request: Attributes) -> Denied | None:
     "pods/status-resource-claims",
     UPDATE_STATUS,
     demands="`status.resourceClaimStatuses` stays as it is",
-    since=28,
+    since=since(28),
     fields=("status.resourceClaimStatuses",),
 )
 def status_resource_claims(request: Attributes) -> Denied | None:
@@ -288,7 +300,7 @@ def _claims(claims: list[corev1.PodResourceClaimStatus] | None, start: int) -> s
     "pods/status-extended-resource-claim",
     UPDATE_STATUS,
     demands="`status.extendedResourceClaimStatus` stays as it is",
-    since=34,
+    since=since(34),
     fields=("status.extendedResourceClaimStatus",),
 )
 def status_extended_resource_claim(request: Attributes) -> Denied | None:
@@ -318,6 +330,56 @@ def _extended(status: corev1.PodExtendedResourceClaimStatus | None) -> _Extended
         (mapping.containerName or "", mapping.resourceName or "", mapping.requestName or "")
         for mapping in status.requestMappings or ()
     ]
+
+
+@rule(
+    "pods/status-node-allocatable-claims",
+    UPDATE_STATUS,
+    demands="`status.nodeAllocatableResourceClaimStatuses` stays as it is",
+    since=since(37),
+    fields=("status.nodeAllocatableResourceClaimStatuses",),
+)
+def status_node_allocatable_claims(request: Attributes) -> Denied | None:
+    """Deny changed claims on the node's own resources, which the scheduler counts.
+
+    Field: status.nodeAllocatableResourceClaimStatuses; order matters, quantities by value.
+    """
+    old: corev1.PodStatusObject = request.old
+    new: corev1.PodStatusObject = request.new
+    before = old.status.nodeAllocatableResourceClaimStatuses if old.status else None
+    after = new.status.nodeAllocatableResourceClaimStatuses if new.status else None
+    if before == after:
+        return None
+    path = f"{request.where}: status.nodeAllocatableResourceClaimStatuses"
+    if sum(map(_quantities, chain(before or (), after or ()))) > _MOST_QUANTITIES:
+        return forbidden(f"{path} changed, and has over {_MOST_QUANTITIES} quantities to compare")
+    index = first_difference(before, after, _allocation)
+    if index is None:
+        return None
+    return forbidden(f"{path} changed from index {index} on; only the scheduler may set it")
+
+
+def _quantities(claim: corev1.NodeAllocatableResourceClaimStatus) -> int:
+    return len(claim.mapping or ()) + 2 * len(claim.overhead or ())
+
+
+def _allocation(claim: corev1.NodeAllocatableResourceClaimStatus) -> Hashable:
+    return (
+        claim.resourceClaimName or "",
+        tuple(claim.containers or ()),
+        tuple((one.name or "", _amount(one.quantity)) for one in claim.mapping or ()),
+        tuple(
+            (one.name or "", _amount(one.perPod), _amount(one.perContainer))
+            for one in claim.overhead or ()
+        ),
+    )
+
+
+def _amount(quantity: str | None) -> int | str | None:
+    try:
+        return None if quantity is None else parse_quantity(quantity)
+    except ValueError:
+        return quantity
 
 
 @rule("pods/closed-world", ANYTHING_ELSE, demands="denied", by_name=True)

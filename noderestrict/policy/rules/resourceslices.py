@@ -6,11 +6,14 @@ The source is admitResourceSlice in plugin/pkg/admission/noderestriction of Kube
 from noderestrict.api import resourcev1
 from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.decision import Denied, forbidden
+from noderestrict.policy.releases import Part, since
 from noderestrict.policy.rule import ANY, CREATE, DELETE, Target, rule
 
 _GROUP, _KIND = "resource.k8s.io", "ResourceSlice"
 CREATE_SLICE = Target(_GROUP, "resourceslices", ANY, CREATE, _KIND, new=resourcev1.ResourceSlice)
 DELETE_SLICE = Target(_GROUP, "resourceslices", ANY, DELETE, _KIND, old=resourcev1.ResourceSlice)
+
+DELETE_PART = Part("the same for delete", since(31))
 
 
 @rule(
@@ -18,7 +21,8 @@ DELETE_SLICE = Target(_GROUP, "resourceslices", ANY, DELETE, _KIND, old=resource
     CREATE_SLICE,
     DELETE_SLICE,
     demands="`spec.nodeName` is the node",
-    since=30,
+    since=since(30),
+    parts=(DELETE_PART,),
 )
 def own_resource_slice(request: Attributes) -> Denied | None:
     """Deny a slice of another node or of none, with which a node could fake or hide devices.
@@ -26,8 +30,10 @@ def own_resource_slice(request: Attributes) -> Denied | None:
     Field: spec.nodeName, on DELETE of the existing slice. The field is immutable.
     """
     creates = request.operation == "CREATE"
+    if not creates and not request.demands(DELETE_PART):
+        return None
     resource_slice: resourcev1.ResourceSlice = request.new if creates else request.old
-    name = resource_slice.spec.nodeName if resource_slice.spec else None
+    name = resource_slice.node_name
     if name == request.node:
         return None
     limit = f"node {request.node!r} may create and delete only slices with spec.nodeName set to it"

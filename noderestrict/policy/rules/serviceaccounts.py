@@ -12,6 +12,7 @@ from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.compare import listed
 from noderestrict.policy.decision import Decision, Denied, Question, forbidden, not_found, retriable
 from noderestrict.policy.records import PodRecord
+from noderestrict.policy.releases import Part, since
 from noderestrict.policy.rule import CREATE, Target, rule
 
 CREATE_TOKEN = Target(
@@ -20,6 +21,7 @@ CREATE_TOKEN = Target(
 
 #: The only rule that depends on the API server's audiences.
 AUDIENCE_RULE = "serviceaccounts-token/audience"
+AUDIENCE_VERB = "request-serviceaccounts-token-audience"
 #: How many volumes of a pod to look up for an audience. No node can mount as many, but a pod can
 #: name tens of thousands, which would slow down every token request for it.
 _MOST_VOLUMES = 500
@@ -77,11 +79,16 @@ def token_bound_to_own_pod(request: Attributes) -> Denied | None:
     return None
 
 
+TRANSLATION = Part("the drivers that replace in-tree volumes count, too", since(33))
+GRANT = Part("the authorizer may allow other audiences", since(33))
+
+
 @rule(
     AUDIENCE_RULE,
     CREATE_TOKEN,
     demands="an audience that the pod or its CSI drivers ask for, or that the authorizer allows",
-    since=33,
+    since=since(32),
+    parts=(TRANSLATION, GRANT),
     gate=features.AUDIENCE_RESTRICTION,
 )
 def token_audience(request: Attributes) -> Decision | None:
@@ -127,9 +134,11 @@ def token_audience(request: Attributes) -> Decision | None:
     refused = forbidden(
         f"{request.where}: {where} does not ask for {shown}; add a projected serviceAccountToken "
         f"with it to the pod, or spec.tokenRequests to its CSIDriver, or grant node "
-        f"{request.node!r} the verb request-serviceaccounts-token-audience on it",
+        f"{request.node!r} the verb {AUDIENCE_VERB} on it",
         f"the pod itself asks for {listed(map(repr, pod.audiences)) or 'none'}",
     )
+    if not request.demands(GRANT):
+        return _unless_pending(request, refused)
     return _question(request, candidates, refused)
 
 
@@ -151,7 +160,7 @@ def _candidates(audiences: list[str], api_audiences: tuple[str, ...] | None) -> 
 
 def _question(request: Attributes, audiences: list[str], refused: Denied) -> Question:
     otherwise = _unless_pending(request, refused)
-    return Question(tuple(audiences), request.name, request.namespace, otherwise)
+    return Question(AUDIENCE_VERB, "", tuple(audiences), request.name, request.namespace, otherwise)
 
 
 def _unless_pending(request: Attributes, refused: Denied) -> Denied:
@@ -168,7 +177,7 @@ def _asked_for(request: Attributes, pod: PodRecord, audience: str) -> tuple[bool
     if audience in pod.audiences:
         return True, []
     problems: list[str] = []
-    if len(pod.csi_drivers) + len(pod.claims) > _MOST_VOLUMES:
+    if len(pod.csi_drivers) + len(pod.migrated_drivers) + len(pod.claims) > _MOST_VOLUMES:
         problems.append(f"the pod has over {_MOST_VOLUMES} volumes with drivers to look up")
     for driver_name in islice(_drivers(request, pod, problems), _MOST_VOLUMES):
         driver = request.listers.csi_driver(driver_name)
@@ -181,6 +190,9 @@ def _asked_for(request: Attributes, pod: PodRecord, audience: str) -> tuple[bool
 
 def _drivers(request: Attributes, pod: PodRecord, problems: list[str]) -> Iterator[str]:
     yield from pod.csi_drivers
+    translates = request.demands(TRANSLATION)
+    if translates:
+        yield from pod.migrated_drivers
     for claim_name in pod.claims[:_MOST_VOLUMES]:
         claim = request.listers.persistent_volume_claim(pod.namespace, claim_name)
         if claim is None:
@@ -194,5 +206,5 @@ def _drivers(request: Attributes, pod: PodRecord, problems: list[str]) -> Iterat
                 if claim.volume_name
                 else f"persistentvolumeclaims {pod.namespace}/{claim_name} is not bound"
             )
-        elif volume.csi_driver:
+        elif volume.csi_driver and (translates or not volume.migrated):
             yield volume.csi_driver

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from noderestrict.policy.extra import Extra
-from noderestrict.policy.features import LATEST_MINOR
+from noderestrict.policy.features import OFFLINE_MINOR
 from noderestrict.policy.listers import MemoryListers
 from noderestrict.policy.records import Record
 from noderestrict.policy.settings import Settings
@@ -78,7 +78,7 @@ def merged(
     minor: int | None = None,
 ) -> list[Found]:
     """Return what replay says about the events of several files."""
-    settings = Settings.for_version(minor or LATEST_MINOR, extra=extra)
+    settings = Settings.for_version(minor or OFFLINE_MINOR, extra=extra)
     log = AuditLog(settings, MemoryListers(state))
     return list(log.results(*(documents(f"cp{at}.log", one) for at, one in enumerate(files, 1))))
 

@@ -1,4 +1,4 @@
-"""Ask the cluster's authorizer which audiences a node may request tokens for."""
+"""Ask the cluster's authorizer what rules leave to it: further audiences and signers."""
 
 import time
 from collections import OrderedDict
@@ -8,13 +8,11 @@ from typing import Any
 import msgspec
 
 from noderestrict import admission
-from noderestrict.api.admissionv1 import UserInfo
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.live import Budget, Coalescer
 from noderestrict.cluster.objects import DECODE_ERRORS
 from noderestrict.policy.decision import Question
 
-_VERB = "request-serviceaccounts-token-audience"
 _REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 _REMEMBERED_SECONDS = 5.0
 _REMEMBERED = 10_000
@@ -32,7 +30,7 @@ class _Review(msgspec.Struct):
     status: _ReviewStatus
 
 
-class AudienceAuthorizer:
+class GrantAuthorizer:
     """Asks the cluster's authorizer, with the node's own identity.
 
     A yes is cached for a few seconds. A no is never cached, so a new grant takes effect at once.
@@ -61,14 +59,14 @@ class AudienceAuthorizer:
     async def allows(
         self, request: admission.Request, question: Question, share: Hashable, seconds: float
     ) -> bool:
-        """Return whether the requesting user may use any audience of the question.
+        """Return whether the requesting user may use any resource of the question.
 
         Raises:
             BudgetExhaustedError: the share of the budget is used up.
             ClusterError: the API server did not answer, or not in time.
         """
-        for audience in question.audiences:
-            spec = _spec(request.user, question, audience)
+        for resource in question.resources:
+            spec = _spec(request, question, resource)
             key = msgspec.json.encode(spec, order="deterministic")
             if self._yes.get(key, 0) > self._clock():
                 return True
@@ -107,12 +105,13 @@ class AudienceAuthorizer:
         return status.allowed
 
 
-def _spec(user: UserInfo, question: Question, audience: str) -> dict[str, Any]:
+def _spec(request: admission.Request, question: Question, resource: str) -> dict[str, Any]:
     """Return what is asked.
 
     Raises:
         ClusterError: ``userInfo.extra`` cannot be passed on.
     """
+    user = request.user
     if len(user.extra) > _LONGEST_EXTRA:
         raise ClusterError(
             f"userInfo.extra has {len(user.extra)} bytes; no more than {_LONGEST_EXTRA} are passed "
@@ -128,11 +127,11 @@ def _spec(user: UserInfo, question: Question, audience: str) -> dict[str, Any]:
         "groups": list(user.groups or ()),
         "extra": {key: values or [] for key, values in extra.items()},
         "resourceAttributes": {
-            "verb": _VERB,
-            "group": "",
-            "version": "",
-            "resource": audience,
-            "name": question.service_account,
+            "verb": question.verb,
+            "group": question.group,
+            "version": request.version,
+            "resource": resource,
+            "name": question.name,
             "namespace": question.namespace,
         },
     }

@@ -1,0 +1,160 @@
+"""Compare whole objects by meaning, as apiequality.Semantic of apimachinery does.
+
+Null, missing and empty are equal, but for fields that are pointers in Go; quantities are compared
+by value.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from noderestrict.policy.quantity import parse_quantity
+
+#: Keys from the top of an object, with ``*`` for any index.
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Which fields of a kind are compared in a way of their own.
+
+    Attributes:
+        pointers: where null differs from an empty value.
+        quantities: maps of quantities.
+        maps: in which a key with an empty value differs from a missing key.
+    """
+
+    pointers: frozenset[Path] = frozenset()
+    quantities: frozenset[Path] = frozenset()
+    maps: frozenset[Path] = frozenset()
+
+
+_NULL = msgspec.Raw(b"null")
+# Decodes one level; everything below it stays raw.
+_decoder = msgspec.json.Decoder(
+    dict[str, msgspec.Raw] | list[msgspec.Raw] | str | int | float | bool | None
+)
+_string_decoder = msgspec.json.Decoder(str)
+# An API server writes equal values identically, so in an honest update only a few outer objects
+# differ in text: those that contain what a node may change. A node can send tens of thousands.
+_MOST_VALUES = 500
+_MOST_BYTES = 16 * 1024 * 1024
+_LONGEST_KEY = 256
+
+
+class Comparison:
+    """Compares two objects: first by text, then by meaning.
+
+    Args:
+        fields: that equal texts and values do not tell apart.
+        ignored: paths of values that may differ.
+    """
+
+    def __init__(self, fields: Fields, ignored: frozenset[Path]) -> None:
+        self._fields = fields
+        self._ignored = ignored
+        self._values = self._bytes = 0
+
+    def differences(
+        self, old: msgspec.Raw, new: msgspec.Raw, path: Path = (), shown: str = ""
+    ) -> Iterator[str]:
+        """Yield the paths at which two values are not semantically equal.
+
+        Args:
+            old: JSON; null if the value is missing.
+            new: likewise.
+            path: of both, with ``*`` for any index.
+            shown: the same path, as people write it.
+
+        Raises:
+            ValueError: a quantity is not valid, or there is too much to compare.
+            msgspec.MsgspecError, UnicodeDecodeError: a value is undecodable.
+        """
+        if path in self._ignored or old == new:
+            return
+        self._count(old, new)
+        if path[:-1] in self._fields.quantities:
+            if _quantity(old, shown) != _quantity(new, shown):
+                yield shown
+            return
+        was, becomes = _decoder.decode(old), _decoder.decode(new)
+        if path in self._fields.pointers and (was is None) != (becomes is None):
+            yield shown
+        elif isinstance(was, dict) or isinstance(becomes, dict):
+            if not (_is_mapping(was) and _is_mapping(becomes)):
+                yield shown or "the whole object"
+                return
+            yield from self._of_mappings(was or {}, becomes or {}, path, shown)
+        elif isinstance(was, list) and isinstance(becomes, list) and len(was) == len(becomes):
+            for index, (one, other) in enumerate(zip(was, becomes, strict=True)):
+                yield from self.differences(one, other, (*path, "*"), f"{shown}[{index}]")
+        elif not (_is_same(was, becomes) or (_is_empty(was) and _is_empty(becomes))):
+            yield shown
+
+    def _of_mappings(
+        self, old: dict[str, msgspec.Raw], new: dict[str, msgspec.Raw], path: Path, shown: str
+    ) -> Iterator[str]:
+        keys_count = path in self._fields.maps or path in self._fields.quantities
+        added = 0
+        for key, becomes in new.items():
+            was = old.get(key)
+            if was == becomes:
+                continue
+            added += was is None
+            at = f"{shown}{_step(key)}".removeprefix(".")
+            if was is None and keys_count:
+                yield at
+            else:
+                yield from self.differences(was or _NULL, becomes, (*path, key), at)
+        if len(new) - added == len(old):
+            return
+        for key, was in old.items():
+            if key in new:
+                continue
+            at = f"{shown}{_step(key)}".removeprefix(".")
+            if keys_count:
+                yield at
+            else:
+                yield from self.differences(was, _NULL, (*path, key), at)
+
+    def _count(self, old: msgspec.Raw, new: msgspec.Raw) -> None:
+        self._values += 1
+        self._bytes += len(old) + len(new)
+        if self._values > _MOST_VALUES or self._bytes > _MOST_BYTES:
+            raise ValueError(
+                f"too many values to compare: over {_MOST_VALUES} are written differently than "
+                f"before, or the objects that contain them are too large"
+            )
+
+
+def _quantity(raw: msgspec.Raw, shown: str) -> int:
+    if raw == _NULL:
+        return 0
+    text = bytes(raw)
+    # A number is a quantity too, taken as it is written.
+    literal = _string_decoder.decode(text) if text[:1] == b'"' else text.decode()
+    try:
+        return parse_quantity(literal)
+    except ValueError:
+        # Leave out the value, which may come from the existing claim.
+        raise ValueError(f"{shown} is not a quantity") from None
+
+
+def _step(key: str) -> str:
+    key = key[:_LONGEST_KEY]
+    return f".{key}" if key.replace("_", "").replace("-", "").isalnum() else f"[{key!r}]"
+
+
+def _is_same(was: Any, becomes: Any) -> bool:
+    # In Python, true equals 1.
+    return type(was) is type(becomes) and bool(was == becomes)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict) or _is_empty(value)
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value is False or value in ("", 0) or value in ([], {})
