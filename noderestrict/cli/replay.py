@@ -34,7 +34,8 @@ def add_parser(subparsers: Any) -> None:
         "files",
         nargs="*",
         metavar="FILE",
-        help="reviews or cases: JSON, JSON lines, a List, YAML, each also .gz; - for stdin",
+        help="reviews, cases or audit logs: JSON, JSON lines, a List, YAML, each also .gz or .zst; "
+        "- for stdin",
     )
     add_flags(parser, Policy)
     parser.add_argument(
@@ -52,7 +53,8 @@ def add_parser(subparsers: Any) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="judge the writes of nodes in the API server's audit log: JSON lines, also .gz",
+        help="judge the writes of nodes in API servers' audit logs: as they write them, or as a "
+        "cloud or log pipeline exports them, also .gz or .zst",
     )
     parser.add_argument(
         "--output",
@@ -75,19 +77,22 @@ def run(options: argparse.Namespace) -> int:
         UsageError: there is nothing to judge, or the state cannot be read.
     """
     from noderestrict.graph.graph import Graph
+    from noderestrict.replay.audit.read import is_audit_log
     from noderestrict.replay.baseline import Baseline
     from noderestrict.replay.report import Options
     from noderestrict.replay.run import Run
-    from noderestrict.replay.sources import MIB
+    from noderestrict.replay.sources import MIB, head
     from noderestrict.replay.state import StateError, load_state
 
     files, state = _files_and_state(options)
     logs = [file for group in options.audit_log for file in group]
     if not files and not logs:
-        raise UsageError("a FILE with reviews is needed; - is stdin")
+        raise UsageError("a FILE with reviews or audit events is needed; - is stdin")
     *earlier, rules = options.rules or [None]
     if len(earlier) > 1 or (earlier and "-" in (*files, *logs, *state)):
         raise UsageError("--rules: give two releases at most, and with two no stdin")
+    logs += (found := [file for file in files if is_audit_log(head(file))])
+    files = [file for file in files if file not in found]
     max_bytes = options.max_file_mib * MIB
     show = _Terminal(explain=options.explain)
     policy = from_flags(Policy, options)
@@ -120,11 +125,11 @@ def run(options: argparse.Namespace) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     else:
         if logs:
-            log, seconds = replay.log, max(time.perf_counter() - started, 1e-9)
+            seen, seconds = replay.seen, max(time.perf_counter() - started, 1e-9)
             print(
-                f"audit log: {log.events} events, {log.judged} writes of nodes judged, "
+                f"audit log: {seen.events} events, {replay.log.judged} writes of nodes judged, "
                 f"{replay.summary.undecided} not judged (--explain says why); "
-                f"{log.bytes / seconds / 1e6:.0f} MB/s",
+                f"{seen.bytes / seconds / 1e6:.0f} MB/s",
                 file=sys.stderr,
             )
     return replay.summary.exit_code(fail_on_denied=options.fail_on_denied)

@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 
+from noderestrict.replay.documents import documents
 from noderestrict.replay.sources import (
     MAX_FILE_BYTES,
     MAX_LINE_BYTES,
     Document,
     Unreadable,
-    documents,
     too_long,
 )
 

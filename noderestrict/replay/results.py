@@ -183,7 +183,7 @@ class Summary:
     def count(self, result: Result | Undecided | NotJudged | Unreadable) -> None:
         """Count one result."""
         if isinstance(result, Unreadable):
-            self.unreadable += 1
+            self.unreadable += result.count
         elif isinstance(result, NotJudged):
             self.not_judged[result.why] += 1
         elif result.already_refused:

@@ -8,7 +8,7 @@ from noderestrict.policy.listers import MemoryListers
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.access import judge_access_case
 from noderestrict.replay.audit.log import AuditLog, Counts
-from noderestrict.replay.audit.read import events
+from noderestrict.replay.audit.read import Seen, events
 from noderestrict.replay.baseline import Baseline
 from noderestrict.replay.cases import AccessCase, Case, cases
 from noderestrict.replay.report import Report
@@ -29,7 +29,8 @@ class Run:
         problem: called with everything that could not be read or judged.
         progress: called with the number of results so far, after each case.
         summary: the counts so far.
-        log: how much of the audit logs was read.
+        log: how much of the audit logs was judged.
+        seen: how much of them was read.
         baseline: what each verdict is compared with; if None, with what its case expects.
     """
 
@@ -41,6 +42,7 @@ class Run:
     progress: Callable[[int], None]
     summary: Summary = field(default_factory=Summary)
     log: Counts = field(default_factory=Counts)
+    seen: Seen = field(default_factory=Seen)
     baseline: Baseline | None = None
 
     def files(self, files: Iterable[str], max_bytes: int = MAX_FILE_BYTES) -> None:
@@ -63,7 +65,7 @@ class Run:
         """
         audit = AuditLog(self.settings, self.listers)
         self.log = audit.counts
-        self._take(audit.results(*map(events, files)))
+        self._take(audit.results(*(events(file, self.seen) for file in files)))
 
     def end(self) -> None:
         """End the report."""

@@ -1,11 +1,14 @@
-"""Read documents: JSON, JSON lines, arrays, Lists, YAML, each also as ``.gz``, and stdin.
+"""Open files and stdin, whatever they are packed with.
 
 Captures and audit logs hold what callers sent, and gzip may unpack to a thousand times its size, so
 every read is bounded.
 """
 
+import codecs
 import contextlib
+import functools
 import gzip
+import importlib
 import io
 import re
 import sys
@@ -13,7 +16,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TextIO, cast
 
 import msgspec
 
@@ -26,27 +29,20 @@ MIB = 1024 * 1024
 MAX_FILE_BYTES = 512 * MIB
 #: Limit for a line and for a review, which holds two objects of up to 3 MiB each.
 MAX_LINE_BYTES = 32 * MIB
-#: A value takes far more memory than its comma does: any document may hold this many, and a larger
-#: one as many as are usual for its size.
-_VALUES = 2_000_000
-_BYTES_PER_VALUE = 16
-#: Each MiB of YAML costs about a second and 100 MiB of memory.
-_MAX_YAML_BYTES = 16 * MIB
-_MAX_YAML_VALUES = 500_000
 _CHUNK = MIB
 #: Audit logs compress 10 to 50 times; gzip can reach 1,000.
 _MAX_RATIO = 200
-_PACKED = b"\x1f\x8b"
-_YAML = (".yaml", ".yml")
-#: What PyYAML raises besides YAMLError for a value that does not match its tag, and what code that
-#: takes apart a value of an unexpected shape raises.
-YAML_VALUE_ERRORS = (
-    ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError,
-)  # fmt: skip
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_START = re.compile(rb"\S")
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+#: Where Python, or a package, unpacks Zstandard.
+_ZSTD_MODULES = ("compression.zstd", "backports.zstd")
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+#: As PowerShell writes text.
+_UTF_16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+#: Enough to see what a file holds.
+_HEAD_BYTES = 65_536
 # Lone surrogates, which the API server stores and msgspec rejects.
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 # Free-form JSON of any depth that no rule reads: in an object, a review, a case, an audit event.
 _MANAGED_FIELDS = tuple(
     (*path, b"metadata", b"managedFields")
@@ -62,7 +58,7 @@ _MANAGED_FIELDS = tuple(
 )
 # On Python 3.11 callers count towards the depth that msgspec accepts; this is more than any later
 # decoding of the same document has.
-_CALLERS = 100
+CALLERS = 100
 #: No decoder objects to the depth of so few brackets.
 _HARMLESS = 500
 
@@ -75,11 +71,13 @@ class Unreadable:
         file: its path, ``-`` for stdin.
         line: counted from 1, 0 for the whole file.
         problem: what is wrong with it.
+        count: how many places it stands for.
     """
 
     file: str
     line: int
     problem: str
+    count: int = 1
 
     def __str__(self) -> str:
         """Return the place with its problem."""
@@ -96,17 +94,14 @@ class Document:
         line: counted from 1.
         raw: its JSON.
         kind: its kind if it does not say, as in a typed list.
+        lacks: what its form leaves out, and what is taken instead; "" for nothing.
     """
 
     file: str
     line: int
     raw: bytes
     kind: str = ""
-
-
-class _Head(msgspec.Struct):
-    kind: Any = None
-    items: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    lacks: str = ""
 
 
 class _Counted:
@@ -124,12 +119,12 @@ class _Counted:
 
 
 class _Unpacked(io.RawIOBase):
-    """The content of a gzip stream, up to a multiple of its size."""
+    """The content of a packed stream, up to a multiple of its size."""
 
-    def __init__(self, packed: BinaryIO, max_ratio: int | None) -> None:
+    def __init__(self, packed: BinaryIO, max_ratio: int | None, unpacker: Any) -> None:
         self._packed = _Counted(packed)
         self._max_ratio = max_ratio
-        self._gzip = gzip.GzipFile(fileobj=cast("BinaryIO", self._packed))
+        self._unpacker = unpacker(self._packed)
         self._bytes = 0
 
     def readable(self) -> bool:
@@ -142,7 +137,7 @@ class _Unpacked(io.RawIOBase):
         Raises:
             OSError: the stream unpacks to more than any log does.
         """
-        data = self._gzip.read1(len(buffer))
+        data = self._unpacker.read1(len(buffer))
         buffer[: len(data)] = data
         self._bytes += len(data)
         most = (self._max_ratio or self._bytes) * self._packed.bytes
@@ -151,33 +146,130 @@ class _Unpacked(io.RawIOBase):
         return len(data)
 
 
+class _Recoded(io.RawIOBase):
+    """A stream of UTF-16, as UTF-8."""
+
+    def __init__(self, stream: BinaryIO, encoding: str) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
+        self._rest = b""
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer with the next bytes, and return their number."""
+        while not self._rest:
+            data = self._stream.read(_HEAD_BYTES)
+            self._rest = self._decoder.decode(data, final=not data).encode()
+            if not data:
+                break
+        part, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
+        buffer[: len(part)] = part
+        return len(part)
+
+
+def _gzip_file(stream: _Counted) -> Any:
+    return gzip.GzipFile(fileobj=cast("BinaryIO", stream))
+
+
+def _zstd_file(stream: _Counted) -> Any:
+    for name in _ZSTD_MODULES:
+        with contextlib.suppress(ImportError):
+            return _ZstdReader(stream, importlib.import_module(name))
+    raise OSError(
+        "it is packed with Zstandard: install noderestrict[zstd], or unpack it with 'zstd -d'"
+    )
+
+
+class _ZstdReader:
+    """Unpacks a Zstandard stream, with ``read1`` as gzip's."""
+
+    def __init__(self, stream: _Counted, zstd: Any) -> None:
+        self._file = zstd.ZstdFile(stream)
+        self._error = zstd.ZstdError
+
+    def read1(self, size: int) -> bytes:
+        """Return the next bytes.
+
+        Raises:
+            OSError: the stream is broken.
+        """
+        try:
+            return bytes(self._file.read1(size))
+        except self._error as error:
+            raise OSError(f"broken Zstandard: {error}") from None
+
+
+_UNPACKERS = {_GZIP: _gzip_file, _ZSTD: _zstd_file}
+
+
+def _unpacker(start: bytes) -> Any:
+    return next((make for magic, make in _UNPACKERS.items() if start.startswith(magic)), None)
+
+
+@functools.lru_cache(maxsize=1)
+def _buffered(stdin: TextIO) -> "io.BufferedReader[Any]":
+    """Return stdin with one buffer for all who look at it: what was only seen can still be read."""
+    return io.BufferedReader(cast("Any", stdin.buffer), _HEAD_BYTES)
+
+
 @contextlib.contextmanager
 def opened(file: str, max_ratio: int | None = _MAX_RATIO) -> Iterator[BinaryIO]:
-    """Open a file, unpacked if it is gzip; ``-`` is stdin.
+    """Open a file, unpacked if it is packed and in UTF-8 if it is UTF-16; ``-`` is stdin.
 
     Args:
         file: its path.
         max_ratio: a large file may unpack to this many times its size; None for no limit.
 
     Raises:
-        OSError: the file cannot be read, now or later, or its gzip is broken.
+        OSError: the file cannot be read, now or later, or its packing is broken or unknown.
     """
     with contextlib.ExitStack() as stack:
         if file == STDIN:
-            plain: io.BufferedReader[Any] = io.BufferedReader(cast("Any", sys.stdin.buffer))
-            stack.callback(plain.detach)
+            plain = _buffered(sys.stdin)
         else:
             plain = io.BufferedReader(stack.enter_context(Path(file).open("rb", buffering=0)))
         try:
-            if plain.peek(2)[:2] != _PACKED:
-                yield plain
-                return
-            unpacked = io.BufferedReader(_Unpacked(plain, max_ratio), _CHUNK)
-            if unpacked.peek(2)[:2] == _PACKED:
-                raise OSError("packed twice: unpack it once")
-            yield unpacked
+            unpacker = _unpacker(plain.peek(4))
+            if unpacker is not None:
+                plain = io.BufferedReader(_Unpacked(plain, max_ratio, unpacker), _CHUNK)
+                if _unpacker(plain.peek(4)) is not None:
+                    raise OSError("packed twice: unpack it once")
+            encoding = _UTF_16.get(plain.peek(2)[:2])
+            if encoding is not None:
+                plain.read(2)
+                plain = io.BufferedReader(_Recoded(plain, encoding), _CHUNK)
+            yield plain
         except (EOFError, zlib.error) as error:
-            raise OSError(f"broken gzip: {error}") from None
+            what = "Zstandard" if unpacker is _zstd_file else "gzip"
+            raise OSError(f"broken {what}: {error}") from None
+
+
+def head(file: str) -> bytes:
+    """Return the first bytes of a file, unpacked, for a look at what it holds.
+
+    Args:
+        file: its path; stdin can still be read from its start.
+
+    Returns:
+        b"" if it cannot be read, which is said when it is, or is a pipe, which gives it only once.
+    """
+    try:
+        if file != STDIN:
+            if not Path(file).is_file():
+                return b""
+            with opened(file) as stream:
+                return stream.read(_HEAD_BYTES)
+        start = _buffered(sys.stdin).peek(_HEAD_BYTES)
+        unpacker = _unpacker(start)
+        if unpacker is not None:
+            start = bytes(unpacker(io.BytesIO(start)).read1(_HEAD_BYTES))
+        encoding = _UTF_16.get(start[:2])
+        return start if encoding is None else start[2:].decode(encoding, errors="replace").encode()
+    except (OSError, EOFError, zlib.error):
+        return b""
 
 
 def lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
@@ -198,84 +290,11 @@ def too_long(file: str, line: int) -> Unreadable:
     return Unreadable(file, line, f"it has over {MAX_LINE_BYTES // MIB} MiB, the limit")
 
 
-def _read(file: str, max_bytes: int) -> bytes | bytearray:
-    data = bytearray()
-    with opened(file, None) as stream:
-        while chunk := stream.read(_CHUNK):
-            data += chunk
-            if len(data) > max_bytes:
-                raise OSError(
-                    f"it has over {max_bytes // MIB} MiB unpacked; --max-file-mib allows more"
-                )
-    if data.startswith(_BYTE_ORDER_MARK):
-        del data[: len(_BYTE_ORDER_MARK)]
-    return data
-
-
-def documents(file: str, max_bytes: int = MAX_FILE_BYTES) -> Iterator[Document | Unreadable]:
-    """Yield every document of a file; Lists and arrays give their items.
-
-    Args:
-        file: ``-`` for stdin.
-        max_bytes: limit for the unpacked file, unless its name says JSON lines.
-    """
-    try:
-        if file.removesuffix(".gz").endswith(".jsonl"):
-            with opened(file) as stream:
-                yield from _json_lines(file, stream)
-        else:
-            yield from _documents(file, _read(file, max_bytes))
-    except OSError as error:
-        yield Unreadable(file, 0, error.strerror or str(error))
-
-
-def _documents(file: str, data: bytes | bytearray) -> Iterator[Document | Unreadable]:
-    start = _START.search(data)
-    if start is None:
-        yield Unreadable(file, 0, "it is empty")
-        return
-    if file.removesuffix(".gz").endswith(_YAML) or start[0] not in (b"{", b"["):
-        yield from _yaml(file, data)
-        return
-    try:
-        _decode_below(data, _CALLERS)
-    except (msgspec.DecodeError, RecursionError) as error:
-        if isinstance(error, RecursionError) or _SURROGATE.search(data):
-            yield from _deep(file, bytes(data))
-            return
-        end = data.find(b"\n", start.start())
-        if not _is_json(data[start.start() : end if end >= 0 else None]):
-            # One value over several lines: each of them would be an error of its own.
-            yield Unreadable(file, _line_of(data, error), f"not JSON: {error}")
-            return
-        yield from _json_lines(file, io.BytesIO(data))
-    else:
-        yield from _items(file, 1, data)
-
-
-def _deep(file: str, data: bytes) -> Iterator[Document | Unreadable]:
-    """Yield the documents of a file that no decoder accepts as a whole."""
-    try:
-        kind = scanner.members(data, (b"kind",)).get(b"kind", b"null")
-        if kind.endswith(b'List"'):
-            splitter = scanner.ListSplitter(MAX_LINE_BYTES)
-            splitter.add(data)
-            name = str(msgspec.json.decode(kind)).removesuffix("List")
-            for item in splitter.split(last=True):
-                yield Document(file, 1, shallow(item), name)
-            return
-    except (scanner.ScanError, msgspec.DecodeError):
-        # Not one value, but perhaps one on each line.
-        yield from _json_lines(file, io.BytesIO(data))
-    else:
-        yield from _items(file, 1, shallow(data))
-
-
 def shallow(data: bytes | bytearray) -> bytes:
     """Return JSON, without managedFields if the decoder rejects it with them."""
-    if data.count(b"{") + data.count(b"[") > _HARMLESS or _SURROGATE.search(data):
+    if data.count(b"{") + data.count(b"[") > _HARMLESS or SURROGATE.search(data):
         try:
-            _decode_below(data, _CALLERS)
+            decode_below(data, CALLERS)
         except (msgspec.DecodeError, RecursionError):
             return without_managed_fields(bytes(data))
     return bytes(data)
@@ -289,110 +308,13 @@ def without_managed_fields(data: bytes) -> bytes:
         return data
 
 
-def _decode_below(data: bytes | bytearray, callers: int) -> None:
+def decode_below(data: bytes | bytearray, callers: int) -> None:
+    """Decode JSON, with room for more callers than now.
+
+    Raises:
+        RecursionError, msgspec.DecodeError: it is nested too deeply, or not JSON.
+    """
     if callers:
-        _decode_below(data, callers - 1)
+        decode_below(data, callers - 1)
     else:
         msgspec.json.decode(data, type=msgspec.Raw)
-
-
-def _is_json(data: bytes | bytearray) -> bool:
-    try:
-        msgspec.json.decode(data, type=msgspec.Raw)
-    except (msgspec.DecodeError, RecursionError):
-        return False
-    return True
-
-
-def _line_of(data: bytes | bytearray, error: Exception) -> int:
-    """Return the line of an error, 1 if the error does not say."""
-    at = re.search(r"\(byte (\d+)\)", str(error))
-    return data.count(b"\n", 0, int(at[1])) + 1 if at else 1
-
-
-def _json_lines(file: str, stream: BinaryIO) -> Iterator[Document | Unreadable]:
-    empty = True
-    for number, line in lines(stream):
-        if line is None:
-            empty = False
-            yield too_long(file, number)
-            continue
-        text = line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
-        if text.strip():
-            empty = False
-            yield from _items(file, number, shallow(text))
-    if empty:
-        yield Unreadable(file, 0, "it is empty")
-
-
-def _items(file: str, line: int, raw: bytes | bytearray) -> Iterator[Document | Unreadable]:
-    values = max(_VALUES, len(raw) // _BYTES_PER_VALUE)
-    if raw.count(b",") > values:
-        yield Unreadable(file, line, f"it holds over {values} values, the limit")
-        return
-    start = _START.search(raw)
-    try:
-        if start is not None and start[0] == b"[":
-            for item in msgspec.json.decode(raw, type=list[msgspec.Raw]):
-                yield Document(file, line, bytes(item))
-            return
-        head = msgspec.json.decode(raw, type=_Head)
-        if isinstance(head.kind, str) and head.kind.endswith("List") and head.items:
-            for item in msgspec.json.decode(head.items, type=list[msgspec.Raw]):
-                yield Document(file, line, bytes(item), head.kind.removesuffix("List"))
-            return
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        yield Unreadable(file, line, f"unexpected JSON: {error}")
-        return
-    except RecursionError:
-        yield Unreadable(file, line, "nested too deeply")
-        return
-    yield Document(file, line, bytes(raw))
-
-
-def _yaml(file: str, data: bytes | bytearray) -> Iterator[Document | Unreadable]:
-    if len(data) > _MAX_YAML_BYTES or sum(map(data.count, b",\n")) > _MAX_YAML_VALUES:
-        yield Unreadable(
-            file,
-            0,
-            f"YAML over {_MAX_YAML_BYTES // MIB} MiB or {_MAX_YAML_VALUES} lines is not supported; "
-            f"use JSON",
-        )
-        return
-    found = False
-    # Imported here: most input is JSON, and the import slows start-up.
-    import yaml
-
-    try:
-
-        class Loader(yaml.SafeLoader):
-            """Rejects aliases: a few of them can expand to more than fits into memory."""
-
-            def compose_node(self, parent: Any, index: Any) -> Any:
-                if self.check_event(yaml.AliasEvent):
-                    mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-                    problem = "aliases are not supported"
-                    raise yaml.composer.ComposerError(None, None, problem, mark)
-                return super().compose_node(parent, index)
-
-        loader = Loader(bytes(data))
-        # Timestamps stay text, as in JSON.
-        loader.yaml_implicit_resolvers = {
-            key: [entry for entry in entries if entry[0] != "tag:yaml.org,2002:timestamp"]
-            for key, entries in yaml.SafeLoader.yaml_implicit_resolvers.items()
-        }
-        while loader.check_node() and (node := loader.get_node()) is not None:
-            line = node.start_mark.line + 1
-            value = loader.construct_document(node)
-            if value is not None:
-                found = True
-                yield from _items(file, line, msgspec.json.encode(value))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or getattr(error, "reason", "not YAML")
-        yield Unreadable(file, mark.line + 1 if mark else 0, f"neither JSON nor YAML: {problem}")
-    except YAML_VALUE_ERRORS as error:
-        yield Unreadable(file, 0, f"YAML that JSON cannot express: {error}")
-    else:
-        if not found:
-            yield Unreadable(file, 0, "it holds nothing but null and comments")

@@ -10,12 +10,12 @@ from noderestrict.errors import NoderestrictError
 from noderestrict.graph.graph import SOURCES, Graph
 from noderestrict.policy.listers import MemoryListers
 from noderestrict.policy.records import RECORDS
+from noderestrict.replay.documents import documents
 from noderestrict.replay.sources import (
     MAX_FILE_BYTES,
     MAX_LINE_BYTES,
     MIB,
     Unreadable,
-    documents,
     without_managed_fields,
 )
 

@@ -60,10 +60,8 @@ _Found = Result | Undecided | NotJudged | Unreadable
 
 @dataclass(slots=True)
 class Counts:
-    """How much of a log was read, and how many writes of nodes were judged."""
+    """How many writes of nodes were judged."""
 
-    bytes: int = 0
-    events: int = 0
     judged: int = 0
 
 
@@ -86,11 +84,12 @@ class _Waiting:
 
 @dataclass(frozen=True, slots=True)
 class _Write:
-    """A write in a log."""
+    """A write in a log, and what the log's form leaves out of it."""
 
     event: AuditEvent
     request: Request
     place: Place
+    lacks: str = ""
 
 
 class AuditLog:
@@ -138,8 +137,6 @@ class AuditLog:
             if isinstance(document, Unreadable):
                 yield newest, document
                 continue
-            self.counts.bytes += len(document.raw)
-            self.counts.events += 1
             try:
                 event = decode_event(document.raw)
             except ValueError as error:
@@ -164,7 +161,7 @@ class AuditLog:
                 newest if received is None else received,
                 newest if answered is None else answered,
             )
-            yield newest, _Write(event, request, place)
+            yield newest, _Write(event, request, place, document.lacks)
         if only_received := incomplete.problem():
             yield newest, only_received
 
@@ -202,7 +199,8 @@ class AuditLog:
             yield Undecided(**asked, missing=missing, rule=result.rule)
             return
         self.counts.judged += not event.already_refused
-        rests_on = self._rests_on(write, row, found, result)
+        inferred = self._rests_on(write, row, found, result)
+        rests_on = "; ".join(filter(None, (inferred, write.lacks)))
         yield replace(
             result,
             **{**asked, "what": result.what},
