@@ -1,15 +1,19 @@
 """Cases: reviews with what they depend on and what is expected of them.
 
-A case file is JSON lines; plain AdmissionReviews and SubjectAccessReviews are cases too.
+A case file is JSON lines. AdmissionReviews and SubjectAccessReviews are cases too, bare or as other
+policy engines get and log them.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
+from noderestrict.replay import envelopes
+from noderestrict.replay.audit.read import is_event
 from noderestrict.replay.documents import documents
+from noderestrict.replay.envelopes import Found
 from noderestrict.replay.sources import (
     MAX_FILE_BYTES,
     MAX_LINE_BYTES,
@@ -19,6 +23,8 @@ from noderestrict.replay.sources import (
 )
 
 _NULL = msgspec.Raw(b"null")
+#: Of questions to other policy engines in each other.
+_DEEPEST = 4
 
 
 class Expectation(msgspec.Struct):
@@ -81,14 +87,34 @@ class _RequestHead(msgspec.Struct):
     uid: str = ""
 
 
-class _Shape(msgspec.Struct):
-    kind: Any = None
-    review: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    subjectAccessReview: Any = None  # noqa: N815 (the case file's name)
-    subjectAccessReviews: Any = None  # noqa: N815 (the case file's name)
-    events: Any = None
+class _ReviewHead(msgspec.Struct):
     request: _RequestHead | None = None
     response: _Response | None = None
+
+
+class _AccessStatus(msgspec.Struct):
+    allowed: bool | None = None
+    reason: str | None = None
+    evaluationError: str | None = None  # noqa: N815 (the API's name)
+    denied: bool | None = None
+
+
+class _AccessMetadata(msgspec.Struct):
+    managedFields: Any = None  # noqa: N815 (the API's name)
+
+
+class _AccessHead(msgspec.Struct):
+    status: _AccessStatus | None = None
+    metadata: _AccessMetadata | None = None
+
+
+_ADMISSION_V1 = msgspec.Raw(b'"admission.k8s.io/v1"')
+_ADMISSION_V1BETA1 = b'"admission.k8s.io/v1beta1"'
+_ADMISSION_REVIEW, _ACCESS_REVIEW = b'"AdmissionReview"', b'"SubjectAccessReview"'
+_ACCESS = ("subjectAccessReview", "subjectAccessReviews", "events")
+#: Members that lead to the review that another policy engine was asked about, or logs.
+_QUESTIONS = ("input", "review")
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,30 +188,102 @@ def _state(raw: msgspec.Raw) -> bytes | None:
 
 def _case(document: Document) -> Case | AccessCase | Unreadable:
     try:
-        shape = msgspec.json.decode(document.raw, type=_Shape)
-        if shape.review is not msgspec.UNSET:
-            return _review_case(document)
-        if shape.kind == "SubjectAccessReview":
-            event = CaseEvent("review", subjectAccessReview=msgspec.Raw(document.raw))
-            return AccessCase(document.file, document.line, str(document.line), (event,))
-        if shape.subjectAccessReview or shape.subjectAccessReviews or shape.events:
-            return _access_case(document)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        fields = _fields.decode(document.raw)
+        found = _known(document, fields)
+        if found is None:
+            inner = next(envelopes.unwrap(document.raw, _match), None)
+            if inner is not None and not inner.problem:
+                inside = replace(document, raw=inner.raw)
+                found = _known(inside, _fields.decode(inner.raw))
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
         return Unreadable(document.file, document.line, str(error))
     except RecursionError:
         return Unreadable(document.file, document.line, "nested too deeply")
-    if shape.kind != "AdmissionReview":
-        return Unreadable(
-            document.file,
-            document.line,
-            f"kind is {shape.kind!r}: neither a review nor a case with a review",
+    if found is not None:
+        return found
+    return Unreadable(document.file, document.line, _no_case(fields))
+
+
+def _no_case(fields: Mapping[str, msgspec.Raw]) -> str:
+    if is_event(fields):
+        return "it is an audit event: give its file with --audit-log"
+    kind = msgspec.json.decode(fields["kind"]) if "kind" in fields else None
+    return f"kind is {kind!r}: neither a review nor a case with a review"
+
+
+def _match(raw: bytes, fields: Mapping[str, msgspec.Raw]) -> Found | None:
+    kind = bytes(fields.get("kind", b""))
+    known = kind in (_ADMISSION_REVIEW, _ACCESS_REVIEW) or _is_request(fields)
+    return Found(raw) if known or "request" in fields or "input" in fields else None
+
+
+def _is_request(fields: Mapping[str, msgspec.Raw]) -> bool:
+    """Return whether an object is the request of an AdmissionReview."""
+    return "operation" in fields and "userInfo" in fields and "resource" in fields
+
+
+def _known(
+    document: Document, fields: Mapping[str, msgspec.Raw], depth: int = 0
+) -> Case | AccessCase | Unreadable | None:
+    """Return a document as a case; None if it is none."""
+    kind = bytes(fields.get("kind", b""))
+    if "review" in fields and ("id" in fields or not (depth or "parameters" in fields)):
+        return _review_case(document)
+    if kind == _ACCESS_REVIEW:
+        return _bare_access_case(document)
+    if any(bytes(fields.get(name, b"null")) != b"null" for name in _ACCESS):
+        return _access_case(document)
+    if kind == _ADMISSION_REVIEW:
+        return _bare_review_case(document, fields)
+    if _is_request(fields):
+        raw = msgspec.json.encode(
+            {
+                "apiVersion": _ADMISSION_V1,
+                "kind": msgspec.Raw(_ADMISSION_REVIEW),
+                "request": msgspec.Raw(document.raw),
+            }
         )
+        return _known(replace(document, raw=raw), _fields.decode(raw), depth + 1)
+    if bytes(fields.get("request", b""))[:1] == b"{" and not kind:
+        return _inside(document, fields["request"], depth)
+    for name in _QUESTIONS:
+        if bytes(fields.get(name, b""))[:1] == b"{" and depth < _DEEPEST:
+            return _inside(document, fields[name], depth)
+    return None
+
+
+def _inside(
+    document: Document, raw: msgspec.Raw, depth: int
+) -> Case | AccessCase | Unreadable | None:
+    inner = bytes(raw)
+    return _known(replace(document, raw=inner), _fields.decode(inner), depth + 1)
+
+
+def _bare_review_case(document: Document, fields: Mapping[str, msgspec.Raw]) -> Case:
+    raw = document.raw
+    if bytes(fields.get("apiVersion", b"")) == _ADMISSION_V1BETA1:
+        # The members that are read here are the same.
+        raw = msgspec.json.encode({**fields, "apiVersion": _ADMISSION_V1})
+    head = msgspec.json.decode(raw, type=_ReviewHead)
     expect = None
-    if shape.response is not None:
-        status = shape.response.status or _ResponseStatus()
-        expect = Expectation(shape.response.allowed, status.code, status.reason)
-    name = shape.request.uid if shape.request else ""
-    return Case(document.file, document.line, name or str(document.line), document.raw, expect)
+    if head.response is not None:
+        status = head.response.status or _ResponseStatus()
+        expect = Expectation(head.response.allowed, status.code, status.reason)
+    name = head.request.uid if head.request else ""
+    return Case(document.file, document.line, name or str(document.line), raw, expect)
+
+
+def _bare_access_case(document: Document) -> AccessCase:
+    head = msgspec.json.decode(document.raw, type=_AccessHead)
+    status = head.status
+    expect = None
+    if status is not None and status.allowed is not None:
+        # An API server asks webhooks with an empty status, which Go writes as "not allowed".
+        asked = head.metadata is not None and head.metadata.managedFields is None
+        if status != _AccessStatus(allowed=False) or not asked:
+            expect = Expectation(status.allowed)
+    event = CaseEvent("review", subjectAccessReview=msgspec.Raw(document.raw), expect=expect)
+    return AccessCase(document.file, document.line, str(document.line), (event,))
 
 
 def _review_case(document: Document) -> Case:

@@ -26,6 +26,17 @@ _Raw = bytes | msgspec.Raw
 _READ = frozenset((*RECORDS, *SOURCES))
 
 
+_AS_JSON = "get the objects themselves, with 'kubectl get -o json'"
+#: Kinds that an API server may answer, or that replay reads elsewhere, with what to do.
+_NOT_STATE = {
+    "Table": f"it holds what kubectl prints; {_AS_JSON}",
+    "PartialObjectMetadata": f"it holds metadata alone; {_AS_JSON}",
+    "AdmissionReview": "give it to replay as a FILE",
+    "SubjectAccessReview": "give it to replay as a FILE",
+    "Config": "a kubeconfig is no cluster object",
+}
+
+
 class StateError(NoderestrictError, ValueError):
     """A cluster object cannot be read; the message names file, object and field."""
 
@@ -114,7 +125,7 @@ def _objects(raw: _Raw, where: str, default_kind: str = "") -> Iterator[tuple[st
         elif PLURALS.get(kind) in _READ:
             yield PLURALS[kind], raw, f"{where} ({kind})"
         elif not kind.endswith("List"):
-            _value(raw, where)
+            _refuse_others(kind, raw, where)
         return
     known = [name for name in fields if name in _READ]
     if not known and fields:
@@ -125,6 +136,17 @@ def _objects(raw: _Raw, where: str, default_kind: str = "") -> Iterator[tuple[st
             raise StateError(f"{where}: {plural} is not a list")
         for index, item in enumerate(items):
             yield plural, item, f"{where}: {plural}[{index}]"
+
+
+def _refuse_others(kind: str, raw: _Raw, where: str) -> None:
+    """Raise StateError if an object is none of a cluster's, though it may look like one."""
+    value = _value(raw, where)
+    if kind == "Status":
+        raise StateError(f"{where}: a Status is no cluster object: {value.get('message') or kind}")
+    if kind in _NOT_STATE:
+        raise StateError(f"{where}: kind is {kind!r}: {_NOT_STATE[kind]}")
+    if str(value.get("apiVersion", "")).startswith("audit.k8s.io/") or "auditID" in value:
+        raise StateError(f"{where}: an audit event is no cluster object; --audit-log reads it")
 
 
 def _list(raw: msgspec.Raw, where: str) -> list[msgspec.Raw] | None:

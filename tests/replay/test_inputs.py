@@ -106,7 +106,7 @@ BROKEN = {
     "null.json": (b"null", "nothing but null"),
     "comment.yaml": (b"# nothing\n---\n", "nothing but null"),
     "number.json": (b"5", "int"),
-    "items.json": (b'{"kind": "List", "items": null}', "null"),
+    "items.json": (b'{"kind": "List", "items": 5}', "int"),
     "kind.json": (b'{"kind": "Pod"}', "kind is 'Pod'"),
     "deep.jsonl": (b'{"kind": ' * 5000, "deep"),
 }
