@@ -39,11 +39,13 @@ class Resource:
     Attributes:
         plural: its name in paths.
         kind: of its objects.
-        version: of the API group, as in paths.
+        version: of the API group, as in paths; the newest that is known.
         struct: the fields to read of an object.
         group: API group, "" for the core group.
         namespaced: whether its objects are in namespaces.
         short_names: names that kubectl accepts in addition to the plural and the kind.
+        older_versions: newest first, which older API servers serve instead. Empty for a resource
+            that every supported API server serves.
     """
 
     plural: str
@@ -53,6 +55,7 @@ class Resource:
     group: str = ""
     namespaced: bool = True
     short_names: tuple[str, ...] = ()
+    older_versions: tuple[str, ...] = ()
 
     @property
     def list_path(self) -> str:
@@ -124,14 +127,16 @@ RESOURCES: Mapping[str, Resource] = {
             resourcev1.ResourceSlice,
             group="resource.k8s.io",
             namespaced=False,
+            older_versions=("v1beta2", "v1beta1", "v1alpha3", "v1alpha2"),
         ),
         Resource(
             "podcertificaterequests",
             "PodCertificateRequest",
-            "v1beta1",
+            "v1",
             certificatesv1.PodCertificateRequest,
             group="certificates.k8s.io",
             short_names=("pcr",),
+            older_versions=("v1beta1", "v1alpha1"),
         ),
     )
 }

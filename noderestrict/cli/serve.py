@@ -159,7 +159,7 @@ async def _serve_cluster(
         settings,
         metrics,
         streaming=minor >= STREAMING_SINCE,
-        sinks=graph_sinks(graph, settings.features, minor) if config.authorizer else (),
+        sinks=graph_sinks(graph, settings.features) if config.authorizer else (),
         max_staleness=config.max_staleness,
     )
     authorizer = None

@@ -10,8 +10,6 @@ from noderestrict.cluster.server_info import server_version
 from noderestrict.graph.graph import Graph
 from noderestrict.policy.features import POD_CERTIFICATE_REQUEST, defaults
 
-_RESOURCE_SLICES_SINCE = 34
-
 
 class GraphSink:
     """Feeds one resource into the graph.
@@ -59,13 +57,14 @@ def _key(value: Any) -> tuple[str, str]:
     return (meta.namespace or "", meta.name or "") if meta else ("", "")
 
 
-def graph_sinks(
-    graph: Graph, features: Mapping[str, bool], minor: int
-) -> list[tuple[Resource, GraphSink]]:
-    """Return the resources that the graph must follow on Kubernetes 1.``minor``."""
-    plurals = ["pods", "persistentvolumes", "volumeattachments"]
-    if minor >= _RESOURCE_SLICES_SINCE:
-        plurals.append("resourceslices")
+def graph_sinks(graph: Graph, features: Mapping[str, bool]) -> list[tuple[Resource, GraphSink]]:
+    """Return the resources that the graph must follow, where the API server serves them.
+
+    Args:
+        graph: to feed.
+        features: every feature gate with its value.
+    """
+    plurals = ["pods", "persistentvolumes", "volumeattachments", "resourceslices"]
     if features[POD_CERTIFICATE_REQUEST]:
         plurals.append("podcertificaterequests")
     return [(RESOURCES[plural], GraphSink(graph, plural)) for plural in plurals]
@@ -79,6 +78,8 @@ async def read_graph(connection: Connection) -> Graph:
     """
     minor, _ = await server_version(connection)
     graph = Graph(most_edges=None)
-    for resource, sink in graph_sinks(graph, defaults(minor), minor):
-        await Reflector(connection, resource, [sink]).list_once()
+    for resource, sink in graph_sinks(graph, defaults(minor)):
+        reflector = Reflector(connection, resource, [sink])
+        if await reflector.is_served():
+            await reflector.list_once()
     return graph

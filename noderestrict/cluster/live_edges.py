@@ -11,6 +11,7 @@ from noderestrict.api import corev1
 from noderestrict.api.resources import RESOURCES
 from noderestrict.api.scanner import ScanError
 from noderestrict.cluster.connection import ClusterError, Connection
+from noderestrict.cluster.discovery import Discovery
 from noderestrict.cluster.live import CALL_SECONDS, NOT_FOUND, is_path_segment
 from noderestrict.cluster.objects import ObjectDecoder, Unreadable
 from noderestrict.graph.edges import Vertex, named_node, volume_edges
@@ -113,6 +114,7 @@ class LiveEdges:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connection = connection
+        self._discovery = Discovery(connection, seconds, clock)
         self._counted = counted
         self._objects: Remembered[Any] = Remembered(clock, seconds, 20_000)
         self._decoders = {plural: ObjectDecoder(RESOURCES[plural].struct) for plural in _READ}
@@ -164,7 +166,9 @@ class LiveEdges:
 
     async def _read(self, vertex: Vertex, reduce: Callable[[Any], _T]) -> _T | None:
         plural, namespace, name = vertex
-        resource = RESOURCES[plural]
+        resource = await self._discovery.served(RESOURCES[plural])
+        if resource is None:
+            return None
         segments = (name, namespace) if resource.namespaced else (name,)
         if not all(map(is_path_segment, segments)) or (namespace and not resource.namespaced):
             # No object can have such a name, but a node can request any.

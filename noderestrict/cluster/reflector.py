@@ -20,12 +20,17 @@ from noderestrict.api import corev1
 from noderestrict.api.resources import Resource
 from noderestrict.api.scanner import ScanError, members
 from noderestrict.cluster.connection import ClusterError, Connection
+from noderestrict.cluster.discovery import Discovery
 from noderestrict.cluster.objects import DECODE_ERRORS, ObjectDecoder, Unreadable, version_of
 from noderestrict.cluster.pages import pages
 from noderestrict.telemetry.logs import LOGGER, NodeLimiter
 
 GONE = 410
 _TOO_LARGE = 504
+#: Not found: the version that was followed is not served any more.
+_LIST_AGAIN = (GONE, _TOO_LARGE, 404)
+#: Until the API server is asked again for a resource that it does not serve.
+_UNSERVED_SECONDS = 30.0
 _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 #: How many objects to decode before other tasks run.
 _SLICE = 50
@@ -136,6 +141,7 @@ class Reflector:
         lost: Callable[[], None] = lambda: None,
         only: tuple[str, str] | None = None,
     ) -> None:
+        self._discovery = Discovery(connection, seconds=0)
         self._connection = connection
         self._resource = resource
         self._sinks = sinks
@@ -182,12 +188,31 @@ class Reflector:
         while True:
             verb = "list" if self._version is None else "watch"
             try:
-                if self._version is None and not self._streaming:
+                if self._version is None and not await self.is_served():
+                    await self._pace.sleep(_UNSERVED_SECONDS * self._pace.jitter())
+                elif self._version is None and not self._streaming:
                     await self.list_once()
                 else:
                     await self._watch()
             except ClusterError as error:
                 await self._recover(verb, error)
+
+    async def is_served(self) -> bool:
+        """Return whether the API server serves the resource; if not, empty the sinks.
+
+        Raises:
+            ClusterError: the API server did not answer.
+        """
+        if not self._resource.older_versions:
+            return True
+        asked = self._pace.clock()
+        found = await self._discovery.served(self._resource)
+        if found is None:
+            self._begin()
+            self._commit(None, asked)
+            return False
+        self._path = found.list_path
+        return True
 
     async def _recover(self, verb: str, error: ClusterError) -> None:
         if self._version is None and self._streaming and error.code:
@@ -201,7 +226,7 @@ class Reflector:
             self._since_list += 1
             if error.code or isinstance(error, _UnexpectedError):
                 self._stuck_at = self._version
-            if error.code in (GONE, _TOO_LARGE) or self._since_list >= _FAILURES_BEFORE_LIST:
+            if error.code in _LIST_AGAIN or self._since_list >= _FAILURES_BEFORE_LIST:
                 self._version = None
         level = LOGGER.info if error.code == GONE else LOGGER.warning
         level(
@@ -231,7 +256,7 @@ class Reflector:
         for sink in self._sinks:
             sink.begin()
 
-    def _commit(self, version: str, asked: float) -> None:
+    def _commit(self, version: str | None, asked: float) -> None:
         for sink in self._sinks:
             sink.commit()
         self._unreadable, self._unreadable_next = self._unreadable_next, {}

@@ -9,9 +9,12 @@ from typing import Any
 from aiohttp import web
 from kubernetes_asyncio import client
 
+from noderestrict.api.resources import RESOURCES
 from noderestrict.cluster.connection import Connection
+from tests.cluster.world import discovered, is_discovery
 
 Answer = Callable[[web.Request], Any]
+_SERVED = [resource.list_path for resource in RESOURCES.values()]
 
 
 class Scripted:
@@ -23,6 +26,8 @@ class Scripted:
         self.finished = asyncio.Event()
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
+        if is_discovery(request.path):
+            return web.json_response(discovered(request.path, _SERVED))
         self.asked.append((request.path, dict(request.query)))
         if not self.steps:
             self.finished.set()

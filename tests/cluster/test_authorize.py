@@ -15,7 +15,6 @@ from noderestrict.cluster.judge import ClusterJudge
 from noderestrict.cluster.node_authorizer import NodeAuthorizer
 from noderestrict.cluster.reflector import Pace
 from noderestrict.graph.graph import Graph
-from noderestrict.policy.features import OFFLINE_MINOR
 from noderestrict.policy.settings import Settings
 from noderestrict.serving.limits import Limits
 from noderestrict.telemetry.metrics import Metrics
@@ -86,7 +85,7 @@ async def serving(world: World) -> AsyncIterator[Server]:
             Metrics(),
             streaming=False,
             pace=Pace(inactivity=3600),
-            sinks=graph_sinks(graph, SETTINGS.features, OFFLINE_MINOR),
+            sinks=graph_sinks(graph, SETTINGS.features),
         )
         authorizer = NodeAuthorizer(
             connection,

@@ -8,12 +8,11 @@ import msgspec
 import pytest
 
 from noderestrict.api import corev1
-from noderestrict.cluster.graph_sink import graph_sinks, read_graph
+from noderestrict.cluster.graph_sink import graph_sinks
 from noderestrict.cluster.reflector import Pace, Reflector
 from noderestrict.graph.graph import Graph
 from noderestrict.policy.features import OFFLINE_MINOR, POD_CERTIFICATE_REQUEST, defaults
 from tests.cluster.scripted import Answer, Scripted, connected, reply, watch
-from tests.cluster.world import World, named, pod
 
 Object = dict[str, Any]
 Vertex = tuple[str, str, str]
@@ -56,9 +55,7 @@ async def follow(script: Scripted, graph: Graph, plural: str, *, streaming: bool
     async def sleep(_seconds: float) -> None:
         pass
 
-    ((resource, sink),) = (
-        pair for pair in graph_sinks(graph, GATES, OFFLINE_MINOR) if pair[0].plural == plural
-    )
+    ((resource, sink),) = (pair for pair in graph_sinks(graph, GATES) if pair[0].plural == plural)
     async with connected(script) as connection:
         pace = Pace(sleep=sleep, inactivity=3600)
         reflector = Reflector(connection, resource, [sink], streaming=streaming, pace=pace)
@@ -95,7 +92,7 @@ PLURALS = {
     "persistentvolumes": "/api/v1/persistentvolumes",
     "volumeattachments": "/apis/storage.k8s.io/v1/volumeattachments",
     "resourceslices": "/apis/resource.k8s.io/v1/resourceslices",
-    "podcertificaterequests": "/apis/certificates.k8s.io/v1beta1/podcertificaterequests",
+    "podcertificaterequests": "/apis/certificates.k8s.io/v1/podcertificaterequests",
 }
 plurals = pytest.mark.parametrize("plural", PLURALS)
 
@@ -167,40 +164,3 @@ async def test_what_is_deleted_while_it_is_listed_opens_nothing(plural: str) -> 
     )
     await follow(script, graph, plural, streaming=True)
     assert reached(graph, plural) == {"n1": {"b"}, "n2": set()}
-
-
-def whole_cluster() -> World:
-    """Return a cluster with one object of each kind, all of them on one node."""
-    volume = {"name": "v", "persistentVolumeClaim": {"claimName": "c"}}
-    reference = {"namespace": "ns", "name": "c"}
-    return World(
-        pod("p", volumes=[volume]),
-        named("/api/v1/persistentvolumes/pv", {"claimRef": reference}),
-        named("/apis/storage.k8s.io/v1/volumeattachments/va", {"nodeName": "n1"}),
-        named("/apis/resource.k8s.io/v1/resourceslices/rs", {"nodeName": "n1"}),
-        named(
-            "/apis/certificates.k8s.io/v1beta1/namespaces/ns/podcertificaterequests/pcr",
-            {"nodeName": "n1"},
-        ),
-    )
-
-
-@pytest.mark.parametrize(
-    ("minor", "slices"), [(25, False), (33, False), (34, True), (OFFLINE_MINOR, True)]
-)
-async def test_a_graph_is_read_of_what_an_api_server_of_a_version_has(
-    minor: int, slices: bool
-) -> None:
-    cluster = whole_cluster()
-    cluster.objects["/version"] = {"gitVersion": f"v1.{minor}.0"}
-    async with connected(cluster) as connection:
-        graph = await read_graph(connection)
-    found = {(kind, name) for kind, _, name in graph.reachable("n1")}
-    assert found == {
-        ("pods", "p"),
-        ("serviceaccounts", "sa"),
-        ("persistentvolumeclaims", "c"),
-        ("persistentvolumes", "pv"),
-        ("volumeattachments", "va"),
-        *({("resourceslices", "rs")} if slices else ()),
-    }

@@ -30,7 +30,7 @@ PV = "/api/v1/persistentvolumes/pv"
 CLAIM = "/api/v1/namespaces/ns/persistentvolumeclaims/c"
 ATTACHMENT = "/apis/storage.k8s.io/v1/volumeattachments/va"
 SLICE = "/apis/resource.k8s.io/v1/resourceslices/rs"
-CERTIFICATE = "/apis/certificates.k8s.io/v1beta1/namespaces/ns/podcertificaterequests/pcr"
+CERTIFICATE = "/apis/certificates.k8s.io/v1/namespaces/ns/podcertificaterequests/pcr"
 POD = "/api/v1/namespaces/ns/pods/p"
 VOLUMES = [
     {"name": "a", "secret": {"secretName": "own"}},
@@ -128,7 +128,7 @@ async def following(cluster: World) -> AsyncIterator[Following]:
             Metrics(),
             streaming=False,
             pace=Pace(clock=lambda: state.now, jitter=lambda: 1.0, inactivity=3600),
-            sinks=graph_sinks(state.graph, SETTINGS.features, 36),
+            sinks=graph_sinks(state.graph, SETTINGS.features),
         )
         state.authorizer = NodeAuthorizer(
             connection, state.graph, SETTINGS.features, judge.informers.has_synced,

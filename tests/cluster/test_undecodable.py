@@ -409,7 +409,7 @@ async def test_a_pod_that_left_beside_a_poisoned_one_is_followed(fields: str) ->
     settings = Settings.for_version(api_audiences=("api",))
     async with connected(cluster) as connection:
         graph = Graph()
-        sinks = graph_sinks(graph, settings.features, OFFLINE_MINOR)
+        sinks = graph_sinks(graph, settings.features)
         judge = ClusterJudge(connection, settings, Metrics(), streaming=False, sinks=sinks)
         authorizer = NodeAuthorizer(
             connection, graph, settings.features, judge.informers.has_synced

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Collection
 from typing import Any
 
 from aiohttp import web
@@ -20,6 +21,7 @@ class World:
         lists: queries of the lists with a field selector, by path.
         down: nothing is answered but 503.
         grants: whether SubjectAccessReviews are allowed.
+        served: paths of the lists that it has.
     """
 
     def __init__(self, *objects: tuple[str, Object]) -> None:
@@ -30,6 +32,7 @@ class World:
         self.down = False
         self.grants = False
         self.broken: set[str] = set()
+        self.served = set(LISTS)
         self._moved = asyncio.Event()
         self._cuts = 0
 
@@ -51,6 +54,8 @@ class World:
             return await self._watch(request)
         if path == Probe.PATH:
             return web.json_response({"message": "not found"}, status=404)
+        if is_discovery(path):
+            return web.json_response(discovered(path, self.served))
         if path in self.objects:
             self.asked.append(path)
             return web.json_response(self.objects[path])
@@ -75,7 +80,7 @@ class World:
         return response
 
     def _items(self, path: str, selector: str) -> list[Object] | None:
-        if path not in LISTS:
+        if path not in self.served:
             return None
         group, _, plural = path.rpartition("/")
         node = selector.removeprefix("spec.nodeName=")
@@ -98,8 +103,21 @@ LISTS = {
     "/apis/storage.k8s.io/v1/csidrivers",
     "/apis/storage.k8s.io/v1/volumeattachments",
     "/apis/resource.k8s.io/v1/resourceslices",
-    "/apis/certificates.k8s.io/v1beta1/podcertificaterequests",
+    "/apis/certificates.k8s.io/v1/podcertificaterequests",
 }
+
+
+def is_discovery(path: str) -> bool:
+    """Return whether a path is that of an API group or of one of its versions."""
+    return path.startswith("/apis/") and path.count("/") < 4
+
+
+def discovered(path: str, lists: Collection[str]) -> Object:
+    """Return what an API server with some lists answers to that."""
+    below = {at[len(path) + 1 :].split("/")[0] for at in lists if at.startswith(f"{path}/")}
+    if path.count("/") == 2:
+        return {"versions": [{"version": version} for version in below]}
+    return {"resources": [{"name": name} for name in below]}
 
 
 def named(path: str, spec: Object, **more: Any) -> tuple[str, Object]:
