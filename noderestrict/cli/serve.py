@@ -153,6 +153,7 @@ async def _serve_cluster(
 
     config, metrics = server.config, Metrics()
     settings = config.in_cluster(minor, config.rules)
+    metrics.kubernetes(minor, settings.release)
     graph = Graph()
     judge = ClusterJudge(
         connection,

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from noderestrict.cluster.api_servers import Address
 from noderestrict.cluster.connection import ClusterError, Connection, ConnectionFailedError
 from noderestrict.cluster.server_info import is_open_to_cve_2021_25735, server_version
+from noderestrict.policy.releases import LATEST_MINOR
 from noderestrict.telemetry.logs import LOGGER
 
 _PAUSE_SECONDS = 1.0
@@ -53,6 +54,12 @@ async def reached(
                 "CVE-2021-25735: this API server lets some Node updates pass webhooks unseen; "
                 "upgrade",
                 extra={"server_version": f"1.{minor}.{patch}"},
+            )
+        if minor > LATEST_MINOR:
+            LOGGER.error(
+                "the API server is newer than the rules and feature gates known here: upgrade "
+                "noderestrict",
+                extra={"server_version": f"1.{minor}.{patch}", "newest": f"1.{LATEST_MINOR}"},
             )
         yield connection, minor
     finally:

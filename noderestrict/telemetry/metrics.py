@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from noderestrict import __version__
+from noderestrict.policy.releases import LATEST_MINOR, Release
 from noderestrict.policy.table import RULES
 from noderestrict.telemetry import hot
 from noderestrict.telemetry.logs import DROPS, NODE, RATE, READER
@@ -260,12 +261,24 @@ class Metrics:
             ("resource", "result"),
             registry=registry,
         )
+        self._kubernetes = Gauge(
+            "noderestrict_kubernetes_info",
+            "1, with the version of the API server, the release of the rules that apply, and "
+            "whether the rules and feature gates of that version are known.",
+            ("api_server", "rules", "known"),
+            registry=registry,
+        )
         Gauge(
             "noderestrict_build_info",
             "1, with the version.",
             ("version", "python_version"),
             registry=registry,
         ).labels(__version__, platform.python_version()).set(1)
+
+    def kubernetes(self, minor: int, rules: Release) -> None:
+        """Expose the version of the API server, 1.``minor``, and the release of the rules."""
+        known = str(minor <= LATEST_MINOR).lower()
+        self._kubernetes.labels(f"1.{minor}", str(rules), known).set(1)
 
     def open_connections(self, port: str, number: Callable[[], int]) -> None:
         """Expose the number of open connections of a port."""

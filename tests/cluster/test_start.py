@@ -81,6 +81,15 @@ async def test_an_api_server_that_lets_updates_pass_unseen_is_told(
     assert all("CVE-2021-25735" in record.message for record in caplog.records)
 
 
+@pytest.mark.parametrize(("version", "loud"), [("v1.37.2", False), ("v1.38.0-rc.1", True)])
+async def test_an_api_server_that_is_newer_than_the_rules_is_told(
+    version: str, loud: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await minor_of(tmp_path, reply({"gitVersion": version}))
+    told = [one for one in caplog.records if "newer than the rules" in one.message]
+    assert [one.levelname for one in told] == (["ERROR"] if loud else [])
+
+
 async def test_no_connection_is_left_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
