@@ -231,7 +231,6 @@ class ControlPlane:
 
     def start_in_tree(self) -> int:
         """Run a second API server over the same etcd, with the in-tree plugins; return its port."""
-        port = free_port()
         others = {"authorization-config", "authorization-mode"}
         flags = {
             **{flag: value for flag, value in self._flags.items() if flag not in others},
@@ -239,8 +238,29 @@ class ControlPlane:
             # Webhooks are registered for both.
             "disable-admission-plugins": "ServiceAccount,ValidatingAdmissionWebhook",
         }
-        self._start_api_server("in-tree", port, flags)
+        return self.start_another("in-tree", flags)
+
+    def start_another(self, process: str, flags: dict[str, str], port: int | None = None) -> int:
+        """Run another API server over the same etcd, and return its port.
+
+        Args:
+            process: its name, for ``stop_process``.
+            flags: of this one alone, over the defaults; "" drops one.
+            port: to take over; None for a free one.
+        """
+        port = port or free_port()
+        self._start_api_server(process, port, flags)
         return port
+
+    def stop_process(self, name: str) -> None:
+        """End a process, so that it can write what it still has."""
+        process = self._processes.pop(name)
+        process.terminate()
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
     def _start_api_server(self, process: str, port: int, flags: dict[str, str]) -> None:
         at = self.folder
@@ -286,10 +306,15 @@ class ControlPlane:
             f"--cert-dir={self.folder / 'scheduler'}",
         )
 
-    def start_hollow_node(self, name: str) -> None:
-        """Run a kubelet without containers, with a node's client certificate."""
+    def start_hollow_node(self, name: str, port: int | None = None) -> None:
+        """Run a kubelet without containers, with a node's client certificate.
+
+        Args:
+            name: of the node.
+            port: of what the kubelet connects to, if it is not the API server.
+        """
         kubeconfig = self.folder / f"{name}.kubeconfig"
-        kubeconfig.write_text(json.dumps(self.node(name).kubeconfig()))
+        kubeconfig.write_text(json.dumps(self.node(name).kubeconfig(port)))
         self._start(
             "kubemark",
             "--morph=kubelet",

@@ -284,13 +284,18 @@ class AuditLog:
             return
         if sub != "binding" and answer is not None:
             self._listers.learn(request.resource, answer)
-            self._remember(write, version_of(request.resource, answer))
+            version = version_of(request.resource, answer)
+            if version is not None and event.verb in ("patch", "get"):
+                patch = patch_of(event, None, None) if event.verb == "patch" else None
+                version.named = patch.names().paths if patch else frozenset()
+            self._remember(write, version)
             if event.verb == "delete":
                 self._logged.supersede(key)
             return
         if event.verb == "create" and sent is not None and not sub:
             if request.resource == "pods":
                 self._bind(request, sent, ("spec", "nodeName"))
+                self._listers.make(request.namespace, sent)
             elif request.resource in _COMPLETE_WHEN_SENT:
                 self._listers.learn(request.resource, sent)
             self._remember(write, version_of(request.resource, sent))
@@ -408,10 +413,10 @@ def _doubt(
         found: its objects.
         result: of the likely ones.
     """
-    if row is None:
-        return "", False
     if result.rule == review.OBJECT.id:
         return f"the log holds no such object: {result.explanation}", False
+    if row is None:
+        return "", False
     if result.code == _RETRIABLE:
         return result.explanation, True
     target, likely = row.target, found.parts[0]

@@ -8,15 +8,38 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
+from noderestrict.api import corev1
 from noderestrict.api.resources import RESOURCES, ObjectKey
 from noderestrict.policy.listers import Listers
-from noderestrict.policy.records import RECORDS, PodRecord, Record
+from noderestrict.policy.records import RECORDS, PodRecord, Record, pod_record
 from noderestrict.replay.sources import MIB
 from noderestrict.replay.state import StateError, decode_object
 
 _MOST_LEARNED = 200_000
 _MOST_LEARNED_BYTES = 1024 * MIB
+
+
+#: Random characters that the API server adds to a generateName.
+_GENERATED = 5
+
+
+class _Metadata(msgspec.Struct):
+    prefix: str = msgspec.field(default="", name="generateName")
+
+
+class _Spec(msgspec.Struct):
+    automountServiceAccountToken: bool | None = None  # noqa: N815 (the API's name)
+
+
+class _NewPod(msgspec.Struct):
+    metadata: _Metadata = msgspec.field(default_factory=_Metadata)
+    spec: _Spec = msgspec.field(default_factory=_Spec)
+
+
+_pod = msgspec.json.Decoder(corev1.Pod)
+_new_pod = msgspec.json.Decoder(_NewPod)
 
 
 @dataclass(slots=True)
@@ -46,6 +69,8 @@ class LoggedListers(Listers):
         self._others = others
         self._names: dict[ObjectKey, _Named] = {}
         self._bound: dict[ObjectKey, _Named] = {}
+        #: As they were asked for, by namespace and name or generateName; None if that differs.
+        self._made: dict[tuple[str, str], PodRecord | None] = {}
         self._learned = 0
         self._bytes = 0
         self.uids: dict[str, str] = {}
@@ -63,8 +88,13 @@ class LoggedListers(Listers):
         """Look an object up."""
         wanted = self.uids.get(key.resource, "")
         found: Any = self._found(self._names.get(key), wanted)
-        if found is None and self.node_suffices:
-            found = self._found(self._bound.get(key), wanted)
+        bound: Any = self._found(self._bound.get(key), wanted)
+        if isinstance(found, PodRecord) and not found.node_name:
+            # The log shows it before it was bound.
+            same = bound is not None and bound.uid in ("", found.uid)
+            found = replace(found, node_name=bound.node_name) if same else None
+        if found is None and bound is not None:
+            found = bound if self.node_suffices else self._as_made(bound)
         if found is None:
             found = self._others.get(key)
             if wanted and getattr(found, "uid", "") != wanted:
@@ -84,6 +114,18 @@ class LoggedListers(Listers):
             return None
         return named.by_uid[named.newest]
 
+    def _as_made(self, bound: PodRecord) -> PodRecord | None:
+        """Return a bound pod with what was asked for when it was made; None if that is not known.
+
+        Its name is the one asked for, or begins with its generateName.
+        """
+        for name in (bound.name, bound.name[:-_GENERATED]):
+            made = self._made.get((bound.namespace, name))
+            if made is not None:
+                self.by_name.append(ObjectKey("pods", bound.namespace, bound.name))
+                return replace(made, name=bound.name, uid=bound.uid, node_name=bound.node_name)
+        return None
+
     def has(self, key: ObjectKey, uid: str) -> bool:
         """Return whether the log shows an object of this uid."""
         named = self._names.get(key)
@@ -102,6 +144,28 @@ class LoggedListers(Listers):
             return
         self._keep(self._names, record)
 
+    def make(self, namespace: str, raw: msgspec.Raw) -> None:
+        """Keep what a request to create a pod asks for, where the log does not show the answer.
+
+        The ServiceAccount plugin adds the default token, unless the pod opts out.
+        """
+        try:
+            pod = _pod.decode(raw)
+            asked = _new_pod.decode(raw)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return
+        name = (pod.metadata.name if pod.metadata else "") or asked.metadata.prefix
+        if self._is_full() or not name:
+            return
+        record = pod_record(pod)
+        opts_out = asked.spec.automountServiceAccountToken is False
+        if not opts_out and "" not in record.audiences:
+            record = replace(record, audiences=(*record.audiences, ""))
+        record = replace(record, namespace=namespace, name="", uid="", node_name="")
+        key = (namespace, name)
+        self._learned += key not in self._made
+        self._made[key] = record if self._made.get(key, record) == record else None
+
     def bind(self, namespace: str, name: str, uid: str, node: str) -> None:
         """Keep the node of a pod of which the log shows nothing else."""
         if not self._is_full():
@@ -115,6 +179,10 @@ class LoggedListers(Listers):
         key = resource.key(getattr(record, "namespace", ""), record.name)
         named = names.setdefault(key, _Named())
         uid = getattr(record, "uid", "")
-        self._learned += uid not in named.by_uid
+        known = named.by_uid.get(uid)
+        if isinstance(known, PodRecord) and isinstance(record, PodRecord):
+            # A pod stays where it is bound; events of several API servers may overtake each other.
+            record = replace(record, node_name=record.node_name or known.node_name)
+        self._learned += known is None
         named.by_uid[uid] = record
         named.newest = uid

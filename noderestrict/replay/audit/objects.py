@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from noderestrict.replay.audit.patches import Object
+from noderestrict.replay.audit.patches import Object, Path
 from noderestrict.replay.sources import MIB
 
 #: Enough for a large cluster: what is kept of a Node takes about 1 KiB.
@@ -118,6 +118,7 @@ class Version:
         superseded: whether somebody changed or deleted the object after this, and the log does not
             show what it became.
         place: where the log shows it first.
+        named: what the request there may have changed, None for anything.
     """
 
     uid: str
@@ -125,6 +126,7 @@ class Version:
     raw: bytes
     superseded: bool = False
     place: Place | None = None
+    named: frozenset[Path] | None = None
 
     @property
     def value(self) -> Object:

@@ -254,7 +254,7 @@ class _Write:
             was = object_with(was, self._put_back, value_at(now, self._put_back))
         new = self._new(patch, names, was, now)
         unchanged = Pair(_raw(new), _raw(now))
-        if self._is_noop(after):
+        if self._is_noop(after, names, fields):
             return Reconstruction(unchanged)
         exact = self._logged.stored(self._key, after.uid, self._version_before(patch, after))
         if exact is not None:
@@ -297,12 +297,23 @@ class _Write:
         # A dry run answers with the version of the object that it left alone.
         return patch.precondition() or (after.resource_version if self._event.dry_run else "")
 
-    def _is_noop(self, after: Version) -> bool:
-        """Return whether the version was there before the request came."""
+    def _is_noop(self, after: Version, names: Names, fields: list[Path]) -> bool:
+        """Return whether the version was there before the request came.
+
+        Of two requests with the same answer, one made the version. Where the clocks of two API
+        servers cannot tell which, it is the first one that names the change.
+        """
         known = self._logged.stored(self._key, after.uid, after.resource_version)
         if known is None or known.place is None or self._event.dry_run:
             return False
-        return known.place.precedes(self._place)
+        if known.place.precedes(self._place):
+            return True
+        changed = {path for path in names.paths if any(path[: len(f)] == f for f in fields)}
+        return (
+            known.place.file != self._place.file
+            and known.place.answered <= self._place.answered
+            and (known.named is None or known.named >= changed)
+        )
 
     def _earlier(self, after: Version) -> Version | None:
         """Return the version before, if the log shows every change since."""

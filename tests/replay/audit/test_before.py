@@ -188,8 +188,11 @@ def test_a_later_request_does_not_excuse_an_earlier_one() -> None:
              "stageTimestamp": "2025-01-01T00:00:03Z"}  # fmt: skip
     # Whichever of two that overlap was first, both named the label.
     assert verdicts(judged({**second, **quick}, {**first, **slow})) == ["nodes/labels"] * 2
-    # Another API server's clock may be late.
-    assert verdicts(merged([at(3, first)], [at(2, second)])) == ["nodes/labels"] * 2
+    # Another API server's clock may be late: a report that changes nothing is no excuse.
+    report = at(2, patch({"status": {}}, stored(LABELLED, 3)))
+    assert verdicts(merged([at(3, first)], [report])) == ["allowed", "nodes/labels"]
+    # But one of two that name the label has set it.
+    assert verdicts(merged([at(3, first)], [at(2, second)])) == ["nodes/labels", "allowed"]
 
 
 def test_a_dry_run_patch_is_compared_with_the_version_that_it_left_alone() -> None:
@@ -414,6 +417,20 @@ def test_a_token_is_for_the_pod_of_the_uid_that_it_names() -> None:
     assert verdicts(judged(token("p1"), first, second)) == ["allowed"]
     foreign = row(judged(first, token("p1", "vault")))
     assert (foreign.rule, foreign.certainty) == ("serviceaccounts-token/audience", "inferred")
+
+
+def test_a_pod_is_where_it_was_bound_even_if_the_log_shows_it_before_that() -> None:
+    where = {"ref": {"namespace": "ns"}, "user": ADMIN}
+    unbound = event("create", "pods", "p", responseObject=with_token("p", "", "p1"), **where)
+    binding = {"kind": "Binding", "metadata": {"name": "p", "namespace": "ns", "uid": "p1"},
+               "target": {"kind": "Node", "name": "n1"}}  # fmt: skip
+    bound = event("create", "pods", "p", user=ADMIN, requestObject=binding,
+                  ref={"namespace": "ns", "subresource": "binding"})  # fmt: skip
+    assert verdicts(judged(unbound, token("p1"))) == ["undecided"]
+    assert verdicts(judged(unbound, bound, token("p1"))) == ["allowed"]
+    # An answer may come late.
+    running = event("patch", "pods", "p", responseObject=with_token("p", "n2", "p1"), **where)
+    assert verdicts(judged(running, unbound, token("p1"))) == ["serviceaccounts-token/bound-pod"]
 
 
 def test_a_token_whose_driver_is_not_known_is_undecided() -> None:

@@ -95,18 +95,56 @@ def test_a_label_that_an_earlier_request_set_is_no_change() -> None:
     assert verdicts(judged(made, patch(sets), unseen, patch(sets))) == ["nodes/labels"] * 2
 
 
+def bound(name: str, node_name: str) -> dict[str, Any]:
+    binding = {"kind": "Binding", "metadata": {"name": name, "namespace": "ns", "uid": "p1"},
+               "target": {"kind": "Node", "name": node_name}}  # fmt: skip
+    return event("create", "pods", name, user=ADMIN, level="Request", requestObject=binding,
+                 ref={"namespace": "ns", "subresource": "binding"})  # fmt: skip
+
+
+def token(name: str, *audiences: str) -> dict[str, Any]:
+    reference = {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": "p1"}
+    spec = {"audiences": list(audiences), "boundObjectRef": reference}
+    return event("create", "serviceaccounts", "web", level="Request",
+                 requestObject={"kind": "TokenRequest", "spec": spec},
+                 ref={"namespace": "ns", "subresource": "token"})  # fmt: skip
+
+
+def made(name: str = "", prefix: str = "", **spec: Any) -> dict[str, Any]:
+    metadata = {"name": name} if name else {"generateName": prefix}
+    body = {"kind": "Pod", "metadata": metadata, "spec": {"containers": [], **spec}}
+    return event("create", "pods", name, level="Request", user=ADMIN, requestObject=body,
+                 ref={"namespace": "ns"})  # fmt: skip
+
+
+OPTS_OUT: dict[str, Any] = {"automountServiceAccountToken": False}
+
+
 def test_a_token_needs_the_pod_and_not_only_its_node() -> None:
-    binding = {"kind": "Binding", "metadata": {"name": "p", "namespace": "ns", "uid": "p1"},
-               "target": {"kind": "Node", "name": "n1"}}  # fmt: skip
-    bound = event("create", "pods", "p", user=ADMIN, level="Request", requestObject=binding,
-                  ref={"namespace": "ns", "subresource": "binding"})  # fmt: skip
-    reference = {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "p1"}
-    token = event("create", "serviceaccounts", "web", level="Request",
-                  requestObject={"kind": "TokenRequest", "spec": {"boundObjectRef": reference}},
-                  ref={"namespace": "ns", "subresource": "token"})  # fmt: skip
-    assert verdicts(judged(bound, token)) == ["undecided"]
+    assert verdicts(judged(bound("p", "n1"), token("p"))) == ["undecided"]
     known = [PodRecord("ns", "p", "p1", "n1", audiences=("",))]
-    assert verdicts(judged(bound, token, state=known)) == ["allowed"]
+    assert verdicts(judged(bound("p", "n1"), token("p"), state=known)) == ["allowed"]
+
+
+@pytest.mark.parametrize("given", [{"name": "web-x2x2x"}, {"prefix": "web-"}])
+def test_a_pod_mounts_what_it_was_made_with(given: dict[str, str]) -> None:
+    name = "web-x2x2x"
+    found = row(judged(made(**given), bound(name, "n1"), token(name)))
+    assert (found.allowed, found.certainty) == (True, "inferred")
+    foreign = judged(made(**given), bound(name, "n2"), token(name))
+    assert verdicts(foreign) == ["serviceaccounts-token/bound-pod"]
+    refused = ["serviceaccounts-token/audience"]
+    assert verdicts(judged(made(**given), bound(name, "n1"), token(name, "vault"))) == refused
+    assert verdicts(judged(made(**given, **OPTS_OUT), bound(name, "n1"), token(name))) == refused
+    other = judged(made(prefix="db-"), bound(name, "n1"), token(name))
+    assert verdicts(other) == ["undecided"]
+
+
+def test_pods_of_one_prefix_that_differ_tell_nothing() -> None:
+    different = made(prefix="web-", **OPTS_OUT), made(prefix="web-"), made(prefix="web-")
+    assert verdicts(judged(*different, bound("web-x2x2x", "n1"), token("web-x2x2x"))) == [
+        "undecided"
+    ]
 
 
 def test_a_put_needs_the_object_before() -> None:
