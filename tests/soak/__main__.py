@@ -106,19 +106,20 @@ class Soak:
                 self._moved[name] = time.monotonic()
                 questions = itertools.cycle(self._twins.questions(name))
                 while time.monotonic() < self._moved[name] + ROUND and not self._done.is_set():
-                    self._judge(name, self._twins.ask(next(questions), number))
+                    asked = time.monotonic() - self._moved[name]
+                    self._judge(asked, self._twins.ask(next(questions), number))
                     time.sleep(0.05)
             except (APIError, OSError, HTTPException):
                 # The API server restarts.
                 self.counts["no answer"] += 1
                 time.sleep(0.5)
 
-    def _judge(self, name: str, found: Verdicts) -> None:
+    def _judge(self, seconds: float, found: Verdicts) -> None:
+        """Judge verdicts on a question that was asked some seconds after its pod moved."""
         self.counts["questions"] += 1
         if found.ours == found.in_tree:
             return
         self.counts["other verdicts"] += 1
-        seconds = time.monotonic() - self._moved[name]
         if found.ours == "allowed":
             if seconds > STALENESS + LAG:
                 self.fail(f"allowed {seconds:.1f} s after a move: {found}")
