@@ -30,9 +30,11 @@ from noderestrict.cluster.publish import (
 )
 from noderestrict.cluster.served import why_not_served
 from noderestrict.pki.bundle import certificates, issuer_of, joined, same, without
-from noderestrict.pki.check import KeyPairError, check_pair
+from noderestrict.pki.check import KeyPairError, check_chain, check_pair
 from noderestrict.pki.files import write_atomically
 from noderestrict.pki.issue import Authority, create_authority, load_authority
+from noderestrict.pki.pem import certificate_blocks
+from noderestrict.pki.system_roots import system_roots
 
 CERTIFICATE, KEY, CA = "tls.crt", "tls.key", "ca.crt"
 # The CA must outlive a certificate of a year.
@@ -116,6 +118,8 @@ class Certificates:
             trust = await self._trust() if authority is not None else b""
         held = await self._place.read()
         problems += self._leaf_problems(held, trust)
+        for warning in self._warnings(held):
+            print(f"warning: {warning}")
         if not problems:
             problems += await self._bundle_problems(held, trust)
         for problem in problems:
@@ -260,11 +264,31 @@ class Certificates:
         except KeyPairError as error:
             return [str(error)]
         problems = []
-        if pair.not_after - self._now < self._options.renew_before:
-            problems.append(f"the certificate expires at {pair.not_after.isoformat()}")
-        if trust and issuer_of(held[CERTIFICATE], trust) is None:
-            problems.append("the certificate is not signed by the CA that is kept")
+        if pair.chain_not_after - self._now < self._options.renew_before:
+            problems.append(f"the certificate expires at {pair.chain_not_after.isoformat()}")
+        if trust and (problem := self._trust_problem(held[CERTIFICATE], trust)):
+            problems.append(f"the CA that is kept does not verify the certificate: {problem}")
         return problems
+
+    def _warnings(self, held: Secret) -> tuple[str, ...]:
+        """Return what is odd about the certificate that is held, though clients accept it."""
+        try:
+            pair = check_pair(held[CERTIFICATE], held[KEY], now=self._now)
+        except (KeyError, KeyPairError):
+            return ()
+        return pair.warnings
+
+    def _trust_problem(self, chain: bytes, bundle: bytes) -> str:
+        """Return why clients that trust a bundle refuse a chain; "" if they accept it.
+
+        Without a bundle they trust the CAs of their system.
+        """
+        links = [block.content for block in certificate_blocks(chain)]
+        try:
+            check_chain(links, now=self._now, roots=bundle if bundle.strip() else system_roots())
+        except KeyPairError as error:
+            return str(error)
+        return ""
 
     async def _bundle_problems(self, held: Secret, trust: bytes) -> list[str]:
         problems = []
@@ -272,8 +296,13 @@ class Certificates:
             assert self._connection is not None  # noqa: S101 (a configuration needs a cluster)
             for webhook, bundle in (await read_bundles(self._connection, configuration)).items():
                 where = f"{configuration}: the caBundle of webhook {webhook}"
-                if issuer_of(held[CERTIFICATE], bundle) is None:
-                    problems.append(f"{where} does not verify the certificate")
+                if problem := self._trust_problem(held[CERTIFICATE], bundle):
+                    what = (
+                        f"{where} is empty, and this system's CAs do not"
+                        if not bundle
+                        else (f"{where} does not")
+                    )
+                    problems.append(f"{what} verify the certificate: {problem}")
                 elif trust and not same(bundle, trust):
                     problems.append(f"{where} is not the CA that is kept")
         return problems
@@ -281,7 +310,7 @@ class Certificates:
     async def _bootstrap_without_authority(self) -> bool:
         held = await self._place.read()
         problems = self._leaf_problems(held, b"")
-        if not problems and issuer_of(held[CERTIFICATE], held.get(CA, b"")) is None:
+        if not problems and not self._has_own_ca(held):
             problems = await self._bundle_problems(held, b"")
         if problems:
             for problem in problems:
@@ -290,11 +319,15 @@ class Certificates:
             return True
         return await self._change_bundles(
             lambda bundle: (
-                bundle
-                if issuer_of(held[CERTIFICATE], bundle) is not None
-                else self._with(bundle, held[CA])
+                self._with(bundle, held[CA])
+                if self._trust_problem(held[CERTIFICATE], bundle)
+                else bundle
             )
         )
+
+    def _has_own_ca(self, held: Secret) -> bool:
+        ca = held.get(CA, b"")
+        return bool(ca.strip()) and not self._trust_problem(held[CERTIFICATE], ca)
 
     def _with(self, bundle: bytes, added: bytes) -> bytes:
         return joined(bundle, added, self._now)

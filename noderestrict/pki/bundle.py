@@ -3,23 +3,22 @@
 import datetime as dt
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from noderestrict.pki.check import KeyPairError
-from noderestrict.policy.hostile import refused_as
+from noderestrict.pki.check import KeyPairError, trusted
 
 
 def certificates(bundle: bytes) -> list[x509.Certificate]:
-    """Return the certificates of a bundle; [] for an empty one.
+    """Return the certificates of a bundle that the API server uses; [] for an empty one.
 
     Raises:
-        KeyPairError: the bundle is not PEM.
+        KeyPairError: it uses none of a bundle that is not empty.
     """
-    if not bundle.strip():
-        return []
-    with refused_as(KeyPairError, "the CA bundle cannot be read"):
-        return x509.load_pem_x509_certificates(bundle)
+    found = [one.certificate for one in trusted(bundle)]
+    if bundle.strip() and not found:
+        raise KeyPairError("the CA bundle has no certificate that can be read")
+    return found
 
 
 def joined(first: bytes, second: bytes, now: dt.datetime) -> bytes:
@@ -60,16 +59,19 @@ def same(first: bytes, second: bytes) -> bool:
 
 
 def issuer_of(chain: bytes, bundle: bytes) -> x509.Certificate | None:
-    """Return the certificate of a bundle that signed the last one of a chain; None if none did.
+    """Return the certificate of a bundle that a chain leads to, expired or not; None if none.
 
     Raises:
-        KeyPairError: the chain or the bundle cannot be read.
+        KeyPairError: the bundle cannot be read.
     """
-    last = certificates(chain)[-1]
-    for candidate in certificates(bundle):
-        try:
-            last.verify_directly_issued_by(candidate)
-        except (ValueError, TypeError, InvalidSignature):
-            continue
-        return candidate
+    candidates = certificates(bundle)
+    for link in (one.certificate for one in trusted(chain)):
+        for candidate in candidates:
+            if link == candidate:
+                return candidate
+            try:
+                link.verify_directly_issued_by(candidate)
+            except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+                continue
+            return candidate
     return None

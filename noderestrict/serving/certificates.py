@@ -146,6 +146,7 @@ class Certificates:
         if self._served.good is not None:
             end = self._served.good.pair.not_after
             served = f"from {self._served.good.source}, valid until {end:%Y-%m-%dT%H:%M:%SZ}"
+            served = "; ".join((served, *self._served.good.pair.warnings))
         return f"{served}; {self.problem}" if self.problem else served
 
     def trusted(self) -> bytes | None:
@@ -226,7 +227,7 @@ class Certificates:
             return good
         pair = check_pair(found.chain, found.key, now=now, dns_names=self._options.dns_names)
         # OpenSSL has an opinion of its own.
-        context_of(found, None, self._options)
+        context_of(pair, None, self._options)
         return found, pair
 
     def _read_clients(self, good: bytes | None) -> bytes:
@@ -250,7 +251,7 @@ class Certificates:
         clients = self._clients.good
         if good is not None and (good.pem, good.clients) == (pem, clients):
             return good
-        context = context_of(pem, clients, self._options)
+        context = context_of(pair, clients, self._options)
         return _Served(source, pem, pair, clients, context)
 
     def _tell(self) -> None:
@@ -259,7 +260,8 @@ class Certificates:
         assert served is not None  # noqa: S101 (the caller knows)
         self.pair = served.pair
         self._metrics.certificate_loaded.inc()
-        self._metrics.certificate_expiry.set(served.pair.not_after.timestamp())
+        self._metrics.certificate_expiry.set(served.pair.chain_not_after.timestamp())
+        self._metrics.certificate_warnings.set(len(served.pair.warnings))
         for source, _ in self._sources:
             self._metrics.certificate_source.labels(source.kind).set(source is served.source)
         LOGGER.info(
@@ -271,12 +273,16 @@ class Certificates:
                 "serial": served.pair.serial,
             },
         )
+        for warning in served.pair.warnings:
+            LOGGER.warning(
+                "odd certificate chain", extra={"source": str(served.source), "warning": warning}
+            )
 
     def _warn(self, now: dt.datetime) -> None:
-        if self.pair is not None and self.pair.not_after - now < _WARN_BEFORE:
+        if self.pair is not None and self.pair.chain_not_after - now < _WARN_BEFORE:
             LOGGER.warning(
                 "the served certificate expires soon",
-                extra={"not_after": self.pair.not_after.isoformat()},
+                extra={"not_after": self.pair.chain_not_after.isoformat()},
             )
 
 

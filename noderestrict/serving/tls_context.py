@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from noderestrict.pki.check import KeyPairError
+from noderestrict.pki.check import KeyPair, KeyPairError
 from noderestrict.policy.hostile import refused_as
-from noderestrict.serving.certificate_sources import Pem
+
+#: Why OpenSSL refuses RSA keys of less than 2,048 bits.
+_TOO_SMALL = ("EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +31,11 @@ class TlsOptions:
     ciphers: str = ""
 
 
-def context_of(pair: Pem, client_ca: bytes | None, options: TlsOptions) -> ssl.SSLContext:
+def context_of(pair: KeyPair, client_ca: bytes | None, options: TlsOptions) -> ssl.SSLContext:
     """Return a context that serves a pair.
 
     Args:
-        pair: to serve.
+        pair: a checked one.
         client_ca: PEM bundle that must have signed a client's certificate; None for any client.
         options: of the server.
 
@@ -49,16 +51,25 @@ def context_of(pair: Pem, client_ca: bytes | None, options: TlsOptions) -> ssl.S
         file = Path(name) / "pair.pem"
         descriptor = os.open(file, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as opened:
-            opened.write(pair.key.strip() + b"\n" + pair.chain)
+            opened.write(pair.key + pair.chain)
         try:
-            # Without a password, OpenSSL would ask the terminal for one.
-            context.load_cert_chain(file, password=b"")
+            _load(context, file)
         except ssl.SSLError as error:
-            raise KeyPairError(f"OpenSSL refuses the pair: {error.reason}") from None
+            if error.reason not in _TOO_SMALL:
+                raise KeyPairError(f"OpenSSL refuses the pair: {error.reason}") from None
+            # Go clients accept such keys, and nobody else is meant to connect.
+            ciphers = ":".join(cipher["name"] for cipher in context.get_ciphers())
+            context.set_ciphers(f"{ciphers}:@SECLEVEL=1")
+            _load(context, file)
     if client_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         trust(context, client_ca)
     return context
+
+
+def _load(context: ssl.SSLContext, file: Path) -> None:
+    # Without a password, OpenSSL would ask the terminal for one.
+    context.load_cert_chain(file, password=b"")
 
 
 def trust(context: ssl.SSLContext, bundle: bytes) -> None:

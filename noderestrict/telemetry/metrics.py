@@ -191,6 +191,11 @@ class Metrics:
             "1 while a source holds a pair that cannot be served.",
             registry=registry,
         )
+        self.certificate_warnings = Gauge(
+            "noderestrict_certificate_warnings",
+            "What is odd about the served chain without harming clients, as the log says.",
+            registry=registry,
+        )
         self.certificate_source = Gauge(
             "noderestrict_certificate_source",
             "1 for the source of the served certificate: files or secret.",

@@ -9,8 +9,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from noderestrict.pki import check
+from noderestrict.pki import parsed
 from noderestrict.pki.check import KeyPairError, check_pair
+from noderestrict.pki.issue import create_authority
 from tests.serving.tls import (
     DAY,
     FORMATS,
@@ -65,7 +66,7 @@ def test_a_key_of_an_unusual_kind_is_refused() -> None:
 
 def test_an_rsa_key_that_go_clients_reject_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     # A key of 8,193 bits takes seconds to make: lower the limit instead.
-    monkeypatch.setattr(check, "_LARGEST_RSA_KEY", 2047)
+    monkeypatch.setattr(parsed, "LONGEST_RSA", 2047)
     assert "2048 bits" in refusal(self_signed(RSA), key_pem(RSA))
     assert check_pair(self_signed(EC), key_pem(EC), now=NOW)
 
@@ -108,13 +109,22 @@ def test_names_that_are_expected_must_be_covered() -> None:
     assert "a.b.svc.example" in refusal(chain, key_pem(EC), names=["a.b.svc.example"])
 
 
-def test_a_chain_must_be_in_order() -> None:
-    ca, other = authority(), authority()
+def test_a_chain_begins_with_the_leaf() -> None:
+    ca = authority()
     pair = leaf(ca)
-    check_pair(pair.certificate + ca.certificate, pair.key, now=NOW)
-    assert refusal(ca.certificate + pair.certificate, pair.key)
-    assert refusal(pair.certificate + other.certificate, pair.key)
-    assert refusal(pair.certificate + pair.certificate, pair.key)
+    assert check_pair(pair.certificate + ca.certificate, pair.key, now=NOW).warnings == ()
+    assert "first certificate" in refusal(ca.certificate + pair.certificate, pair.key)
+
+
+def test_the_end_of_a_chain_is_that_of_the_first_certificate_that_is_needed_and_not_over() -> None:
+    short = create_authority("short", lifetime=DAY / 2, now=NOW)
+    pair = leaf(short, lifetime=DAY)
+    long = leaf(authority(), lifetime=DAY)
+    end = (NOW + DAY).replace(microsecond=0)
+    both = check_pair(long.certificate + short.certificate, long.key, now=NOW)
+    assert both.not_after == both.chain_not_after == end
+    needed = check_pair(pair.certificate + short.certificate, pair.key, now=NOW)
+    assert needed.chain_not_after == (NOW + DAY / 2).replace(microsecond=0)
 
 
 @pytest.mark.parametrize("odd", list(odd_certificates()), ids=lambda odd: str(odd[0]))
@@ -131,14 +141,15 @@ def test_a_panic_of_the_library_is_a_refusal(monkeypatch: pytest.MonkeyPatch) ->
     def panic(_data: bytes) -> None:
         raise PanicException("called `Option::unwrap()` on a `None` value")
 
-    monkeypatch.setattr(x509, "load_pem_x509_certificates", panic)
-    assert "PanicException" in refusal(b"x", b"y")
+    monkeypatch.setattr(x509, "load_der_x509_certificate", panic)
+    assert "PanicException" in refusal(self_signed(EC), key_pem(EC))
 
 
 def test_a_wish_to_stop_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_data: bytes) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(x509, "load_pem_x509_certificates", interrupted)
+    chain = self_signed(EC)
+    monkeypatch.setattr(x509, "load_der_x509_certificate", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        check_pair(b"x", b"y", now=NOW)
+        check_pair(chain, key_pem(EC), now=NOW)

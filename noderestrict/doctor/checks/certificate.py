@@ -1,16 +1,16 @@
 """Does the API server accept the certificate that is served?"""
 
-import asyncio
 import base64
 import datetime as dt
 import ssl
 from collections.abc import AsyncIterator
 
-from cryptography import x509
-
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Address, Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, warned
+from noderestrict.pki.check import KeyPairError, check_chain
+from noderestrict.pki.peer import served_chain
+from noderestrict.pki.system_roots import system_roots
 
 _SOON = dt.timedelta(days=30)
 _SECONDS = 10
@@ -22,12 +22,6 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
         client = webhook["clientConfig"]
         name = webhook["name"]
         bundle = base64.b64decode(client.get("caBundle") or "")
-        if not bundle:
-            yield failed(
-                f"{name}: caBundle is empty: the API server cannot verify the webhook",
-                "run noderestrict certs bootstrap, or let cert-manager inject the CA",
-            )
-            continue
         try:
             host, address = cluster.server(client)
         except ValueError as error:
@@ -36,38 +30,61 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
                 "apply the rendered manifests again",
             )
             continue
+        if address is None and not bundle:
+            yield failed(
+                f"{name}: caBundle is empty: the API server trusts the CAs of its own system, and "
+                "whether they verify the webhook cannot be seen from here",
+                "run noderestrict certs bootstrap, or let cert-manager inject the CA; or pass "
+                "--connect HOST:PORT",
+            )
+            continue
         if address is None:
             yield warned(
                 f"{name}: its Service is not reachable from here",
                 "forward a port to it, and pass --connect HOST:PORT",
             )
             return
-        yield await _served(name, bundle, host, address)
+        yield await verdict(name, bundle, host, address)
 
 
-async def _served(name: str, bundle: bytes, host: str, address: Address) -> Finding:
+async def verdict(name: str, bundle: bytes, host: str, address: Address) -> Finding:
+    """Return whether an API server accepts what is served.
+
+    Args:
+        name: of the webhook.
+        bundle: its CA bundle, PEM; b"" for the CAs of the system.
+        host: that the API server calls.
+        address: where the server is reachable.
+    """
     at = f"{name} at {address[0]}:{address[1]}"
+    # Without caBundle, the API server trusts the CAs of its own system, which may be others.
+    trust = "caBundle" if bundle else "caBundle is empty, and this system's CAs"
+    verb = "does" if bundle else "do"
+    now = dt.datetime.now(dt.UTC)
     try:
-        context = ssl.create_default_context(cadata=bundle.decode("ascii", "replace"))
-        async with asyncio.timeout(_SECONDS):
-            _, writer = await asyncio.open_connection(*address, ssl=context, server_hostname=host)
-    except ssl.SSLError as error:
-        reason = getattr(error, "verify_message", None) or error.reason
+        chain = await served_chain(*address, host, _SECONDS)
+        pair = check_chain(chain, now=now, dns_names=[host], roots=bundle or system_roots())
+    except KeyPairError as error:
         return failed(
-            f"{at}: caBundle does not verify the certificate served for {host!r}: {reason}",
+            f"{at}: {trust} {verb} not verify the certificate served for {host!r}: {error}",
             "run noderestrict certs check",
         )
+    except ssl.SSLError as error:
+        return failed(f"{at}: no TLS handshake: {error.reason}", "check that the server is running")
     except (OSError, TimeoutError) as error:
         return failed(
             f"{at}: no answer: {error or type(error).__name__}", "check that the server is running"
         )
-    peer = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-    writer.close()
-    left = x509.load_der_x509_certificate(peer).not_valid_after_utc - dt.datetime.now(dt.UTC)
+    left = pair.chain_not_after - now
     if left < _SOON:
         return warned(
             f"{at}: the certificate expires in {left.days} days",
             "run noderestrict certs rotate, or check cert-manager",
+        )
+    if pair.warnings:
+        return warned(
+            f"{at}: verified for {host!r}, but {'; '.join(pair.warnings)}",
+            "serve the certificate and the intermediates that issued it, and nothing else",
         )
     return passed(f"{at}: verified for {host!r}, valid for {left.days} days")
 
