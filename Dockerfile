@@ -7,16 +7,29 @@ FROM ${BUILD_IMAGE} AS build
 WORKDIR /src
 COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY noderestrict noderestrict
-# Keep pip, headers, tests and caches out of the run stage.
+# Remove what only installs, builds, tests or documents, and what dependencies leave beside their
+# packages. Bytecode is valid whatever the builder makes of the files' times: the image never changes.
 RUN python -m venv --copies /opt/noderestrict \
  && /opt/noderestrict/bin/pip install --no-cache-dir --no-compile -c requirements.lock . \
  && /opt/noderestrict/bin/pip uninstall --yes pip \
- && find / -xdev -type d -name __pycache__ -prune -exec rm -rf {} + \
- && rm -rf /usr/local/lib/python3.*/ensurepip /usr/local/lib/python3.*/test \
-           /usr/local/lib/python3.*/idlelib /usr/local/lib/python3.*/tkinter \
-           /usr/local/lib/python3.*/site-packages/pip* \
- # Compile for a fast start; files of the standard library that do not compile are never imported.
- && { python -m compileall -q /usr/local/lib/python3.*/ /opt/noderestrict/lib || true; }
+ && cd /opt/noderestrict \
+ && rm -rf include share bin/activate* bin/Activate* bin/pip* \
+ && find lib/python3.*/site-packages -mindepth 1 -maxdepth 1 \
+      ! -type d ! -name '*.py' ! -name '*.so' ! -name '*.pth' -delete \
+ && find lib/python3.*/site-packages -type d \( -name tests -o -name test \) -prune -exec rm -rf {} + \
+ && find lib/python3.*/site-packages \
+      \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h' \) -delete \
+ && cd /usr/local \
+ && rm -rf include share lib/pkgconfig lib/libpython*.a \
+ && find bin -mindepth 1 ! -name 'python3*' -delete \
+ && rm -f bin/python3*-config \
+ && cd lib/python3.* \
+ && rm -rf config-3.* ensurepip idlelib lib2to3 pydoc_data test tkinter turtledemo turtle.py venv \
+           site-packages/* \
+ && find /usr/local /opt/noderestrict -type d -name __pycache__ -prune -exec rm -rf {} + \
+ # Files that do not compile are never imported.
+ && { python3 -m compileall -q --invalidation-mode unchecked-hash /usr/local/lib/python3.*/ \
+        /opt/noderestrict/lib || true; }
 # The libraries that Python links to, except the C library, which the run image has.
 RUN mkdir -p /libs \
  && find /usr/local/bin/python3 /usr/local/lib /opt/noderestrict -name '*.so*' -o -name 'python3.[0-9]*' -type f \

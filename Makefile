@@ -39,8 +39,18 @@ format: install ## Format the code, and fix what ruff can
 	$(BIN)/ruff format noderestrict tests
 
 # To pin the base images: IMAGE_ARGS="--build-arg RUN_IMAGE=…@sha256:…".
-image: ## Build the container image with Docker
-	docker build --tag $(IMAGE) $(IMAGE_ARGS) .
+# BUILDER chooses the tool. podman and buildah would name the image after localhost.
+image: ## Build the container image with docker, podman or buildah
+	@tool=$(BUILDER) name=$(IMAGE); \
+	for one in docker podman buildah; do \
+	    if [ -z "$$tool" ] && $$one info > /dev/null 2>&1; then tool=$$one; fi; \
+	done; \
+	if [ -z "$$tool" ]; then \
+	    echo "make image needs docker, podman or buildah, and an engine that docker reaches" >&2; \
+	    exit 1; \
+	fi; \
+	case $$tool:$$name in *docker:*|*/*) ;; *) name=docker.io/library/$$name ;; esac; \
+	set -x; $$tool build --tag $$name $(IMAGE_ARGS) .
 
 e2e-kind: install image ## Test the manifests and the image in a kind cluster
 	$(BIN)/python -m tests.kind

@@ -1,5 +1,6 @@
 """What can be checked of the kind path without kind."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -21,10 +22,51 @@ def test_the_plugin_is_off_for_every_version_of_kubeadm() -> None:
     assert found == {f"kubeadm.k8s.io/{version}": "NodeRestriction" for version in kind.VERSIONS}
 
 
-def test_the_overlay_uses_the_image_that_make_builds() -> None:
-    make = ["make", "--dry-run", "--no-print-directory", "image"]
-    printed = subprocess.run(make, cwd=kind.ROOT, capture_output=True, text=True, check=True).stdout
-    assert f"--tag {IMAGE} " in printed
+@pytest.mark.parametrize(
+    ("tools", "built"),
+    [
+        ("docker podman buildah", f"docker build --tag {IMAGE} ."),
+        # A client without an engine is none.
+        ("-docker podman buildah", f"podman build --tag docker.io/library/{IMAGE} ."),
+        ("buildah", f"buildah build --tag docker.io/library/{IMAGE} ."),
+    ],
+)
+def test_the_image_that_the_manifests_name_is_built_with_what_there_is(
+    tmp_path: Path, tools: str, built: str
+) -> None:
+    assert make_image(tmp_path, tools) == built
+    assert make_image(tmp_path, tools, "IMAGE=a.example/b:1").endswith("--tag a.example/b:1 .")
+    chosen = make_image(tmp_path, tools, "BUILDER=buildah", "IMAGE_ARGS=--quiet")
+    assert chosen == f"buildah build --tag docker.io/library/{IMAGE} --quiet ."
+
+
+def make_image(folder: Path, tools: str, *variables: str) -> str:
+    """Return what ``make image`` runs where only some tools are, one with "-" out of order."""
+    path = folder / "bin"
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    for name in ("sh", "sed", "make"):
+        found = shutil.which(name)
+        assert found is not None
+        (path / name).symlink_to(found)
+    for tool in {*tools.split(), "buildah"}:
+        file = path / tool.removeprefix("-")
+        file.write_text(f"#!/bin/sh\n[ $1 = build ] || exit {int(tool.startswith('-'))}\n")
+        file.chmod(0o755)
+    done = subprocess.run(
+        ["make", "--no-print-directory", "image", *variables], cwd=kind.ROOT,
+        capture_output=True, text=True, check=True, env={"PATH": str(path)},
+    )  # fmt: skip
+    return done.stderr.strip().removeprefix("+ ").strip()
+
+
+def test_without_a_tool_the_image_is_not_built(tmp_path: Path) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        make_image(tmp_path, "", "BUILDER=", "PATH=/nowhere", "SHELL=/bin/sh")
+    assert "needs docker, podman or buildah" in error.value.stderr
+
+
+def test_the_overlay_is_there() -> None:
     assert (kind.OVERLAY / "install" / "kustomization.yaml").exists()
     assert Path(kind.REGISTRATION[1]).exists()
 
