@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from aiohttp import HttpVersion11, web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
@@ -287,8 +288,6 @@ class Connection(RequestHandler):
                 self._server.count_closed("share")
                 resp.force_close()
         else:
-            # Not the names and versions of our libraries.
-            resp.headers["Server"] = "noderestrict"
             if not (self._kept or self._messages or self._timer):
                 self._start_timer()
         if self._upgraded:
@@ -441,6 +440,23 @@ def _peer_names(transport: asyncio.BaseTransport) -> frozenset[str]:
     return frozenset(names)
 
 
+class _Request(web.BaseRequest):
+    """A request whose answer does not tell the names and versions of our libraries."""
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        response.headers.popall("Server", None)
+
+
+def _request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: RequestHandler,
+    writer: AbstractStreamWriter,
+    task: "asyncio.Task[None]",
+) -> web.BaseRequest:
+    return _Request(message, payload, protocol, writer, task, asyncio.get_running_loop())
+
+
 class Server(web.Server):
     """aiohttp's low-level server, which opens and limits its connections itself.
 
@@ -475,6 +491,7 @@ class Server(web.Server):
         self.client_names = client_names
         super().__init__(
             handle,
+            request_factory=_request,
             handler_cancellation=repeatable,
             access_log=None,
             keepalive_timeout=limits.idle_seconds,
