@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from noderestrict.cli import main
+from noderestrict.cli import build_parser, main
 from noderestrict.render import workload
 from noderestrict.render.manifests import NO_CA, Options, manifests
 from noderestrict.render.names import CERTIFICATE_NAMES
@@ -234,3 +234,11 @@ def test_accounts_that_no_condition_can_hold_are_told_in_one_line(
 def test_no_token_requests_are_left_out_if_none_should_be(tmp_path: Path) -> None:
     assert main(["render", str(tmp_path), "--infrastructure-accounts", ""]) == 0
     assert not any("not-infrastructure" in file.read_text() for file in tmp_path.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "fd00::1"])
+def test_the_address_of_a_node_may_be_of_either_family(host: str) -> None:
+    (words,) = [one for one in arguments(installed("control-plane")) if one[0] == "serve"]
+    given = [word.replace("$(HOST_IP)", host) for word in words]
+    options = build_parser("serve")[0].parse_args(given)
+    assert options.api_server == (("127.0.0.1", 6443), (host, 6443))
