@@ -8,7 +8,7 @@ rotation has finished. A CA that is not kept is new with every leaf.
 import argparse
 import asyncio
 import datetime as dt
-import ssl
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,27 +19,37 @@ import yaml
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from noderestrict.cli._errors import UsageError
-from noderestrict.cluster.connection import Connection
+from noderestrict.cluster.connection import ClusterError, Connection
+from noderestrict.cluster.endpoints import endpoints
 from noderestrict.cluster.publish import (
     Secret,
     change_bundles,
+    hosts_of,
     read_bundles,
+    read_hosts,
     read_secret,
     write_registration,
     write_secret,
 )
 from noderestrict.cluster.served import why_not_served
 from noderestrict.pki.bundle import certificates, issuer_of, joined, same, without
-from noderestrict.pki.check import KeyPairError, check_chain, check_pair
+from noderestrict.pki.check import KeyPairError, check_chain, check_pair, trusted
 from noderestrict.pki.files import write_atomically
 from noderestrict.pki.issue import Authority, create_authority, load_authority
+from noderestrict.pki.peer import served_chain
 from noderestrict.pki.pem import certificate_blocks
 from noderestrict.pki.system_roots import system_roots
+from noderestrict.render.names import CERTIFICATE_NAMES
 
 CERTIFICATE, KEY, CA = "tls.crt", "tls.key", "ca.crt"
 # The CA must outlive a certificate of a year.
 _CA_SOON = dt.timedelta(days=400)
 _KIND = "ValidatingWebhookConfiguration"
+#: After a change of a CA bundle: API servers learn of it by a watch, which takes about a second.
+_NOTICED_SECONDS = 5.0
+_ANSWER_SECONDS = 5.0
+#: A name by which a Service is called.
+_SERVICE = re.compile(r"(?P<name>[^.]+)\.(?P<namespace>[^.]+)\.svc(\..+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +117,26 @@ class Certificates:
         self._kept = place_of(connection, options.ca_secret, options.ca_directory)
         if self._kept == self._place:
             raise UsageError("the CA and the certificate that it signs need separate places")
+        self._names: tuple[str, ...] = options.dns_names
+        self._hosts: tuple[str, ...] = options.dns_names
+        self._read: list[Any] | None = None
+
+    async def find_names(self) -> None:
+        """Find out which names the certificate needs, unless the command line says so."""
+        if self._names:
+            return
+        hosts = [hosts_of(one) for one in self._registrations()]
+        for configuration in self._options.webhook_configuration:
+            assert self._connection is not None  # noqa: S101 (a configuration needs a cluster)
+            hosts.append(await read_hosts(self._connection, configuration))
+        self._hosts = tuple(dict.fromkeys(host for each in hosts for host in each))
+        wanted = [name for host in self._hosts for name in _names_for(host)]
+        # Somebody may have given it more names.
+        wanted += _names_in(await self._place.read())
+        if set(wanted) <= set(CERTIFICATE_NAMES):
+            # A rendered registration, or none yet.
+            wanted = list(CERTIFICATE_NAMES)
+        self._names = tuple(dict.fromkeys(wanted))
 
     async def check(self) -> int:
         """Print what is wrong; return 1 if anything is."""
@@ -151,7 +181,10 @@ class Certificates:
             raise UsageError(f"{self._kept}: {problem}; run noderestrict certs bootstrap")
         if problem:
             print(f"{self._kept}: {problem}; run noderestrict certs rotate")
-        if not await self._renew_leaf(authority, await self._trust()):
+        trust = await self._trust()
+        if self._options.force:
+            await self._write_leaf(authority, trust)
+        elif not await self._renew_leaf(authority, trust):
             print("all is well: nothing to do")
 
     async def rotate(self) -> None:
@@ -169,17 +202,20 @@ class Certificates:
             authority = self._new_authority(self._options.ca_lifetime)
             trust = joined(trust, authority.certificate, self._now)
             # Callers trust it before anything is signed with it.
-            await self._change_bundles(lambda bundle: self._with(bundle, trust))
+            await self._introduce(lambda bundle: self._with(bundle, trust))
             await self._keep(authority, trust)
             await self._write_leaf(authority, trust)
-            if self._options.served_at is None:
+            if not self._options.served_at:
                 print(
                     "the old CA is still trusted: rotate again when every server serves the new "
                     "certificate"
                 )
                 return
-        if not await self._is_served(authority.certificate):
-            print("not served yet: the old CA is still trusted; rotate again later")
+        elif not await self._is_by(authority):
+            # An earlier rotation was interrupted before this.
+            await self._write_leaf(authority, trust)
+        if problem := await self._why_not_served(authority.certificate):
+            print(f"not served yet: {problem}: the old CA is still trusted; rotate again later")
             return
         await self._keep(authority, authority.certificate)
         await self._place.write({**await self._place.read(), CA: authority.certificate})
@@ -242,8 +278,7 @@ class Certificates:
         return True
 
     async def _write_leaf(self, authority: Authority, trust: bytes) -> None:
-        names, lifetime = self._options.dns_names, self._options.lifetime
-        leaf = authority.issue(names, lifetime=lifetime, now=self._now)
+        leaf = authority.issue(self._names, lifetime=self._options.lifetime, now=self._now)
         await self._place.write({CERTIFICATE: leaf.certificate, KEY: leaf.key, CA: trust})
 
     def _new_authority(self, lifetime: dt.timedelta) -> Authority:
@@ -258,9 +293,8 @@ class Certificates:
         """
         if CERTIFICATE not in held or KEY not in held:
             return ["there is no certificate"]
-        names = self._options.dns_names
         try:
-            pair = check_pair(held[CERTIFICATE], held[KEY], now=self._now, dns_names=names)
+            pair = check_pair(held[CERTIFICATE], held[KEY], now=self._now, dns_names=self._hosts)
         except KeyPairError as error:
             return [str(error)]
         problems = []
@@ -336,13 +370,16 @@ class Certificates:
         held = await self._place.read()
         # The CA must outlive the leaf: a day longer.
         authority = self._new_authority(self._options.lifetime + dt.timedelta(days=1))
-        await self._change_bundles(lambda bundle: self._with(bundle, authority.certificate))
+        await self._introduce(lambda bundle: self._with(bundle, authority.certificate))
         replaced = self._readable(held.get(CA, b""))
         await self._write_leaf(authority, self._with(replaced, authority.certificate))
-        if self._options.served_at is None or self._connection is None:
+        if not self._options.served_at or self._connection is None:
             return
-        if not await self._is_served(authority.certificate):
-            print("not served yet: the old CA stays in the caBundle until the next rotation")
+        if problem := await self._why_not_served(authority.certificate):
+            print(
+                f"not served yet: {problem}: the old CA stays in the caBundle until the next "
+                "rotation"
+            )
             return
         await self._change_bundles(
             lambda bundle: self._without_replaced(bundle, held.get(CERTIFICATE, b""), replaced)
@@ -382,7 +419,7 @@ class Certificates:
 
     async def _write_registration(self, trust: bytes) -> None:
         assert self._connection is not None  # noqa: S101 (a registration needs a cluster)
-        for value in _registrations(self._options.registration):
+        for value in self._registrations():
             keep = self._kept is None
             await write_registration(
                 self._connection,
@@ -391,6 +428,13 @@ class Certificates:
                 None if self._options.unserved else self._check_served,
             )
             print(f"{_KIND} {value['metadata']['name']}: written")
+
+    def _registrations(self) -> list[Any]:
+        """Return the webhook configurations of --registration, which is read once."""
+        if self._read is None:
+            file = self._options.registration
+            self._read = [] if file is None else _registrations(file)
+        return self._read
 
     async def _check_served(self, registration: Mapping[str, Any]) -> None:
         """Check that what a registration makes the API server call answers it.
@@ -408,26 +452,71 @@ class Certificates:
                 f"denied: {problem}; pass --unserved to write it all the same"
             )
 
-    async def _is_served(self, ca: bytes) -> bool:
-        """Return whether the server at the address serves a certificate of a CA, within --wait."""
-        if self._options.served_at is None:
-            return True
+    async def _introduce(self, change: Callable[[bytes], bytes]) -> None:
+        """Let callers trust a CA before anything that it has signed may be served."""
+        if await self._change_bundles(change):
+            # A server that watches its Secret serves a new certificate at once.
+            await asyncio.sleep(_NOTICED_SECONDS)
+
+    async def _is_by(self, authority: Authority) -> bool:
+        held = await self._place.read()
+        chain = held.get(CERTIFICATE, b"")
+        return not self._leaf_problems(held, authority.certificate) if chain else False
+
+    async def _why_not_served(self, ca: bytes) -> str:
+        """Return who serves no certificate of a CA within --wait; "" if everybody does."""
         loop = asyncio.get_running_loop()
         end = loop.time() + self._options.wait
-        host, port = self._options.served_at
-        context = ssl.create_default_context(cadata=ca.decode())
         while True:
-            try:
-                _, writer = await asyncio.open_connection(
-                    host, port, ssl=context, server_hostname=self._options.dns_names[0]
-                )
-            except OSError:
-                if loop.time() >= end:
-                    return False
-                await asyncio.sleep(1)
-            else:
-                writer.close()
-                return True
+            problems = [
+                await self._problem_at(host, port, ca) for host, port in self._options.served_at
+            ]
+            problem = "; ".join(filter(None, problems))
+            if not problem or loop.time() >= end:
+                return problem
+            await asyncio.sleep(1)
+
+    async def _problem_at(self, host: str, port: int, ca: bytes) -> str:
+        match = _SERVICE.fullmatch(host)
+        if match is None or self._connection is None:
+            return await self._answer_of(host, port, ca)
+        # Through the Service, only one of them would answer.
+        service = match["namespace"], match["name"]
+        try:
+            found = await endpoints(self._connection, *service)
+        except ClusterError as error:
+            return f"the endpoints of Service {'/'.join(service)} cannot be read: {error}"
+        if not any(one.ready for one in found):
+            return f"Service {'/'.join(service)} has no ready endpoint"
+        answers = await asyncio.gather(
+            *(self._answer_of(one.address, one.port, ca, ready=one.ready) for one in found)
+        )
+        return "; ".join(filter(None, answers))
+
+    async def _answer_of(self, host: str, port: int, ca: bytes, *, ready: bool = True) -> str:
+        """Return why what an address serves is not of a CA; "" if it is.
+
+        An endpoint that is not ready need not answer, but may be ready in a moment.
+        """
+        try:
+            chain = await served_chain(host, port, self._names[0], _ANSWER_SECONDS)
+            check_chain(chain, now=self._now, dns_names=self._hosts[:1], roots=ca)
+        except KeyPairError as error:
+            return f"{host}:{port}: {error}"
+        except (OSError, TimeoutError) as error:
+            return f"{host}:{port}: {error or type(error).__name__}" if ready else ""
+        return ""
+
+
+def _names_for(host: str) -> tuple[str, ...]:
+    """Return the names to give to a certificate for a host."""
+    return (host, f"{host}.cluster.local") if _SERVICE.fullmatch(host) else (host,)
+
+
+def _names_in(held: Secret) -> tuple[str, ...]:
+    """Return the names of a certificate, none if it cannot be read."""
+    links = trusted(held.get(CERTIFICATE, b""))
+    return links[0].names if links else ()
 
 
 def _counted(problems: Sequence[str]) -> str:

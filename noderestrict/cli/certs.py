@@ -56,10 +56,11 @@ def add_parser(subparsers: Any) -> None:
         action.add_argument(
             "--dns-names",
             type=checked(NAMES.parse),
-            default=CERTIFICATE_NAMES,
+            default=(),
             metavar="A,B",
-            help="names and IP addresses of the certificate (default: "
-            f"{','.join(CERTIFICATE_NAMES)})",
+            help="names and IP addresses of the certificate (default: those by which the "
+            "registration calls the server, and those that the certificate has already; if there "
+            f"are none, or only some of them, {','.join(CERTIFICATE_NAMES)})",
         )
         action.add_argument(
             "--renew-before",
@@ -78,6 +79,12 @@ def add_parser(subparsers: Any) -> None:
             )
         if name in ("bootstrap", "rotate"):
             _add_ca_flags(action)
+        if name == "renew":
+            action.add_argument(
+                "--force",
+                action="store_true",
+                help="replace the certificate even if nothing is wrong with it",
+            )
         if name == "bootstrap":
             action.add_argument(
                 "--registration",
@@ -96,7 +103,7 @@ def add_parser(subparsers: Any) -> None:
         add_flags(action, ClusterAccess)
     # An action leaves alone what it has no flag for.
     parser.set_defaults(
-        run=run, registration=None, unserved=False, webhook_configuration=[], served_at=None
+        run=run, registration=None, unserved=False, webhook_configuration=[], served_at=[]
     )
 
 
@@ -133,10 +140,13 @@ def _add_ca_flags(action: argparse.ArgumentParser) -> None:
     )
     action.add_argument(
         "--served-at",
+        action="append",
+        default=[],
         type=checked(parse_host_and_port),
         metavar="HOST:PORT",
-        help="address of the server: the replaced CA is dropped once the new certificate is served "
-        "there",
+        help="address of a server; may be repeated. The replaced CA is dropped once the new "
+        "certificate is served there. For the name of a Service, such as NAME.NAMESPACE.svc, every "
+        "endpoint is asked",
     )
     action.add_argument(
         "--wait",
@@ -181,6 +191,7 @@ async def _act(options: argparse.Namespace, connection: "Connection | None") -> 
     from noderestrict.cli._certificates import Certificates
 
     certificates = Certificates(options, connection)
+    await certificates.find_names()
     match options.action:
         case "bootstrap":
             await certificates.bootstrap()

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import jsonpatch
 import msgspec
@@ -22,8 +23,15 @@ class _Secret(msgspec.Struct):
     data: dict[str, bytes] | None = None
 
 
+class _Service(msgspec.Struct):
+    name: str
+    namespace: str
+
+
 class _ClientConfig(msgspec.Struct):
     caBundle: bytes | None = None  # noqa: N815 (the API's name)
+    url: str | None = None
+    service: _Service | None = None
 
 
 class _Webhook(msgspec.Struct):
@@ -88,6 +96,41 @@ async def read_bundles(connection: Connection, configuration: str) -> dict[str, 
     """
     value = await _read(connection, f"{CONFIGURATIONS}/{configuration}", _Configuration)
     return {webhook["name"]: _bundle(webhook) for webhook in value.get("webhooks") or ()}
+
+
+async def read_hosts(connection: Connection, configuration: str) -> list[str]:
+    """Return the host names that the webhooks of a configuration are called by, each once.
+
+    Raises:
+        ClusterError: the configuration could not be read.
+    """
+    value = await _read(connection, f"{CONFIGURATIONS}/{configuration}", _Configuration)
+    return hosts_of(value)
+
+
+def hosts_of(registration: Mapping[str, Any]) -> list[str]:
+    """Return the host names that the webhooks of a registration are called by, each once.
+
+    Args:
+        registration: a webhook configuration.
+
+    Raises:
+        ClusterError: a URL has no host.
+    """
+    found = []
+    for webhook in registration.get("webhooks") or ():
+        client = webhook["clientConfig"]
+        if service := client.get("service"):
+            found.append(f"{service['name']}.{service['namespace']}.svc")
+            continue
+        try:
+            host = urlsplit(client.get("url") or "").hostname
+        except ValueError:
+            host = None
+        if not host:
+            raise ClusterError(f"webhook {webhook['name']}: its URL has no host")
+        found.append(host)
+    return list(dict.fromkeys(found))
 
 
 def bundle_patch(value: Any, change: Callable[[bytes], bytes]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from noderestrict.cli import main
+from noderestrict.cli import _certificates, main
 from noderestrict.pki.bundle import certificates, issuer_of, same
 from noderestrict.pki.issue import Authority, create_authority
 from noderestrict.render.names import CERTIFICATE_NAMES
@@ -29,6 +29,11 @@ CA = ("--ca-secret", "noderestrict/noderestrict-ca")
 HOOKS = ("--webhook-configuration", "noderestrict")
 NAMES = CERTIFICATE_NAMES
 SERVICE = {"service": {"name": "noderestrict", "namespace": "noderestrict", "path": "/validate"}}
+
+
+@pytest.fixture(autouse=True)
+def api_servers_notice_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_certificates, "_NOTICED_SECONDS", 0)
 
 
 @dataclass
@@ -105,7 +110,9 @@ def test_renewing_replaces_the_certificate_alone(cluster: Cluster, ended: str) -
     # All that the renewing account may do.
     allowed = {("GET", path), ("PUT", path), ("GET", f"{SECRETS}/noderestrict-ca")}
     cluster.store.asked.clear()
-    assert cluster.certs("renew", *TLS, *CA)[0] == 0
+    # As the CronJob does.
+    wanted = ("--dns-names", ",".join(NAMES))
+    assert cluster.certs("renew", *TLS, *CA, *wanted)[0] == 0
     assert set(cluster.store.asked) <= allowed
     renewed = cluster.store.data("noderestrict-tls")
     assert issuer_of(renewed["tls.crt"], kept["tls.crt"]) is not None
