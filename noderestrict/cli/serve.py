@@ -340,4 +340,5 @@ def _server_options(config: ServeConfig, limits: "Limits") -> "ServerOptions":
         shutdown_delay=config.shutdown_delay,
         limits=limits,
         client_names=frozenset(config.client_allowed_names),
+        shared=config.share_port,
     )

@@ -61,6 +61,11 @@ class ServeConfig(shared_flags.Policy, shared_flags.ClusterAccess):
         _LISTENING,
     )
     port: int = setting(8443, PORT, "port to listen on; 0 takes any free port", _LISTENING)
+    share_port: bool = switch(
+        "listen beside another server with the same addresses (SO_REUSEPORT), for requests once "
+        "this one is ready, so that it can take over without a gap",
+        _LISTENING,
+    )
     metrics_address: tuple[str, int] | None = setting(
         ("0.0.0.0", 9090),  # noqa: S104 (scraped from other machines)
         ADDRESS,

@@ -70,6 +70,8 @@ class App:
         if authorizer is not None:
             self._posts["/authorize"] = AuthorizeHandler(authorizer, metrics, lane, log).handle
         health = Health(state, judge)
+        #: Tells whether every readiness check passes.
+        self.ready = health.ready
         self._gets = {"/livez": health.livez, "/healthz": health.livez, "/readyz": health.readyz}
         self._routes: dict[str, _Route] = {}
 

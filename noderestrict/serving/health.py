@@ -36,6 +36,10 @@ class Health:
         """Return 200: the event loop runs."""
         return web.Response(body=b"ok", headers=_TEXT)
 
+    def ready(self) -> bool:
+        """Tell whether every check passes."""
+        return all({**self._state.checks(), **self._backend.checks()}.values())
+
     def readyz(self, request: web.BaseRequest) -> web.Response:
         """Return 200 if every check passes, else 503; the checks one by one if any fails."""
         checks = {**self._state.checks(), **self._backend.checks()}

@@ -57,6 +57,9 @@ class Listener:
     def close(self) -> None:
         """Stop listening; open connections stay open."""
         for sock in self._sockets:
+            if sock not in self._paused:
+                # The kernel resets what nobody has accepted.
+                self._accept(sock)
             if sock in self._paused:
                 self._paused.pop(sock).cancel()
             else:
@@ -92,12 +95,13 @@ class Listener:
         self._loop.add_reader(sock, self._accept, sock)
 
 
-async def listening_sockets(host: str, port: int) -> list[socket.socket]:
+async def listening_sockets(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
     """Return a listening socket for each address of a host, all with one port.
 
     Args:
         host: name or address; "" for all of IPv4 and IPv6.
         port: 0 for any free one.
+        shared: whether other processes of the same user may listen there as well.
 
     Raises:
         OSError: there is no such address, or it is in use.
@@ -119,6 +123,8 @@ async def listening_sockets(host: str, port: int) -> list[socket.socket]:
             sockets.append(sock)
             sock.settimeout(0)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             chosen = port or (sockets[0].getsockname()[1] if len(sockets) > 1 else 0)

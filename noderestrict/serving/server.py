@@ -25,6 +25,8 @@ from noderestrict.telemetry.logs import LOGGER
 from noderestrict.telemetry.metrics import Metrics
 
 _FINISH_SECONDS = 30.0
+_READY_SECONDS = 30.0
+_READY_POLL_SECONDS = 0.05
 
 
 class StartError(NoderestrictError):
@@ -45,6 +47,8 @@ class ServerOptions:
         client_names: a client's certificate must have one of these as its common or DNS name;
             empty for any.
         poll_certificates: seconds between reads of the certificate files.
+        shared: whether another server may listen at the same addresses; this one then listens for
+            requests once it is ready.
     """
 
     host: str
@@ -55,6 +59,7 @@ class ServerOptions:
     limits: Limits = field(default_factory=Limits)
     client_names: frozenset[str] = frozenset()
     poll_certificates: float = 10
+    shared: bool = False
 
 
 async def run(
@@ -88,9 +93,10 @@ async def run(
     )
     async with contextlib.AsyncExitStack() as stack:
         limits = within_open_files(options.limits)
+        health = None
         if options.metrics is not None:
-            await stack.enter_async_context(
-                _metrics_listener(app, metrics, options.metrics, limits)
+            health = await stack.enter_async_context(
+                _metrics_listener(app, metrics, options.metrics, limits, shared=options.shared)
             )
         # A certificate may come from one of them.
         await stack.enter_async_context(running(background, metrics))
@@ -101,13 +107,23 @@ async def run(
         jobs = _jobs(app.state, metrics, certificates, options)
         await stack.enter_async_context(running(jobs, metrics))
         web_server = _webhook_server(app, metrics, limits, options.client_names)
+        if options.shared:
+            await _until_ready(app)
         listener = await _listen(
-            options.host, options.port, web_server, metrics, certificates.context
+            options.host,
+            options.port,
+            web_server,
+            metrics,
+            certificates.context,
+            shared=options.shared,
         )
         _relax_garbage_collection()
         stop.started()
         started(listener.port)
         await stop.first.wait()
+        if options.shared and health is not None:
+            # The server that takes over answers probes from now on.
+            health.close()
         await _drain(app, web_server, listener, options, stop)
 
 
@@ -131,6 +147,14 @@ def _relax_garbage_collection() -> None:
     gc.set_threshold(20_000, 50, 100)
 
 
+async def _until_ready(app: App) -> None:
+    """Wait until a server is ready, but not for ever: one that is not answers what it can."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_READY_SECONDS):
+            while not app.ready():  # noqa: ASYNC110 (conditions are evaluated, not announced)
+                await asyncio.sleep(_READY_POLL_SECONDS)
+
+
 async def _drain(
     app: App,
     web_server: Server,
@@ -140,6 +164,9 @@ async def _drain(
 ) -> None:
     LOGGER.info("stopping", extra={"shutdown_delay": options.shutdown_delay})
     app.state.draining = True
+    if options.shared:
+        # New connections go to the server that takes over.
+        listener.close()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(stop.second.wait(), options.shutdown_delay)
     listener.close()
@@ -158,22 +185,25 @@ async def _listen(
     server: Server,
     metrics: Metrics,
     context: Callable[[], ssl.SSLContext] | None = None,
+    *,
+    shared: bool = False,
 ) -> Listener:
     try:
-        return Listener(await listening_sockets(host, port), server, metrics, context)
+        sockets = await listening_sockets(host, port, shared=shared)
+        return Listener(sockets, server, metrics, context)
     except OSError as error:
         raise StartError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
 
 
 @contextlib.asynccontextmanager
 async def _metrics_listener(
-    app: App, metrics: Metrics, address: tuple[str, int], limits: Limits
-) -> AsyncIterator[None]:
+    app: App, metrics: Metrics, address: tuple[str, int], limits: Limits, *, shared: bool
+) -> AsyncIterator[Listener]:
     server = metrics_server(app, metrics, limits)
-    listener = await _listen(*address, server, metrics)
+    listener = await _listen(*address, server, metrics, shared=shared)
     LOGGER.info("metrics", extra={"port": listener.port})
     try:
-        yield
+        yield listener
     finally:
         listener.close()
         await server.shutdown(1)
