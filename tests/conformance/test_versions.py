@@ -75,3 +75,28 @@ def test_with_the_rules_of_a_version_questions_get_the_answer_of_its_authorizer(
 def test_the_latest_authorizer_allows_more_only_where_a_newer_one_does(minor: int) -> None:
     more = {one.resource for one in questions(minor, LATEST) if one.allowed and not one.ok}
     assert more == RELAXED[minor]
+
+
+#: The minor versions whose plugins refuse, with equal gates, what a newer one relaxed. Since 1.28,
+#: with RecoverVolumeExpansionFailure, nodes may write status.allocatedResourceStatuses (it was
+#: called resizeStatus before); since 1.33, the authorizer may grant other audiences, and migrated
+#: in-tree volumes count.
+STRICTER = {
+    "persistentvolumeclaims/status-fields": range(25, 28),
+    "serviceaccounts-token/audience": range(32, 33),
+}
+
+
+@pytest.mark.parametrize("minor", range(25, LATEST.minor))
+def test_with_equal_gates_the_latest_rules_allow_only_what_a_release_relaxed(minor: int) -> None:
+    listers = load_state([str(HERE / "state.json")])
+    latest = Settings.for_version()
+    older = Settings.for_version(release=Release(minor))
+    seen: set[str] = set()
+    for case in cases(str(HERE / "admission-1.31.jsonl.gz")):
+        assert isinstance(case, Case)
+        found = judge_case(case, older, listers)
+        assert isinstance(found, Result)
+        if not found.allowed and getattr(judge_case(case, latest, listers), "allowed", True):
+            seen.add(found.rule)
+    assert seen == {rule for rule, minors in STRICTER.items() if minor in minors}
