@@ -46,6 +46,12 @@ class JSONPatch(Patch):
             if one.op == "move":
                 yield one.source_field
 
+    def settles(self) -> Iterator[Path]:
+        """Yield the path of each value that is added, replaced or removed as a whole."""
+        for one in self._operations:
+            if one.op in ("add", "replace", "remove") and one.path == one.field:
+                yield one.path
+
     def before(self, after: Object) -> Object:
         """Return the object with all operations undone, the last one first."""
         before = copy.deepcopy(after)

@@ -17,7 +17,13 @@ from noderestrict.policy.settings import Settings
 from noderestrict.policy.table import RULES, Row, row_for
 from noderestrict.replay.audit.events import AuditEvent, decode_event, logged_object, value_of
 from noderestrict.replay.audit.lookups import LoggedListers
-from noderestrict.replay.audit.objects import LoggedObjects, Place, Version, version_of
+from noderestrict.replay.audit.objects import (
+    LoggedObjects,
+    Place,
+    Version,
+    compared,
+    version_of,
+)
 from noderestrict.replay.audit.patches import value_at
 from noderestrict.replay.audit.reconstruct import (
     Pair,
@@ -306,22 +312,31 @@ class AuditLog:
         """Note what a write without its answer makes of the object that the log showed before."""
         event, request = write.event, write.request
         key = key_of(request)
-        known = self._logged.latest(key)
-        if known is None:
-            return
+        known = self._logged.latest(key, write.place)
         patch = patch_of(event, known, None) if event.verb == "patch" else None
-        if patch is None or known.superseded or not request.resource:
+        if patch is None:
             self._logged.supersede(key)
             return
+        if known is None or known.superseded:
+            row = row_for(request.group, request.resource, request.sub_resource, "UPDATE")
+            kind = row.target.kind if row else ""
+            nothing = msgspec.json.encode({"kind": kind, "metadata": {}})
+            known = Version("", "", nothing, shown=frozenset())
         before = known.value
         try:
             after = patch.applied(before)
         except ValueError:
-            self._logged.supersede(key)
+            after = patch.applied_to_part(before)
+        made = version_of(request.resource, msgspec.Raw(msgspec.json.encode(after)))
+        if made is None:
             return
-        if after != before and patch.names().paths:
-            raw = msgspec.json.encode(after)
-            self._remember(write, replace(known, resource_version="", raw=raw, place=None))
+        shown = known.shown
+        if shown is not None:
+            shown = shown.union(filter(compared, patch.settles()))
+        if made.raw == known.raw and shown == known.shown:
+            return
+        made.uid, made.shown, made.resource_version = known.uid, shown, ""
+        self._remember(write, made)
 
     def _remember(self, write: _Write, version: Version | None) -> None:
         if version is not None:

@@ -47,6 +47,10 @@ class MergePatch(Patch):
         yield from _paths(self._value, ())
         yield from self._dropped
 
+    def settles(self) -> Iterator[Path]:
+        """Yield the path of each value that the patch sets or removes."""
+        yield from _settled(self._value, ())
+
     def before(self, after: Object) -> Object:
         """Return the object before the patch, if it changed all that it names."""
         return _before(after, self._value, ())
@@ -78,6 +82,17 @@ def _paths(patch: Object, path: Path) -> Iterator[Path]:
             # It makes sure that the object is there.
             continue
         else:
+            yield field
+
+
+def _settled(patch: Object, path: Path) -> Iterator[Path]:
+    if _PATCH in patch or _RETAIN in patch:
+        return
+    for key, value in patch.items():
+        field = (*path, key)
+        if isinstance(value, dict):
+            yield from _settled(value, field)
+        elif not _directs(key) and not (isinstance(value, list) and field in _MERGE_KEYS):
             yield field
 
 

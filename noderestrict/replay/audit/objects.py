@@ -71,6 +71,7 @@ _READ: dict[str, Any] = {
     "resourceslices": _Slice,
     "events": _Event,
 }
+_COMPARED_STATUS = tuple((field,) for field in _PodStatus.__struct_fields__)
 _WRONG_TYPES = (AttributeError, TypeError)
 _decoders = {resource: msgspec.json.Decoder(read) for resource, read in _READ.items()}
 
@@ -102,6 +103,12 @@ class Place:
             self.answered <= other.received or self.answered == other.answered
         )
 
+    def is_before(self, other: "Place") -> bool:
+        """Return whether the request was answered before the other one, as far as clocks tell."""
+        if self.answered == other.answered:
+            return self.file == other.file and self.line < other.line
+        return self.answered < other.answered
+
     def __str__(self) -> str:
         """Return the place as people write it."""
         return f"{self.file}:{self.line}"
@@ -119,6 +126,7 @@ class Version:
             show what it became.
         place: where the log shows it first.
         named: what the request there may have changed, None for anything.
+        shown: paths of all that the log shows of it, None for everything.
     """
 
     uid: str
@@ -127,6 +135,12 @@ class Version:
     superseded: bool = False
     place: Place | None = None
     named: frozenset[Path] | None = None
+    shown: frozenset[Path] | None = None
+
+    def shows(self, path: Path) -> bool:
+        """Return whether the log shows the value at a path, or that there is none."""
+        shown = self.shown
+        return shown is None or any(path[:length] in shown for length in range(1, len(path) + 1))
 
     @property
     def value(self) -> Object:
@@ -162,6 +176,11 @@ def version_of(resource: str, raw: msgspec.Raw) -> Version | None:
         return None
 
 
+def compared(path: Path) -> bool:
+    """Return whether rules may compare what is at a path; of a status that is little."""
+    return path[0] != "status" or path[1:2] in _COMPARED_STATUS
+
+
 class LoggedObjects:
     """The newest versions of objects; those that were shown long ago make room for new ones."""
 
@@ -175,10 +194,12 @@ class LoggedObjects:
         """Return how many objects there are."""
         return len(self._objects)
 
-    def latest(self, key: Key) -> Version | None:
-        """Return the version that the log showed last; None if the object is unknown."""
-        known = self._objects.get(key)
-        return known[-1] if known else None
+    def latest(self, key: Key, place: Place) -> Version | None:
+        """Return the version that the log showed last before a place; None if it showed none."""
+        for known in reversed(self._objects.get(key, ())):
+            if known.place is not None and known.place.is_before(place):
+                return known
+        return None
 
     def stored(self, key: Key, uid: str, resource_version: str) -> Version | None:
         """Return the version of an object that has this uid and resourceVersion."""
@@ -187,16 +208,25 @@ class LoggedObjects:
         return self._stored.get((key[0], uid, resource_version))
 
     def preceding(self, key: Key, after: Version) -> Version | None:
-        """Return the newest known version of the same object that is older than another one."""
+        """Return the newest known version of the same object that is older than another one.
+
+        It may be one of which the log shows only how a patch made it of the one before.
+        """
         newest = after.number
         if not after.uid or newest is None:
             return None
         found: Version | None = None
+        highest = -1
+        follows = False
         for known in self._objects.get(key, ()):
             number = known.number
-            if known.uid != after.uid or number is None or number >= newest:
-                continue
-            if found is None or number > (found.number or 0):
+            if known.uid != after.uid:
+                follows = False
+            elif number is not None:
+                follows = highest < number < newest
+                if follows:
+                    found, highest = known, number
+            elif follows:
                 found = known
         return found
 

@@ -7,7 +7,7 @@ patch hides what changed.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 #: Stands for a value that the log does not hold.
@@ -48,6 +48,10 @@ class Patch(ABC):
     @abstractmethod
     def paths(self) -> Iterator[Path]:
         """Yield the path of each value that the patch names; its parents are not changed."""
+
+    @abstractmethod
+    def settles(self) -> Iterator[Path]:
+        """Yield the path of each value that is the same after the patch, whatever it was before."""
 
     @abstractmethod
     def before(self, after: Object) -> Object:
@@ -92,8 +96,12 @@ class Names:
         paths: of each value.
     """
 
-    def __init__(self, paths: Iterator[Path]) -> None:
+    def __init__(self, paths: Iterable[Path]) -> None:
         self.paths = frozenset(path for path in paths if path[:2] not in FIXED)
+
+    def where(self, holds: Callable[[Path], bool]) -> "Names":
+        """Return those of the values whose paths fulfil a condition."""
+        return Names(filter(holds, self.paths))
 
     def touch(self, field: Path) -> bool:
         """Return whether the patch may change a field, or a part of it."""

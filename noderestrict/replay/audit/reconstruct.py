@@ -168,8 +168,8 @@ class _Write:
             return Reconstruction(Pair(old=self.answer))
         if self._row is None or self._row.target.old is None or self._row.target.old_may_lack:
             return Reconstruction(Pair())
-        known = self._logged.latest(self._key)
-        if known is None:
+        known = self._logged.latest(self._key, self._place)
+        if known is None or known.shown is not None:
             return Reconstruction(
                 Pair(), missing="the deleted object is not in the log", later=True
             )
@@ -345,7 +345,7 @@ class _Write:
 
     def _patched_unseen(self) -> Reconstruction:
         """Return the objects of a patch whose answer the log does not show."""
-        known = self._logged.latest(self._key)
+        known = self._logged.latest(self._key, self._place)
         if known is not None and known.superseded:
             known = None
         patch = patch_of(self._event, known, None)
@@ -362,7 +362,7 @@ class _Write:
         before, foreign = found
         names = patch.names()
         fields = self._touched(names)
-        applied = known is None and self._is_applied(None)
+        applied = (known is None or known.shown is not None) and self._is_applied(None)
         if not fields and not applied:
             pair = Pair(_raw(before), _raw(before))
             return self._unless_foreign(Reconstruction(pair), foreign)
@@ -370,17 +370,23 @@ class _Write:
             after = patch.applied(before)
         except ValueError:
             after = patch.applied_to_part(before)
-        was = patch.before(after) if known is None else self._restored(names, after, before)
+        was = patch.before(after)
+        unseen = names
+        if known is not None:
+            # Of a map that is replaced, the keys that are known were there.
+            shown = names.where(lambda path: known.shows(path) or path in MAPS)
+            was = self._restored(shown, was, known.value)
+            unseen = names.where(lambda path: not known.shows(path))
         unchanged, changed = Pair(_raw(after), _raw(after)), Pair(_raw(after), _raw(was))
         missing = ""
         if applied:
             missing = "what the manager applied before is not in the log"
-        elif known is None and any(map(names.hide, fields)):
+        elif any(map(unseen.hide, fields)):
             missing = f"level {self._event.level} does not show what the patch removes or replaces"
         rests_on = (
-            f"what the patch names was before as {known.place} shows it"
-            if known
-            else f"level {self._event.level}: the patch changed what it names"
+            f"level {self._event.level}: the patch changed what it names"
+            if known is None or unseen.paths
+            else f"what the patch names was before as {known.place} shows it"
         )
         likely = Reconstruction(changed, (unchanged,), rests_on, missing, later=True)
         return self._unless_foreign(likely, foreign)

@@ -1,8 +1,12 @@
 """The object before a write: only what a patch names can have changed."""
 
+import base64
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from noderestrict.cli.argument_types import parse_strict_rules
 from noderestrict.policy.extra import Extra
@@ -518,3 +522,55 @@ def test_each_object_of_a_deletecollection_is_judged() -> None:
 def test_users_that_are_no_nodes_are_not_judged() -> None:
     user = {**USER, "groups": ["system:authenticated"]}
     assert judged(patch({"metadata": {"labels": {KEY: "b"}}}, LABELLED, user=user)) == []
+
+
+def csr(*names: str) -> dict[str, Any]:
+    alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "system:node:n1")])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    signed = builder.add_extension(alternatives, critical=False).sign(
+        ec.generate_private_key(ec.SECP256R1()), hashes.SHA256()
+    )
+    request = base64.b64encode(signed.public_bytes(serialization.Encoding.PEM)).decode()
+    body = {"kind": "CertificateSigningRequest",
+            "spec": {"signerName": "kubernetes.io/kubelet-serving",
+                     "request": request}}  # fmt: skip
+    return event("create", "certificatesigningrequests", "", requestObject=body,
+                 ref={"apiGroup": "certificates.k8s.io"})  # fmt: skip
+
+
+def test_a_serving_certificate_is_for_the_addresses_that_the_log_shows() -> None:
+    addresses = [{"type": "Hostname", "address": "n1.example.com"}]
+    shown = patch({"status": {}}, with_(stored(PLAIN, 3), "status", addresses=addresses),
+                  user=ADMIN)  # fmt: skip
+    own, foreign = csr("n1.example.com"), csr("other.example.com")
+    assert verdicts(judged(shown, own, extra=STRICT)) == ["allowed"]
+    found = row(judged(shown, foreign, extra=STRICT))
+    assert (found.rule, found.certainty) == ("certificatesigningrequests/addresses", "inferred")
+    assert found.rests_on == "nodes n1 was as the log or --state shows it"
+    # The log shows the Node only afterwards, or never.
+    assert verdicts(judged(own, shown, extra=STRICT)) == ["allowed"]
+    assert verdicts(judged(own, extra=STRICT)) == ["undecided"]
+    assert verdicts(judged(foreign)) == ["allowed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"annotations": {"a/b": "c"}}, "nodes/annotations"),
+        ({"finalizers": ["a/b"]}, "nodes/finalizers"),
+    ],
+)
+def test_a_put_shows_what_strict_rules_read(change: dict[str, Any], rule: str) -> None:
+    before = with_(PLAIN, "spec", podCIDR="10.0.0.0/24", unschedulable=True, providerID="a://1")
+    shown = patch({"status": {}}, stored(before, 3), user=ADMIN)
+    assert verdicts(judged(shown, put(stored(before, 3), None), extra=STRICT)) == ["allowed"]
+    changed = put(stored(with_(before, "metadata", **change), 3), None)
+    assert verdicts(judged(shown, changed, extra=STRICT)) == [rule]
+    for field, value, guard in (
+        ("podCIDR", "10.9.0.0/24", "nodes/pod-cidr"),
+        ("unschedulable", False, "nodes/unschedulable"),
+        ("providerID", "a://2", "nodes/provider-id"),
+    ):
+        changed = put(stored(with_(before, "spec", **{field: value}), 3), None)
+        assert verdicts(judged(shown, changed, extra=STRICT)) == [guard]

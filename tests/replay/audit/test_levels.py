@@ -5,7 +5,17 @@ from typing import Any
 import pytest
 
 from noderestrict.policy.records import PodRecord
-from tests.replay.audit.logged import ADMIN, event, judged, node, pod, row, undecided, verdicts
+from tests.replay.audit.logged import (
+    ADMIN,
+    event,
+    judged,
+    node,
+    pod,
+    row,
+    stored,
+    undecided,
+    verdicts,
+)
 
 KEY = "node-restriction.kubernetes.io/a"
 POINTER = "/metadata/labels/node-restriction.kubernetes.io~1a"
@@ -86,13 +96,73 @@ def test_a_mirror_pod_shows_where_it_runs() -> None:
     assert verdicts(judged(made, patch({"status": {}}, "pods/status", "p"))) == ["allowed"]
 
 
+SETS = {"metadata": {"labels": {KEY: "b"}}}
+REMOVES = {"metadata": {"labels": {KEY: None}}}
+CLEARS = {"metadata": {"labels": None}}
+TAINTS = {"spec": {"taints": [{"key": "a", "effect": "NoExecute"}]}}
+UNTAINTS: dict[str, Any] = {"spec": {"taints": []}}
+OWNS = {"metadata": {"ownerReferences": [{"uid": "o1", "name": "o"}]}}
+ADDS = [{"op": "add", "path": POINTER, "value": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "rule"),
+    [
+        (SETS, SETS, "allowed"),
+        (SETS, ADDS, "allowed"),
+        (ADDS, SETS, "allowed"),
+        (SETS, REMOVES, "nodes/labels"),
+        (REMOVES, REMOVES, "allowed"),
+        (REMOVES, SETS, "nodes/labels"),
+        (SETS, {"metadata": {"labels": {KEY: "c"}}}, "nodes/labels"),
+        (SETS, {"metadata": {"labels": {f"{KEY}x": "b"}}}, "nodes/labels"),
+        (CLEARS, CLEARS, "allowed"),
+        (CLEARS, SETS, "nodes/labels"),
+        (SETS, CLEARS, "nodes/labels"),
+        (SETS, {**SETS, "status": {"phase": "x"}}, "allowed"),
+        (TAINTS, TAINTS, "allowed"),
+        (TAINTS, UNTAINTS, "nodes/taints"),
+        (UNTAINTS, UNTAINTS, "allowed"),
+        # What else a list holds that is merged is not known.
+        (OWNS, OWNS, "nodes/owner-references"),
+    ],
+)
+def test_what_an_earlier_patch_left_behind_is_known(first: Any, second: Any, rule: str) -> None:
+    assert verdicts(judged(patch(first, user=ADMIN), patch(second))) == [rule]
+
+
+def test_a_write_of_which_the_log_shows_nothing_ends_what_is_known() -> None:
+    unseen = event("patch", "nodes", "n1", user=ADMIN, level="Metadata")
+    assert verdicts(judged(patch(SETS, user=ADMIN), unseen, patch(SETS))) == ["nodes/labels"]
+    assert verdicts(judged(patch(SETS, user=ADMIN), patch(SETS, name="n2"), patch(SETS)))[1:] == [
+        "allowed"
+    ]
+    gone = event("delete", "nodes", "n1", user=ADMIN, level="Request")
+    assert verdicts(judged(patch(SETS, user=ADMIN), gone, patch(SETS))) == ["nodes/labels"]
+    put = event("update", "nodes", "n1", user=ADMIN, level="Request", requestObject=node())
+    assert verdicts(judged(patch(SETS, user=ADMIN), put, patch(SETS))) == ["nodes/labels"]
+
+
 def test_a_label_that_an_earlier_request_set_is_no_change() -> None:
     made = event("create", "nodes", "n1", level="Request", user=ADMIN, requestObject=node())
-    sets = {"metadata": {"labels": {KEY: "b"}}}
-    assert verdicts(judged(made, patch(sets), patch(sets))) == ["nodes/labels", "allowed"]
-    # What somebody else did is not in the log.
-    unseen = event("patch", "nodes", "n1", user=ADMIN, level="Metadata")
-    assert verdicts(judged(made, patch(sets), unseen, patch(sets))) == ["nodes/labels"] * 2
+    assert verdicts(judged(made, patch(SETS), patch(SETS))) == ["nodes/labels", "allowed"]
+    owned = judged(made, patch(OWNS), patch(OWNS))
+    assert verdicts(owned) == ["nodes/owner-references", "allowed"]
+
+
+def test_a_policy_may_log_a_status_without_its_answer() -> None:
+    """As many do: what was done there shows in the next answer."""
+    shown = event("patch", "nodes", "n1", user=ADMIN, requestObject={"status": {}},
+                  responseObject=stored(node(), 3))  # fmt: skip
+    again = event("patch", "nodes", "n1", requestObject=SETS,
+                  responseObject=stored(node(**{KEY: "b"}), 9))  # fmt: skip
+    assert verdicts(judged(shown, again)) == ["nodes/labels"]
+    assert verdicts(judged(shown, patch(SETS, "nodes/status"), again)) == [
+        "nodes/labels", "allowed",
+    ]  # fmt: skip
+    assert verdicts(judged(shown, patch(REMOVES, "nodes/status"), again)) == [
+        "allowed", "nodes/labels",
+    ]  # fmt: skip
 
 
 def bound(name: str, node_name: str) -> dict[str, Any]:
