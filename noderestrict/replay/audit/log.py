@@ -24,8 +24,9 @@ from noderestrict.replay.audit.objects import (
     compared,
     version_of,
 )
-from noderestrict.replay.audit.patches import value_at
+from noderestrict.replay.audit.patches import object_with, value_at
 from noderestrict.replay.audit.reconstruct import (
+    PUT_BACK,
     Pair,
     Reconstruction,
     key_of,
@@ -327,12 +328,16 @@ class AuditLog:
             after = patch.applied(before)
         except ValueError:
             after = patch.applied_to_part(before)
+        put_back = PUT_BACK.get((request.resource, request.sub_resource))
+        if put_back:
+            after = object_with(after, put_back, value_at(before, put_back))
         made = version_of(request.resource, msgspec.Raw(msgspec.json.encode(after)))
         if made is None:
             return
         shown = known.shown
         if shown is not None:
-            shown = shown.union(filter(compared, patch.settles()))
+            settled = (path for path in patch.settles() if path[:1] != put_back)
+            shown = shown.union(filter(compared, settled))
         if made.raw == known.raw and shown == known.shown:
             return
         made.uid, made.shown, made.resource_version = known.uid, shown, ""

@@ -29,7 +29,7 @@ from noderestrict.replay.audit.patches import (
 )
 
 #: What an update cannot change, although admission of a mutating plugin sees it changed.
-_PUT_BACK: dict[tuple[str, str], Path] = {
+PUT_BACK: dict[tuple[str, str], Path] = {
     ("nodes", "status"): ("spec",),
     ("pods", "status"): ("spec",),
     ("persistentvolumeclaims", "status"): ("spec",),
@@ -158,7 +158,7 @@ class _Write:
         self._after: Version | None = None
         if self.answer is not None:
             self._after = version_of(request.resource, self.answer)
-        self._put_back = _PUT_BACK.get((request.resource, request.sub_resource))
+        self._put_back = PUT_BACK.get((request.resource, request.sub_resource))
 
     def deleted(self) -> Reconstruction:
         """Return the object that a request deleted: its answer, or what the log last showed."""
@@ -375,7 +375,8 @@ class _Write:
         if known is not None:
             # Of a map that is replaced, the keys that are known were there.
             shown = names.where(lambda path: known.shows(path) or path in MAPS)
-            was = self._restored(shown, was, known.value)
+            for field in fields:
+                was = shown.restore(field, was, known.value) if shown.touch(field) else was
             unseen = names.where(lambda path: not known.shows(path))
         unchanged, changed = Pair(_raw(after), _raw(after)), Pair(_raw(after), _raw(was))
         missing = ""

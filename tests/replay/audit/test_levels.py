@@ -131,6 +131,14 @@ def test_what_an_earlier_patch_left_behind_is_known(first: Any, second: Any, rul
     assert verdicts(judged(patch(first, user=ADMIN), patch(second))) == [rule]
 
 
+def test_what_a_status_cannot_change_is_not_taken_for_changed() -> None:
+    status = patch(TAINTS, "nodes/status", user=ADMIN)
+    assert verdicts(judged(status, patch(TAINTS))) == ["nodes/taints"]
+    by_admin = patch(TAINTS, user=ADMIN)
+    assert verdicts(judged(by_admin, patch(TAINTS, "nodes/status"))) == ["allowed"]
+    assert verdicts(judged(by_admin, patch(UNTAINTS, "nodes/status"))) == ["nodes/taints"]
+
+
 def test_a_write_of_which_the_log_shows_nothing_ends_what_is_known() -> None:
     unseen = event("patch", "nodes", "n1", user=ADMIN, level="Metadata")
     assert verdicts(judged(patch(SETS, user=ADMIN), unseen, patch(SETS))) == ["nodes/labels"]
