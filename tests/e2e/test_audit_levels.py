@@ -43,6 +43,8 @@ GUARDED = "node-restriction.kubernetes.io"
 POINTER = "/metadata/labels/node-restriction.kubernetes.io~1"
 #: How long kubelets are watched at each level, beside what is done to them, seconds.
 STEADY = float(os.environ.get("NODERESTRICT_E2E_STEADY_SECONDS", "15"))
+#: How long pods may take to start and to end where all of this shares two slow cores, seconds.
+PATIENCE = 300
 #: The largest share of kubelets' writes that may be undecided.
 MOST_UNDECIDED = {"RequestResponse": 0.01, "Request": 0.10}
 
@@ -125,7 +127,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
                 tee = Tee(control_plane, name, port, plugin_port, running.verdicts)
                 running.tees[name] = stack.enter_context(tee.running())
                 control_plane.start_hollow_node(name, tee.port)
-            until("nodes are ready", lambda: ready(running.admin) == set(NAMES))
+            until("nodes are ready", lambda: ready(running.admin) == set(NAMES), PATIENCE)
             running.admin.create(DEPLOYMENTS, deployment(0))
             yield running
             control_plane.stop()
@@ -373,11 +375,10 @@ def scale(admin: Client, replicas: int) -> None:
         nodes = {pod["spec"]["nodeName"] for pod in pods}
         return len(pods) == replicas and (replicas < 3 or nodes == set(NAMES))
 
-    until(f"{replicas} pods run", scaled)
+    until(f"{replicas} pods run", scaled, PATIENCE)
     if not replicas:
-        until(
-            "all pods are gone", lambda: not admin.get(f"{PODS}?labelSelector=app%3Dweb")["items"]
-        )
+        path = f"{PODS}?labelSelector=app%3Dweb"
+        until("all pods are gone", lambda: not admin.get(path)["items"], PATIENCE)
 
 
 def differs(found: Result, verdict: Verdict) -> str:
