@@ -1,12 +1,14 @@
 """The command line: one module per subcommand, each with ``add_parser`` and ``run``."""
 
 import argparse
+import contextlib
 import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from noderestrict import __version__
+from noderestrict.cli import _output
 from noderestrict.cli._errors import UsageError
 from noderestrict.policy.text import printable
 
@@ -52,10 +54,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         The subcommand's exit code; 2 for a usage error, 130 for an interrupt.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _output.prepare()
     parser, _ = build_parser(arguments[0] if arguments else None)
     options = parser.parse_args(arguments)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has seen enough.
+        _output.silence()
+        return 0
+    except OSError as error:
+        if not _output.is_full(error):
+            raise
+        _output.silence()
+        with contextlib.suppress(OSError):
+            print(
+                f"noderestrict {options.command}: cannot write the output: {error.strerror}",
+                file=sys.stderr,
+            )
+        return 2
     except UsageError as error:
         print(printable(f"noderestrict {options.command}: {error}"), file=sys.stderr)
         return 2
@@ -67,3 +85,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    return code

@@ -1,0 +1,43 @@
+"""Standard output that cannot take what is written: another encoding, a full disk, no reader."""
+
+import contextlib
+import errno
+import io
+import os
+import sys
+
+_TAKES_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+
+
+def prepare() -> None:
+    """Make standard output take any character, and both outputs anything if they are closed."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
+    shows_unicode()
+
+
+def shows_unicode(otherwise: str = "backslashreplace") -> bool:
+    """Return whether standard output can express all characters, and make it fail for none.
+
+    Args:
+        otherwise: how it writes those that it cannot, as ``open`` takes it in ``errors``.
+    """
+    try:
+        "…×é\N{GRINNING FACE}".encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors=otherwise)
+        return False
+    return True
+
+
+def silence() -> None:
+    """Let standard output go nowhere, so that flushing it at exit does not fail again."""
+    with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def is_full(error: OSError) -> bool:
+    """Return whether an error says that an open file, such as standard output, takes no more."""
+    return error.filename is None and error.errno in _TAKES_NO_MORE
