@@ -2,23 +2,30 @@
 
 import argparse
 import os
+import shutil
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from noderestrict import __version__
 from noderestrict.cli._errors import UsageError
+from noderestrict.cli._output import shows_unicode, silence
 from noderestrict.cli.argument_types import RULES_OF, checked
 from noderestrict.cli.fields import add_flags, from_flags
 from noderestrict.cli.shared_flags import Policy, add_size_flag
-from noderestrict.policy.releases import Release
+from noderestrict.policy.releases import LATEST, Release
 from noderestrict.replay import reports
 
 if TYPE_CHECKING:
     from noderestrict.replay.report import Report
     from noderestrict.replay.results import NotJudged, Undecided
+    from noderestrict.replay.run import Run
     from noderestrict.replay.sources import Unreadable
 
-_PROGRESS_EVERY = 500
+#: Seconds between signs of progress, on a terminal and in a log.
+_PROGRESS_EVERY, _LOGGED_EVERY = 0.5, 30.0
+_COLUMNS = 80
 
 
 def add_parser(subparsers: Any) -> None:
@@ -63,7 +70,18 @@ def add_parser(subparsers: Any) -> None:
         help="report to write (default: table)",
     )
     add_size_flag(parser)
-    parser.add_argument("--explain", action="store_true", help="show the lookups of each case")
+    parser.add_argument(
+        "--show",
+        choices=("refused", "all"),
+        default="refused",
+        help="refused: what is denied, undecided or not as expected; all: allowed cases too; JSON "
+        "and JUnit hold all cases in any case (default: refused)",
+    )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="show the message, place and lookups of each case, and what was not judged",
+    )
     parser.add_argument(
         "--fail-on-denied", action="store_true", help="exit with 1 if any review is denied"
     )
@@ -111,8 +129,9 @@ def run(options: argparse.Namespace) -> int:
         before = prepared(release, baseline)
         before.files(files, max_bytes)
         before.audit_logs(logs)
-    replay = prepared(rules, _report(options))
+    replay = prepared(rules, _report(options, rules or LATEST, (*files, *logs)))
     replay.baseline = baseline
+    show.follow(replay)
     started = time.perf_counter()
     try:
         replay.files(files, max_bytes)
@@ -121,61 +140,102 @@ def run(options: argparse.Namespace) -> int:
         replay.end()
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader has seen enough; stdout must not be flushed again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader has seen enough.
+        silence()
     else:
         if logs:
             seen, seconds = replay.seen, max(time.perf_counter() - started, 1e-9)
+            not_judged = replay.summary.undecided + replay.summary.not_judged.total()
             print(
                 f"audit log: {seen.events} events, {replay.log.judged} writes of nodes judged, "
-                f"{replay.summary.undecided} not judged (--explain says why); "
+                f"{not_judged} not judged (--explain says why); "
                 f"{seen.bytes / seconds / 1e6:.0f} MB/s",
                 file=sys.stderr,
             )
+            if seen.others_of_nodes:
+                print(
+                    f"audit log: {seen.others_of_nodes} other lines speak of nodes; they are no "
+                    "audit events",
+                    file=sys.stderr,
+                )
     return replay.summary.exit_code(fail_on_denied=options.fail_on_denied)
 
 
 class _Terminal:
-    """What the operator sees beside the report, on stderr."""
+    """What the operator sees beside the report, on stderr.
 
-    def __init__(self, *, explain: bool) -> None:
+    Args:
+        explain: say what was not judged.
+        clock: in seconds.
+    """
+
+    def __init__(self, *, explain: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._explain = explain
-        # Where the report itself fills the terminal, it is progress enough.
-        self._progress = sys.stderr.isatty() and not sys.stdout.isatty()
+        self._clock = clock
+        self._run: Run | None = None
+        self._live = sys.stderr.isatty()
+        self._every = _PROGRESS_EVERY if self._live else _LOGGED_EVERY
+        self._due = clock() + self._every
+        self._shown = False
+
+    def follow(self, run: "Run") -> None:
+        """Show the progress of a run from now on."""
+        self._run = run
 
     def problem(self, problem: "Undecided | NotJudged | Unreadable") -> None:
-        """Print what could not be read, and on demand what could not be judged."""
+        """Print what could not be read, and on demand what was not judged."""
+        from noderestrict.replay.results import NotJudged
         from noderestrict.replay.sources import Unreadable
 
+        self.clear_progress()
         if isinstance(problem, Unreadable):
             print(f"noderestrict replay: {problem}", file=sys.stderr)
-        elif self._explain:
+        elif self._explain and isinstance(problem, NotJudged):
             print(problem, file=sys.stderr)
 
-    def progress(self, total: int) -> None:
-        """Show the number of cases now and then."""
-        if self._progress and total % _PROGRESS_EVERY == 0:
-            print(f"\r{total} cases", end="", file=sys.stderr, flush=True)
+    def progress(self) -> None:
+        """Show now and then how much was read."""
+        if self._clock() < self._due or self._run is None:
+            return
+        self._due = self._clock() + self._every
+        seen, summary = self._run.seen, self._run.summary
+        read = f"{seen.bytes / 1e6:,.0f} MB and {seen.events:,} audit events read, " * bool(
+            seen.bytes
+        )
+        text = f"{read}{summary.total:,} cases judged, {summary.denied:,} denied"
+        start, end = ("\r\033[K", "") if self._live else ("", "\n")
+        print(f"{start}{text}", end=end, file=sys.stderr, flush=True)
+        self._shown = self._live
 
     def clear_progress(self) -> None:
-        """Make room for the report."""
-        if self._progress:
+        """Make room for something else."""
+        if self._shown:
             print("\r\033[K", end="", file=sys.stderr)
+            self._shown = False
 
 
-def _report(options: argparse.Namespace) -> "Report":
+def _report(options: argparse.Namespace, rules: Release, sources: tuple[str, ...]) -> "Report":
     from noderestrict.replay.report import Options
 
-    return reports.create(
+    terminal = sys.stdout.isatty()
+    report = reports.create(
         options.output,
         Options(
             out=sys.stdout,
             notes=sys.stderr,
-            colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ,
+            colour=terminal and "NO_COLOR" not in os.environ,
             explain=options.explain,
+            show_all=options.show == "all",
             fail_on_denied=options.fail_on_denied,
+            width=shutil.get_terminal_size((_COLUMNS, 24)).columns if terminal else _COLUMNS,
+            plain=not shows_unicode(),
+            sources=sources,
+            version=__version__,
+            kubernetes=str(rules),
         ),
     )
+    shows_unicode(report.on_unencodable)
+    return report
 
 
 def _files_and_state(options: argparse.Namespace) -> tuple[list[str], list[str]]:

@@ -27,7 +27,7 @@ class Run:
         graph: the same objects for the Node authorizer.
         report: gets each result and, at the end, the summary.
         problem: called with everything that could not be read or judged.
-        progress: called with the number of results so far, after each case.
+        progress: called after each case, and now and then within a log.
         summary: the counts so far.
         log: how much of the audit logs was judged.
         seen: how much of them was read.
@@ -39,7 +39,7 @@ class Run:
     graph: Graph
     report: Report
     problem: Callable[[Undecided | NotJudged | Unreadable], None]
-    progress: Callable[[int], None]
+    progress: Callable[[], None]
     summary: Summary = field(default_factory=Summary)
     log: Counts = field(default_factory=Counts)
     seen: Seen = field(default_factory=Seen)
@@ -55,7 +55,7 @@ class Run:
         for file in files:
             for case in cases(file, max_bytes):
                 self._take(self._judged(case))
-                self.progress(self.summary.total)
+                self.progress()
 
     def audit_logs(self, files: Iterable[str]) -> None:
         """Judge the writes of nodes in some audit logs.
@@ -65,11 +65,22 @@ class Run:
         """
         audit = AuditLog(self.settings, self.listers)
         self.log = audit.counts
-        self._take(audit.results(*(events(file, self.seen) for file in files)))
+        self._take(audit.results(*(events(file, self.seen, self.progress) for file in files)))
 
     def end(self) -> None:
-        """End the report."""
-        self.report.end(self.summary)
+        """End the report; logs that speak of nodes but show no verdict are no all-clear."""
+        of_nodes, summary = self.seen.of_nodes, self.summary
+        if of_nodes and not (self.log.judged or summary.already_refused or summary.unreadable):
+            reads = of_nodes - summary.undecided - summary.not_judged.total()
+            parts = {
+                "undecided (--explain says why)": summary.undecided,
+                **summary.not_judged,
+                "no write, or incomplete": reads,
+            }
+            why = ", ".join(f"{count} {part}" for part, count in parts.items() if count > 0)
+            problem = f"nothing could be judged: of {of_nodes} events of nodes, {why}"
+            self._take([Unreadable("audit log", 0, problem)])
+        self.report.end(summary)
 
     def _judged(self, case: Case | AccessCase | Unreadable) -> Iterator[Result | Unreadable]:
         if isinstance(case, Unreadable):
@@ -87,5 +98,7 @@ class Run:
             self.summary.count(result)
             if isinstance(result, Result):
                 self.report.write(result)
-            else:
-                self.problem(result)
+                continue
+            if not isinstance(result, Unreadable):
+                self.report.leave(result)
+            self.problem(result)

@@ -11,10 +11,16 @@ from typing import Any
 
 import pytest
 
-from noderestrict.replay import sources, values
+from noderestrict.cli import replay as replay_command
+from noderestrict.graph.graph import Graph
+from noderestrict.policy.listers import MemoryListers
+from noderestrict.policy.settings import Settings
+from noderestrict.replay import reports, sources, values
 from noderestrict.replay.audit import read
 from noderestrict.replay.audit.read import Seen, events
 from noderestrict.replay.envelopes import KEYS
+from noderestrict.replay.report import Options
+from noderestrict.replay.run import Run
 from noderestrict.replay.sources import MIB, Document, Unreadable
 from noderestrict.replay.values import Keys, Value, ValueReader
 from tests.replay.test_inputs import OWN, Capture, run, stdin, write
@@ -356,3 +362,77 @@ def test_a_pipe_with_a_name_is_read_once_and_says_what_it_holds(tmp_path: Path) 
     assert "it is an audit event: give its file with --audit-log" in done.stderr
     assert done.returncode == 0
     assert "3 cases: 1 allowed, 2 denied" in done.stdout
+
+
+def event(**fields: Any) -> dict[str, Any]:
+    return {**EVENT, **fields}
+
+
+READ = event(verb="get", objectRef={"resource": "nodes", "name": "worker-1"})
+UNDECIDED = event(objectRef={"resource": "nodes", "name": "worker-1", "apiVersion": "v1"})
+CONFLICT = event(responseStatus={"code": 409})
+RECEIVED = event(stage="RequestReceived")
+
+
+@pytest.mark.parametrize(
+    ("logged", "why"),
+    [
+        ([READ], "of 1 events of nodes, 1 no write, or incomplete"),
+        ([UNDECIDED, READ], "of 2 events of nodes, 1 undecided (--explain says why), 1 no write"),
+        ([CONFLICT], "of 1 events of nodes, 1 409 Conflict"),
+        ([RECEIVED], "only at stage RequestReceived"),
+    ],
+)
+@pytest.mark.parametrize("wrap", [False, True], ids=["bare", "wrapped"])
+def test_a_log_of_nodes_without_a_verdict_is_no_all_clear(
+    wrap: bool, logged: list[Any], why: str, tmp_path: Path, capsys: Capture
+) -> None:
+    lines = [{"message": json.dumps(one)} for one in logged] if wrap else logged
+    code, out, err = run(capsys, "--audit-log", write(tmp_path / "a.log", lines))
+    assert code == 2
+    assert why in err
+    assert "0 cases" in out
+
+
+def test_a_log_without_nodes_is_an_all_clear(tmp_path: Path, capsys: Capture) -> None:
+    admin = event(user={"username": "admin"})
+    code, out, err = run(capsys, "--audit-log", write(tmp_path / "a.log", [admin]))
+    assert (code, "0 cases" in out) == (0, True)
+    assert "noderestrict replay:" not in err
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 0.01
+        return self.now
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_long_input_shows_its_progress_now_and_then(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stderr(io.StringIO):
+        def isatty(self) -> bool:
+            return terminal
+
+    stderr = Stderr()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    show = replay_command._Terminal(explain=False, clock=Clock())
+    out, notes = io.StringIO(), io.StringIO()
+    report = reports.create("table", Options(out, notes))
+    settings = Settings.for_version()
+    replay = Run(
+        settings, MemoryListers(), Graph(most_edges=None), report, show.problem, show.progress
+    )
+    show.follow(replay)
+    replay.seen.bytes, replay.seen.events = 5_000_000, 1_234
+    for _ in range(10_000):
+        show.progress()
+    shown = stderr.getvalue().count("5 MB and 1,234 audit events read, 0 cases judged, 0 denied")
+    # A hundred seconds and a bit, at two readings of the clock for each sign.
+    assert shown == (pytest.approx(200, abs=10) if terminal else 3)
+    assert (stderr.getvalue().count("\n") == 0) == terminal
+    show.clear_progress()
+    assert stderr.getvalue().endswith("\r\x1b[K") == terminal

@@ -176,7 +176,7 @@ def test_state_answers_look_ups_and_explain_shows_them(
     file = write(tmp_path / "a.json", json.dumps(delete_pod()))
     state = write(tmp_path / "state.json", json.dumps({"kind": "List", "items": [POD]}))
     arguments = ["--state", state, file] if order == "state first" else [file, "--state", state]
-    code, out, _ = run(capsys, *arguments, "--explain", "--fail-on-denied")
+    code, out, _ = run(capsys, *arguments, "--explain", "--show=all", "--fail-on-denied")
     assert code == 0
     assert "pods ns/p" in out
 

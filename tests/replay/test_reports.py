@@ -1,6 +1,10 @@
 """Reports."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -17,7 +21,7 @@ from noderestrict.replay import reports
 from noderestrict.replay.cases import Expectation
 from noderestrict.replay.changes import changes
 from noderestrict.replay.report import Options
-from noderestrict.replay.results import Result, Summary
+from noderestrict.replay.results import Certainty, NotJudged, Result, Summary, Undecided
 from noderestrict.replay.sources import Unreadable
 
 ROOT = Path(__file__).parents[2]
@@ -50,13 +54,19 @@ WRONGLY_DENIED = replace(DENIED, expect=Expectation(allowed=True), ok=False)
 RIGHTLY_DENIED = replace(DENIED, expect=Expectation(allowed=False), ok=True)
 
 
-def written(name: str, results: Sequence[Result], unreadable: int = 0, **options: Any) -> str:
+Found = Result | Undecided | NotJudged
+
+
+def written(name: str, results: Sequence[Found], unreadable: int = 0, **options: Any) -> str:
     out = StringIO()
     summary = Summary()
     one = reports.create(name, Options(out, StringIO(), **options))
     for result in results:
         summary.count(result)
-        one.write(result)
+        if isinstance(result, Result):
+            one.write(result)
+        else:
+            one.leave(result)
     for _ in range(unreadable):
         summary.count(Unreadable("a.json", 1, "broken"))
     one.end(summary)
@@ -120,7 +130,7 @@ def test_a_page_of_an_audit_log_shows_who_and_what_could_not_be_judged(
 ) -> None:
     main(["replay", "--audit-log", str(EXAMPLES / "audit-log.jsonl"), "--output", "html"])
     page = Page(capsys.readouterr().out)
-    assert "1not judged: not enough in the log" in page.text
+    assert "1undecided" in page.text
     assert "By user agentgpu-feature-agent/0.4.12" in page.text
     assert "metadata.labels['node-role.kubernetes.io/gpu'](absent)" in page.text
 
@@ -180,7 +190,7 @@ def test_every_file_of_the_folder_is_an_output(capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize("name", reports.NAMES)
 def test_every_report_shows_what_was_denied_and_why(name: str) -> None:
-    text = written(name, [ALLOWED, DENIED], fail_on_denied=True)
+    text = written(name, [ALLOWED, DENIED], fail_on_denied=True, explain=True)
     for part in ("case-1", "403", "not yours", "it is another node"):
         assert part in text
 
@@ -224,20 +234,34 @@ def test_pages_count_denials_alone_and_show_what_is_not_as_expected() -> None:
     assert "By rulenodes/own-name3" in page
     assert "By noden22n11" in page
     assert "By user agentkubelet/v1.363" in page
-    assert page.count("allowed, expected denied 404") == 1
-    assert page.count("denied 403") == 3
+    cases = page.partition("Cases")[2].partition("all-")[2] or page
+    assert len(re.findall("allowed, expected denied 404 n1", cases)) == 1
+    assert len(re.findall("denied 403 n", cases)) == 2
+    assert "2 timesdenied 403 n2" in cases
 
 
-@pytest.mark.parametrize("name", ["html", "markdown"])
-def test_documents_show_a_bounded_number_of_denials_and_count_all(
+@pytest.mark.parametrize("name", ["html", "markdown", "table"])
+def test_documents_show_a_bounded_number_of_kinds_and_count_all(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report_module, "_SHOWN", 2)
-    text = written(name, [replace(DENIED, id=f"case-{number}") for number in range(5)])
-    assert [f"case-{number}" in text for number in range(5)] == [True, True, False, False, False]
-    assert "… and 3 more, counted above." in text
-    assert ("By rule" in text and ">5</td>" in text) or "| 5 |" in text
-    assert "more, counted above" not in written(name, [DENIED, DENIED])
+    kinds = [replace(DENIED, name=f"n-{n}", what=f"UPDATE nodes n-{n}") for n in range(5)]
+    text = written(name, kinds)
+    assert [f"n-{number}" in text for number in range(5)] == [True, True, False, False, False]
+    assert " and 3 more, counted " in text
+    assert re.search(r"By rule.*>5</td>|\| 5 \||  5  nodes/own-name", text, re.DOTALL)
+    assert "more, counted" not in written(name, kinds[:2])
+
+
+@pytest.mark.parametrize("name", ["html", "markdown", "table"])
+def test_what_differs_in_nothing_but_its_id_is_shown_once_with_its_count(name: str) -> None:
+    repeats = [replace(DENIED, id=f"case-{n}", uid=str(n), line=n) for n in range(1234)]
+    text = Page(written(name, repeats)).text
+    shown = {"html": "1,234 times", "markdown": "| 1234 |", "table": "1234×"}[name]
+    assert shown in text
+    assert text.count("UPDATE nodes") == 1
+    other = replace(DENIED, message="something else")
+    assert Page(written(name, [*repeats, other])).text.count("UPDATE nodes") == 2
 
 
 def test_a_page_without_denials_says_so() -> None:
@@ -251,8 +275,9 @@ def test_a_page_without_denials_says_so() -> None:
     ("result", "fail_on_denied", "fails"),
     [
         (ALLOWED, True, False),
-        (DENIED, False, False),
+        (DENIED, False, True),
         (DENIED, True, True),
+        (replace(DENIED, already_refused=True), False, False),
         (RIGHTLY_DENIED, False, False),
         (RIGHTLY_DENIED, True, True),
         (WRONGLY_DENIED, False, True),
@@ -272,30 +297,203 @@ def test_junit_counts_each_failure_once(result: Result, fail_on_denied: bool, fa
         assert (failure.text or "") == result.explanation
 
 
-def test_the_table_marks_what_is_not_as_expected() -> None:
-    results = [RIGHTLY_DENIED, WRONGLY_DENIED, WRONGLY_ALLOWED]
-    without_notes = [replace(one, level="") for one in (*results, ALLOWED)]
-    first, second, third, fourth, last = written("table", without_notes).splitlines()
-    assert "NOT AS EXPECTED" not in first
-    assert "NOT AS EXPECTED (allowed)" in second
-    assert "NOT AS EXPECTED (denied 404)" in third
-    assert fourth.endswith("allowed")
+UNDECIDED = Undecided(
+    id="case-u", node="n1", user="system:node:n1", what="UPDATE nodes n1", operation="UPDATE",
+    resource="nodes", name="n1", file="audit.log", line=7, time="2026-03-02T09:00:01Z",
+    user_agent="kubelet/v1.36", level="Metadata", missing="level Metadata holds no object",
+    rule="nodes/labels",
+)  # fmt: skip
+NOT_JUDGED = NotJudged(id="case-n", node="n1", what="UPDATE nodes n1", why="409 Conflict")
+
+
+def test_the_table_marks_what_is_not_as_expected_and_shows_it_first() -> None:
+    results = [ALLOWED, RIGHTLY_DENIED, WRONGLY_DENIED, WRONGLY_ALLOWED]
+    _, first, one, second, two, rest, three, *_, last = written("table", results).splitlines()
+    assert first == "NOT AS EXPECTED (allowed)"
+    assert one.startswith("denied 403")
+    assert second == "NOT AS EXPECTED (denied 404)"
+    assert two.startswith("allowed")
+    assert rest == "AS EXPECTED, OR NOTHING EXPECTED"
+    assert three.startswith("denied 403")
     assert last == "4 cases: 2 allowed, 2 denied; 1 of 3 as expected, 2 not as expected"
 
 
-def test_the_table_shows_what_was_assumed_for_a_denial() -> None:
-    assert written("table", [DENIED]).count("\n    level Request\n") == 1
-    assert "level Request" not in written("table", [ALLOWED])
+def test_the_table_shows_the_refused_first_and_allowed_ones_on_demand() -> None:
+    refused_already = replace(DENIED, already_refused=True, node="n3")
+    found: list[Found] = [ALLOWED, UNDECIDED, refused_already, DENIED, ALLOWED]
+    _, first, second, third, *rest = written("table", found).splitlines()
+    assert first.startswith("denied 403  n1")
+    assert second.startswith("undecided   n1")
+    assert third.startswith("denied 403  n3")
+    assert third.endswith("already refused")
+    assert not any(line.startswith("allowed") for line in rest)
+    shown = written("table", found, show_all=True).splitlines()
+    assert shown[4].startswith("allowed     n1")
+    assert "2×" in shown[4]
 
 
-def test_json_shows_notes_user_agent_and_what_was_expected() -> None:
-    first, second, third = map(
-        json.loads, written("json", [DENIED, WRONGLY_DENIED, RIGHTLY_DENIED]).splitlines()
+LONG = replace(
+    DENIED, node="ip-10-0-0-1.eu-central-1.compute.internal", namespace="kube-system",
+    operation="UPDATE", resource="pods/status", name="aws-node-termination-handler-abcde-12345",
+    rule="pods/status-extended-resource-claim", user_agent="agent/" + "1" * 300,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("results", [[LONG], [LONG, WRONGLY_DENIED], [LONG] * 100_000, [DENIED]])
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_the_table_fits_the_terminal(results: list[Result], width: int) -> None:
+    more: list[Found] = [replace(UNDECIDED, dry_run=True), NOT_JUDGED]
+    text = written("table", [*results, *more], unreadable=3, width=width)
+    assert max(map(len, text.splitlines())) <= width
+    if width == 200:
+        assert "…" not in "".join(line for line in text.splitlines() if "agent/" not in line)
+
+
+def test_names_are_cut_in_the_middle() -> None:
+    line = written("table", [LONG]).splitlines()[1]
+    assert re.search(r"denied 403  ip-\S+…\w+rnal  UPD.*…\w*tatus  kube-\w*…-12345  pods/", line), (
+        line
     )
-    assert (first["notes"], first["userAgent"]) == (["level Request"], "kubelet/v1.36")
+    short = written("table", [replace(LONG, rule="nodes/own-name")]).splitlines()[1]
+    assert short.endswith("  nodes/own-name")
+
+
+def test_the_table_sums_by_rule_node_and_user_agent() -> None:
+    other = replace(DENIED, node="n2", rule="nodes/labels", user_agent="curl")
+    text = written("table", [DENIED, DENIED, other, ALLOWED, replace(DENIED, already_refused=True)])
+    assert "DENIED BY RULE\n  2  nodes/own-name\n  1  nodes/labels\n" in text
+    assert "DENIED BY NODE\n  2  n1\n  1  n2\n" in text
+    assert "DENIED BY USER AGENT\n  2  kubelet/v1.36\n  1  curl\n" in text
+    assert "DENIED BY" not in written("table", [ALLOWED])
+
+
+def test_the_table_explains_on_demand() -> None:
+    placed = replace(
+        DENIED, file="audit.log", line=3, certainty=Certainty.INFERRED, rests_on="the patch"
+    )
+    text = written("table", [placed, UNDECIDED], explain=True)
+    for part in ("not yours (it is another node)", "level Request", "inferred: the patch"):
+        assert f"\n    {part}\n" in text
+    assert "audit.log:3" in text
+    assert "nodes n2 -> not found" in text
+    assert "undecided: level Metadata holds no object" in text
+    assert "audit.log:7" in text
+    assert "level Request" not in written("table", [placed])
+
+
+def test_a_plain_terminal_gets_ascii() -> None:
+    text = written("table", [LONG, LONG], plain=True)
+    assert text.isascii()
+    assert "..." in text
+    assert "2x" in text
+
+
+def test_json_shows_who_asked_for_what_and_what_the_decision_rests_on() -> None:
+    placed = replace(
+        DENIED, user="system:node:n1", operation="UPDATE", resource="nodes", name="n2",
+        file="audit.log", line=3, time="2026-03-02T09:00:00Z", certainty=Certainty.INFERRED,
+        rests_on="the patch changed what it names",
+    )  # fmt: skip
+    first, second, third, fourth, fifth = map(
+        json.loads,
+        written(
+            "json", [placed, WRONGLY_DENIED, RIGHTLY_DENIED, UNDECIDED, NOT_JUDGED]
+        ).splitlines(),
+    )
+    wanted = {
+        "node": "n1", "user": "system:node:n1", "operation": "UPDATE", "resource": "nodes",
+        "namespace": "", "name": "n2", "file": "audit.log", "line": 3,
+        "time": "2026-03-02T09:00:00Z", "decision": "denied", "certainty": "inferred",
+        "restsOn": "the patch changed what it names", "userAgent": "kubelet/v1.36",
+        "level": "Request", "dryRun": False, "alreadyRefused": False,
+    }  # fmt: skip
+    assert {key: first[key] for key in wanted} == wanted
     assert "expected" not in first
     assert (second["ok"], third["ok"]) == (False, True)
     assert second["expected"]["allowed"] is True
+    assert (fourth["decision"], fourth["certainty"]) == ("undecided", "undecided")
+    assert (fourth["missing"], fourth["line"]) == ("level Metadata holds no object", 7)
+    assert (fifth["decision"], fifth["why"]) == ("not judged", "409 Conflict")
+
+
+def test_a_page_says_what_was_read_and_what_would_decide_the_rest() -> None:
+    early = replace(DENIED, time="2026-03-02T09:00:00Z", level="Request")
+    text = written(
+        "html", [early, UNDECIDED], sources=("cp1.log", "cp2.log"), version="1.2.3",
+        kubernetes="1.36",
+    )  # fmt: skip
+    page = Page(text)
+    for part in (
+        "Time2026-03-02T09:00:00Z to 2026-03-02T09:00:01Z",
+        "Sourcescp1.log, cp2.log",
+        "RulesKubernetes 1.36",
+        "Versionnoderestrict 1.2.3",
+        "To decide it, this is missing: level Metadata holds no object",
+    ):
+        assert part in page.text
+    assert page.links == []
+    assert "script" not in page.tags
+
+
+def test_a_page_filters_by_what_its_cases_have() -> None:
+    text = written("html", [DENIED, replace(DENIED, node="<n2>"), UNDECIDED])
+    choices = dict(re.findall(r'<option value="([a-z]+-\d+)">([^<]*)</option>', text))
+    assert sorted(choices.values()) == sorted(
+        ["denied 403", "undecided", "nodes/own-name", "nodes/labels", "n1", "&lt;n2&gt;"]
+    )
+    for one in choices:
+        assert f'body:has(option[value="{one}"]:checked) details:not(.{one})' in text
+        assert re.search(rf'<details class="[^"]*\b{one}\b', text)
+
+
+def test_junit_skips_what_is_undecided() -> None:
+    suite = ET.fromstring(written("junit", [DENIED, UNDECIDED, NOT_JUDGED]))
+    assert [suite.get(key) for key in ("tests", "failures", "skipped")] == ["2", "1", "1"]
+    skipped = suite.find("testcase/skipped")
+    assert skipped is not None
+    assert "level Metadata holds no object" in (skipped.get("message") or "")
+
+
+@pytest.mark.parametrize("name", reports.NAMES)
+def test_a_report_in_any_encoding_is_still_one(name: str) -> None:
+    report_class = reports.create(name, Options(StringIO(), StringIO()))
+    odd = replace(DENIED, name="é\U0001f600", what="UPDATE nodes é\U0001f600", message="é…")
+    text = written(name, [odd], explain=True)
+    narrow = text.encode("ascii", report_class.on_unencodable).decode("ascii")
+    if name == "json":
+        assert json.loads(narrow) == json.loads(text)
+    elif name == "junit":
+        assert ET.tostring(ET.fromstring(narrow)) == ET.tostring(ET.fromstring(text))
+    elif name == "html":
+        assert Page(narrow).text == Page(text).text
+
+
+@pytest.mark.parametrize("name", reports.NAMES)
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_no_terminal_and_no_full_disk_is_a_traceback(name: str, encoding: str) -> None:
+    command = [sys.executable, "-m", "noderestrict", "replay", str(EXAMPLES / "audit-log.jsonl")]
+    command += ["--output", name]
+    env = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(command, capture_output=True, check=False, env=env)
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
+    if encoding == "ascii":
+        assert done.stdout.isascii()
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+        assert done.returncode == 2
+        assert done.stderr == (
+            b"noderestrict replay: cannot write the output: No space left on device\n"
+        )
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "2>/dev/full", "| true"])
+def test_closed_outputs_are_no_traceback(closed: str) -> None:
+    command = f"{sys.executable} -m noderestrict replay {EXAMPLES}/audit-log.jsonl {closed}"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, check=False
+    )
+    assert done.returncode in (0, 2)
+    assert b"Traceback" not in done.stderr
 
 
 def test_changes_of_any_size_are_cut() -> None:

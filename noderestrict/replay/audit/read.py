@@ -1,7 +1,7 @@
 """Read the audit events of a file, in whatever form a cluster or a log pipeline hands them out."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -20,6 +20,8 @@ _NODE = b"system:node:"
 _USER = b"username"
 #: Reads of others that show objects; an entry of Cloud Logging may, too.
 _SHOWS = (b"esponseObject", b"protoPayload")
+#: A node is the user, or is impersonated.
+_BY_NODE = re.compile(rb'"username"\s*:\s*"system:node:')
 _read = re.compile(rb'erb\\*"\s*:\s*\\*"(?:get|list|watch)\\*"')
 #: Text that was packed shows neither.
 _PACKED = (b'"awslogs"', b'"kinesis"', b'"MESSAGE":[', b'"MESSAGE" : [')
@@ -28,6 +30,8 @@ _WORTH = (*_MARKS, _NODE, *_SHOWS, *_PACKED)
 _REVIEWS = (b"AdmissionReview", b"SubjectAccessReview")
 #: Problems of one kind that are named one by one; further ones are counted.
 _NAMED = 5
+#: Values of a log.
+_PROGRESS_EVERY = 500
 #: Streams of a container runtime whose lines may be incomplete at the same time.
 _MOST_STREAMS = 4
 
@@ -39,12 +43,14 @@ class Seen:
     Attributes:
         bytes: unpacked.
         events: audit events.
+        of_nodes: those of them that speak of nodes.
         others: lines and values that are none.
         others_of_nodes: those of them that speak of nodes.
     """
 
     bytes: int = 0
     events: int = 0
+    of_nodes: int = 0
     others: int = 0
     others_of_nodes: int = 0
 
@@ -82,22 +88,26 @@ def match(raw: bytes, fields: Mapping[str, msgspec.Raw]) -> Found | None:
     return None
 
 
-def events(file: str, seen: Seen | None = None) -> Iterator[Document | Unreadable]:
+def events(
+    file: str, seen: Seen | None = None, progress: Callable[[], None] | None = None
+) -> Iterator[Document | Unreadable]:
     """Yield each audit event of a file that is a node's, a write or shows an object, in its order.
 
     Args:
         file: its path, ``-`` for stdin; plain or packed.
         seen: counts what the file holds, if given.
+        progress: called now and then, if given.
     """
-    yield from _Reader(file, seen or Seen())
+    yield from _Reader(file, seen or Seen(), progress)
 
 
 class _Reader:
     """Reads the events of a file."""
 
-    def __init__(self, file: str, seen: Seen) -> None:
+    def __init__(self, file: str, seen: Seen, progress: Callable[[], None] | None) -> None:
         self._file = file
         self._seen = seen
+        self._progress = progress
         # How often there was each problem, and how many of these are named one by one.
         self._counts: dict[str, tuple[int, int]] = {}
         self._events = 0
@@ -112,9 +122,11 @@ class _Reader:
             with opened(self._file) as stream:
                 values = ValueReader(stream, envelopes.KEYS)
                 before = 0
-                for value in values:
+                for number, value in enumerate(values):
                     self._seen.bytes += values.bytes - before
                     before = values.bytes
+                    if self._progress is not None and number % _PROGRESS_EVERY == 0:
+                        self._progress()
                     yield from self._value(value)
                 self._seen.bytes += values.bytes - before
         except OSError as error:
@@ -170,6 +182,7 @@ class _Reader:
                 else:
                     found = True
                     self._count_events(1)
+                    self._seen.of_nodes += _BY_NODE.search(one.raw) is not None
                     yield Document(self._file, value.line, one.raw, lacks=one.lacks)
         except ValueError as error:
             if not found and is_cut_off(raw):

@@ -1,17 +1,28 @@
 """An HTML page for people, which loads nothing else."""
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from noderestrict.policy.text import printable
 from noderestrict.replay.changes import ABSENT, changes
-from noderestrict.replay.report import Document, verdict
-from noderestrict.replay.results import Result, Summary
+from noderestrict.replay.report import (
+    Document,
+    Group,
+    decision,
+    explanation,
+    notes,
+    place,
+    verdict,
+)
+from noderestrict.replay.results import Result, Summary, Undecided
 
 _MOST_COUNTS = 50
+_MOST_CHOICES = 100
 _STYLE = """
-:root { color-scheme: light dark; --line: #8884; --bad: #c0271b; --good: #1a7f37; --soft: #8881; }
-@media (prefers-color-scheme: dark) { :root { --bad: #ff8078; --good: #57c878; } }
+:root { color-scheme: light dark; --line: #8884; --bad: #c0271b; --good: #1a7f37; --soft: #8881;
+  --open: #9a6700; }
+@media (prefers-color-scheme: dark) { :root { --bad: #ff8078; --good: #57c878; --open: #d4a72c; } }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 1rem;
   overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
@@ -19,43 +30,116 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .sums li { border: 1px solid var(--line); border-radius: .5rem; padding: .5rem 1rem; }
 .sums b { display: block; font-size: 1.5rem; }
 .tables { display: flex; flex-wrap: wrap; gap: 2rem; }
+dl { display: grid; grid-template-columns: max-content auto; gap: 0 1rem; } dd { margin: 0; }
 table { border-collapse: collapse; } th { text-align: left; }
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .75rem .25rem 0;
   vertical-align: top; }
 .scroll th, .scroll td { min-width: 5.5rem; }
 @media (min-width: 40rem) { .scroll td:first-child { overflow-wrap: normal; } }
 td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.filters { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; } select { font: inherit;
+  max-width: 100%; }
 details { border: 1px solid var(--line); border-radius: .5rem; margin: .5rem 0;
   padding: .5rem .75rem; }
 summary { cursor: pointer; } details p { margin: .5rem 0; }
 .bad { color: var(--bad); font-weight: 600; } .good { color: var(--good); }
+.open { color: var(--open); font-weight: 600; }
+.times { float: right; font-variant-numeric: tabular-nums; }
 .scroll { overflow-x: auto; } .note { opacity: .75; }
 del { color: var(--bad); text-decoration: none; } ins { color: var(--good); text-decoration: none; }
 """
+_COLOURS = {"allowed": "good", "denied": "bad", "undecided": "open"}
 
 
 class HTMLReport(Document):
-    """The counts, denials by rule, node and user agent, and each refusal with what it changes."""
+    """What was read, the sums, and each kind of case with what it changes; with a filter."""
+
+    on_unencodable = "xmlcharrefreplace"
 
     def end(self, summary: Summary) -> None:
         """Write the page."""
-        refusals = self._refusals
+        found = self._groups
         tables = (
-            _count_table("By rule", refusals.rules)
-            + _count_table("By node", refusals.nodes)
-            + _count_table("By user agent", refusals.agents)
+            _count_table("By rule", found.rules)
+            + _count_table("By node", found.nodes)
+            + _count_table("By user agent", found.agents)
         )
-        details = "".join(map(_details, refusals.shown)) or "<p>Nothing was denied.</p>"
-        left_out = refusals.left_out
+        groups = found.sorted()
+        filters = [
+            _Filter("verdict", (verdict(group.first) for group in groups)),
+            _Filter("rule", (group.first.rule for group in groups)),
+            _Filter("node", (group.first.node or "-" for group in groups)),
+        ]
+        details = "".join(_details(group, filters) for group in groups)
+        if not summary.denied:
+            details = f"<p>Nothing was denied.</p>{details}"
+        left_out = found.left_out
         more = f"<p>… and {left_out:,} more, counted above.</p>" if left_out else ""
         self._out.write(
             '<!doctype html><html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
             '<meta http-equiv="Content-Security-Policy" '
             "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-            f"<title>noderestrict: {summary.denied} denied</title><style>{_STYLE}</style></head>"
-            f'<body><h1>noderestrict replay</h1><ul class="sums">{_sums(summary)}</ul>'
-            f'<div class="tables">{tables}</div><h2>Cases</h2>{details}{more}</body></html>\n'
+            f"<title>noderestrict: {summary.denied} denied</title>"
+            f"<style>{_STYLE}{''.join(one.style for one in filters)}</style></head>"
+            f'<body><h1>noderestrict replay</h1>{self._about()}<ul class="sums">{_sums(summary)}'
+            f'</ul><div class="tables">{tables}</div><h2>Cases</h2>'
+            f'<div class="filters">{"".join(one.choice for one in filters)}</div>'
+            f"{details}{more}</body></html>\n"
+        )
+
+    def _about(self) -> str:
+        """Return what was read, and by what."""
+        options, found = self._options, self._groups
+        span = f"{found.first_time} to {found.last_time}" if found.first_time else ""
+        rows = {
+            "Time": span,
+            "Sources": ", ".join(options.sources),
+            "Rules": f"Kubernetes {options.kubernetes}" if options.kubernetes else "",
+            "Version": f"noderestrict {options.version}" if options.version else "",
+        }
+        items = "".join(f"<dt>{key}</dt><dd>{_text(rows[key])}</dd>" for key in rows if rows[key])
+        return f"<dl>{items}</dl>"
+
+
+class _Filter:
+    """A choice that hides all other cases, by style alone: the page holds what nodes wrote.
+
+    Args:
+        name: of what there is to choose from.
+        values: of each case.
+    """
+
+    def __init__(self, name: str, values: Iterable[str]) -> None:
+        self._name = name
+        counts = Counter(values)
+        self._classes = {
+            value: f"{name}-{number}"
+            for number, (value, _) in enumerate(counts.most_common(_MOST_CHOICES))
+        }
+
+    def class_of(self, value: str) -> str:
+        """Return the class of a case with a value."""
+        return self._classes.get(value, f"{self._name}-other")
+
+    @property
+    def style(self) -> str:
+        """What each choice hides."""
+        return "".join(
+            f'body:has(option[value="{one}"]:checked) details:not(.{one}) {{ display: none; }}\n'
+            for one in self._classes.values()
+        )
+
+    @property
+    def choice(self) -> str:
+        """What there is to choose from."""
+        options = "".join(
+            f'<option value="{one}">{_text(value or "-")}</option>'
+            for value, one in self._classes.items()
+        )
+        return (
+            f"<label>{self._name.capitalize()} "
+            f"<select><option>all</option>{options}</select></label>"
         )
 
 
@@ -65,13 +149,17 @@ def _text(value: str) -> str:
 
 def _sums(summary: Summary) -> str:
     sums = {"judged": summary.total, "allowed": summary.allowed, "denied": summary.denied}
-    problems = {
+    more = {
         "not as expected": summary.unexpected,
-        "not judged: not enough in the log": summary.undecided,
+        "already refused": summary.already_refused,
+        "undecided": summary.undecided,
+        "inferred": summary.inferred,
+        "dry runs": summary.dry_runs,
+        **{f"not judged: {why}": count for why, count in summary.not_judged.most_common(10)},
         "unreadable": summary.unreadable,
     }
-    sums |= {name: count for name, count in problems.items() if count}
-    return "".join(f"<li><b>{count:,}</b>{name}</li>" for name, count in sums.items())
+    sums |= {name: count for name, count in more.items() if count}
+    return "".join(f"<li><b>{count:,}</b>{_text(name)}</li>" for name, count in sums.items())
 
 
 def _count_table(title: str, counts: Counter[str]) -> str:
@@ -84,25 +172,39 @@ def _count_table(title: str, counts: Counter[str]) -> str:
     return f"<section><h2>{title}</h2><table>{rows}</table></section>"
 
 
-def _details(result: Result) -> str:
-    kind = "good" if result.allowed else "bad"
-    notes = [f"case {result.id}", *result.notes]
-    if result.user_agent:
-        notes.append(f"user agent {result.user_agent}")
+def _details(group: Group, filters: Sequence[_Filter]) -> str:
+    one = group.first
+    values = (verdict(one), one.rule, one.node or "-")
+    classes = (by.class_of(value) for by, value in zip(filters, values, strict=True))
+    marks = [f"case {one.id}", place(one), *notes(one)]
+    if one.user_agent:
+        marks.append(f"user agent {one.user_agent}")
+    if one.time:
+        marks.append(one.time if group.count == 1 else f"{one.time} to {group.last_time}")
+    times = f'<span class="times">{group.count:,} times</span>' if group.count > 1 else ""
     return (
-        f'<details><summary><span class="{kind}">{_text(verdict(result))}</span> '
-        f"<b>{_text(result.node or '-')}</b> {_text(result.what)} "
-        f"<code>{_text(result.rule)}</code></summary>"
-        f"<p>{_text(result.explanation)}</p>{_change_table(result)}"
-        f'<p class="note">{" · ".join(map(_text, notes))}</p></details>'
+        f'<details class="{" ".join(classes)}"><summary>{times}'
+        f'<span class="{_COLOURS[decision(one)]}">{_text(verdict(one))}</span> '
+        f"<b>{_text(one.node or '-')}</b> {_text(one.what)} "
+        f"<code>{_text(one.rule)}</code></summary>"
+        f"<p>{_text(_why(one))}</p>{_change_table(one)}"
+        f'<p class="note">{" · ".join(map(_text, filter(None, marks)))}</p></details>'
     )
 
 
-def _change_table(result: Result) -> str:
+def _why(one: Result | Undecided) -> str:
+    if isinstance(one, Undecided):
+        return f"To decide it, this is missing: {one.missing}"
+    return explanation(one)
+
+
+def _change_table(one: Result | Undecided) -> str:
+    if isinstance(one, Undecided):
+        return ""
     rows = "".join(
         f"<tr><td><code>{_text(path)}</code></td><td>{_value('del', was)}</td>"
         f"<td>{_value('ins', becomes)}</td></tr>"
-        for path, was, becomes in changes(result.old, result.new)
+        for path, was, becomes in changes(one.old, one.new)
     )
     if not rows:
         return ""

@@ -3,32 +3,43 @@
 from html import escape
 
 from noderestrict.policy.text import printable
-from noderestrict.replay.report import Document, verdict
+from noderestrict.replay.report import Document, explanation, notes, verdict
 from noderestrict.replay.results import Summary
 
 _MOST_COUNTS = 50
 
 
 class MarkdownReport(Document):
-    """The summary, denials by rule and by node, and each refusal."""
+    """The summary, denials by rule, node and user agent, and each kind of case once."""
+
+    on_unencodable = "xmlcharrefreplace"
 
     def end(self, summary: Summary) -> None:
         """Write the document."""
-        out, refusals = self._out, self._refusals
+        out, found = self._out, self._groups
         out.write(f"# noderestrict replay\n\n{summary}\n")
-        for title, counts in (("rule", refusals.rules), ("node", refusals.nodes)):
+        for title, counts in (
+            ("rule", found.rules),
+            ("node", found.nodes),
+            ("user agent", found.agents),
+        ):
             if counts:
                 out.write(f"\n| {title} | denied |\n|---|---:|\n")
                 most = counts.most_common(_MOST_COUNTS)
                 out.writelines(f"| {_cell(name)} | {count} |\n" for name, count in most)
-        if refusals.shown:
-            header = "| case | node | request | verdict | rule | why |"
-            out.write(f"\n{header}\n|---|---|---|---|---|---|\n")
-        for one in refusals.shown:
-            cells = (one.id, one.node or "-", one.what, verdict(one), one.rule, one.explanation)
+        groups = found.sorted()
+        if groups:
+            header = "| case | times | node | request | verdict | rule | why |"
+            out.write(f"\n{header}\n|---|---:|---|---|---|---|---|\n")
+        for group in groups:
+            one = group.first
+            why = " · ".join((explanation(one), *notes(one)))
+            cells = (
+                one.id, str(group.count), one.node or "-", one.what, verdict(one), one.rule, why,
+            )  # fmt: skip
             out.write(f"| {' | '.join(map(_cell, cells))} |\n")
-        if refusals.left_out:
-            out.write(f"\n… and {refusals.left_out} more, counted above.\n")
+        if found.left_out:
+            out.write(f"\n… and {found.left_out} more, counted above.\n")
 
 
 def _cell(text: str) -> str:
