@@ -188,6 +188,7 @@ def _check_leaf(leaf: Parsed, now: dt.datetime) -> None:
 def _usable(leaf: Parsed, others: Sequence[bytes]) -> tuple[list[Parsed], list[str]]:
     """Return what to send besides the leaf, and why anything is left out."""
     sent: list[Parsed] = []
+    seen = {leaf.der}
     warnings = []
     for position, der in enumerate(others, start=2):
         which = f"certificate {position} of the chain"
@@ -196,9 +197,10 @@ def _usable(leaf: Parsed, others: Sequence[bytes]) -> tuple[list[Parsed], list[s
         except KeyPairError as error:
             warnings.append(f"{which} is left out: {error}")
             continue
-        if any(one.der == other.der for other in (leaf, *sent)):
+        if one.der in seen:
             warnings.append(f"{which} is repeated")
             continue
+        seen.add(one.der)
         problem = one.key_problem()
         if not problem and not one.is_self_issued:
             problem = one.signature_problem()

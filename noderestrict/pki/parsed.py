@@ -26,6 +26,8 @@ _CURVES = (ec.SECP224R1, ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _SERVED_CURVES = _CURVES[1:]
 PUBLIC = (serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 _WEAK_HASHES = ("md5", "sha1")
+#: Of a subject in a message.
+_LONGEST_NAME = 200
 #: Critical extensions that Go understands.
 _UNDERSTOOD = frozenset(
     {
@@ -102,7 +104,7 @@ class Parsed:
         return self.subject == self.issuer
 
     def __str__(self) -> str:
-        return repr(self.certificate.subject.rfc4514_string())
+        return repr(self.certificate.subject.rfc4514_string()[:_LONGEST_NAME])
 
     def time_problem(self, now: dt.datetime) -> str:
         """Return why it is not valid at a time; "" if it is."""

@@ -102,14 +102,13 @@ def verified_path(
 def issuing_path(leaf: Parsed, sent: Sequence[Parsed]) -> Path:
     """Return a leaf and those of the others that lead on from it, whatever is trusted."""
     path: Path = (leaf,)
+    left = _MOST_SIGNATURES
     while not path[-1].is_self_issued:
-        issuers = (
-            one
-            for one in sent
-            if one.subject == path[-1].issuer
-            and not _is_in(one, path)
-            and not _signature_problem(path[-1], one)
-        )
+        named = [one for one in sent if one.subject == path[-1].issuer and not _is_in(one, path)]
+        left -= len(named)
+        if left < 0:
+            break
+        issuers = (one for one in named if not _signature_problem(path[-1], one))
         # Of a renewed certificate and its predecessor, the one that is valid longer counts.
         issuer = max(issuers, key=lambda one: one.certificate.not_valid_after_utc, default=None)
         if issuer is None:

@@ -14,13 +14,24 @@ import pytest
 
 from noderestrict.cli import main
 from noderestrict.doctor.checks.certificate import verdict
-from noderestrict.pki import system_roots
+from noderestrict.pki import path, system_roots
 from noderestrict.pki.check import KeyPair, KeyPairError, check_pair
+from noderestrict.pki.parsed import Parsed
 from noderestrict.serving.certificate_sources import CertificateFiles
 from noderestrict.serving.certificates import Certificates
 from noderestrict.serving.tls_context import TlsOptions, context_of
 from noderestrict.telemetry.metrics import Metrics
-from tests.pki.pairs import RECORDED, Case, Pair, asked, cases, has_go, system_roots_of_go
+from tests.pki.pairs import (
+    CA_EXTENSIONS,
+    RECORDED,
+    Case,
+    Pair,
+    asked,
+    authority,
+    cases,
+    has_go,
+    system_roots_of_go,
+)
 from tests.serving.tls import NOW
 
 CASES = list(cases())
@@ -147,6 +158,29 @@ def test_a_go_client_accepts_what_is_served_as_the_verdict_says() -> None:
     assert {name for name, error in found.items() if not error} == {
         case.name for case in CASES if case.name in pairs and case.accepted
     }
+
+
+def test_a_chain_made_to_take_long_is_judged_with_few_signatures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Each of them may have issued any other, and the leaf.
+    ca = authority("loop")
+    loops = [ca.issue("loop", kind="p384", extensions=CA_EXTENSIONS).pem for _ in range(300)]
+    others = [authority("loop").pem for _ in range(3)]
+    leaf = ca.issue()
+    verified = 0
+
+    def count(issued: Parsed, issuer: Parsed) -> str:
+        nonlocal verified
+        verified += 1
+        return "no"
+
+    monkeypatch.setattr(path, "_signature_problem", count)
+    chain = leaf.pem + b"".join((*loops, *others))
+    for roots in (None, b"".join((*loops, *others))):
+        with contextlib.suppress(KeyPairError):
+            check_pair(chain, leaf.key, now=NOW, roots=roots)
+    assert verified <= 200
 
 
 def test_what_is_wrong_is_said_in_words() -> None:
