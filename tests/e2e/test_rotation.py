@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import datetime as dt
 import json
 import threading
 import time
@@ -86,7 +87,8 @@ class Load:
             late = [one for at, one in self._bundles if at < time.monotonic() - NOTICED_SECONDS]
             for trusted in {*late[-1:], self._bundles[-1][1]}:
                 try:
-                    check_chain([chain], now=NOW, dns_names=["localhost"], roots=trusted)
+                    now = dt.datetime.now(dt.UTC)
+                    check_chain([chain], now=now, dns_names=["localhost"], roots=trusted)
                 except KeyPairError as error:
                     self.failures.append(f"handshake: {error}")
                 self.handshakes += 1
