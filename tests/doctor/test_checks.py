@@ -314,6 +314,21 @@ def test_what_stands_between_doctor_and_server_is_told(doctor: Doctor) -> None:
     assert all("no answer" in text for _, text in found)
 
 
+def test_a_loopback_address_may_be_that_of_another_machine(doctor: Doctor) -> None:
+    cluster, ca = doctor.cluster, authority()
+    with serve(doctor, ca, "127.0.0.1") as address:
+        pass
+    cluster.register(ca.certificate, {"url": f"https://127.0.0.1:{address.partition(':')[2]}/"})
+    denied = 'admission webhook "leases.noderestrict.io" denied the request: no'
+    cluster.lease = (403, {"message": denied})
+    ((status, message),) = doctor("certificate")
+    assert status == "warn"
+    assert "the API server gets answers from its own machine" in message
+    # Nobody answers there either.
+    cluster.lease = (500, {"message": 'failed calling webhook "leases.noderestrict.io": refused'})
+    assert {one for one, _ in doctor("certificate")} == {"fail"}
+
+
 @pytest.mark.parametrize(
     ("ready", "status"),
     [([], "fail"), ([False], "fail"), ([True], "warn"), ([None, True], "pass"),

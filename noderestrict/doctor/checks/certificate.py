@@ -1,13 +1,16 @@
 """Does the API server accept the certificate that is served?"""
 
+import asyncio
 import base64
 import datetime as dt
+import ipaddress
 import ssl
 from collections.abc import AsyncIterator
 
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Address, Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, warned
+from noderestrict.doctor.probe import FORBIDDEN, is_from_webhook, probe
 from noderestrict.pki.check import KeyPairError, check_chain
 from noderestrict.pki.peer import served_chain
 from noderestrict.pki.system_roots import system_roots
@@ -44,7 +47,32 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
                 "forward a port to it, and pass --connect HOST:PORT",
             )
             return
+        if await _is_elsewhere(cluster, address):
+            yield warned(
+                f"{name}: {address[0]}:{address[1]} does not answer here, but the API server gets "
+                "answers from its own machine",
+                "run doctor on a control-plane node, or forward a port to it and pass --connect "
+                "HOST:PORT",
+            )
+            return
         yield await verdict(name, bundle, host, address)
+
+
+async def _is_elsewhere(cluster: Cluster, address: Address) -> bool:
+    """Tell whether a loopback address is one of another machine, where the server answers."""
+    try:
+        if not ipaddress.ip_address(address[0]).is_loopback:
+            return False
+    except ValueError:
+        return False
+    try:
+        async with asyncio.timeout(_SECONDS):
+            _, writer = await asyncio.open_connection(*address)
+    except (OSError, TimeoutError):
+        refusal = await probe(cluster)
+        return refusal is not None and refusal.code == FORBIDDEN and is_from_webhook(refusal)
+    writer.close()
+    return False
 
 
 async def verdict(name: str, bundle: bytes, host: str, address: Address) -> Finding:
