@@ -13,16 +13,17 @@ RUN python -m venv --copies /opt/noderestrict \
  && /opt/noderestrict/bin/pip install --no-cache-dir --no-compile -c requirements.lock . \
  && /opt/noderestrict/bin/pip uninstall --yes pip \
  && cd /opt/noderestrict \
- && rm -rf include share bin/activate* bin/Activate* bin/pip* \
+ && rm -rf include share \
+ && find bin -mindepth 1 ! -name 'python*' ! -name noderestrict -delete \
  && find lib/python3.*/site-packages -mindepth 1 -maxdepth 1 \
       ! -type d ! -name '*.py' ! -name '*.so' ! -name '*.pth' -delete \
  && find lib/python3.*/site-packages -type d \( -name tests -o -name test \) -prune -exec rm -rf {} + \
  && find lib/python3.*/site-packages \
       \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.c' -o -name '*.h' \) -delete \
  && cd /usr/local \
- && rm -rf include share lib/pkgconfig lib/libpython*.a \
- && find bin -mindepth 1 ! -name 'python3*' -delete \
- && rm -f bin/python3*-config \
+ && rm -rf include share man lib/pkgconfig lib/libpython*.a \
+ && find bin -mindepth 1 ! -name python3 ! -name 'python3.[0-9]*' -delete \
+ && rm -f bin/*-config bin/*-gdb.py \
  && cd lib/python3.* \
  && rm -rf config-3.* ensurepip idlelib lib2to3 pydoc_data test tkinter turtledemo turtle.py venv \
            site-packages/* \
