@@ -1,7 +1,5 @@
 """Read a YAML file that may hold anything."""
 
-import math
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +7,7 @@ from typing import Any
 from noderestrict.errors import NoderestrictError
 from noderestrict.pki.files import read_regular
 from noderestrict.policy.hostile import refused_as
+from noderestrict.policy.yaml_nodes import unfolded
 
 #: Far longer than one that anybody writes; reading it takes about a second.
 _LONGEST_FILE = 256 * 1024
@@ -74,7 +73,7 @@ class YamlFile:
                     node = loader.get_single_node()
                     if node is None:
                         return None
-                    if _unfolded(node, {}) > _LONGEST_FILE:
+                    if unfolded(node) > _LONGEST_FILE:
                         raise ConfigError(f"{self}: too much for its aliases to repeat")
                     repeated = _repeated_key(node)
                     if repeated is not None:
@@ -120,23 +119,3 @@ def _repeated_key(node: Any) -> str | None:
         if inner is not None:
             return inner
     return None
-
-
-def _unfolded(node: Any, known: dict[int, float]) -> float:
-    """Return how long a YAML node is with its aliases replaced by what they stand for."""
-    if id(node) in known:
-        return known[id(node)]
-    # A node that holds itself is infinite.
-    known[id(node)] = math.inf
-    if isinstance(node.value, str):
-        length = 1.0 + len(node.value)
-    else:
-        # A sequence has items, a mapping has pairs of key and value.
-        parts = (part for entry in node.value for part in _parts(entry))
-        length = 1.0 + sum(_unfolded(part, known) for part in parts)
-    known[id(node)] = length
-    return length
-
-
-def _parts(entry: Any) -> Sequence[Any]:
-    return entry if isinstance(entry, tuple) else (entry,)
