@@ -125,15 +125,20 @@ def _with_cluster(server: "_Server") -> "Main":
     from noderestrict.cluster.connection import ClusterError
     from noderestrict.cluster.start import reached
     from noderestrict.serving.server import StartError
+    from noderestrict.telemetry.metrics import Metrics
 
-    config = server.config
+    config, metrics = server.config, Metrics()
 
     async def serve(stop: "Stop") -> None:
         try:
             async with reached(
-                config.kubeconfig, config.context, config.cluster_wait, config.api_server
+                config.kubeconfig,
+                config.context,
+                config.cluster_wait,
+                config.api_server,
+                metrics.count_renewal,
             ) as (connection, minor):
-                await _serve_cluster(server, connection, minor, stop)
+                await _serve_cluster(server, connection, metrics, minor, stop)
         except ClusterError as error:
             raise StartError(str(error)) from None
 
@@ -141,7 +146,7 @@ def _with_cluster(server: "_Server") -> "Main":
 
 
 async def _serve_cluster(
-    server: "_Server", connection: "Connection", minor: int, stop: "Stop"
+    server: "_Server", connection: "Connection", metrics: "Metrics", minor: int, stop: "Stop"
 ) -> None:
     from noderestrict.cluster.graph_sink import graph_sinks
     from noderestrict.cluster.judge import STREAMING_SINCE, ClusterJudge
@@ -149,9 +154,8 @@ async def _serve_cluster(
     from noderestrict.graph.graph import Graph
     from noderestrict.render.registration import parse_registration
     from noderestrict.serving.tls_secret import TlsSecret
-    from noderestrict.telemetry.metrics import Metrics
 
-    config, metrics = server.config, Metrics()
+    config = server.config
     settings = config.in_cluster(minor, config.rules)
     metrics.kubernetes(minor, settings.release)
     graph = Graph()

@@ -36,7 +36,8 @@ class ClusterAccess:
     kubeconfig: str | None = setting(
         None,
         FILE_NAME,
-        "kubeconfig of the cluster; without it, the service account of the pod is used",
+        "kubeconfig of the cluster, or several, separated by colons; without it, $KUBECONFIG, "
+        "~/.kube/config or the service account of the pod is used",
         CLUSTER,
     )
     context: str | None = setting(

@@ -6,13 +6,10 @@ token that the API server does not issue without us.
 
 import ipaddress
 import socket
-import ssl
 from collections.abc import Sequence
 
-import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
-from kubernetes_asyncio import client
 
 Address = tuple[str, int]
 #: The name that the certificate of every API server has.
@@ -71,30 +68,3 @@ def _literal(host: str, port: int) -> list[ResolveResult]:
             flags=socket.AI_NUMERICHOST,
         )
     ]
-
-
-async def use_addresses(api: client.ApiClient, addresses: Sequence[Address]) -> None:
-    """Send the requests of a client to the first address that takes the connection.
-
-    The certificate is verified under the name ``kubernetes.default.svc``.
-
-    Args:
-        api: whose configuration has the CA; its requests need no proxy.
-        addresses: of API servers of one cluster; all are equal.
-    """
-    configuration = api.configuration
-    configuration.host = f"https://{NAME}"
-    context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
-    if configuration.disable_strict_ssl_verification:
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    replaced: aiohttp.ClientSession = api.rest_client.pool_manager
-    api.rest_client.pool_manager = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
-            limit=configuration.connection_pool_maxsize,
-            ssl=context,
-            resolver=GivenAddresses(addresses),
-            use_dns_cache=False,
-        ),
-        read_bufsize=replaced._read_bufsize,  # noqa: SLF001 (its size has no other name)
-    )
-    await replaced.close()

@@ -2,39 +2,40 @@
 
 import asyncio
 import contextlib
-import os
-from collections.abc import AsyncIterator, Mapping, Sequence
-from pathlib import Path
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import aiohttp
 import msgspec
-from kubernetes_asyncio import client, config
+from kubernetes_asyncio import client
 from kubernetes_asyncio.client.exceptions import ApiException
+from multidict import CIMultiDict
 
-from noderestrict.cluster.api_servers import Address, use_addresses
-from noderestrict.errors import NoderestrictError
-from noderestrict.policy.hostile import brief, is_failure, refused_as
-from noderestrict.telemetry.logs import LOGGER
+from noderestrict import __version__
+from noderestrict.cluster.api_servers import Address
+from noderestrict.cluster.credentials import UNAUTHORIZED, Credential, Credentials
+from noderestrict.cluster.errors import ClusterError as ClusterError
+from noderestrict.cluster.errors import ConnectionFailedError as ConnectionFailedError
+from noderestrict.cluster.locate import find_access
+from noderestrict.cluster.transport import client_session, environment_proxy
 
 _OK = range(200, 300)
-_REFRESH_SECONDS = 30
-
-
-class ClusterError(NoderestrictError):
-    """The API server did not answer, or answered with an error; ``code`` is 0 for no answer."""
-
-    def __init__(self, message: str, code: int = 0) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class ConnectionFailedError(ClusterError):
-    """The configuration is unusable; the message says why."""
+_IMPERSONATE_USER = "Impersonate-User"
 
 
 class _Status(msgspec.Struct):
     message: str | None = None
+
+
+class _Session:
+    """An HTTP session with the number of its requests; it is closed after the last one."""
+
+    def __init__(self, http: aiohttp.ClientSession, context: ssl.SSLContext | None) -> None:
+        self.http = http
+        self.context = context
+        self.requests = 0
 
 
 class Connection:
@@ -42,12 +43,29 @@ class Connection:
 
     Args:
         api: a configured client; closed by ``close``.
-        refresh: a task that keeps its credentials fresh.
+        credentials: what requests authenticate with; None for what the client is configured with.
+        impersonation: headers that impersonate a user.
+        new_session: returns an HTTP session for a TLS context.
+
+    Attributes:
+        credentials: what requests authenticate with.
     """
 
-    def __init__(self, api: client.ApiClient, refresh: asyncio.Task[None] | None = None) -> None:
+    def __init__(
+        self,
+        api: client.ApiClient,
+        credentials: Credentials | None = None,
+        impersonation: Sequence[tuple[str, str]] = (),
+        new_session: Callable[[ssl.SSLContext | None], aiohttp.ClientSession] = client_session,
+    ) -> None:
         self._api = api
-        self._refresh = refresh
+        self.credentials = credentials or Credentials(
+            Credential(api.configuration.api_key.get("BearerToken") or "")
+        )
+        self._impersonation = impersonation
+        self._new_session = new_session
+        self._session = _Session(api.rest_client.pool_manager, self.credentials.current.context)
+        self._renewal: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(
@@ -55,65 +73,66 @@ class Connection:
         kubeconfig: str | None,
         context: str | None,
         api_servers: Sequence[Address] = (),
+        counted: Callable[[str], None] | None = None,
     ) -> "Connection":
-        """Connect with a kubeconfig, or as a pod of the cluster.
+        """Connect as client-go does, and keep the credential fresh.
 
         Args:
-            kubeconfig: a file; None means the service account of the pod.
+            kubeconfig: one or more files; None means $KUBECONFIG, ~/.kube/config or the service
+                account of the pod.
             context: of the kubeconfig; None means its current one.
             api_servers: where a pod reaches API servers; none for the Service of the cluster.
+            counted: called with the result of each renewal of the credential.
 
         Raises:
             ConnectionFailedError: the configuration is unusable.
+            ClusterError: what issues the credential failed.
         """
-        if api_servers and kubeconfig is not None:
-            raise ConnectionFailedError(
-                "--api-server is for the service account of a pod: a --kubeconfig names its own"
-            )
-        configuration = client.Configuration()
-        if kubeconfig is None:
-            try:
-                config.load_incluster_config(  # type: ignore[no-untyped-call]
-                    client_configuration=configuration
-                )
-            except config.ConfigException as error:
-                raise ConnectionFailedError(
-                    f"not running in a pod of a cluster ({error}): set --kubeconfig (or --state)"
-                ) from None
-            in_pod = client.ApiClient(configuration)
-            if api_servers:
-                await use_addresses(in_pod, api_servers)
-            return cls(in_pod)
-        at = f"--kubeconfig {kubeconfig}" + (f", --context {context}" if context else "")
-        with refused_as(ConnectionFailedError, at):
-            for file in map(Path, kubeconfig.split(os.pathsep)):
-                # Opening a FIFO would block until somebody writes to it.
-                if file.expanduser().exists() and not file.expanduser().is_file():
-                    raise ConnectionFailedError(f"{at}: {file} is not a regular file")
-            loader = await config.load_kube_config(
-                kubeconfig, context, configuration, persist_config=False
-            )
-            api = client.ApiClient(configuration)
-        refresh = asyncio.get_running_loop().create_task(_keep_fresh(loader, configuration))
-        return cls(api, refresh)
+        access = await asyncio.to_thread(find_access, kubeconfig, context, pod=bool(api_servers))
+        credentials = await Credentials.read(access)
+        if counted is not None:
+            credentials.counted = counted
+        cluster = access.cluster
+        configuration = client.Configuration(host=cluster.server)
+        configuration.tls_server_name = cluster.tls_server_name or None
+        if not api_servers:
+            configuration.proxy = cluster.proxy or environment_proxy(cluster.server)
+        api = client.ApiClient(configuration)
+        # Its own session verifies certificates otherwise, and cannot present another one.
+        await api.rest_client.close()
+        new_session = partial(client_session, addresses=api_servers)
+        api.rest_client.pool_manager = new_session(credentials.current.context)
+        connection = cls(api, credentials, access.user.impersonation, new_session)
+        connection._renewal = asyncio.get_running_loop().create_task(credentials.run())
+        return connection
 
     async def token(self) -> str | None:
-        """Return the bearer token that requests currently send; None if they send none.
-
-        Raises:
-            ClusterError: the token cannot be read.
-        """
-        try:
-            sent = await self._api.configuration.get_api_key_with_prefix("BearerToken")
-        except (config.ConfigException, OSError) as error:
-            raise ClusterError(f"our own token: {error}") from None
-        return (sent or "").removeprefix("Bearer ").strip() or None
+        """Return the bearer token that requests currently send; None if they send none."""
+        scheme, _, token = self.credentials.current.authorization.partition(" ")
+        return token if scheme == "Bearer" and token else None
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._refresh is not None:
-            self._refresh.cancel()
+        if self._renewal is not None:
+            self._renewal.cancel()
+            # A plugin that runs is ended.
+            await asyncio.wait((self._renewal,))
         await self._api.close()
+
+    async def _session_of(self, credential: Credential) -> _Session:
+        """Return the session for a credential: another client certificate takes another one.
+
+        Connections keep the certificate that they were opened with. Requests on the old ones end as
+        they would have.
+        """
+        old = self._session
+        if old.context is not credential.context:
+            http = self._new_session(credential.context)
+            self._session = _Session(http, credential.context)
+            self._api.rest_client.pool_manager = http
+            if not old.requests:
+                await old.http.close()
+        return self._session
 
     async def get(
         self, path: str, query: Mapping[str, str] | None = None, *, seconds: float = 30
@@ -203,22 +222,31 @@ class Connection:
         headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         what = f"{method} {path}"
-        response = None
+        sent = CIMultiDict({"Accept": "application/json", "Content-Type": content_type})
+        sent.update(headers or {})
+        if _IMPERSONATE_USER not in sent:
+            sent.extend(self._impersonation)
+        sent["User-Agent"] = f"noderestrict/{__version__}"
+        request = partial(
+            self._send,
+            method,
+            f"{self._api.configuration.host}{path}",
+            dict(query or {}),
+            sent,
+            body,
+            limit,
+        )
+        session = response = None
         try:
-            response = await self._api.call_api(
-                path,
-                method,
-                query_params=list((query or {}).items()),
-                header_params={
-                    "Accept": "application/json",
-                    "Content-Type": content_type,
-                    **(headers or {}),
-                },
-                body=body,
-                auth_settings=["BearerToken"],
-                _preload_content=False,
-                _request_timeout=limit,
-            )
+            used = self.credentials.current
+            session, response = await request(used)
+            if response.status == UNAUTHORIZED and await self.credentials.replaced(
+                used, _patience(limit)
+            ):
+                response.close()
+                await self._release(session)
+                session = response = None
+                session, response = await request(self.credentials.current)
             if response.status not in _OK:
                 raise ClusterError(
                     f"{what}: {response.status} {_message(await response.read())}".rstrip(),
@@ -232,20 +260,49 @@ class Connection:
         finally:
             if response is not None:
                 response.close()
+            if session is not None:
+                await self._release(session)
 
-
-async def _keep_fresh(loader: Any, configuration: client.Configuration) -> None:
-    """Renew the credentials of a kubeconfig repeatedly, if they need it."""
-    while True:
+    async def _send(
+        self,
+        method: str,
+        url: str,
+        query: dict[str, str],
+        headers: Any,
+        body: Any,
+        limit: float | aiohttp.ClientTimeout,
+        credential: Credential,
+    ) -> tuple[_Session, aiohttp.ClientResponse]:
+        """Return the response to a request, and the session to release after it."""
+        if credential.authorization:
+            headers["Authorization"] = credential.authorization
+        session = await self._session_of(credential)
+        session.requests += 1
         try:
-            await config.refresh_token(loader, configuration, _REFRESH_SECONDS)
-        except BaseException as error:
-            if not is_failure(error):
-                raise
-            LOGGER.warning("credentials could not be renewed", extra={"error": brief(error)})
-        else:
-            # Credentials of this kind need no renewal.
-            return
+            response: aiohttp.ClientResponse = await self._api.rest_client.request(
+                method,
+                url,
+                query_params=query,
+                headers=headers,
+                body=body,
+                _preload_content=False,
+                _request_timeout=limit,
+            )
+        except BaseException:
+            await self._release(session)
+            raise
+        self.credentials.answered(response.status, credential)
+        return session, response
+
+    async def _release(self, session: _Session) -> None:
+        session.requests -= 1
+        if not session.requests and session is not self._session:
+            await session.http.close()
+
+
+def _patience(limit: float | aiohttp.ClientTimeout) -> float:
+    """Return how long a refused request waits for another credential."""
+    return limit.sock_connect or 0.0 if isinstance(limit, aiohttp.ClientTimeout) else limit
 
 
 def _message(body: bytes) -> str:

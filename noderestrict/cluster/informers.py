@@ -66,7 +66,11 @@ class Informers:
         )
         self._again = asyncio.Event()
         self._probe = Probe(
-            connection, lambda: any(map(self._troubled, self._reflectors)), self._follow_again
+            connection,
+            lambda: (
+                not connection.credentials.works() or any(map(self._troubled, self._reflectors))
+            ),
+            self._follow_again,
         )
         for plural, store in self.stores.items():
             metrics.store_objects.labels(plural).set_function(store.__len__)

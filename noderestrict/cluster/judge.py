@@ -33,6 +33,7 @@ from noderestrict.policy.settings import Settings
 from noderestrict.telemetry.metrics import Metrics
 
 _ROUNDS = 6
+_CREDENTIAL = "credential"
 # Per request: a pod can name thousands of claims, but must not use up its node's whole budget.
 _MOST_CONFIRMED = 100
 #: The first minor version whose API servers support streaming lists by default.
@@ -125,6 +126,8 @@ class ClusterJudge:
             sinks=sinks,
             max_staleness=max_staleness,
         )
+        credentials = connection.credentials
+        metrics.credential(credentials.has_problem, credentials.expiry)
 
     def count_live(self, resource: str, result: str) -> None:
         """Count one live lookup."""
@@ -140,8 +143,9 @@ class ClusterJudge:
         self._settings = replace(self._settings, api_audiences=audiences, audiences_pending=False)
 
     def checks(self) -> Mapping[str, bool]:
-        """Return the readiness checks, by name: the stores, and whether audiences are known."""
+        """Return the readiness checks, by name: stores, our credential, API audiences."""
         checks = self.informers.checks()
+        checks[_CREDENTIAL] = self._connection.credentials.works()
         if self._audiences is not None:
             checks["api audiences"] = not self._settings.audiences_pending
         return checks
@@ -149,6 +153,8 @@ class ClusterJudge:
     def details(self) -> Mapping[str, str]:
         """Return details of the checks, by name."""
         details = self.informers.details()
+        if detail := self._connection.credentials.detail():
+            details[_CREDENTIAL] = detail
         if self._settings.audiences_pending:
             details["api audiences"] = f"not known yet; if this persists, {REMEDY}"
         return details

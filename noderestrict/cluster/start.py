@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from noderestrict.cluster.api_servers import Address
 from noderestrict.cluster.connection import ClusterError, Connection, ConnectionFailedError
@@ -19,16 +19,18 @@ async def reached(
     context: str | None,
     wait: float,
     api_servers: Sequence[Address] = (),
+    counted: Callable[[str], None] | None = None,
 ) -> AsyncIterator[tuple[Connection, int]]:
     """Yield a connection to an API server that answers, and its minor version.
 
     The kubeconfig is read again before each retry, because it may have been replaced.
 
     Args:
-        kubeconfig: a file; None means the service account of the pod.
+        kubeconfig: one or more files; None means what the environment says.
         context: of the kubeconfig; None means its current one.
         wait: seconds to wait for an answer.
         api_servers: where a pod reaches API servers; none for the Service of the cluster.
+        counted: called with the result of each renewal of the credential.
 
     Raises:
         ConnectionFailedError: the first configuration is unusable.
@@ -39,7 +41,7 @@ async def reached(
     tried = False
     while True:
         try:
-            connection, minor, patch = await _try(kubeconfig, context, api_servers)
+            connection, minor, patch = await _try(kubeconfig, context, api_servers, counted)
             break
         except ClusterError as error:
             unusable = isinstance(error, ConnectionFailedError) and not tried
@@ -67,9 +69,12 @@ async def reached(
 
 
 async def _try(
-    kubeconfig: str | None, context: str | None, api_servers: Sequence[Address]
+    kubeconfig: str | None,
+    context: str | None,
+    api_servers: Sequence[Address],
+    counted: Callable[[str], None] | None,
 ) -> tuple[Connection, int, int]:
-    connection = await Connection.open(kubeconfig, context, api_servers)
+    connection = await Connection.open(kubeconfig, context, api_servers, counted)
     try:
         return connection, *await server_version(connection)
     except BaseException:

@@ -260,6 +260,25 @@ class Metrics:
             ("resource",),
             registry=registry,
         )
+        self._credential_renewals = Counter(
+            "noderestrict_credential_renewals_total",
+            "Renewals of the credential for the API server that gave another one, or failed.",
+            ("result",),
+            registry=registry,
+        )
+        for result in ("renewed", "failed"):
+            self._credential_renewals.labels(result)
+        self._credential_problem = Gauge(
+            "noderestrict_credential_problem",
+            "1 while our credential is refused by the API server, expired or cannot be renewed.",
+            registry=registry,
+        )
+        self._credential_expiry = Gauge(
+            "noderestrict_credential_expiry_timestamp_seconds",
+            "When the credential for the API server expires; +Inf if that is unknown.",
+            registry=registry,
+        )
+        self._credential_expiry.set(float("inf"))
         self.live_lookups = Counter(
             "noderestrict_live_lookups_total",
             "Lookups sent to the API server, by result.",
@@ -293,6 +312,15 @@ class Metrics:
         """Return a function that counts an ended connection of a port, by reason."""
         counters = {reason: self._closed_connections.labels(port, reason) for reason in CLOSED}
         return lambda reason: counters[reason].inc()
+
+    def credential(self, problem: Callable[[], bool], expiry: Callable[[], float]) -> None:
+        """Expose whether the credential has a problem, and when it expires, since 1970."""
+        self._credential_problem.set_function(problem)
+        self._credential_expiry.set_function(expiry)
+
+    def count_renewal(self, result: str) -> None:
+        """Count a renewal of the credential: ``renewed`` or ``failed``."""
+        self._credential_renewals.labels(result).inc()
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -81,8 +81,10 @@ def test_a_file_that_cannot_be_read_is_named(capsys: pytest.CaptureFixture[str])
 
 
 def test_without_a_cluster_the_message_says_what_to_give(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    for name in ("KUBERNETES_SERVICE_HOST", "KUBECONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
     assert main(["graph", "reachable", "n"]) == 2
     assert "--kubeconfig" in capsys.readouterr().err

@@ -1,0 +1,146 @@
+"""How to reach an API server, and as whom: what a kubeconfig or a pod's service account says."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from noderestrict.cluster.errors import ConnectionFailedError
+from noderestrict.pki.files import read_regular
+
+_LONGEST_FILE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Content:
+    """Bytes that are given, or those of a file, which may change.
+
+    Attributes:
+        where: how messages name it.
+        data: the bytes; None if they are in the file.
+        path: of the file.
+    """
+
+    where: str
+    data: bytes | None = None
+    path: Path | None = None
+
+    def read(self) -> bytes:
+        """Return the bytes as they are now.
+
+        Raises:
+            ConnectionFailedError: the file cannot be read, or is empty.
+        """
+        if self.path is None:
+            return self.data or b""
+        try:
+            content = read_regular(self.path, _LONGEST_FILE)
+        except OSError as error:
+            raise ConnectionFailedError(f"{self}: {error.strerror or error}") from None
+        if not content.strip():
+            raise ConnectionFailedError(f"{self}: the file is empty")
+        return content
+
+    def __str__(self) -> str:
+        """Return how messages name it."""
+        return self.where if self.path is None else f"{self.where}: {self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """An API server.
+
+    Attributes:
+        where: how messages name it.
+        server: its URL, without a slash at the end.
+        ca: CAs in PEM that its certificate must lead to; None for the system's.
+        insecure: accept any certificate.
+        tls_server_name: name that its certificate must have; "" for the host of the URL.
+        proxy: URL of the proxy to use; "" for that of the environment, if any.
+        exec_config: what exec plugins get to know about this cluster.
+    """
+
+    where: str
+    server: str
+    ca: Content | None = None
+    insecure: bool = False
+    tls_server_name: str = ""
+    proxy: str = ""
+    exec_config: Any = None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Plugin:
+    """An exec credential plugin.
+
+    Attributes:
+        where: how messages name it.
+        version: of the ExecCredentials that it reads and writes.
+        command: with its arguments.
+        env: variables besides our own.
+        provide_cluster: whether to tell it about the cluster.
+        interactive: ``Never``, ``IfAvailable`` or ``Always``.
+        install_hint: what to do if the command is missing.
+    """
+
+    where: str
+    version: str
+    command: tuple[str, ...]
+    env: Mapping[str, str]
+    provide_cluster: bool
+    interactive: str
+    install_hint: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Provider:
+    """An OpenID Connect provider that exchanges refresh tokens.
+
+    Attributes:
+        where: how messages name it.
+        config: of the auth provider, as client-go names its keys.
+        ca: CAs in PEM that the provider's certificate must lead to; None for the system's.
+        file: the kubeconfig to write new tokens to.
+        user: name of the user in that file.
+    """
+
+    where: str
+    config: Mapping[str, str]
+    ca: Content | None
+    file: Path
+    user: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class User:
+    """As whom to connect.
+
+    Attributes:
+        where: how messages name the user.
+        token: a bearer token, used if there is no file.
+        token_file: the file of a bearer token.
+        basic: user name and password, separated by a colon.
+        certificate: PEM chain of the client certificate, leaf first.
+        key: PEM.
+        plugin: to run, unless anything above is given.
+        provider: to ask, unless a token or password is given.
+        impersonation: headers that impersonate another user.
+    """
+
+    where: str
+    token: str = ""
+    token_file: Content | None = None
+    basic: str = ""
+    certificate: Content | None = None
+    key: Content | None = None
+    plugin: Plugin | None = None
+    provider: Provider | None = None
+    impersonation: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """An API server, and as whom to connect to it."""
+
+    cluster: Cluster
+    user: User = field(repr=False)
