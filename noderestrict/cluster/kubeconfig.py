@@ -348,6 +348,19 @@ class _Reader:
         # Relative to the kubeconfig; an absolute one stays.
         return Content(f"{self._where}.{field}", path=self._folder / path)
 
+    def _check_url(self, field: str, url: str) -> None:
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname, parts.port
+        except ValueError as error:
+            raise self._fail(field, f"invalid URL: {error}", url) from None
+        if parts.scheme not in _SCHEMES:
+            raise self._fail(field, f"a URL with {' or '.join(_SCHEMES)} is needed", url)
+        if not host or not url.isascii() or not url.isprintable() or " " in url:
+            raise self._fail(field, "invalid URL", url)
+        if field == "server" and parts.username is not None:
+            raise self._fail(field, "a URL without user and password is needed")
+
     @property
     def _folder(self) -> Path:
         return self._file.path.absolute().parent
@@ -389,19 +402,6 @@ class _ClusterReader(_Reader):
         self._check_url("server", server)
         parts = urlsplit(server)
         return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
-
-    def _check_url(self, field: str, url: str) -> None:
-        try:
-            parts = urlsplit(url)
-            host, _ = parts.hostname, parts.port
-        except ValueError as error:
-            raise self._fail(field, f"invalid URL: {error}", url) from None
-        if parts.scheme not in _SCHEMES:
-            raise self._fail(field, f"a URL with {' or '.join(_SCHEMES)} is needed", url)
-        if not host or not url.isascii() or not url.isprintable() or " " in url:
-            raise self._fail(field, "invalid URL", url)
-        if field == "server" and parts.username is not None:
-            raise self._fail(field, "a URL without user and password is needed")
 
     def _server_name(self) -> str:
         name = self._given.tls_server_name or ""
@@ -521,6 +521,7 @@ class _UserReader(_Reader):
         for key in (ISSUER, CLIENT):
             if not config.get(key):
                 raise self._fail(f"auth-provider.config.{key}", "missing")
+        self._check_url(f"auth-provider.config.{ISSUER}", config[ISSUER])
         ca = self._content(
             "auth-provider.config.idp-certificate-authority",
             config.get("idp-certificate-authority"),

@@ -106,7 +106,7 @@ class Exchange:
                 return await self._refreshed(session, metadata.token_endpoint)
         except aiohttp.InvalidURL as error:
             raise ClusterError(f"{self._where()}: invalid URL {str(error.url)[:200]}") from None
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise ClusterError(f"{self._where()}: {brief(error)}") from None
 
     async def _refreshed(self, session: aiohttp.ClientSession, endpoint: str) -> _Tokens:

@@ -43,7 +43,13 @@ def leaf(ca: Authority, *names: str, lifetime: dt.timedelta = DAY, now: dt.datet
     return ca.issue(names or ("localhost", "127.0.0.1"), lifetime=lifetime, now=now)
 
 
-def client_leaf(ca: Authority, common_name: str, organization: str = "", *more_names: str) -> Leaf:
+def client_leaf(
+    ca: Authority,
+    common_name: str,
+    organization: str = "",
+    *more_names: str,
+    not_after: dt.datetime = NOW + DAY,
+) -> Leaf:
     """Return a client certificate, such as a kubelet's."""
     key = ec.generate_private_key(ec.SECP256R1())
     issuer = x509.load_pem_x509_certificate(ca.certificate)
@@ -60,7 +66,7 @@ def client_leaf(ca: Authority, common_name: str, organization: str = "", *more_n
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(NOW - DAY)
-        .not_valid_after(NOW + DAY)
+        .not_valid_after(not_after)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
