@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from tests.serving.tls import Server, authority, client_leaf, leaf, serving
 Object = dict[str, Any]
 #: A credential lives this long, and is renewed about halfway.
 LIFE = 40.0
-STEP = 15.0
+STEP = 5.0
 NOT_FOUND = 404
 
 
@@ -115,15 +115,15 @@ class CertificateFiles(Kind):
 
     def user(self) -> Object:
         self.renew()
-        return {"client-certificate": "tls.crt", "client-key": "tls.key"}
+        return {"client-certificate": "client.crt", "client-key": "client.key"}
 
     def renew(self) -> None:
         pair = self.world.certificate()
-        (self.folder / "tls.crt").write_bytes(pair.certificate)
-        (self.folder / "tls.key").write_bytes(pair.key)
+        (self.folder / "client.crt").write_bytes(pair.certificate)
+        (self.folder / "client.key").write_bytes(pair.key)
 
     def spoil(self) -> None:
-        (self.folder / "tls.crt").write_bytes(self.world.certificate().certificate)
+        (self.folder / "client.crt").write_bytes(self.world.certificate().certificate)
 
 
 class Exec(Kind):
@@ -256,58 +256,72 @@ def started(world: World, kind: Kind) -> tuple[str, ...]:
     return ("--kubeconfig", str(file), "--api-audiences", ISSUER)
 
 
+@contextmanager
+def renewing(watched: list[Watched], spoiled: threading.Event) -> Iterator[None]:
+    """Renew the credentials of all servers that run, or spoil them once instead."""
+    stop = threading.Event()
+
+    def renew() -> None:
+        done = False
+        while not stop.wait(STEP):
+            for one in () if done and spoiled.is_set() else tuple(watched):
+                (one.kind.spoil if spoiled.is_set() else one.kind.renew)()
+            done = spoiled.is_set()
+
+    thread = threading.Thread(target=renew)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
 @pytest.fixture
-def watched(world: World, tmp_path: Path) -> Iterator[list[Watched]]:
+def spoiled() -> threading.Event:
+    """Say whether the credentials are spoiled."""
+    return threading.Event()
+
+
+@pytest.fixture
+def watched(world: World, tmp_path: Path, spoiled: threading.Event) -> Iterator[list[Watched]]:
     """Run a server with each kind of credential."""
     ca = world.control_plane.ca
     issuer_ca = Path(world.control_plane._flags["oidc-ca-file"])
     (tmp_path / "issuer-ca.crt").write_bytes(issuer_ca.read_bytes())
     with ExitStack() as stack:
-        found = []
+        found: list[Watched] = []
+        stack.enter_context(renewing(found, spoiled))
         for number, make in enumerate(KINDS):
             kind = make(world, tmp_path / f"kind-{number}")
             flags = started(world, kind)
             server = stack.enter_context(serving(kind.folder, *flags, ca=ca, state=False))
             one = Watched(kind, server)
             until(partial(one.has, ready=True), make.__name__)
-            # Those that are started later must not let it grow old.
-            stack.enter_context(one)
             found.append(one)
+        for one in found:
+            stack.enter_context(one)
         yield found
 
 
 def test_no_answer_is_lost_while_credentials_are_renewed_three_times(
-    watched: list[Watched],
+    watched: list[Watched], spoiled: threading.Event
 ) -> None:
-    renewing = threading.Event()
-
-    def renew() -> None:
-        while not renewing.wait(STEP / 3):
-            for one in watched:
-                if not spoiled.is_set():
-                    one.kind.renew()
-
-    spoiled = threading.Event()
-    thread = threading.Thread(target=renew)
-    thread.start()
-    try:
-        for one in watched:
-            until(partial(one.has, renewed=1), f"{one.kind}: 1st renewal")
-        before = [one.renewals("failed") for one in watched]
-        spoiled.set()
-        for one in watched:
-            one.kind.spoil()
-        for one, failed in zip(watched, before, strict=True):
-            until(partial(one.has, failed=failed + 1), f"{one.kind}: failure")
-        told = [(one.kind, one.credential_line(), one.problem) for one in watched
-                if isinstance(one.kind, TokenFile | CertificateFiles)]  # fmt: skip
-        spoiled.clear()
-        counts = [one.renewals("renewed") for one in watched]
-        for one, count in zip(watched, counts, strict=True):
-            until(partial(one.has, renewed=count + 2), f"{one.kind}: next renewals")
-    finally:
-        renewing.set()
-        thread.join()
+    for one in watched:
+        until(partial(one.has, renewed=1), f"{one.kind}: 1st renewal")
+    before = [one.renewals("failed") for one in watched]
+    spoiled.set()
+    for one, failed in zip(watched, before, strict=True):
+        until(partial(one.has, failed=failed + 1), f"{one.kind}: failure")
+    told = [
+        (one.kind, one.credential_line(), one.problem)
+        for one in watched
+        if isinstance(one.kind, TokenFile | CertificateFiles)
+    ]
+    spoiled.clear()
+    counts = [one.renewals("renewed") for one in watched]
+    for one, count in zip(watched, counts, strict=True):
+        until(partial(one.has, renewed=count + 2), f"{one.kind}: next renewals")
     for kind, said, problem in told:
         # It still works, but not for long.
         assert said.startswith("[+] credential: expires at "), kind
