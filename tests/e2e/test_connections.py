@@ -257,15 +257,15 @@ def started(world: World, kind: Kind) -> tuple[str, ...]:
 
 
 @contextmanager
-def renewing(watched: list[Watched], spoiled: threading.Event) -> Iterator[None]:
+def renewing(kinds: list[Kind], spoiled: threading.Event) -> Iterator[None]:
     """Renew the credentials of all servers that run, or spoil them once instead."""
     stop = threading.Event()
 
     def renew() -> None:
         done = False
         while not stop.wait(STEP):
-            for one in () if done and spoiled.is_set() else tuple(watched):
-                (one.kind.spoil if spoiled.is_set() else one.kind.renew)()
+            for one in () if done and spoiled.is_set() else tuple(kinds):
+                (one.spoil if spoiled.is_set() else one.renew)()
             done = spoiled.is_set()
 
     thread = threading.Thread(target=renew)
@@ -291,10 +291,12 @@ def watched(world: World, tmp_path: Path, spoiled: threading.Event) -> Iterator[
     (tmp_path / "issuer-ca.crt").write_bytes(issuer_ca.read_bytes())
     with ExitStack() as stack:
         found: list[Watched] = []
-        stack.enter_context(renewing(found, spoiled))
+        kinds: list[Kind] = []
+        stack.enter_context(renewing(kinds, spoiled))
         for number, make in enumerate(KINDS):
             kind = make(world, tmp_path / f"kind-{number}")
             flags = started(world, kind)
+            kinds.append(kind)
             server = stack.enter_context(serving(kind.folder, *flags, ca=ca, state=False))
             one = Watched(kind, server)
             until(partial(one.has, ready=True), make.__name__)
@@ -310,16 +312,17 @@ def test_no_answer_is_lost_while_credentials_are_renewed_three_times(
     for one in watched:
         until(partial(one.has, renewed=1), f"{one.kind}: 1st renewal")
     before = [one.renewals("failed") for one in watched]
+    counts = [one.renewals("renewed") for one in watched]
     spoiled.set()
+    told = []
+    # Files stay as they are until somebody writes them again, which must be soon.
+    for one, failed in zip(watched, before, strict=True):
+        if isinstance(one.kind, TokenFile | CertificateFiles):
+            until(partial(one.has, failed=failed + 1), f"{one.kind}: failure")
+            told.append((one.kind, one.credential_line(), one.problem))
+    spoiled.clear()
     for one, failed in zip(watched, before, strict=True):
         until(partial(one.has, failed=failed + 1), f"{one.kind}: failure")
-    told = [
-        (one.kind, one.credential_line(), one.problem)
-        for one in watched
-        if isinstance(one.kind, TokenFile | CertificateFiles)
-    ]
-    spoiled.clear()
-    counts = [one.renewals("renewed") for one in watched]
     for one, count in zip(watched, counts, strict=True):
         until(partial(one.has, renewed=count + 2), f"{one.kind}: next renewals")
     for kind, said, problem in told:
@@ -332,7 +335,8 @@ def test_no_answer_is_lost_while_credentials_are_renewed_three_times(
         assert one.problem == 0, name
         assert time.time() < one.expiry < time.time() + LIFE + 1, name
         assert len(one.answers) > 50, name
-        assert {answer[1:] for answer in one.answers} == {(False, NOT_FOUND)}, name
+        lost = [answer for answer in one.answers if answer[1:] != (False, NOT_FOUND)]
+        assert not lost, (name, lost, one.server.log)
         assert set(one.ready) == {200}, name
         logged = one.server.wait_for_log("the credential cannot be renewed")
         assert "users[u].user" in logged[0], name
@@ -342,13 +346,16 @@ def test_a_server_whose_credential_expired_is_not_ready_until_there_is_another(
     world: World, tmp_path: Path
 ) -> None:
     kind = TokenFile(world, tmp_path / "kind")
-    with (
-        serving(
-            kind.folder, *started(world, kind), ca=world.control_plane.ca, state=False
-        ) as server,
-    ):
-        one = Watched(kind, server)
+    flags = started(world, kind)
+    # Starting may take longer than a token lives.
+    with renewing([kind], threading.Event()), ExitStack() as stack:
+        server = stack.enter_context(
+            serving(kind.folder, *flags, ca=world.control_plane.ca, state=False)
+        )
         until(lambda: server.request("/readyz")[0] == 200, "ready")
+        running = stack.pop_all()
+    with running:
+        one = Watched(kind, server)
         until(lambda: server.request("/readyz")[0] == 503, "not ready", LIFE + 60)
         assert time.time() > one.expiry
         line = one.credential_line()
