@@ -152,10 +152,11 @@ def run(options: argparse.Namespace) -> int:
                 f"{seen.bytes / seconds / 1e6:.0f} MB/s",
                 file=sys.stderr,
             )
-            if seen.others_of_nodes:
+            if seen.others:
+                of_nodes = f", {seen.others_of_nodes} of which speak of nodes"
                 print(
-                    f"audit log: {seen.others_of_nodes} other lines speak of nodes; they are no "
-                    "audit events",
+                    f"audit log: {seen.others} other lines or values are no audit events"
+                    f"{of_nodes * bool(seen.others_of_nodes)}",
                     file=sys.stderr,
                 )
     return replay.summary.exit_code(fail_on_denied=options.fail_on_denied)

@@ -213,10 +213,10 @@ def _path(raw: bytes, match: Match, path: str, steps: list[int]) -> str | None:
         if begin != b"{":
             return None
         fields = _fields.decode(shallow(raw))
+        if match(raw, fields) is not None:
+            return path or "."
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    if match(raw, fields) is not None:
-        return path or "."
     for key, value in fields.items():
         joint = " | " if path.endswith("fromjson") else ""
         if found := _path(bytes(value), match, f"{path}{joint}{_step(key)}", steps):

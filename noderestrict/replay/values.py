@@ -46,6 +46,7 @@ class Value:
 
 
 CUT_OFF = "the JSON is cut off"
+LIST_CUT_OFF = "the document with a list is cut off here, or broken"
 TOO_LONG = f"it has over {MAX_LINE_BYTES // MIB} MiB, the limit"
 
 
@@ -225,7 +226,9 @@ class ValueReader:
             # Whatever follows the first line may be complete.
             end = rest.find(b"\n") + 1 if piece or b'\n{"' in rest else 0
             raw = b"" if problem == TOO_LONG else rest[: end or len(rest)]
-            yield Value(line, raw, problem=CUT_OFF if end else problem)
+            if splitter.taken_apart and problem == CUT_OFF:
+                problem = LIST_CUT_OFF
+            yield Value(line, raw, problem=CUT_OFF if end and problem == TOO_LONG else problem)
             rest = rest[end:] if end else b""
             line += 1
             if not end:
@@ -292,6 +295,7 @@ class _Splitter:
 
     Attributes:
         done: it is complete.
+        taken_apart: a list was found in it.
     """
 
     def __init__(self, keys: Keys, line: int) -> None:
@@ -302,7 +306,7 @@ class _Splitter:
         # The value that is yielded as a whole if no list is found in it: start, line, depth.
         self._value: tuple[int, int, int] | None = None
         self._step = self._item
-        self.done = False
+        self.done = self.taken_apart = False
 
     @property
     def held(self) -> int:
@@ -376,6 +380,7 @@ class _Splitter:
         self._at += 1
         if begin == ord("["):
             self._value = None
+            self.taken_apart = True
             self._step = self._item
         else:
             self._step = self._member

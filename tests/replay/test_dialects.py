@@ -173,11 +173,15 @@ def test_wherever_an_event_is_cut_off_nothing_else_is_lost(
     assert third.line == 3
 
 
-def test_a_document_that_is_cut_off_gives_what_it_holds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [b'"message": "', b'"timestamp"', b"        {", b"},"])
+@pytest.mark.parametrize("after", [b"", b"oops"], ids=["cut off", "broken"])
+def test_a_document_that_is_cut_off_gives_what_it_holds(
+    end: bytes, after: bytes, tmp_path: Path
+) -> None:
     data = (HERE / "dialects" / "cloudwatch-filter-log-events-2026-11.json").read_bytes()
-    first, second, problem = found(write(tmp_path / "a.json", data[:-400]))
-    assert isinstance(first, Document)
-    assert isinstance(second, Document)
+    cut = data[: data.rindex(end)] if end != b"}," else data[: data.rindex(end) + len(end)]
+    *read_, problem = found(write(tmp_path / "a.json", cut + after))
+    assert [isinstance(one, Document) for one in read_] == [True, True]
     assert isinstance(problem, Unreadable)
     assert "cut off" in problem.problem
 
@@ -436,3 +440,31 @@ def test_long_input_shows_its_progress_now_and_then(
     assert (stderr.getvalue().count("\n") == 0) == terminal
     show.clear_progress()
     assert stderr.getvalue().endswith("\r\x1b[K") == terminal
+
+
+def test_a_policy_and_other_lines_in_a_log_are_counted_and_said(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    policy = {"kind": "Policy", "apiVersion": "audit.k8s.io/v1", "rules": []}
+    lines = json.dumps(policy).encode() + b"\n" + b"".join(OTHER_LINES)
+    code, out, err = run(capsys, "--audit-log", write(tmp_path / "a.log", LINES + lines))
+    assert (code, "3 cases" in out) == (0, True)
+    assert "audit log: 3 other lines or values are no audit events, 2 of which speak of" in err
+
+
+@pytest.mark.parametrize("value", [5, None, [], {"serviceName": 5}])
+def test_no_value_in_an_envelope_ends_the_run(value: Any, tmp_path: Path, capsys: Capture) -> None:
+    odd = {"outer": {"protoPayload": value, "auditID": "a"}, "AuditId": value, "Verb": value}
+    lines = [{"protoPayload": value}, {"outer": odd}, odd, {"log": value, "stream": value}]
+    file = write(tmp_path / "a.log", json.dumps(EVENT) + "\n" + "\n".join(map(json.dumps, lines)))
+    code, out, err = run(capsys, "--audit-log", file)
+    assert code == 2
+    assert "1 case" in out
+    assert "Traceback" not in err
+
+
+def test_problems_of_any_number_are_named_in_a_bounded_one(tmp_path: Path) -> None:
+    bad = b"".join(b'{"auditID":"a","x":' + b" " * n + b"oops}\n" for n in range(1000))
+    problems = found(write(tmp_path / "a.log", LINES + bad))[3:]
+    assert sum(one.count for one in problems if isinstance(one, Unreadable)) == 1000
+    assert len(problems) < 200

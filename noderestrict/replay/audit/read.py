@@ -10,7 +10,14 @@ from noderestrict.replay import envelopes
 from noderestrict.replay.audit import cloud_logging, log_analytics
 from noderestrict.replay.envelopes import Found
 from noderestrict.replay.sources import MAX_LINE_BYTES, Document, Unreadable, opened
-from noderestrict.replay.values import CUT_OFF, TOO_LONG, Value, ValueReader, is_cut_off
+from noderestrict.replay.values import (
+    CUT_OFF,
+    LIST_CUT_OFF,
+    TOO_LONG,
+    Value,
+    ValueReader,
+    is_cut_off,
+)
 
 #: What an audit event, and an envelope with one, holds in each form.
 _ID = b"auditID"
@@ -20,6 +27,8 @@ _NODE = b"system:node:"
 _USER = b"username"
 #: Reads of others that show objects; an entry of Cloud Logging may, too.
 _SHOWS = (b"esponseObject", b"protoPayload")
+#: Nothing but an audit event has one; kinds of audit.k8s.io also configure the log.
+_IDS = (_ID, b"AuditId")
 #: A node is the user, or is impersonated.
 _BY_NODE = re.compile(rb'"username"\s*:\s*"system:node:')
 _read = re.compile(rb'erb\\*"\s*:\s*\\*"(?:get|list|watch)\\*"')
@@ -30,6 +39,7 @@ _WORTH = (*_MARKS, _NODE, *_SHOWS, *_PACKED)
 _REVIEWS = (b"AdmissionReview", b"SubjectAccessReview")
 #: Problems of one kind that are named one by one; further ones are counted.
 _NAMED = 5
+_MOST_PROBLEMS = 100
 #: Values of a log.
 _PROGRESS_EVERY = 500
 #: Streams of a container runtime whose lines may be incomplete at the same time.
@@ -146,8 +156,8 @@ class _Reader:
 
     def _value(self, value: Value) -> Iterator[Document | Unreadable]:
         raw = value.raw or value.prefix
-        if value.problem == TOO_LONG:
-            yield from self._problem(value.line, TOO_LONG)
+        if value.problem in (TOO_LONG, LIST_CUT_OFF):
+            yield from self._problem(value.line, value.problem)
             return
         if self._parts or (b'"log"' in raw and b'"stream"' in raw):
             for joined in self._joined(value):
@@ -192,7 +202,7 @@ class _Reader:
             return
         if found:
             return
-        if any(mark in (raw or value.prefix) for mark in _MARKS[:3]):
+        if any(mark in (raw or value.prefix) for mark in _IDS):
             yield from self._problem(value.line, _unknown(value), named=1)
         else:
             self._count_other(value)
@@ -223,6 +233,9 @@ class _Reader:
             yield Value(line, text.strip().encode(errors="replace")) if before else value
 
     def _problem(self, line: int, problem: str, named: int = _NAMED) -> Iterator[Unreadable]:
+        if problem not in self._counts and len(self._counts) >= _MOST_PROBLEMS:
+            # The log's writer chooses what is wrong with it.
+            problem = "it cannot be read, as others before"
         count, _ = self._counts.get(problem, (0, 0))
         self._counts[problem] = count + 1, named
         if count < named:
