@@ -66,7 +66,8 @@ def _found() -> list[File]:
         files = [File(Path(one), f"${VARIABLE}: {one}") for one in names.split(os.pathsep) if one]
     else:
         path = _expanded(_HOME_FILE)
-        files = [File(path, str(path))]
+        # A pod may not even look into the home directory of its image.
+        files = [File(path, str(path))] if os.access(path, os.R_OK) else []
     return [file for file in files if not _is_missing(file.path)]
 
 

@@ -7,9 +7,9 @@ import re
 import ssl
 import tempfile
 from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
 
 import aiohttp
-from yarl import URL
 
 from noderestrict.cluster.api_servers import Address, GivenAddresses
 
@@ -114,14 +114,15 @@ def environment_proxy(url: str) -> str | None:
 
     The source is golang.org/x/net/http/httpproxy.
     """
-    target = URL(url)
-    host = (target.host or "").lower()
+    target = urlsplit(url)
+    host = target.hostname or ""
     name = f"{target.scheme}_proxy"
     proxy = os.environ.get(name.upper()) or os.environ.get(name)
     if not proxy or _is_local(host):
         return None
     excluded = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
-    if any(_excludes(one.strip().lower(), host, target.port) for one in excluded.split(",")):
+    port = target.port or {"http": 80, "https": 443}.get(target.scheme)
+    if any(_excludes(one.strip().lower(), host, port) for one in excluded.split(",")):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
 

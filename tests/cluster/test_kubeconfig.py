@@ -426,6 +426,17 @@ def test_a_pod_uses_its_service_account_where_there_is_no_kubeconfig(
         assert found.user.token_file.path == tmp_path / "token"
 
 
+def test_a_home_directory_that_nobody_may_read_is_as_good_as_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_pod(tmp_path, monkeypatch)
+    home = tmp_path / "home" / ".kube"
+    home.mkdir(parents=True)
+    (home / "config").write_text("{")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert find_access(None, None).cluster.server == "https://10.0.0.1:443"
+
+
 def test_a_kubeconfig_comes_before_the_service_account(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
