@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from noderestrict.replay.sources import Unreadable
 
 #: Seconds between signs of progress, on a terminal and in a log.
-_PROGRESS_EVERY, _LOGGED_EVERY = 0.5, 30.0
+_PROGRESS_EVERY, _LOGGED_EVERY = 0.5, 60.0
 _COLUMNS = 80
 
 
@@ -200,6 +200,8 @@ class _Terminal:
             return
         self._due = self._clock() + self._every
         seen, summary = self._run.seen, self._run.summary
+        if not (seen.bytes or summary.total):
+            return
         read = f"{seen.bytes / 1e6:,.0f} MB and {seen.events:,} audit events read, " * bool(
             seen.bytes
         )
