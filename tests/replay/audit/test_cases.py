@@ -32,7 +32,10 @@ def replayed(*names: str) -> list[str]:
         ("a06-recreated-pod.log", ["allowed", "allowed"]),
         ("a09-create-409.log", ["nodes/labels"]),
         ("a10-dry-run.log", ["allowed", "allowed"]),
+        ("b01-wrapped-elastic.jsonl", ["nodes/own-name", "allowed", "nodes/labels"]),
+        ("b03-plain-then-wrapped.jsonl", ["allowed", "nodes/own-name", "nodes/labels"]),
         ("b05-only-requestreceived.log", [RECEIVED]),
+        ("d01-audit-bom.log", ["nodes/own-name", "allowed", "nodes/labels"]),
         ("d02-ssa-create-201.log", ["allowed"]),
     ],
 )
