@@ -134,6 +134,9 @@ def test_what_an_earlier_patch_left_behind_is_known(first: Any, second: Any, rul
 def test_what_a_status_cannot_change_is_not_taken_for_changed() -> None:
     status = patch(TAINTS, "nodes/status", user=ADMIN)
     assert verdicts(judged(status, patch(TAINTS))) == ["nodes/taints"]
+    assert verdicts(judged(status, patch(UNTAINTS))) == ["nodes/taints"]
+    made = event("create", "nodes", "n1", level="Request", user=ADMIN, requestObject=node())
+    assert verdicts(judged(made, status, patch(TAINTS))) == ["nodes/taints"]
     by_admin = patch(TAINTS, user=ADMIN)
     assert verdicts(judged(by_admin, patch(TAINTS, "nodes/status"))) == ["allowed"]
     assert verdicts(judged(by_admin, patch(UNTAINTS, "nodes/status"))) == ["nodes/taints"]
