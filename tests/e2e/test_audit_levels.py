@@ -128,7 +128,10 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
                 running.tees[name] = stack.enter_context(tee.running())
                 control_plane.start_hollow_node(name, tee.port)
             until("nodes are ready", lambda: ready(running.admin) == set(NAMES), PATIENCE)
-            running.admin.create(DEPLOYMENTS, deployment(0))
+            # Controllers that are still starting do not outlive an API server that starts again.
+            running.admin.create(DEPLOYMENTS, deployment(2))
+            for replicas in (2, 0):
+                scale(running.admin, replicas)
             yield running
             control_plane.stop()
     finally:
