@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -105,6 +106,11 @@ class Connection:
         connection = cls(api, credentials, access.user.impersonation, new_session)
         connection._renewal = asyncio.get_running_loop().create_task(credentials.run())
         return connection
+
+    @property
+    def host(self) -> str:
+        """Host name or IP address of the API server, as configured."""
+        return urlsplit(str(self._api.configuration.host)).hostname or ""
 
     async def token(self) -> str | None:
         """Return the bearer token that requests currently send; None if they send none."""

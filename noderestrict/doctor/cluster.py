@@ -1,5 +1,6 @@
 """The cluster that the checks examine."""
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,7 +110,8 @@ class Cluster:
             client_config: of the webhook.
 
         Returns:
-            No address if this is a Service, which is not reachable from here.
+            No address if the API server alone reaches it: a Service, or the loopback interface of
+            another host than this one.
 
         Raises:
             ValueError: the registered URL is invalid.
@@ -118,4 +120,13 @@ class Cluster:
             return f"{service['name']}.{service['namespace']}.svc", self.options.connect
         url = urlsplit(client_config["url"])
         host, port = url.hostname or "", url.port
-        return host, self.options.connect or (host, 443 if port is None else port)
+        if self.options.connect or not _is_loopback(host) or _is_loopback(self.connection.host):
+            return host, self.options.connect or (host, 443 if port is None else port)
+        return host, None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

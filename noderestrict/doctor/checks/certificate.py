@@ -43,7 +43,7 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
             continue
         if address is None:
             yield warned(
-                f"{name}: its Service is not reachable from here",
+                f"{name}: its server is not reachable from here",
                 "forward a port to it, and pass --connect HOST:PORT",
             )
             return
