@@ -9,7 +9,7 @@ IMAGE ?= noderestrict:$(VERSION)
 KUBERNETES ?= 1.36
 ASSETS := .assets/kubernetes-$(KUBERNETES)
 
-.PHONY: help install run test lint format fuzz docs manifests image bench bench-compare bench-ab assets test-e2e soak e2e-kind lock clean
+.PHONY: help install run test lint format fuzz docs manifests image bench bench-compare bench-ab assets node-assets test-e2e test-cluster soak e2e-kind lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -26,7 +26,7 @@ run: install ## Serve the examples on https://127.0.0.1:8443
 	$(BIN)/noderestrict serve --dev --bind-address 127.0.0.1 --metrics-address '' --log-format console --state examples/state.json
 
 test: install lint ## Lint, check types and layers, and run the tests
-	$(BIN)/python -m pytest -m "not e2e"
+	$(BIN)/python -m pytest -m "not e2e and not cluster"
 
 lint: install ## Run ruff, mypy and import-linter
 	$(BIN)/ruff check noderestrict tests
@@ -53,7 +53,11 @@ image: ## Build the container image with docker, podman or buildah
 	set -x; $$tool build --tag $$name $(IMAGE_ARGS) .
 
 e2e-kind: install image ## Test the manifests and the image in a kind cluster
-	$(BIN)/python -m tests.kind
+	CLUSTER=kind $(BIN)/python -m pytest -s -m "cluster and not full" $(CLUSTER_ARGS) tests/containers
+
+# CLUSTER_KEEP=1 keeps the cluster; python -m tests.containers looks into it and takes it down.
+test-cluster: install assets node-assets ## Test in a cluster of containers on this machine, as root
+	KUBERNETES=$(KUBERNETES) $(BIN)/python -m pytest -s -m "cluster and not full" $(CLUSTER_ARGS) tests/containers
 
 ifdef KUBEBUILDER_ASSETS
 assets:
@@ -70,6 +74,9 @@ ifeq ($(wildcard $(ASSETS)/kube-apiserver),)
 .PHONY: $(ASSETS).built
 endif
 endif
+
+node-assets: ## Build the commands of a node for test-cluster, with Go
+	tests/assets/build $(KUBERNETES) .assets/node-$(KUBERNETES) kubeadm kubelet kube-proxy
 
 test-e2e: install ## Test against a real API server, from make assets or KUBEBUILDER_ASSETS
 	KUBERNETES=$(KUBERNETES) $(BIN)/python -m pytest -m e2e $(E2E_ARGS) tests/e2e

@@ -1,25 +1,13 @@
-"""What can be checked of the kind path without kind."""
+"""``make image``, with stand-ins for the tools."""
 
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
 
 from noderestrict.render.workload import IMAGE
-from tests.kind import __main__ as kind
-
-
-def test_the_plugin_is_off_for_every_version_of_kubeadm() -> None:
-    patches = kind.cluster_configuration()["nodes"][0]["kubeadmConfigPatches"]  # type: ignore[index]
-    found = {}
-    for patch in map(yaml.safe_load, patches):
-        arguments = patch["apiServer"]["extraArgs"]
-        if isinstance(arguments, list):
-            arguments = {one["name"]: one["value"] for one in arguments}
-        found[patch["apiVersion"]] = arguments["disable-admission-plugins"]
-    assert found == {f"kubeadm.k8s.io/{version}": "NodeRestriction" for version in kind.VERSIONS}
+from tests.containers.images import ROOT
 
 
 @pytest.mark.parametrize(
@@ -54,7 +42,7 @@ def make_image(folder: Path, tools: str, *variables: str) -> str:
         file.write_text(f"#!/bin/sh\n[ $1 = build ] || exit {int(tool.startswith('-'))}\n")
         file.chmod(0o755)
     done = subprocess.run(
-        ["make", "--no-print-directory", "image", *variables], cwd=kind.ROOT,
+        ["make", "--no-print-directory", "image", *variables], cwd=ROOT,
         capture_output=True, text=True, check=True, env={"PATH": str(path)},
     )  # fmt: skip
     return done.stderr.strip().removeprefix("+ ").strip()
@@ -64,14 +52,3 @@ def test_without_a_tool_the_image_is_not_built(tmp_path: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError) as error:
         make_image(tmp_path, "", "BUILDER=", "PATH=/nowhere", "SHELL=/bin/sh")
     assert "needs docker, podman or buildah" in error.value.stderr
-
-
-def test_the_overlay_is_there() -> None:
-    assert (kind.OVERLAY / "install" / "kustomization.yaml").exists()
-    assert Path(kind.REGISTRATION[1]).exists()
-
-
-def test_what_is_missing_on_the_machine_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(Path(__file__).parent))
-    with pytest.raises(SystemExit, match="docker, kind, kubectl"):
-        kind.main()

@@ -1,0 +1,155 @@
+"""noderestrict in a cluster, by the commands of docs/install.md."""
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from noderestrict.render.workload import NAMESPACE
+from tests.containers.cluster import Cluster, run, until
+
+ROOT = Path(__file__).parents[2]
+PART_OF_US = "app.kubernetes.io/part-of=noderestrict"
+#: The overlay that the documents take for their example, and what it runs.
+EXAMPLE = "control-plane"
+EXAMPLE_WORKLOAD = "daemonset/noderestrict-control-plane"
+#: The overlays that need nothing else in the cluster.
+OVERLAYS = ("audit", "control-plane", "self-signed")
+#: Ways to apply what the documents have kubectl apply.
+WAYS = {
+    "client-side": "kubectl apply",
+    "server-side": "kubectl apply --server-side --force-conflicts",
+}
+
+
+def commands(heading: str) -> list[str]:
+    """Return the commands of a section of docs/install.md, in their order.
+
+    Args:
+        heading: with its signs.
+    """
+    text = (ROOT / "docs" / "install.md").read_text()
+    section = text.partition(f"\n{heading}\n")[2].partition("\n## ")[0]
+    found = re.findall(r"^ *\$ (.*)$", section, re.MULTILINE)
+    assert found, f"docs/install.md has no commands under {heading}"
+    return found
+
+
+@dataclass
+class Product:
+    """What is installed of us in a cluster.
+
+    Attributes:
+        overlay: the one that was installed last, or None.
+    """
+
+    cluster: Cluster
+    overlay: str | None = None
+
+    def run(self, command: str) -> str:
+        """Return the output of a documented command."""
+        path = Path(sys.executable).parent
+        return run(
+            *self.cluster.local("env", f"KUBECONFIG={self.cluster.kubeconfig}"),
+            "bash", "-e", "-o", "pipefail", "-c", f'cd "{ROOT}"; PATH="{path}:$PATH"; {command}',
+        )  # fmt: skip
+
+    def install(self, overlay: str, way: str = "client-side") -> None:
+        """Install an overlay as documented, after the one that is there.
+
+        Args:
+            overlay: its name.
+            way: of those in WAYS.
+        """
+        audit, leave_audit = commands("## Audit")[:4], commands("## Audit")[4:]
+        leaves_audit = self.overlay == "audit" != overlay
+        steps = audit if overlay == "audit" else commands("## Enforce")
+        for step in (leave_audit if leaves_audit else []) + steps:
+            self.run(here(step, overlay).replace("kubectl apply", WAYS[way]))
+        if overlay == "audit" and self.overlay not in {None, "audit"}:
+            self.run(f"kubectl -n {NAMESPACE} delete secret noderestrict-ca")
+            self.run("kubectl delete --ignore-not-found -f manifests/overlays/audit/leftovers.yaml")
+        self.overlay = overlay
+
+    def uninstall(self) -> None:
+        """Uninstall as documented."""
+        assert self.overlay is not None
+        for step in commands("## Uninstall"):
+            self.run(here(step, self.overlay))
+        self.overlay = None
+
+    def remove(self) -> None:
+        """Remove all that was ever installed, without the documents' help."""
+        kubectl = self.cluster.kubectl
+        admission = "validatingwebhookconfigurations,validatingadmissionpolicies"
+        for kinds in (admission, "validatingadmissionpolicybindings", "clusterroles",
+                      "clusterrolebindings"):  # fmt: skip
+            kubectl("delete", kinds, "--ignore-not-found", "-l", PART_OF_US)
+        kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s")
+        self.overlay = None
+
+    def workload(self) -> dict[str, Any]:
+        """Return the Deployment or DaemonSet that serves."""
+        name = EXAMPLE_WORKLOAD if self.overlay == EXAMPLE else "deployment/noderestrict"
+        found: dict[str, Any] = self.cluster.kubectl.json("get", name, "-n", NAMESPACE)
+        return found
+
+    def ready(self) -> None:
+        """Wait until each server is ready, and none is of an earlier version."""
+        until("our servers are ready", lambda: rolled_out(self.workload()))
+
+    def restart(self) -> None:
+        """Replace each server."""
+        kind, name = self.workload()["kind"], self.workload()["metadata"]["name"]
+        self.cluster.kubectl("rollout", "restart", f"{kind}/{name}", "-n", NAMESPACE)
+        self.ready()
+
+    def pods(self) -> list[dict[str, Any]]:
+        """Return our servers' pods that are not being deleted."""
+        labels = self.workload()["spec"]["selector"]["matchLabels"]
+        selector = ",".join(f"{key}={value}" for key, value in labels.items())
+        found = self.cluster.kubectl.json("get", "pods", "-n", NAMESPACE, "-l", selector)["items"]
+        return [one for one in found if "deletionTimestamp" not in one["metadata"]]
+
+    def objects(self) -> set[str]:
+        """Return kinds and names of all that is left in our namespace or says that it is ours."""
+        kubectl = self.cluster.kubectl
+        kinds = kubectl("api-resources", "--verbs=list,delete", "--namespaced", "-o", "name")
+        skipped = {"events", "events.events.k8s.io", "pods", "replicasets.apps", "jobs.batch",
+                   "endpoints", "endpointslices.discovery.k8s.io", "controllerrevisions.apps",
+                   "leases.coordination.k8s.io"}  # fmt: skip
+        wanted = ",".join(sorted(set(kinds.split()) - skipped))
+        ours = kubectl("get", wanted, "-n", NAMESPACE, "-o", "name", "--ignore-not-found")
+        cluster_wide = kubectl(
+            "get", "-l", PART_OF_US, "-o", "name",
+            "namespaces,clusterroles,clusterrolebindings,validatingwebhookconfigurations,"
+            "validatingadmissionpolicies,validatingadmissionpolicybindings",
+        )  # fmt: skip
+        made_by_kubernetes = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
+        return set((ours + cluster_wide).split()) - made_by_kubernetes
+
+
+def here(step: str, overlay: str) -> str:
+    """Return a documented command for another overlay than the documents have."""
+    if overlay == EXAMPLE:
+        return step
+    if "noderestrict doctor" in step:
+        # It warns of the Service on the way, with reason.
+        return "true"
+    workload = step.replace(EXAMPLE_WORKLOAD, "deployment/noderestrict")
+    return workload.replace(f"overlays/{EXAMPLE}/", f"overlays/{overlay}/")
+
+
+def rolled_out(workload: dict[str, Any]) -> bool:
+    """Tell whether all pods of a Deployment or DaemonSet are ready and of its newest version."""
+    status = workload["status"]
+    if status.get("observedGeneration") != workload["metadata"]["generation"]:
+        return False
+    if workload["kind"] == "DaemonSet":
+        counts = ("desiredNumberScheduled", "updatedNumberScheduled", "numberReady")
+        wanted = status["desiredNumberScheduled"]
+    else:
+        counts = ("replicas", "updatedReplicas", "readyReplicas")
+        wanted = workload["spec"]["replicas"]
+    return all(status.get(one, 0) == wanted for one in counts)
