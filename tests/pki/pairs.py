@@ -3,6 +3,7 @@
 Go's verdict on each is recorded in go_verdicts.json; ``python -m tests.pki.pairs`` records it anew.
 """
 
+import atexit
 import base64
 import datetime as dt
 import ipaddress
@@ -11,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -519,9 +521,8 @@ def asked(given: Sequence[Case], addresses: Mapping[str, str] | None = None) -> 
 @cache
 def system_roots_of_go() -> dict[str, str]:
     """Return the environment in which the root of the cases is the one root of the system."""
-    import tempfile
-
     folder = Path(tempfile.mkdtemp(prefix="noderestrict-roots-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     (folder / "roots.pem").write_bytes(ROOT.pem)
     (folder / "empty").mkdir()
     return {"SSL_CERT_FILE": str(folder / "roots.pem"), "SSL_CERT_DIR": str(folder / "empty")}
