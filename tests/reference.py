@@ -83,13 +83,33 @@ def metrics() -> str:
 
 def doctor() -> str:
     """Return the page of the doctor's checks."""
+    from noderestrict.doctor.findings import STATUSES
     from noderestrict.doctor.run import CHECKS
 
     return "\n".join(
         (
             "# Checks of `noderestrict doctor`",
             "",
-            "A check that cannot be completed is a warning that says why; the others still run.",
+            "A check that cannot be completed says why, and the others still run. Only if the API "
+            "server does",
+            "not answer at all is nothing else checked.",
+            "",
+            "| Exit code | Meaning |",
+            "|---|---|",
+            "| 0 | every check was made, and none failed |",
+            "| 1 | a check failed |",
+            "| 2 | no check failed, but one could not be made; or the command line is wrong |",
+            "",
+            "`--output json` prints an array with an object for each finding:",
+            "",
+            "| Field | Meaning |",
+            "|---|---|",
+            "| `check` | name of the check |",
+            f"| `status` | {'; '.join(f'`{name}`: {text}' for name, text in STATUSES.items())} |",
+            "| `message` | what was found |",
+            "| `remedy` | what to do about it, or empty |",
+            "| `command` | what to type to do that, one command a line, or empty; words in "
+            "capitals stand for what only you know |",
             "",
             "| Check | Question |",
             "|---|---|",

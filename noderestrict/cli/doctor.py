@@ -10,12 +10,13 @@ from noderestrict.cli.argument_types import checked, parse_host_and_port
 from noderestrict.cli.fields import add_flags, from_flags
 from noderestrict.cli.shared_flags import ClusterAccess, StrictPolicy
 from noderestrict.policy.text import printable
+from noderestrict.serving.modes import ENFORCE, MODES
 
 if TYPE_CHECKING:
     from noderestrict.doctor.check import Check
     from noderestrict.doctor.findings import Finding
 
-_MARKS = {"pass": "+", "warn": "!", "fail": "-"}
+_MARKS = {"pass": "+", "warn": "!", "fail": "-", "unknown": "?"}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -24,7 +25,8 @@ def add_parser(subparsers: Any) -> None:
         "doctor",
         help="check a live cluster and say what to do",
         description="Check a live cluster: server version, registration, certificate, endpoints, "
-        "a known-bad request (not stored), permissions. Exit code 1 if any check fails.",
+        "known-bad requests (not stored), permissions. Exit code 1 if a check fails; else 2 if a "
+        "check could not be made; else 0.",
     )
     parser.add_argument(
         "--webhook-configuration",
@@ -60,6 +62,13 @@ def add_parser(subparsers: Any) -> None:
     )
     add_flags(parser, StrictPolicy)
     parser.add_argument(
+        "--expect-mode",
+        choices=MODES,
+        default=ENFORCE,
+        metavar="MODE",
+        help="mode in which every rule must run: enforce, warn, audit or off (default: enforce)",
+    )
+    parser.add_argument(
         "--output",
         choices=("table", "json"),
         default="table",
@@ -70,12 +79,13 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the findings; return 1 if any is a failure, else 0.
+    """Print the findings; return 1 if any is a failure, else 2 if any is unknown, else 0.
 
     Raises:
         UsageError: no cluster can be reached.
     """
     from noderestrict.cluster.connection import ClusterError
+    from noderestrict.doctor.findings import exit_code
     from noderestrict.doctor.report import as_json
 
     try:
@@ -89,7 +99,9 @@ def run(options: argparse.Namespace) -> int:
             print(printable(f"[{_MARKS[finding.status]}] {check.name}: {finding.message}"))
             if finding.remedy:
                 print(printable(f"      {finding.remedy}"))
-    return int(any(finding.status == "fail" for _, finding in findings))
+            for command in finding.command.splitlines():
+                print(printable(f"      $ {command}"))
+    return exit_code(finding for _, finding in findings)
 
 
 async def _findings(options: argparse.Namespace) -> "list[tuple[Check, Finding]]":
@@ -104,6 +116,7 @@ async def _findings(options: argparse.Namespace) -> "list[tuple[Check, Finding]]
         tuple(options.node_kubeconfig),
         options.authorization_config,
         from_flags(StrictPolicy, options).extra(),
+        options.expect_mode,
     )
     access = from_flags(ClusterAccess, options)
     async with connected(access.kubeconfig, access.context, access.api_server) as connection:

@@ -12,6 +12,7 @@ from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.objects import tree
 from noderestrict.cluster.publish import CONFIGURATIONS
 from noderestrict.policy.extra import Extra
+from noderestrict.serving.modes import ENFORCE
 
 _NOT_FOUND = 404
 
@@ -29,6 +30,7 @@ class Options:
         node_kubeconfigs: kubeconfigs of kubelets.
         authorization_config: copy of the API server's AuthorizationConfiguration.
         extra: policy beyond the in-tree plugin, with which the manifests were rendered.
+        expected_mode: mode in which every rule must run.
     """
 
     configuration: str = "noderestrict"
@@ -37,6 +39,12 @@ class Options:
     node_kubeconfigs: tuple[Path, ...] = ()
     authorization_config: Path | None = None
     extra: Extra = field(default_factory=Extra)
+    expected_mode: str = ENFORCE
+
+    @property
+    def audited(self) -> bool:
+        """Whether nothing is to be denied."""
+        return self.expected_mode != ENFORCE
 
 
 @dataclass(frozen=True, slots=True)

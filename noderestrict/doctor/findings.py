@@ -1,8 +1,15 @@
 """What a check finds."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-PASS, WARN, FAIL = "pass", "warn", "fail"
+PASS, WARN, FAIL, UNKNOWN = "pass", "warn", "fail", "unknown"
+STATUSES = {
+    PASS: "all is well",
+    WARN: "it may be intended",
+    FAIL: "the cluster is unprotected, or will break",
+    UNKNOWN: "it could not be checked",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,14 +17,17 @@ class Finding:
     """One result of a check.
 
     Attributes:
-        status: ``pass``, ``warn`` or ``fail``.
+        status: ``pass``, ``warn``, ``fail`` or ``unknown``.
         message: what was found.
         remedy: what to do about it, "" for nothing.
+        command: what to type to do that, one command a line, "" if no command does it. Words in
+            capitals stand for what only the operator knows.
     """
 
     status: str
     message: str
     remedy: str = ""
+    command: str = ""
 
 
 def passed(message: str) -> Finding:
@@ -25,11 +35,22 @@ def passed(message: str) -> Finding:
     return Finding(PASS, message)
 
 
-def warned(message: str, remedy: str) -> Finding:
-    """Return a finding that may be intended, or that could not be checked."""
-    return Finding(WARN, message, remedy)
+def warned(message: str, remedy: str, command: str = "") -> Finding:
+    """Return a finding that may be intended."""
+    return Finding(WARN, message, remedy, command)
 
 
-def failed(message: str, remedy: str) -> Finding:
+def failed(message: str, remedy: str, command: str = "") -> Finding:
     """Return a finding that leaves the cluster unprotected, or will break it."""
-    return Finding(FAIL, message, remedy)
+    return Finding(FAIL, message, remedy, command)
+
+
+def unknown(message: str, remedy: str, command: str = "") -> Finding:
+    """Return a finding that says what could not be checked."""
+    return Finding(UNKNOWN, message, remedy, command)
+
+
+def exit_code(findings: Iterable[Finding]) -> int:
+    """Return 1 if a finding is a failure, else 2 if something could not be checked, else 0."""
+    statuses = {finding.status for finding in findings}
+    return 1 if FAIL in statuses else 2 if UNKNOWN in statuses else 0

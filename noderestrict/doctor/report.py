@@ -10,6 +10,6 @@ from noderestrict.doctor.findings import Finding
 
 
 def as_json(findings: Iterable[tuple[Check, Finding]]) -> str:
-    """Return findings as a JSON array of ``check``, ``status``, ``message`` and ``remedy``."""
+    """Return findings as a JSON array of objects: ``check``, and the attributes of ``Finding``."""
     values = [{"check": check.name, **msgspec.to_builtins(finding)} for check, finding in findings]
     return json.dumps(values, indent=2) + "\n"

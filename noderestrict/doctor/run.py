@@ -6,6 +6,7 @@ from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.checks import (
     api_audiences,
+    api_server,
     authorizer,
     certificate,
     client_verification,
@@ -23,10 +24,15 @@ from noderestrict.doctor.checks import (
     trusted_nodes,
 )
 from noderestrict.doctor.cluster import Cluster, Options
-from noderestrict.doctor.findings import Finding, warned
+from noderestrict.doctor.findings import Finding, unknown
+from noderestrict.doctor.restore import AS_ADMINISTRATOR, REACHABLE
 from noderestrict.policy.hostile import brief, is_failure
 
+_NO_RIGHTS = (401, 403)
+_AGAIN = "fix this, then run it again"
+
 CHECKS = (
+    api_server.CHECK,
     server_version.CHECK,
     registration.CHECK,
     expected_registration.CHECK,
@@ -49,7 +55,9 @@ CHECKS = (
 async def examine(
     connection: Connection, options: Options, checks: Sequence[Check] = CHECKS
 ) -> AsyncIterator[tuple[Check, Finding]]:
-    """Yield what each check finds; one that fails to complete is a warning.
+    """Yield what each check finds; what one that fails to complete would find is unknown.
+
+    Where the API server does not answer at all, nothing else is checked.
 
     Args:
         connection: to the API server, preferably as an administrator.
@@ -64,5 +72,18 @@ async def examine(
         except BaseException as error:
             if not is_failure(error):
                 raise
-            problem = str(error) if isinstance(error, ClusterError) else brief(error)
-            yield check, warned(f"could not be checked: {problem}", "fix this, then run it again")
+            yield check, _unknown(error)
+            if check is api_server.CHECK:
+                return
+
+
+def _unknown(error: BaseException) -> Finding:
+    """Return what keeps a check from being completed."""
+    if not isinstance(error, ClusterError):
+        return unknown(f"could not be checked: {brief(error)}", _AGAIN, "noderestrict doctor")
+    text = f"could not be checked: {error}"
+    if error.code in _NO_RIGHTS:
+        return unknown(text, "run it as an administrator", AS_ADMINISTRATOR)
+    if error.code:
+        return unknown(text, _AGAIN, "noderestrict doctor")
+    return unknown(text, "check the network, and the kubeconfig's server and CA", REACHABLE)

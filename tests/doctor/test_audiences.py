@@ -83,4 +83,4 @@ async def test_the_issuer_is_a_hint_where_nothing_else_is_known() -> None:
 
 async def test_flags_that_are_not_visible_are_reported() -> None:
     found = await examine(installed=False)
-    assert [status for status, _ in found] == ["warn"]
+    assert [status for status, _ in found] == ["unknown"]

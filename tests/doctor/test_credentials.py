@@ -205,7 +205,7 @@ def test_where_no_api_server_can_be_seen_the_chosen_nodes_are_shown(
 ) -> None:
     guarded.lists[SLICES] = []
     ((status, message),) = doctor("trusted nodes")
-    assert status == "warn"
+    assert status == "unknown"
     assert "cp: whether an API server runs there is unknown" in message
     assert statuses(doctor("credentials")) == {"pass"}
 

@@ -15,12 +15,14 @@ from noderestrict.doctor.audiences import known_audiences
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.checks import authorizer, in_tree_plugin
 from noderestrict.doctor.cluster import Cluster, Options
-from noderestrict.doctor.findings import Finding, passed
+from noderestrict.doctor.findings import Finding, exit_code, passed
 from noderestrict.doctor.report import as_json
 from noderestrict.doctor.run import CHECKS, examine
 
 PANIC = type("PanicException", (BaseException,), {})
 API_SERVERS = "/api/v1/namespaces/kube-system/pods"
+#: Made only where a flag names what to check.
+OPTIONAL = {"node credentials"}
 DEEP = b"[" * 9995 + b"]" * 9995
 
 
@@ -73,7 +75,7 @@ async def test_a_check_that_raises_keeps_its_findings_and_does_not_stop_the_othe
     order = [raising(error), Check("next", "", nothing_wrong)]
     found = [one async for one in examine(NOWHERE, Options(), order)]
     assert [(check.name, finding.status) for check, finding in found] == [
-        ("raising", "pass"), ("raising", "warn"), ("next", "pass"),
+        ("raising", "pass"), ("raising", "unknown"), ("next", "pass"),
     ]  # fmt: skip
     message = found[1][1].message
     assert message.startswith("could not be checked: ")
@@ -163,3 +165,67 @@ def test_what_is_wrong_with_the_file_is_said_on_one_line(
     assert finding.status == status
     assert f"{file}: {message}" in finding.message
     assert "\n" not in finding.message
+
+
+class Refusing:
+    """Fails each request in one way."""
+
+    def __init__(self, error: ClusterError) -> None:
+        self.error = error
+        self.asked = 0
+
+    async def get(self, *_: Any, **__: Any) -> bytes:
+        self.asked += 1
+        raise self.error
+
+    post = get
+
+
+async def blind(error: ClusterError) -> tuple[Refusing, list[tuple[str, Finding]]]:
+    connection = Refusing(error)
+    found = [
+        (check.name, one)
+        async for check, one in examine(connection, Options())  # type: ignore[arg-type]
+    ]
+    return connection, found
+
+
+@pytest.mark.parametrize(
+    "why",
+    ["Cannot connect to host api:6443", "certificate verify failed", "TimeoutError", "Forbidden"],
+)
+async def test_an_api_server_that_does_not_answer_is_told_once_and_asked_once(why: str) -> None:
+    connection, found = await blind(ClusterError(f"GET /version: {why}"))
+    ((check, finding),) = found
+    assert (check, finding.status) == ("API server", "unknown")
+    assert why in finding.message
+    assert finding.command
+    assert connection.asked == 1
+    assert exit_code([finding]) == 2
+
+
+@pytest.mark.parametrize("code", [401, 403, 500])
+async def test_without_rights_no_check_is_green(code: int) -> None:
+    _, found = await blind(ClusterError(f"GET /x: {code}", code))
+    green = {check for check, finding in found if finding.status != "unknown"}
+    assert green == {"API server"}
+    assert {check for check, _ in found} == {check.name for check in CHECKS} - OPTIONAL
+    assert exit_code([finding for _, finding in found]) == 2
+    commands = {finding.command for _, finding in found if finding.status == "unknown"}
+    assert ("noderestrict doctor --kubeconfig /etc/kubernetes/admin.conf" in commands) == (
+        code != 500
+    )
+
+
+@pytest.mark.parametrize(
+    ("statuses", "code"),
+    [
+        ((), 0),
+        (("pass", "warn"), 0),
+        (("pass", "unknown"), 2),
+        (("unknown", "fail"), 1),
+        (("fail", "pass"), 1),
+    ],
+)
+def test_a_failure_counts_more_than_what_is_unknown(statuses: tuple[str, ...], code: int) -> None:
+    assert exit_code([Finding(status, "") for status in statuses]) == code

@@ -6,7 +6,8 @@ from typing import Any
 from noderestrict.doctor.audiences import known_audiences
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
-from noderestrict.doctor.findings import Finding, failed, passed, warned
+from noderestrict.doctor.findings import Finding, failed, passed, unknown, warned
+from noderestrict.doctor.restore import restore
 from noderestrict.doctor.workloads import SERVERS, elements, values, words, workloads
 
 _FLAG = "--api-audiences"
@@ -18,9 +19,10 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
     user = cluster.options.server_user
     configured = await _configured(cluster, user)
     if not configured:
-        yield warned(
-            f"no workload runs as {user}",
-            f"check that the server's {_FLAG}, if any, are the API server's",
+        yield unknown(
+            f"no workload runs as {user}, so whether the server has them is not seen",
+            f"compare the server's {_FLAG}, if any, with the API server's",
+            "ps -o args= -C kube-apiserver",
         )
         return
     known = await known_audiences(cluster)
@@ -37,7 +39,8 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
                     f"{workload} has {_FLAG}={','.join(audiences)}, but {source} has "
                     f"{','.join(right)}: nodes are denied default tokens, or granted tokens that "
                     "no pod requests",
-                    f"render with {_FLAG}={','.join(right)}, or without it: the server learns them",
+                    "render with those, or without the flag: the server learns them",
+                    await restore(cluster, f"{_FLAG}={','.join(right)}"),
                 )
 
 
@@ -69,14 +72,14 @@ def _audiences(container: Mapping[str, Any]) -> Sequence[str]:
 
 async def _against_issuer(cluster: Cluster, workload: str, audiences: Sequence[str]) -> Finding:
     text = f"{workload} has {_FLAG}={','.join(audiences)}, which cannot be verified from here"
-    remedy = f"compare it with the API server's {_FLAG}"
+    remedy = (f"compare it with the API server's {_FLAG}", "ps -o args= -C kube-apiserver")
     discovery = await cluster.find("/.well-known/openid-configuration")
     if discovery is None:
-        return warned(text, remedy)
+        return unknown(text, *remedy)
     issuer = str(discovery.get("issuer"))
     if issuer in audiences:
         return passed(f"{text}; the issuer is among them")
-    return warned(f"{text}; the issuer {issuer} is not among them", remedy)
+    return warned(f"{text}; the issuer {issuer} is not among them", *remedy)
 
 
 CHECK = Check("api audiences", "Do the servers have the API server's audiences?", check)

@@ -15,6 +15,7 @@ from noderestrict.policy.hostile import brief, is_failure
 from noderestrict.serving.limits import parse_timeout
 
 _LONGEST_TTL = 5.0
+_RENDER = "noderestrict render authorizer"
 
 
 async def check(cluster: Cluster) -> AsyncIterator[Finding]:
@@ -42,10 +43,10 @@ def check_authorization_config(file: Path) -> list[Finding]:
         if not is_failure(error):
             raise
         return [failed(f"{file}: not an AuthorizationConfiguration: {brief(error)}",
-                       "check the file")]  # fmt: skip
+                       "render it again", _RENDER)]  # fmt: skip
     types = [kind for kind, _ in authorizers]
     if "Webhook" not in types:
-        return [failed(f"{file}: no authorizer is a Webhook", "render it again")]
+        return [failed(f"{file}: no authorizer is a Webhook", "render it again", _RENDER)]
     found = list(_order(file, types))
     for kind, webhook in authorizers:
         if kind == "Webhook":
@@ -55,13 +56,15 @@ def check_authorization_config(file: Path) -> list[Finding]:
 
 def _order(file: Path, types: Sequence[str]) -> Iterator[Finding]:
     if "RBAC" not in types or types.index("RBAC") > types.index("Webhook"):
-        yield warned(f"{file}: RBAC does not precede the webhook", "put RBAC first")
+        yield warned(f"{file}: RBAC does not precede the webhook", "put RBAC first", _RENDER)
     if "Node" in types:
         yield warned(
-            f"{file}: the Node authorizer is enabled as well", "remove it, or remove the webhook"
+            f"{file}: the Node authorizer is enabled as well",
+            "remove it, or remove the webhook",
+            _RENDER,
         )
     if "AlwaysAllow" in types:
-        yield failed(f"{file}: AlwaysAllow allows every request", "remove it")
+        yield failed(f"{file}: AlwaysAllow allows every request", "remove it", _RENDER)
 
 
 def _caches(file: Path, webhook: Mapping[str, Any]) -> Iterator[Finding]:
@@ -73,6 +76,7 @@ def _caches(file: Path, webhook: Mapping[str, Any]) -> Iterator[Finding]:
             yield warned(
                 f"{file}: {ttl} is {given or 'unset'}: answers are cached for too long",
                 "set it to 1s",
+                _RENDER,
             )
 
 

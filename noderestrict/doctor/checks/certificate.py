@@ -6,56 +6,114 @@ import datetime as dt
 import ipaddress
 import ssl
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
 
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Address, Cluster
-from noderestrict.doctor.findings import Finding, failed, passed, warned
+from noderestrict.doctor.findings import FAIL, Finding, failed, passed, unknown, warned
 from noderestrict.doctor.probe import FORBIDDEN, is_from_webhook, probe
+from noderestrict.doctor.restore import restore
 from noderestrict.pki.check import KeyPairError, check_chain
 from noderestrict.pki.peer import served_chain
 from noderestrict.pki.system_roots import system_roots
+from noderestrict.render.registration import NAME
+from noderestrict.render.workload import NAMESPACE, RENEWAL, TLS_SECRET
 
 _SOON = dt.timedelta(days=30)
 _SECONDS = 10
+_SERVICE_PORT = "8443"
+_CHECK = (
+    f"noderestrict certs check --secret {NAMESPACE}/{TLS_SECRET} --webhook-configuration {NAME}"
+)
+_PODS = f"kubectl -n {NAMESPACE} get pods"
+_RENEW = f"kubectl -n {NAMESPACE} create job --from=cronjob/{RENEWAL} now"
+
+
+@dataclass(frozen=True, slots=True)
+class _Server:
+    """What webhooks have in common if one server answers all of them.
+
+    Attributes:
+        host: name that its certificate needs.
+        address: where it is reachable from here; None if it is a Service.
+        bundle: PEM, the CAs that must have signed its certificate.
+        service: namespace and name, "" for a URL.
+    """
+
+    host: str
+    address: Address | None
+    bundle: bytes
+    service: str
 
 
 async def check(cluster: Cluster) -> AsyncIterator[Finding]:
-    """Yield a finding for each webhook."""
-    for webhook in await cluster.webhooks():
-        client = webhook["clientConfig"]
-        name = webhook["name"]
-        bundle = base64.b64decode(client.get("caBundle") or "")
+    """Yield a finding for each server."""
+    webhooks = await cluster.webhooks()
+    servers: dict[_Server, list[str]] = {}
+    for webhook in webhooks:
+        client, name = webhook["clientConfig"], webhook["name"]
+        service = client.get("service") or {}
         try:
             host, address = cluster.server(client)
         except ValueError as error:
             yield failed(
                 f"{name}: invalid URL {client['url'][:200]!r}: {error}",
                 "apply the rendered manifests again",
+                await restore(cluster),
             )
             continue
-        if address is None and not bundle:
-            yield failed(
-                f"{name}: caBundle is empty: the API server trusts the CAs of its own system, and "
-                "whether they verify the webhook cannot be seen from here",
-                "run noderestrict certs bootstrap, or let cert-manager inject the CA; or pass "
-                "--connect HOST:PORT",
-            )
+        bundle = base64.b64decode(client.get("caBundle") or "")
+        at = f"{service['namespace']}/{service['name']}" if service else ""
+        servers.setdefault(_Server(host, address, bundle, at), []).append(name)
+    for server, names in servers.items():
+        named = "" if len(names) == len(webhooks) else ", ".join(names)
+        if server.address is None:
+            found = await _by_api_server(cluster, server)
+            yield replace(found, message=f"{named}: {found.message}" if named else found.message)
             continue
-        if address is None:
+        if await _is_elsewhere(cluster, server.address):
+            at = f"{server.address[0]}:{server.address[1]}"
             yield warned(
-                f"{name}: its server is not reachable from here",
-                "forward a port to it, and pass --connect HOST:PORT",
-            )
-            return
-        if await _is_elsewhere(cluster, address):
-            yield warned(
-                f"{name}: {address[0]}:{address[1]} does not answer here, but the API server gets "
+                f"{named + ': ' if named else ''}{at} does not answer here, but the API server gets "
                 "answers from its own machine",
                 "run doctor on a control-plane node, or forward a port to it and pass --connect "
                 "HOST:PORT",
+                f"noderestrict doctor --connect 127.0.0.1:{_SERVICE_PORT}",
             )
-            return
-        yield await verdict(name, bundle, host, address)
+            continue
+        found = await verdict(named, server.bundle, server.host, server.address)
+        if found.status == FAIL:
+            found = replace(found, command=found.command or await restore(cluster))
+        yield found
+
+
+async def _by_api_server(cluster: Cluster, server: _Server) -> Finding:
+    """Return what the API server makes of a certificate that cannot be seen from here."""
+    where = f"Service {server.service}"
+    if not server.bundle:
+        return failed(
+            f"{where}: caBundle is empty: the API server trusts the CAs of its own system, and "
+            "whether they verify the webhook cannot be seen from here",
+            "put the CA into it, or let cert-manager inject it; or pass --connect HOST:PORT",
+            await restore(cluster),
+        )
+    refusal = await probe(cluster)
+    if refusal is None or not is_from_webhook(refusal):
+        namespace, _, name = server.service.partition("/")
+        return unknown(
+            f"{where} is not reachable from here, and the API server did not show that it reaches "
+            "it",
+            "forward a port to it",
+            f"kubectl -n {namespace} port-forward service/{name} {_SERVICE_PORT}:443 &\n"
+            f"noderestrict doctor --connect 127.0.0.1:{_SERVICE_PORT}",
+        )
+    if refusal.code != FORBIDDEN:
+        return failed(
+            f"{where}: the API server gets no answer: {refusal}",
+            "see whether the certificate is bad, or no server runs",
+            _CHECK,
+        )
+    return passed(f"{where}: the API server verifies it")
 
 
 async def _is_elsewhere(cluster: Cluster, address: Address) -> bool:
@@ -79,12 +137,14 @@ async def verdict(name: str, bundle: bytes, host: str, address: Address) -> Find
     """Return whether an API server accepts what is served.
 
     Args:
-        name: of the webhook.
+        name: of the webhooks, "" for all.
         bundle: its CA bundle, PEM; b"" for the CAs of the system.
         host: that the API server calls.
         address: where the server is reachable.
     """
-    at = f"{name} at {address[0]}:{address[1]}"
+    at = f"{address[0]}:{address[1]}"
+    if name:
+        at = f"{name} at {at}"
     # Without caBundle, the API server trusts the CAs of its own system, which may be others.
     trust = "caBundle" if bundle else "caBundle is empty, and this system's CAs"
     verb = "does" if bundle else "do"
@@ -95,19 +155,24 @@ async def verdict(name: str, bundle: bytes, host: str, address: Address) -> Find
     except KeyPairError as error:
         return failed(
             f"{at}: {trust} {verb} not verify the certificate served for {host!r}: {error}",
-            "run noderestrict certs check",
+            "install the certificate again, with a CA that has signed it",
         )
     except ssl.SSLError as error:
-        return failed(f"{at}: no TLS handshake: {error.reason}", "check that the server is running")
+        return failed(
+            f"{at}: no TLS handshake: {error.reason}", "check that the server is running", _PODS
+        )
     except (OSError, TimeoutError) as error:
         return failed(
-            f"{at}: no answer: {error or type(error).__name__}", "check that the server is running"
+            f"{at}: no answer: {error or type(error).__name__}",
+            "check that the server is running",
+            _PODS,
         )
     left = pair.chain_not_after - now
     if left < _SOON:
         return warned(
             f"{at}: the certificate expires in {left.days} days",
-            "run noderestrict certs rotate, or check cert-manager",
+            "renew it, or check cert-manager",
+            _RENEW,
         )
     if pair.warnings:
         return warned(

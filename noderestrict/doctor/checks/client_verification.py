@@ -11,11 +11,28 @@ from collections.abc import AsyncIterator, Sequence
 
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Address, Cluster
-from noderestrict.doctor.findings import Finding, failed, passed, warned
+from noderestrict.doctor.findings import Finding, failed, passed, unknown, warned
 from noderestrict.doctor.probe import FORBIDDEN, is_from_webhook, probe
+from noderestrict.doctor.workloads import SERVERS, Workload, values, workloads
+from noderestrict.render.client_verification import FOLDER
+from noderestrict.render.workload import NAMESPACE
 
 _SECONDS = 10
 _COMPONENT = "manifests/components/client-verification"
+_FLAG = "--client-ca-file"
+#: To type on each control-plane node.
+_FILES = (
+    f"sudo install -D -m 0644 -t {FOLDER} {_COMPONENT}/api-server/admission.yaml "
+    f"{_COMPONENT}/api-server/webhooks.kubeconfig"
+)
+_ADD = (
+    f'add {_COMPONENT}, see "Answer API servers alone" in docs/install.md, or let only API '
+    "servers reach it",
+    f"{_FILES}\n"
+    f"kubectl -n {NAMESPACE} create configmap noderestrict-client-ca "
+    "--from-file=ca.crt=/etc/kubernetes/pki/front-proxy-ca.crt",
+)
+_CONNECT = "noderestrict doctor --connect HOST:PORT"
 #: What an API server reports when a webhook rejects its certificate or the lack of one: Go's names
 #: of TLS alerts, or a connection that ended before the alert was read.
 _REJECTED = ("certificate required", "bad certificate", "unknown certificate")
@@ -23,13 +40,36 @@ _ENDED = ("EOF", "connection reset", "broken pipe", "use of closed network conne
 
 
 async def check(cluster: Cluster) -> AsyncIterator[Finding]:
-    """Yield a finding for each server that is reachable from here."""
+    """Yield a finding for each server that is reachable from here, or else for each workload."""
     reached = {cluster.server(one["clientConfig"])[1] for one in await cluster.webhooks()}
     refusal = await probe(cluster)
     called = refusal is None or refusal.code == FORBIDDEN or not is_from_webhook(refusal)
     failure = "" if called else str(refusal)
-    for finding in await check_clients(sorted(one for one in reached if one), failure):
+    addresses = sorted(one for one in reached if one)
+    found = await check_clients(addresses, failure)
+    if reached and not found:
+        found = [
+            judge_workload(one, failure) for one in await workloads(cluster, NAMESPACE, SERVERS)
+        ] or [unknown("no server is reachable from here", "say where one is", _CONNECT)]
+    for finding in found:
         yield finding
+
+
+def judge_workload(workload: Workload, failure: str) -> Finding:
+    """Return whether the servers of a workload verify the API server, by their flags.
+
+    Args:
+        workload: that serves.
+        failure: why the API server could not call it, "" if it could.
+    """
+    flags = [value for command in workload.commands() for value in values(command, _FLAG)]
+    if not flags:
+        return warned(f"{workload} answers any client, and so reveals who can read what", *_ADD)
+    if failure:
+        return unknown(
+            f"the API server could not call the webhook: {failure}", "see the other findings"
+        )
+    return passed(f"{workload} verifies its clients")
 
 
 async def demands_certificate(address: Address) -> bool | None:
@@ -81,19 +121,21 @@ def judge_clients(address: Address, *, demanded: bool | None, failure: str) -> F
             f"the server requires a client certificate, and the API server presents none that is "
             f"valid: {failure}",
             f"give each API server the files in {_COMPONENT}/api-server",
+            _FILES,
         )
     if demanded is None:
-        return warned(
+        return unknown(
             f"{at}: no answer, so whether it verifies clients is unknown",
             "check that the server is running",
+            f"kubectl -n {NAMESPACE} get pods",
         )
     if not demanded:
         return warned(
             f"{at} answers any client, and so reveals who can read what",
-            f"add {_COMPONENT}, or let only API servers reach it",
+            *_ADD,
         )
     if failure:
-        return warned(
+        return unknown(
             f"the API server could not call the webhook: {failure}", "see the other findings"
         )
     return passed(f"{at} verifies its clients and accepts this API server")

@@ -7,7 +7,14 @@ from noderestrict.cluster.graph_sink import read_graph
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, warned
-from noderestrict.doctor.permissions import Permission, changes_of_registration, granted, listed
+from noderestrict.doctor.permissions import (
+    Permission,
+    changes_of_registration,
+    granted,
+    listed,
+    revoking,
+)
+from noderestrict.doctor.restore import restore
 from noderestrict.doctor.trust import read_trust, some
 from noderestrict.graph.graph import Graph
 from noderestrict.render.workload import NAMESPACE, NEW_CA
@@ -30,8 +37,9 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
     objects += [
         ObjectKey("serviceaccounts", NAMESPACE, name) for name in accounts if name != "default"
     ]
+    again = await restore(cluster)
     for key in objects:
-        yield _readers(graph, key, trusted)
+        yield _readers(graph, key, trusted, again)
     harmful = (*changes_of_registration(cluster.options.configuration), *_HARMFUL)
     for account in accounts:
         user = f"system:serviceaccount:{NAMESPACE}:{account}"
@@ -39,16 +47,18 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
         if has and account == NEW_CA:
             yield warned(
                 f"{user} can {listed(has)} while the CA is being replaced",
-                "once it is, run kubectl delete -f on the overlay's new-ca.yaml",
+                "once it is, delete the Job and its rights",
+                "kubectl delete -f manifests/overlays/self-signed/new-ca.yaml",
             )
         elif has:
             yield failed(
                 f"{user} can {listed(has)}",
-                'apply the rendered manifests again; see "Upgrade" in docs/install.md',
+                'remove what grants this; see "Upgrade" in docs/install.md',
+                await revoking(cluster, user, has),
             )
 
 
-def _readers(graph: Graph, key: ObjectKey, trusted: frozenset[str]) -> Finding:
+def _readers(graph: Graph, key: ObjectKey, trusted: frozenset[str], again: str) -> Finding:
     nodes = graph.who(key)
     kind = "Secret" if key.resource == "secrets" else "tokens of ServiceAccount"
     what = f"{kind} {key.name}"
@@ -64,7 +74,15 @@ def _readers(graph: Graph, key: ObjectKey, trusted: frozenset[str]) -> Finding:
         )
         return failed(
             f"{what}: accessible to {some(others)} through pods {some(pods)}",
-            'delete these pods and replace the credential: see "Upgrade" in docs/install.md',
+            'delete these pods and replace the credential; see "Upgrade" in docs/install.md',
+            "\n".join(
+                [f"kubectl -n {key.namespace} delete pod {pod.partition('/')[2]}" for pod in pods]
+                + (
+                    [f"kubectl -n {key.namespace} delete secret {key.name}", again]
+                    if key.resource == "secrets"
+                    else []
+                )
+            ),
         )
     return passed(f"{what}: accessible to {some(nodes) if nodes else 'no node'}")
 

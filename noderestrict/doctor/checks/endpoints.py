@@ -38,6 +38,7 @@ def _untrusted(
             yield failed(
                 f"Service {service}: pod {pod} on untrusted node {node} receives webhook calls",
                 'delete the pod; see "Trusted nodes" in docs/install.md',
+                f"kubectl -n {service.partition('/')[0]} delete pod {pod}",
             )
 
 
@@ -47,9 +48,13 @@ def _ready(namespace: str, name: str, endpoints: Sequence[Any]) -> Finding:
     )
     text = f"Service {namespace}/{name} has {ready} ready endpoint{'' if ready == 1 else 's'}"
     if ready == 0:
-        return failed(text, f"run kubectl -n {namespace} get pods")
+        return failed(text, "see why no server is ready", f"kubectl -n {namespace} describe pods")
     if ready == 1:
-        return warned(text, "run two, on different nodes")
+        return warned(
+            text,
+            "run two, on different nodes",
+            f"kubectl -n {namespace} scale deployment {name} --replicas=2",
+        )
     return passed(text)
 
 

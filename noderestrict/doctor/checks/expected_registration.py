@@ -7,7 +7,8 @@ from typing import Any
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.differences import differences
-from noderestrict.doctor.findings import Finding, failed, passed, warned
+from noderestrict.doctor.findings import Finding, failed, passed, unknown
+from noderestrict.doctor.restore import restore
 from noderestrict.doctor.workloads import SERVERS, Workload, values, workloads
 from noderestrict.pki.check import KeyPairError
 from noderestrict.render.registration import Registration, parse_registration
@@ -32,13 +33,15 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
     try:
         found = differences(installed, rendered, await _certificate_authority(cluster))
     except KeyPairError as error:
-        yield warned(f"ca.crt of Secret {TLS_SECRET}: {error}", "run noderestrict certs check")
+        yield unknown(
+            f"ca.crt of Secret {TLS_SECRET}: {error}", "create it again", await restore(cluster)
+        )
         return
     for text in found[:_SHOWN]:
         yield failed(
             f"{text}: the servers expect otherwise",
-            "restore it with certs bootstrap --registration, as in docs/install.md, or render the "
-            "manifests again",
+            "install the rendered one again",
+            await restore(cluster),
         )
     if not found:
         yield passed("it is what the servers expect")

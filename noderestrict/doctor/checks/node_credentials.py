@@ -33,6 +33,7 @@ def check_node_kubeconfig(file: Path) -> Finding:
         return failed(
             f"{file}: cannot read the client certificate: {brief(error)}",
             "pass a kubeconfig with a client certificate",
+            "noderestrict doctor --node-kubeconfig /etc/kubernetes/kubelet.conf",
         )
     names = [str(one.value) for one in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     groups = [str(one.value) for one in subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
@@ -43,6 +44,7 @@ def check_node_kubeconfig(file: Path) -> Finding:
     return failed(
         f"{file}: CN={name}, O={','.join(groups)} is not a node: no rule applies to it",
         f"issue it with O={NODES_GROUP} and CN={NODE_USER_PREFIX}NAME",
+        "sudo kubeadm init phase kubeconfig kubelet --node-name NAME",
     )
 
 

@@ -27,10 +27,18 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
         yield failed(
             f"{', '.join(found)} still exist{'s' if len(found) == 1 else ''}: a token that never "
             "expires may change the registration",
-            'delete them: see "Upgrade" in docs/install.md',
+            'delete them; see "Upgrade" in docs/install.md',
+            "\n".join(map(_deleting, found)),
         )
     else:
         yield passed("none left")
+
+
+def _deleting(name: str) -> str:
+    kind, _, place = name.partition(" ")
+    namespace, slash, name = place.rpartition("/")
+    where = f"-n {namespace} " if slash else ""
+    return f"kubectl {where}delete {kind.lower()} {name}"
 
 
 CHECK = Check("old manifests", "Has an older version left dangerous objects behind?", check)

@@ -1,12 +1,14 @@
 """Does the registration send the webhook everything that it must judge?"""
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.differences import CONDITIONS, comparable, compare, without_empty
-from noderestrict.doctor.findings import Finding, failed, passed, warned
+from noderestrict.doctor.findings import PASS, Finding, failed, passed, warned
+from noderestrict.doctor.restore import restore
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.rule import ANY
 from noderestrict.render.conditions import NODE_USERS
@@ -30,19 +32,47 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
         yield failed(
             f"ValidatingWebhookConfiguration {cluster.options.configuration} does not exist",
             "apply one of manifests/overlays",
+            await restore(cluster),
         )
         return
-    for finding in check_registration(configuration, cluster.options.extra):
-        yield finding
+    for finding in check_registration(
+        configuration, cluster.options.extra, audited=cluster.options.audited
+    ):
+        if finding.status == PASS:
+            yield finding
+        else:
+            yield replace(finding, command=await restore(cluster))
 
 
-def check_registration(configuration: Mapping[str, Any], extra: Extra) -> Iterator[Finding]:
-    """Yield what is wrong with a ValidatingWebhookConfiguration.
+def check_registration(
+    configuration: Mapping[str, Any], extra: Extra, *, audited: bool = False
+) -> Iterator[Finding]:
+    """Yield what is wrong with a ValidatingWebhookConfiguration, once for all webhooks.
 
     Args:
         configuration: as installed.
         extra: the policy beyond the in-tree plugin that it serves.
+        audited: whether nothing is to be denied.
     """
+    count = len(configuration.get("webhooks") or ())
+    names: dict[Finding, list[str]] = {}
+    for name, finding in _findings(configuration, extra, audited=audited):
+        names.setdefault(finding, []).append(name)
+    for finding, webhooks in names.items():
+        yield replace(finding, message=f"{_webhooks(webhooks, count)}{finding.message}")
+
+
+def _webhooks(names: Sequence[str], count: int) -> str:
+    """Return which webhooks a finding is about, "" if it is about the registration."""
+    if names == [""]:
+        return ""
+    return "all webhooks: " if len(names) == count > 1 else f"{', '.join(names)}: "
+
+
+def _findings(
+    configuration: Mapping[str, Any], extra: Extra, *, audited: bool
+) -> Iterator[tuple[str, Finding]]:
+    """Yield findings with the name of the webhook, "" for the registration."""
     webhooks = configuration.get("webhooks") or []
     missing = [
         f"{operation} {group or 'core'}/{resource}"
@@ -57,15 +87,15 @@ def check_registration(configuration: Mapping[str, Any], extra: Extra) -> Iterat
         )
     ]
     if missing:
-        yield failed(f"not sent to any webhook: {', '.join(missing[:8])}", _RENDER)
+        yield "", failed(f"not sent to any webhook: {', '.join(missing[:8])}", _RENDER)
     infrastructure = infrastructure_in(webhooks)
     rendered = _rendered({}, extra, infrastructure)
     for webhook in webhooks:
-        yield from _check_webhook(webhook)
+        yield from _check_webhook(webhook, audited=audited)
         yield from _check_conditions(webhook, rendered.get(str(webhook.get("name")), {}))
     yield from _check_rest(webhooks, extra, infrastructure)
     if not missing:
-        yield passed("it covers every resource and subresource that the rules need")
+        yield "", passed("it covers every resource and subresource that the rules need")
 
 
 def _rendered(
@@ -78,7 +108,7 @@ def _rendered(
 
 def _check_rest(
     webhooks: Sequence[Mapping[str, Any]], extra: Extra, infrastructure: Infrastructure | None
-) -> Iterator[Finding]:
+) -> Iterator[tuple[str, Finding]]:
     """Yield differences from the rendered registration in all other fields."""
     if not webhooks:
         return
@@ -88,9 +118,9 @@ def _check_rest(
     rendered = _rendered(client, extra, infrastructure)
     for name, field, text in compare(found, {"webhooks": list(rendered.values())}):
         if field == "" or (field == CONDITIONS and _only_fewer(found[name], rendered[name])):
-            yield warned(f"{name}: {text}", _RENDER)
+            yield name, warned(text, _RENDER)
         elif field not in _CHECKED:
-            yield failed(f"{name}: {text}", _RENDER)
+            yield name, failed(text, _RENDER)
 
 
 def _only_fewer(webhook: Mapping[str, Any], rendered: Mapping[str, Any]) -> bool:
@@ -120,43 +150,56 @@ def _names(resources: Sequence[str], wanted: str) -> bool:
     return not either.isdisjoint(resources)
 
 
-def _check_webhook(webhook: Mapping[str, Any]) -> Iterator[Finding]:
-    name = webhook.get("name")
+def _check_webhook(webhook: Mapping[str, Any], *, audited: bool) -> Iterator[tuple[str, Finding]]:
+    name = str(webhook.get("name"))
     if webhook.get("matchPolicy") != "Equivalent":
-        yield failed(
-            f"{name}: matchPolicy is {webhook.get('matchPolicy')!r}: "
-            "requests for other API versions bypass it",
-            "set matchPolicy: Equivalent",
+        yield (
+            name,
+            failed(
+                f"matchPolicy is {webhook.get('matchPolicy')!r}: "
+                "requests for other API versions bypass it",
+                "set matchPolicy: Equivalent",
+            ),
         )
     for selector in ("namespaceSelector", "objectSelector"):
         if without_empty(webhook.get(selector)):
-            yield failed(f"{name}: {selector} excludes objects", f"remove the {selector}")
+            yield name, failed(f"{selector} excludes objects", f"remove the {selector}")
     # The API server sends the first version that it supports.
     if (webhook.get("admissionReviewVersions") or ["v1"])[0] != "v1":
-        yield failed(
-            f"{name}: admissionReviewVersions is {webhook['admissionReviewVersions']}: "
-            "the webhook answers only v1",
-            "set admissionReviewVersions: [v1]",
+        yield (
+            name,
+            failed(
+                f"admissionReviewVersions is {webhook['admissionReviewVersions']}: "
+                "the webhook answers only v1",
+                "set admissionReviewVersions: [v1]",
+            ),
         )
-    if webhook.get("failurePolicy") != "Fail":
-        yield warned(
-            f"{name}: failurePolicy is {webhook.get('failurePolicy')!r}: hostile requests pass "
-            "while the webhook is away",
-            "set failurePolicy: Fail, except in the audit overlay",
+    if webhook.get("failurePolicy") != "Fail" and not audited:
+        yield (
+            name,
+            warned(
+                f"failurePolicy is {webhook.get('failurePolicy')!r}: hostile requests pass "
+                "while the webhook is away",
+                "set failurePolicy: Fail, or say --expect-mode audit for the audit overlay",
+            ),
         )
     if (webhook.get("timeoutSeconds") or 10) > _SECONDS:
-        yield warned(
-            f"{name}: timeoutSeconds is {webhook.get('timeoutSeconds')}",
-            f"set timeoutSeconds to {_SECONDS} or less: kubelets wait for the answer",
+        yield (
+            name,
+            warned(
+                f"timeoutSeconds is {webhook.get('timeoutSeconds')}",
+                f"set timeoutSeconds to {_SECONDS} or less: kubelets wait for the answer",
+            ),
         )
 
 
-def _check_conditions(webhook: Mapping[str, Any], rendered: Mapping[str, Any]) -> Iterator[Finding]:
+def _check_conditions(
+    webhook: Mapping[str, Any], rendered: Mapping[str, Any]
+) -> Iterator[tuple[str, Finding]]:
     """Yield the conditions that may skip requests that a rule would deny.
 
     A condition is valid only for the resources of its own webhook.
     """
-    name = webhook.get("name")
     known = [condition["expression"] for condition in rendered.get("matchConditions") or ()]
     others = _plurals(webhook) - _plurals(rendered)
     for condition in webhook.get("matchConditions") or ():
@@ -169,10 +212,13 @@ def _check_conditions(webhook: Mapping[str, Any], rendered: Mapping[str, Any]) -
             problem = f"is not valid for {', '.join(sorted(others))}"
         else:
             continue
-        yield failed(
-            f"{name}: matchCondition {condition.get('name')!r} {problem}: it may skip requests "
-            "that a rule denies",
-            _RENDER,
+        yield (
+            str(webhook.get("name")),
+            failed(
+                f"matchCondition {condition.get('name')!r} {problem}: it may skip requests "
+                "that a rule denies",
+                _RENDER,
+            ),
         )
 
 

@@ -1,12 +1,20 @@
 """Does the server have the permissions that it needs, and no dangerous ones?"""
 
+import shlex
 from collections.abc import AsyncIterator
 
 from noderestrict.doctor.check import Check
-from noderestrict.doctor.cluster import Cluster
+from noderestrict.doctor.cluster import Cluster, Options
 from noderestrict.doctor.findings import Finding, failed, passed
-from noderestrict.doctor.permissions import Permission, changes_of_registration, granted, listed
-from noderestrict.render.registration import cluster_role
+from noderestrict.doctor.permissions import (
+    SERVICE_ACCOUNT,
+    Permission,
+    changes_of_registration,
+    granted,
+    listed,
+    revoking,
+)
+from noderestrict.render.registration import NAME, cluster_role
 
 #: What a server that only reads must not be allowed to do.
 _DANGEROUS = (
@@ -34,14 +42,27 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
     changes = changes_of_registration(cluster.options.configuration)
     dangerous = await granted(cluster, user, (*_DANGEROUS, *changes))
     if missing:
-        yield failed(f"{user} cannot {listed(missing)}", "apply manifests/base/rbac.yaml")
+        yield failed(f"{user} cannot {listed(missing)}", "grant it", _granting(user))
     if dangerous:
         yield failed(
             f"{user} can {listed(dangerous)}, which it never needs",
-            "remove the binding that grants this: the server only reads",
+            "remove what grants this: the server only reads",
+            await revoking(cluster, user, dangerous),
         )
     if not missing and not dangerous:
         yield passed(f"{user} has the permissions that it needs, and no dangerous ones")
+
+
+def _granting(user: str) -> str:
+    command = "kubectl apply -f manifests/base/rbac.yaml"
+    if user == Options().server_user:
+        return command
+    binding = f"{NAME}-{user.rpartition(':')[2]}"
+    subject = f"--user={user}"
+    if user.startswith(SERVICE_ACCOUNT):
+        subject = f"--serviceaccount={user.removeprefix(SERVICE_ACCOUNT)}"
+    words = ["kubectl", "create", "clusterrolebinding", binding, f"--clusterrole={NAME}", subject]
+    return f"{command}\n{shlex.join(words)}"
 
 
 CHECK = Check("rights", "Does the server have the permissions it needs, and no others?", check)

@@ -17,6 +17,7 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
         yield failed(
             f"{version} is vulnerable to CVE-2021-25735: Node updates can bypass webhooks",
             "upgrade the API server",
+            "kubeadm upgrade plan",
         )
     elif not OLDEST_MINOR <= minor <= LATEST_MINOR:
         yield warned(
