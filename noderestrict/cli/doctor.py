@@ -41,6 +41,14 @@ def add_parser(subparsers: Any) -> None:
         help="address at which the server is reachable from here, such as a forwarded port",
     )
     parser.add_argument(
+        "--metrics",
+        type=checked(parse_host_and_port),
+        action="append",
+        default=[],
+        metavar="HOST:PORT",
+        help="address at which the metrics of a server are reachable from here; may be repeated",
+    )
+    parser.add_argument(
         "--server-user",
         default="system:serviceaccount:noderestrict:noderestrict",
         metavar="USER",
@@ -117,6 +125,7 @@ async def _findings(options: argparse.Namespace) -> "list[tuple[Check, Finding]]
         options.authorization_config,
         from_flags(StrictPolicy, options).extra(),
         options.expect_mode,
+        tuple(options.metrics),
     )
     access = from_flags(ClusterAccess, options)
     async with connected(access.kubeconfig, access.context, access.api_server) as connection:

@@ -114,6 +114,7 @@ def _with_state(server: "_Server") -> "Main":
 
     async def serve(stop: "Stop") -> None:
         metrics = Metrics()
+        metrics.policy.settings = settings
         await server.serve(judge, authorizer, metrics, stop, {}, server.certificates(metrics))
 
     return serve
@@ -158,6 +159,7 @@ async def _serve_cluster(
     config = server.config
     settings = config.in_cluster(minor, config.rules)
     metrics.kubernetes(minor, settings.release)
+    metrics.policy.settings = settings
     graph = Graph()
     judge = ClusterJudge(
         connection,
@@ -259,6 +261,7 @@ class _Server:
         config = self.config
         capture, limits = _capture(config, metrics), _limits(config)
         app = App(judge, metrics, limits, authorizer, config.modes(config), capture)
+        metrics.policy.mode_of = lambda rule: app.state.modes.of(rule)
         jobs = {"log": _report_drops, **background}
         if self._sources.has_file:
             jobs["configuration"] = partial(

@@ -31,6 +31,7 @@ class Options:
         authorization_config: copy of the API server's AuthorizationConfiguration.
         extra: policy beyond the in-tree plugin, with which the manifests were rendered.
         expected_mode: mode in which every rule must run.
+        metrics: where the metrics of servers are reachable from here.
     """
 
     configuration: str = "noderestrict"
@@ -40,6 +41,7 @@ class Options:
     authorization_config: Path | None = None
     extra: Extra = field(default_factory=Extra)
     expected_mode: str = ENFORCE
+    metrics: tuple[Address, ...] = ()
 
     @property
     def audited(self) -> bool:

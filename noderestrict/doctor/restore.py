@@ -14,8 +14,9 @@ AS_ADMINISTRATOR = "noderestrict doctor --kubeconfig /etc/kubernetes/admin.conf"
 #: What shows whether the API server answers, and if not, why.
 REACHABLE = "kubectl get --raw /readyz?verbose"
 _SECRETS = f"--secret {NAMESPACE}/{TLS_SECRET} --ca-secret {NAMESPACE}/{CA_SECRET}"
-_HOST_NAMES = "--dns-names 127.0.0.1,localhost"
-_INJECTED = "cert-manager.io/inject-ca-from"
+_BOOTSTRAP = "noderestrict certs bootstrap"
+#: Of cert-manager.
+_CERTIFICATE = f"/apis/cert-manager.io/v1/namespaces/{NAMESPACE}/certificates/{TLS_SECRET}"
 
 
 def render(extra: Extra, *flags: str) -> list[str]:
@@ -44,24 +45,22 @@ async def restore(cluster: Cluster, *flags: str) -> str:
 
 
 def _install(overlay: str) -> list[str]:
-    folder = f"manifests/overlays/{overlay}"
-    apply, bootstrap = f"kubectl apply -k {folder}", "noderestrict certs bootstrap"
+    folder = f"manifests/overlays/{overlay or 'control-plane'}"
+    registration = f"{folder}/enforce/registration.yaml"
     match overlay:
         case "":
-            file = "manifests/overlays/control-plane/webhook.yaml"
-            where = "--directory tls --ca-directory ca"
-            return [f"{bootstrap} {where} {_HOST_NAMES} --registration {file}"]
-        case "cert-manager":
-            # An apply keeps what others have added.
-            return [apply, f"kubectl replace -f {folder}/webhook.yaml"]
-        case "control-plane":
-            names = f" {_HOST_NAMES}"
+            keys = "--directory tls --ca-directory ca"
+            return [f"{_BOOTSTRAP} {keys} --registration {registration}"]
+        case "audit":
+            # Nobody keeps a CA where nodes may label themselves trusted.
+            keys = f"--secret {NAMESPACE}/{TLS_SECRET}"
         case _:
-            names = ""
-    # Nobody keeps a CA where nodes may label themselves trusted.
-    secrets = f"--secret {NAMESPACE}/{TLS_SECRET}" if overlay == "audit" else _SECRETS
-    piped = f"kubectl kustomize {folder} | {bootstrap} {secrets}{names} --registration -"
-    return [apply, piped]
+            keys = _SECRETS
+    return [
+        f"kubectl apply -k {folder}/install",
+        f"{_BOOTSTRAP} {keys}",
+        f"{_BOOTSTRAP} {keys} --registration {registration}",
+    ]
 
 
 async def _overlay(cluster: Cluster) -> str:
@@ -75,9 +74,8 @@ async def _overlay(cluster: Cluster) -> str:
     commands = [command for one in servers for command in one.commands()]
     if any(values(command, "--mode")[-1:] == ["audit"] for command in commands):
         return "audit"
-    registration = await cluster.registration() or {}
-    annotations = (registration.get("metadata") or {}).get("annotations") or {}
-    return "cert-manager" if _INJECTED in annotations else "self-signed"
+    issued = await cluster.find(_CERTIFICATE) is not None
+    return "cert-manager" if issued else "self-signed"
 
 
 async def _webhooks(cluster: Cluster) -> list[Any]:

@@ -22,12 +22,18 @@ class Workload:
         name: of the object.
         pod_spec: of its pod template.
         namespace: of the object.
+        wanted: number of pods that should run.
+        current: number of those that run as the pod template says.
+        ready: number of those that are ready.
     """
 
     kind: str
     name: str
     pod_spec: Mapping[str, Any]
     namespace: str = ""
+    wanted: int = 0
+    current: int = 0
+    ready: int = 0
 
     def __str__(self) -> str:
         """Return kind and name."""
@@ -51,7 +57,8 @@ async def workloads(cluster: Cluster, namespace: str, plurals: Iterable[str]) ->
             spec = value["spec"]
             if plural == "cronjobs":
                 spec = spec["jobTemplate"]["spec"]
-            found.append(Workload(plural[:-1], value["metadata"]["name"], spec["template"]["spec"]))
+            name, template = value["metadata"]["name"], spec["template"]["spec"]
+            found.append(Workload(plural[:-1], name, template, namespace, *_counts(plural, value)))
     return found
 
 
@@ -70,6 +77,25 @@ async def daemon_sets(cluster: Cluster) -> list[Workload]:
         )
         for one in await cluster.items("/apis/apps/v1/daemonsets")
     ]
+
+
+def _counts(plural: str, value: Any) -> tuple[int, int, int]:
+    """Return how many pods of a workload should run, are up to date, and are ready."""
+    status = value.get("status") or {}
+    if plural == "daemonsets":
+        fields = ("desiredNumberScheduled", "updatedNumberScheduled", "numberReady")
+        wanted, current, ready = (status.get(field) or 0 for field in fields)
+    else:
+        wanted = value["spec"].get("replicas", 1)
+        current, ready = (status.get(one) or 0 for one in ("updatedReplicas", "readyReplicas"))
+    # The controller has not seen this version of the object yet.
+    seen = (status.get("observedGeneration") or 0) >= (value["metadata"].get("generation") or 0)
+    return wanted, current if seen else 0, ready
+
+
+def serves(workload: Workload) -> bool:
+    """Tell whether a workload runs our servers."""
+    return any("serve" in command for command in workload.commands())
 
 
 async def api_servers(cluster: Cluster) -> dict[str, Sequence[str]]:

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -12,11 +12,12 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from noderestrict import __version__
 from noderestrict.policy.releases import LATEST_MINOR, Release
+from noderestrict.policy.settings import Settings
 from noderestrict.policy.table import RULES
 from noderestrict.telemetry import hot
 from noderestrict.telemetry.logs import DROPS, NODE, RATE, READER
@@ -27,6 +28,8 @@ _BYTES = (1024, 4096, 16384, 65536, 262144, 1048576, 8388608)
 _RESOURCES = {target.resource for rule in RULES for target in rule.targets}
 _SUB_RESOURCES = {"", "status", "eviction", "token", "resize", "ephemeralcontainers", "exec"}
 OTHER = "other"
+#: Modes of rules that do not apply.
+OFF, ABSENT = "off", "absent"
 #: Why a connection was ended.
 CLOSED = (
     "bytes", "chunks", "client_name", "evicted", "handshake", "header", "no_room", "share",
@@ -71,6 +74,47 @@ class _DroppedLines(Collector):
         for reason in (NODE, RATE, READER):
             family.add_metric([reason], DROPS.of(reason))
         yield family
+
+
+class _Policy(Collector):
+    """What the rules run with.
+
+    Attributes:
+        settings: of the rules.
+        mode_of: returns the mode of a rule that applies, by its id.
+    """
+
+    def __init__(self) -> None:
+        self.settings = Settings()
+        self.mode_of: Callable[[str], str] = str
+
+    def modes(self) -> Mapping[str, str]:
+        """Return the mode of each rule, by its id."""
+        on, release = self.settings.extra.rules, self.settings.release
+        modes = {rule.id: ABSENT for rule in RULES}
+        for rule in RULES:
+            if rule.since.includes(release):
+                applies = not rule.strict or rule.id in on
+                modes[rule.id] = self.mode_of(rule.id) if applies else OFF
+        return modes
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield the metric families."""
+        modes = GaugeMetricFamily(
+            "noderestrict_rule_mode",
+            "1 for the mode in which a rule runs: off for a strict rule that is not turned on, "
+            "absent for one that the release of --rules lacks.",
+            labels=("rule", "mode"),
+        )
+        for rule, mode in self.modes().items():
+            modes.add_metric([rule, mode], 1)
+        yield modes
+        features = GaugeMetricFamily(
+            "noderestrict_feature_gate", "1 if a feature gate counts as on.", labels=("name",)
+        )
+        for name, on in self.settings.features.items():
+            features.add_metric([name], on)
+        yield features
 
 
 class Metrics:
@@ -292,6 +336,8 @@ class Metrics:
             ("api_server", "rules", "known"),
             registry=registry,
         )
+        self.policy = _Policy()
+        registry.register(self.policy)
         Gauge(
             "noderestrict_build_info",
             "1, with the version.",

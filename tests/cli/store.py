@@ -70,7 +70,10 @@ def stored(store: Store, folder: Path) -> Iterator[Path]:
             body = json.loads(self.rfile.read(length)) if length else None
             store.heads.append((self.command, self.path, dict(self.headers)))
             code, value = store.answer(self.command, self.path.partition("?")[0], body)
-            data = json.dumps(value).replace(f'"{DEEP}"', "[" * 9995 + "]" * 9995).encode()
+            if isinstance(value, bytes):
+                data = value
+            else:
+                data = json.dumps(value).replace(f'"{DEEP}"', "[" * 9995 + "]" * 9995).encode()
             self.send_response(code)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))

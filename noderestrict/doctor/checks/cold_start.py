@@ -12,6 +12,7 @@ from noderestrict.doctor.audiences import known_audiences
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, warned
+from noderestrict.doctor.restore import restore
 from noderestrict.doctor.trust import some
 from noderestrict.doctor.workloads import (
     SERVERS,
@@ -51,6 +52,7 @@ async def _our_way(cluster: Cluster) -> list[Finding]:
             f"{one}: reaches the API server through its Service, so that it waits for kube-proxy "
             "after a cold start",
             f"render the manifests with --api-server; {_SEE}",
+            await restore(cluster, "--api-server=HOST:PORT"),
         )
         for one in await workloads(cluster, NAMESPACE, SERVERS)
         if one.pod_spec.get("hostNetwork")
@@ -79,6 +81,9 @@ async def _its_way(cluster: Cluster, webhooks: list[Any]) -> AsyncIterator[Findi
             "cluster may not come back",
             "use manifests/overlays/control-plane, or render with "
             f"--infrastructure-accounts={','.join(sorted({*left_out, *waiting}))}; {_SEE}",
+            await restore(
+                cluster, f"--infrastructure-accounts={','.join(sorted({*left_out, *waiting}))}"
+            ),
         )
     if infrastructure is None:
         return
@@ -89,6 +94,7 @@ async def _its_way(cluster: Cluster, webhooks: list[Any]) -> AsyncIterator[Findi
                 f"{','.join(infrastructure.audiences)}, but {source} has {','.join(audiences)}: "
                 "all of them depend on the Service",
                 f"render with --api-audiences={','.join(audiences)}; {_SEE}",
+                await restore(cluster, f"--api-audiences={','.join(audiences)}"),
             )
     on_host = {_account(one) for one in daemons if one.pod_spec.get("hostNetwork")}
     for account in left_out:

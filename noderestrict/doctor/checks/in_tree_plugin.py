@@ -22,8 +22,8 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
         if _PLUGIN in enabled and _PLUGIN not in disabled:
             yield warned(
                 f"{name}: {_PLUGIN} is enabled as well: either can deny a request",
-                "keep both, or disable it once the webhook enforces its rules: the API server's "
-                f"--disable-admission-plugins={_PLUGIN}",
+                "keep both, or take it out of the API server's --enable-admission-plugins once the "
+                "webhook enforces its rules",
             )
         else:
             yield passed(f"{name}: {_PLUGIN} is disabled")

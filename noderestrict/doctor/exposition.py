@@ -1,0 +1,81 @@
+"""Metrics of API servers and of our own, in Prometheus' text format."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+from noderestrict.cluster.connection import ClusterError
+from noderestrict.doctor.cluster import Address, Cluster
+
+_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One value.
+
+    Attributes:
+        name: of the metric.
+        labels: of the series.
+        value: as it is exposed.
+    """
+
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+def samples(text: bytes, names: Collection[str]) -> Iterator[Sample]:
+    """Yield the values of some metrics.
+
+    Args:
+        text: everything that is exposed.
+        names: of the metrics.
+
+    Raises:
+        ValueError: a value cannot be read.
+    """
+    wanted = tuple(name.encode() for name in names)
+    # The parser takes a second for each MiB, and nearly all lines are about something else.
+    lines = [line for line in text.splitlines() if line.startswith(wanted)]
+    for family in text_string_to_metric_families(b"\n".join(lines).decode() + "\n"):
+        for one in family.samples:
+            if one.name in names:
+                yield Sample(one.name, one.labels, one.value)
+
+
+async def of_address(address: Address) -> bytes:
+    """Return what is exposed at an address.
+
+    Raises:
+        ClusterError: there was no answer, or another one.
+    """
+    at = f"http://{address[0]}:{address[1]}/metrics"
+    timeout = aiohttp.ClientTimeout(total=_SECONDS)
+    try:
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(at) as response:
+            response.raise_for_status()
+            return await response.read()
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise ClusterError(f"{at}: {error or type(error).__name__}") from None
+
+
+async def of_pod(cluster: Cluster, namespace: str, name: str, port: int) -> bytes:
+    """Return what a pod exposes, by way of the API server.
+
+    Raises:
+        ClusterError: there was no answer, or another one.
+    """
+    path = f"/api/v1/namespaces/{namespace}/pods/{name}:{port}/proxy/metrics"
+    return await cluster.connection.get(path, seconds=_SECONDS)
+
+
+async def of_api_server(cluster: Cluster) -> bytes:
+    """Return what the API server exposes.
+
+    Raises:
+        ClusterError: there was no answer, or another one.
+    """
+    return await cluster.connection.get("/metrics")
