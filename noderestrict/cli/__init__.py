@@ -17,10 +17,27 @@ COMMANDS = ("certs", "doctor", "graph", "render", "replay", "serve")
 
 
 class _CommandParser(argparse.ArgumentParser):
-    """A parser that takes flags by their whole names only, so that a new one breaks no script."""
+    """A parser that takes flags by their whole names only, so that a new one breaks no script.
+
+    Attributes:
+        kinds: parsers that take over if their name is the first argument.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        self.kinds: dict[str, argparse.ArgumentParser] = {}
+
+    def add_kind(self, name: str, **options: Any) -> argparse.ArgumentParser:
+        """Return a new parser that takes over if this name is the first argument."""
+        self.kinds[name] = _CommandParser(prog=f"{self.prog} {name}", **options)
+        return self.kinds[name]
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, or let the parser of a kind do it."""
+        kind = self.kinds.get(args[0]) if args else None
+        if kind is not None:
+            return kind.parse_known_args(args[1:], namespace)
+        return super().parse_known_args(args, namespace)
 
 
 def build_parser(

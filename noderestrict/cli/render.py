@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from noderestrict.cli import render_authorizer
 from noderestrict.cli._errors import UsageError
+from noderestrict.cli._files import write_files
 from noderestrict.cli.argument_types import (
     ADDRESSES,
     AUDIENCES,
@@ -60,10 +62,12 @@ def add_parser(subparsers: Any) -> None:
     """Add the subcommand's parser."""
     parser = subparsers.add_parser(
         "render",
-        help="write the manifests",
+        help="write the manifests, or the files of the authorizer",
         description="Write the manifests: for each way to run, DIR/overlays/NAME/install with the "
-        "server, and DIR/overlays/NAME/enforce with its registration.",
+        "server, and DIR/overlays/NAME/enforce with its registration. 'render authorizer' writes "
+        "the files of the authorizer instead.",
     )
+    render_authorizer.add_kind(parser)
     parser.add_argument(
         "directory", type=Path, metavar="DIR", help="directory to write to; created if missing"
     )
@@ -92,14 +96,7 @@ def run(options: argparse.Namespace) -> int:
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
-    for path, text in sorted(files.items()):
-        file = options.directory / path
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text)
-        except OSError as error:
-            raise UsageError(f"{file}: {error.strerror or error}") from None
-        print(file)
+    write_files(options.directory, files)
     return 0
 
 

@@ -1,0 +1,124 @@
+"""``noderestrict render authorizer``: write the files that install the authorizer."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from noderestrict.cli._errors import UsageError
+from noderestrict.cli._files import write_files
+from noderestrict.cli.argument_types import (
+    AUDIENCES,
+    KUBERNETES_VERSION,
+    PATH,
+    TEXT,
+    checked,
+    parse_host_and_port,
+)
+from noderestrict.cli.fields import Group, add_flags, from_flags, setting, switch
+from noderestrict.policy.hostile import refused_as
+
+if TYPE_CHECKING:
+    from noderestrict.render.kubeadm import Kubeadm
+
+_CLUSTER = Group("cluster")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuthorizerConfig:
+    """What the files depend on."""
+
+    kubeadm_config: Path | None = setting(
+        None,
+        PATH,
+        "kubeadm's ClusterConfiguration of the cluster, as in ConfigMap kubeadm-config, to add to; "
+        "without it, kubeadm.yaml holds only what the authorizer needs",
+        _CLUSTER,
+    )
+    kubernetes_version: int | None = setting(
+        None,
+        KUBERNETES_VERSION,
+        "Kubernetes version of the API server; without it, that of the ClusterConfiguration",
+        _CLUSTER,
+    )
+    api_audiences: tuple[str, ...] | None = setting(
+        None,
+        AUDIENCES,
+        "the API server's --api-audiences; without it, those of the ClusterConfiguration",
+        _CLUSTER,
+    )
+    image: str | None = setting(
+        None, TEXT, "image of the server; without it, the one of this version", _CLUSTER
+    )
+    node_leases: bool = switch(
+        "also let nodes get and update Leases in kube-node-lease, which keeps them Ready while the "
+        "authorizer is away; only where admission denies nodes the Leases of others",
+        _CLUSTER,
+    )
+
+
+def add_kind(render: Any) -> None:
+    """Add the parser to that of ``render``."""
+    parser = render.add_kind(
+        "authorizer",
+        description="Write the files that install the authorizer beside an API server: its "
+        "AuthorizationConfiguration and kubeconfig, the server's static pod and permissions, and "
+        "kubeadm's configuration. See docs/authorizer.md.",
+    )
+    parser.add_argument(
+        "directory",
+        type=Path,
+        nargs="?",
+        default=Path("authorizer"),
+        metavar="DIR",
+        help="directory to write to; created if missing (default: authorizer)",
+    )
+    parser.add_argument(
+        "--api-server",
+        type=checked(parse_host_and_port),
+        metavar="HOST:PORT",
+        help="address of the API server on this machine, which its certificate covers; without it, "
+        "kubeadm takes the machine's default one",
+    )
+    add_flags(parser, AuthorizerConfig)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write all files, print their paths and return 0.
+
+    Raises:
+        UsageError: the ClusterConfiguration is unusable, or a file cannot be written.
+    """
+    from noderestrict.render.authorizer_files import Options, files
+    from noderestrict.render.workload import IMAGE
+
+    config = from_flags(AuthorizerConfig, options)
+    kubeadm = _kubeadm(config.kubeadm_config, options.api_server)
+    try:
+        rendered = files(
+            Options(
+                kubeadm,
+                kubeadm.minor() if config.kubernetes_version is None else config.kubernetes_version,
+                config.api_audiences or kubeadm.api_audiences(),
+                config.image or IMAGE,
+                config.node_leases,
+            )
+        )
+    except ValueError as error:
+        at = f"--kubeadm-config {config.kubeadm_config}: " if config.kubeadm_config else ""
+        raise UsageError(f"{at}{error}") from None
+    write_files(options.directory, rendered)
+    return 0
+
+
+def _kubeadm(file: Path | None, endpoint: "tuple[str, int] | None") -> "Kubeadm":
+    import yaml
+
+    from noderestrict.render.kubeadm import BARE, Kubeadm, find_cluster_configuration
+
+    if file is None:
+        return Kubeadm(BARE.cluster, endpoint)
+    with refused_as(UsageError, f"--kubeadm-config {file}"):
+        documents = list(yaml.safe_load_all(file.read_text()))
+        return Kubeadm(find_cluster_configuration(documents), endpoint)
