@@ -1,6 +1,6 @@
 """What a user is allowed to do, according to the cluster's authorizers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ def changes_of_registration(configuration: str) -> tuple[Permission, ...]:
 
 
 async def granted(
-    cluster: Cluster, user: str, permissions: Iterable[Permission]
+    cluster: Cluster, user: str, permissions: Iterable[Permission], groups: Iterable[str] = ()
 ) -> list[Permission]:
     """Return which of some permissions a user has.
 
@@ -55,11 +55,13 @@ async def granted(
         cluster: where the connection may create SubjectAccessReviews.
         user: a name; service accounts get their groups.
         permissions: which to ask about.
+        groups: of the user, besides those.
 
     Raises:
         ClusterError: the API server could not be asked.
     """
-    return [one for one in permissions if await _has(cluster, user, one)]
+    groups = [*_groups(user), *groups]
+    return [one for one in permissions if (await review(cluster, user, one, groups)).get("allowed")]
 
 
 def _groups(user: str) -> list[str]:
@@ -69,7 +71,20 @@ def _groups(user: str) -> list[str]:
     return groups
 
 
-async def _has(cluster: Cluster, user: str, permission: Permission) -> bool:
+async def review(
+    cluster: Cluster, user: str, permission: Permission, groups: Sequence[str]
+) -> Mapping[str, Any]:
+    """Return the status of a SubjectAccessReview.
+
+    Args:
+        cluster: where the connection may create SubjectAccessReviews.
+        user: a name.
+        permission: to ask about.
+        groups: of the user.
+
+    Raises:
+        ClusterError: the API server could not be asked.
+    """
     attributes = {
         "verb": permission.verb,
         "group": permission.group,
@@ -80,10 +95,11 @@ async def _has(cluster: Cluster, user: str, permission: Permission) -> bool:
     body = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SubjectAccessReview",
-        "spec": {"user": user, "groups": _groups(user), "resourceAttributes": attributes},
+        "spec": {"user": user, "groups": [*groups], "resourceAttributes": attributes},
     }
     answer = msgspec.json.decode(await cluster.connection.post(_REVIEWS, body))
-    return bool(answer["status"].get("allowed"))
+    status: Mapping[str, Any] = answer["status"]
+    return status
 
 
 async def revoking(cluster: Cluster, user: str, permissions: Iterable[Permission]) -> str:

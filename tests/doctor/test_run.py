@@ -35,6 +35,10 @@ class Connection:
     async def get(self, path: str, _query: Any = None) -> bytes:
         return self.answers.get(path.rpartition("/")[2], b"{}")
 
+    async def post(self, path: str, _body: Any) -> bytes:
+        assert path.endswith("/subjectaccessreviews")
+        return b'{"status": {"allowed": false}}'
+
 
 NOWHERE: Any = Connection()
 
