@@ -72,10 +72,10 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
             yield replace(found, message=f"{named}: {found.message}" if named else found.message)
             continue
         if await _is_elsewhere(cluster, server.address):
-            at = f"{server.address[0]}:{server.address[1]}"
+            at = f"{named}: " if named else ""
+            at += f"{server.address[0]}:{server.address[1]}"
             yield warned(
-                f"{named + ': ' if named else ''}{at} does not answer here, but the API server gets "
-                "answers from its own machine",
+                f"{at} does not answer here, but the API server gets answers from its own machine",
                 "run doctor on a control-plane node, or forward a port to it and pass --connect "
                 "HOST:PORT",
                 f"noderestrict doctor --connect 127.0.0.1:{_SERVICE_PORT}",
