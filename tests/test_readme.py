@@ -67,7 +67,7 @@ def test_every_file_that_the_readme_names_is_there() -> None:
     named = [
         path
         for text in PAGES.values()
-        for path in re.findall(r"\b((?:examples|tests|docs|manifests)/[\w./-]+\w)", text)
+        for path in re.findall(r"(?<![/\w])((?:examples|tests|docs|manifests)/[\w./-]+\w)", text)
     ]
     assert len(named) > 10
     for path in named:
