@@ -2,10 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from html import escape
 
-from noderestrict.policy.text import printable
 from noderestrict.replay.changes import ABSENT, changes
+from noderestrict.replay.page import counted, page, shown
 from noderestrict.replay.report import (
     Document,
     Group,
@@ -19,35 +18,6 @@ from noderestrict.replay.results import Result, Summary, Undecided
 
 _MOST_COUNTS = 50
 _MOST_CHOICES = 100
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --bad: #c0271b; --good: #1a7f37; --soft: #8881;
-  --open: #9a6700; }
-@media (prefers-color-scheme: dark) { :root { --bad: #ff8078; --good: #57c878; --open: #d4a72c; } }
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 1rem;
-  overflow-wrap: anywhere; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-.sums { display: flex; flex-wrap: wrap; gap: .75rem; padding: 0; list-style: none; }
-.sums li { border: 1px solid var(--line); border-radius: .5rem; padding: .5rem 1rem; }
-.sums b { display: block; font-size: 1.5rem; }
-.tables { display: flex; flex-wrap: wrap; gap: 2rem; }
-dl { display: grid; grid-template-columns: max-content auto; gap: 0 1rem; } dd { margin: 0; }
-table { border-collapse: collapse; } th { text-align: left; }
-th, td { border-bottom: 1px solid var(--line); padding: .25rem .75rem .25rem 0;
-  vertical-align: top; }
-.scroll th, .scroll td { min-width: 5.5rem; }
-@media (min-width: 40rem) { .scroll td:first-child { overflow-wrap: normal; } }
-td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.filters { display: flex; flex-wrap: wrap; gap: .5rem 1.5rem; } select { font: inherit;
-  max-width: 100%; }
-details { border: 1px solid var(--line); border-radius: .5rem; margin: .5rem 0;
-  padding: .5rem .75rem; }
-summary { cursor: pointer; } details p { margin: .5rem 0; }
-.bad { color: var(--bad); font-weight: 600; } .good { color: var(--good); }
-.open { color: var(--open); font-weight: 600; }
-.times { float: right; font-variant-numeric: tabular-nums; }
-.scroll { overflow-x: auto; } .note { opacity: .75; }
-del { color: var(--bad); text-decoration: none; } ins { color: var(--good); text-decoration: none; }
-"""
 _COLOURS = {"allowed": "good", "denied": "bad", "undecided": "open"}
 
 
@@ -76,16 +46,15 @@ class HTMLReport(Document):
         left_out = found.left_out
         more = f"<p>… and {left_out:,} more, counted above.</p>" if left_out else ""
         self._out.write(
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            '<meta http-equiv="Content-Security-Policy" '
-            "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-            f"<title>noderestrict: {summary.denied} denied</title>"
-            f"<style>{_STYLE}{''.join(one.style for one in filters)}</style></head>"
-            f'<body><h1>noderestrict replay</h1>{self._about()}<ul class="sums">{_sums(summary)}'
-            f'</ul><div class="tables">{tables}</div><h2>Cases</h2>'
-            f'<div class="filters">{"".join(one.choice for one in filters)}</div>'
-            f"{details}{more}</body></html>\n"
+            page(
+                f"noderestrict: {summary.denied} denied",
+                "noderestrict replay",
+                f"{self._about()}{counted(_sums(summary))}"
+                f'<div class="tables">{tables}</div><h2>Cases</h2>'
+                f'<div class="filters">{"".join(one.choice for one in filters)}</div>'
+                f"{details}{more}",
+                "".join(one.style for one in filters),
+            )
         )
 
     def _about(self) -> str:
@@ -98,7 +67,7 @@ class HTMLReport(Document):
             "Rules": f"Kubernetes {options.kubernetes}" if options.kubernetes else "",
             "Version": f"noderestrict {options.version}" if options.version else "",
         }
-        items = "".join(f"<dt>{key}</dt><dd>{_text(rows[key])}</dd>" for key in rows if rows[key])
+        items = "".join(f"<dt>{key}</dt><dd>{shown(rows[key])}</dd>" for key in rows if rows[key])
         return f"<dl>{items}</dl>"
 
 
@@ -134,7 +103,7 @@ class _Filter:
     def choice(self) -> str:
         """What there is to choose from."""
         options = "".join(
-            f'<option value="{one}">{_text(value or "-")}</option>'
+            f'<option value="{one}">{shown(value or "-")}</option>'
             for value, one in self._classes.items()
         )
         return (
@@ -143,11 +112,7 @@ class _Filter:
         )
 
 
-def _text(value: str) -> str:
-    return escape(printable(value))
-
-
-def _sums(summary: Summary) -> str:
+def _sums(summary: Summary) -> dict[str, int]:
     sums = {"judged": summary.total, "allowed": summary.allowed, "denied": summary.denied}
     more = {
         "not as expected": summary.unexpected,
@@ -158,15 +123,14 @@ def _sums(summary: Summary) -> str:
         **{f"not judged: {why}": count for why, count in summary.not_judged.most_common(10)},
         "unreadable": summary.unreadable,
     }
-    sums |= {name: count for name, count in more.items() if count}
-    return "".join(f"<li><b>{count:,}</b>{_text(name)}</li>" for name, count in sums.items())
+    return sums | {name: count for name, count in more.items() if count}
 
 
 def _count_table(title: str, counts: Counter[str]) -> str:
     if not counts:
         return ""
     rows = "".join(
-        f'<tr><td>{_text(name)}</td><td class="n">{count:,}</td></tr>'
+        f'<tr><td>{shown(name)}</td><td class="n">{count:,}</td></tr>'
         for name, count in counts.most_common(_MOST_COUNTS)
     )
     return f"<section><h2>{title}</h2><table>{rows}</table></section>"
@@ -184,11 +148,11 @@ def _details(group: Group, filters: Sequence[_Filter]) -> str:
     times = f'<span class="times">{group.count:,} times</span>' if group.count > 1 else ""
     return (
         f'<details class="{" ".join(classes)}"><summary>{times}'
-        f'<span class="{_COLOURS[decision(one)]}">{_text(verdict(one))}</span> '
-        f"<b>{_text(one.node or '-')}</b> {_text(one.what)} "
-        f"<code>{_text(one.rule)}</code></summary>"
-        f"<p>{_text(_why(one))}</p>{_change_table(one)}"
-        f'<p class="note">{" · ".join(map(_text, filter(None, marks)))}</p></details>'
+        f'<span class="{_COLOURS[decision(one)]}">{shown(verdict(one))}</span> '
+        f"<b>{shown(one.node or '-')}</b> {shown(one.what)} "
+        f"<code>{shown(one.rule)}</code></summary>"
+        f"<p>{shown(_why(one))}</p>{_change_table(one)}"
+        f'<p class="note">{" · ".join(map(shown, filter(None, marks)))}</p></details>'
     )
 
 
@@ -202,7 +166,7 @@ def _change_table(one: Result | Undecided) -> str:
     if isinstance(one, Undecided):
         return ""
     rows = "".join(
-        f"<tr><td><code>{_text(path)}</code></td><td>{_value('del', was)}</td>"
+        f"<tr><td><code>{shown(path)}</code></td><td>{_value('del', was)}</td>"
         f"<td>{_value('ins', becomes)}</td></tr>"
         for path, was, becomes in changes(one.old, one.new)
     )
@@ -217,7 +181,7 @@ def _change_table(one: Result | Undecided) -> str:
 def _value(tag: str, value: str) -> str:
     if value == ABSENT:
         return f'<span class="note">{value}</span>'
-    return f"<{tag}>{_text(value)}</{tag}>"
+    return f"<{tag}>{shown(value)}</{tag}>"
 
 
 REPORT = HTMLReport
