@@ -24,6 +24,8 @@ from noderestrict.cluster.transport import client_session, environment_proxy
 
 _OK = range(200, 300)
 _IMPERSONATE_USER = "Impersonate-User"
+#: Of an error message: it may repeat a node name before it says who refused.
+_LONGEST = 1000
 
 
 class _Status(msgspec.Struct):
@@ -198,6 +200,27 @@ class Connection:
         async with self._response("PATCH", path, None, operations, seconds, kind) as response:
             return await response.read()
 
+    async def send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any],
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+        seconds: float = 30,
+    ) -> tuple[bytes, list[str]]:
+        """Return the body that answers a request, and the warnings that came with it.
+
+        Raises:
+            ClusterError: there was no answer, or an error.
+        """
+        async with self._response(
+            method, path, query, body, seconds, content_type, headers
+        ) as response:
+            return await response.read(), response.headers.getall("Warning", [])
+
     async def stream(
         self, path: str, query: Mapping[str, str], *, inactivity: float
     ) -> AsyncIterator[bytes]:
@@ -313,6 +336,6 @@ def _patience(limit: float | aiohttp.ClientTimeout) -> float:
 
 def _message(body: bytes) -> str:
     try:
-        return (msgspec.json.decode(body, type=_Status).message or "")[:300]
+        return (msgspec.json.decode(body, type=_Status).message or "")[:_LONGEST]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return body[:100].decode("utf-8", "replace")

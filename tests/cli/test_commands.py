@@ -25,7 +25,7 @@ def ended(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[obj
 
 
 def test_the_known_commands_are_there() -> None:
-    assert COMMANDS == ("certs", "doctor", "graph", "render", "replay", "serve")
+    assert COMMANDS == ("certs", "doctor", "graph", "render", "replay", "serve", "verify")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

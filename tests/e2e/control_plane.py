@@ -229,16 +229,17 @@ class ControlPlane:
     def start_api_server(self) -> None:
         self._start_api_server("kube-apiserver", self.port, self._flags)
 
-    def start_in_tree(self) -> int:
-        """Run a second API server over the same etcd, with the in-tree plugins; return its port."""
+    def start_in_tree(self, process: str = "in-tree", **more: str) -> int:
+        """Run another API server over the same etcd, with the in-tree plugins; return its port."""
         others = {"authorization-config", "authorization-mode"}
         flags = {
             **{flag: value for flag, value in self._flags.items() if flag not in others},
             "enable-admission-plugins": "NodeRestriction",
             # Webhooks are registered for both.
             "disable-admission-plugins": "ServiceAccount,ValidatingAdmissionWebhook",
+            **{flag.replace("_", "-"): value for flag, value in more.items()},
         }
-        return self.start_another("in-tree", flags)
+        return self.start_another(process, flags)
 
     def start_another(self, process: str, flags: dict[str, str], port: int | None = None) -> int:
         """Run another API server over the same etcd, and return its port.
@@ -392,6 +393,16 @@ class ControlPlane:
     def node(self, name: str, port: int | None = None) -> Client:
         """Return a kubelet's client."""
         return self.user(f"system:node:{name}", "system:nodes", port)
+
+    def revisions(self) -> dict[str, str]:
+        """Return the revision at which each key of etcd was changed last."""
+        kv = http.client.HTTPConnection("127.0.0.1", self._etcd_port, timeout=20)
+        start, end = (base64.b64encode(key).decode() for key in (b"/registry/", b"/registry0"))
+        asked = {"key": start, "range_end": end, "keys_only": True}
+        kv.request("POST", "/v3/kv/range", json.dumps(asked))
+        found = json.loads(kv.getresponse().read())
+        kv.close()
+        return {base64.b64decode(one["key"]).decode(): one["mod_revision"] for one in found["kvs"]}
 
     def compact(self) -> None:
         """Make etcd forget all versions but the newest."""
