@@ -15,6 +15,7 @@ from tests.e2e.conftest import Cluster
 from tests.e2e.control_plane import APIError
 
 PODS = "/api/v1/namespaces/default/pods"
+SIGNER = "example.com/signer"
 TOKEN = "/api/v1/namespaces/default/serviceaccounts/web/token"
 
 
@@ -199,7 +200,7 @@ def certificate_request(pod: dict[str, Any], node: dict[str, Any], **spec: str) 
         "kind": "PodCertificateRequest",
         "metadata": {"generateName": "pcr-"},
         "spec": {
-            "signerName": "example.com/signer",
+            "signerName": SIGNER,
             "podName": metadata["name"],
             "podUID": pod_uid,
             "serviceAccountName": "web",
@@ -218,8 +219,18 @@ def test_pod_certificates_are_for_own_pods_in_their_own_name(cluster: Cluster) -
     node = cluster.admin.get("/api/v1/nodes/n1")
     account = cluster.admin.get("/api/v1/namespaces/default/serviceaccounts/web")
     uid = {"serviceAccountUID": account["metadata"]["uid"]}
-    pod, foreign = cluster.pod("certified"), cluster.pod("certified-elsewhere", "n2")
+    mounts = {
+        "signerName": SIGNER,
+        "keyType": "ED25519",
+        "credentialBundlePath": "bundle.pem",
+    }
+    volumes = [{"name": "c", "projected": {"sources": [{"podCertificate": mounts}]}}]
+    pod = cluster.pod("certified", volumes=volumes)
+    foreign = cluster.pod("certified-elsewhere", "n2", volumes=volumes)
     cluster.n1.create(path, certificate_request(pod, node, **uid))
+    other_signer = {"signerName": "example.com/other", **uid}
+    message = refused(cluster, "POST", path, certificate_request(pod, node, **other_signer))
+    assert "example.com/other" in message
     refused(cluster, "POST", path, certificate_request(foreign, node, **uid))
     refused(cluster, "POST", path, certificate_request(pod, node, **uid), user="n2")
     wrong = {"serviceAccountName": "default", **uid}
