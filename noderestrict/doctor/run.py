@@ -22,6 +22,7 @@ from noderestrict.doctor.checks import (
     replicas,
     rights,
     server_version,
+    static_pods,
     trusted_nodes,
 )
 from noderestrict.doctor.cluster import Cluster, Options
@@ -44,6 +45,7 @@ CHECKS = (
     known_bad.CHECK,
     client_verification.CHECK,
     in_tree_plugin.CHECK,
+    static_pods.CHECK,
     rights.CHECK,
     api_audiences.CHECK,
     trusted_nodes.CHECK,
