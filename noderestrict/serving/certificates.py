@@ -20,6 +20,7 @@ from noderestrict.telemetry.logs import LOGGER
 from noderestrict.telemetry.metrics import Metrics
 
 _WARN_BEFORE = dt.timedelta(days=7)
+_WARN_AGAIN = dt.timedelta(days=1)
 _RETRY_SECONDS = 0.5
 _T = TypeVar("_T")
 
@@ -117,6 +118,7 @@ class Certificates:
         self._served: _Followed[_Served] = _Followed("TLS", metrics)
         self._options = options
         self._metrics = metrics
+        self._warned: dt.datetime | None = None
         self._changed = asyncio.Event()
         self.pair: KeyPair | None = None
 
@@ -279,7 +281,11 @@ class Certificates:
             )
 
     def _warn(self, now: dt.datetime) -> None:
-        if self.pair is not None and self.pair.chain_not_after - now < _WARN_BEFORE:
+        if self.pair is None or self.pair.chain_not_after - now >= _WARN_BEFORE:
+            self._warned = None
+        elif self._warned is None or now - self._warned >= _WARN_AGAIN:
+            # Not on every poll.
+            self._warned = now
             LOGGER.warning(
                 "the served certificate expires soon",
                 extra={"not_after": self.pair.chain_not_after.isoformat()},

@@ -215,3 +215,19 @@ async def test_a_server_that_stops_is_not_ready_but_answers_until_it_has_stopped
         server.stop.ask()
         assert "[-] shutdown" in await server.until("/readyz", 503)
         assert await server.get("/livez") == (200, "ok")
+
+
+def test_a_certificate_that_expires_soon_is_told_once_a_day(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ca = authority()
+    write_pair(tmp_path, ca.issue(("localhost",), lifetime=5 * DAY, now=NOW))
+    certificates = Certificates([CertificateFiles.in_directory(tmp_path)], TlsOptions(), Metrics())
+
+    def told(hours: int) -> int:
+        certificates.reload(NOW + dt.timedelta(hours=hours))
+        return sum("expires soon" in one.message for one in caplog.records)
+
+    assert [told(hours) for hours in (1, 2, 24, 25, 26)] == [1, 1, 1, 2, 2]
+    write_pair(tmp_path, ca.issue(("localhost",), lifetime=20 * DAY, now=NOW))
+    assert told(60) == 2
