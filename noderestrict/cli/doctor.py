@@ -25,8 +25,8 @@ def add_parser(subparsers: Any) -> None:
         "doctor",
         help="check a live cluster and say what to do",
         description="Check a live cluster: server version, registration, certificate, endpoints, "
-        "known-bad requests (not stored), permissions. Exit code 1 if a check fails; else 2 if a "
-        "check could not be made; else 0.",
+        "rules (by requests that are not stored), permissions. Exit code 1 if a check fails; else "
+        "2 if a check could not be made; else 0.",
     )
     parser.add_argument(
         "--webhook-configuration",

@@ -57,7 +57,7 @@ async def missing_rights(connection: Connection, node: str) -> list[str]:
         ClusterError: the API server could not be asked.
     """
     missing = []
-    for resource, name in _impersonated(node):
+    for resource, name in impersonated(node):
         attributes = {"verb": "impersonate", "resource": resource, "name": name}
         body = {
             "apiVersion": "authorization.k8s.io/v1",
@@ -70,7 +70,8 @@ async def missing_rights(connection: Connection, node: str) -> list[str]:
     return missing
 
 
-def _impersonated(node: str) -> Iterator[tuple[str, str]]:
+def impersonated(node: str) -> Iterator[tuple[str, str]]:
+    """Yield resource and name of all that a node's requests impersonate."""
     yield "users", f"{NODE_USER_PREFIX}{node}"
     yield "groups", NODES_GROUP
 

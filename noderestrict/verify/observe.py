@@ -25,6 +25,10 @@ _CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 _NOT_FOUND = 404
 
 
+class NoNodesError(ClusterError):
+    """The cluster has no nodes."""
+
+
 class Observer:
     """Reads objects, and notes what cannot be read.
 
@@ -43,7 +47,8 @@ class Observer:
         """Return the name of a node that is no control plane, if there is one.
 
         Raises:
-            ClusterError: nodes cannot be listed, or there is none.
+            NoNodesError: there is none.
+            ClusterError: nodes cannot be listed.
         """
         nodes = (await self._read("/api/v1/nodes", {"limit": _MOST_LISTED})).get("items") or []
         names = [
@@ -51,7 +56,7 @@ class Observer:
             for node in nodes
         ]
         if not names:
-            raise ClusterError("the cluster has no nodes; name one with --node to ask for it")
+            raise NoNodesError("the cluster has no nodes; name one with --node to ask for it")
         return str(min(names)[1])
 
     async def observe(self, node: str, minor: int, extra: Extra) -> Observed:

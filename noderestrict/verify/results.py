@@ -131,13 +131,7 @@ def judge(
     honest = [one for one in attempts if not one.hostile and one.outcome.state != NOTHING]
     by = tuple(dict.fromkeys(one.outcome.by for one in hostile if one.outcome.state == REFUSED))
     through = [one for one in hostile if one.outcome.state == PASSED]
-    # Whoever else refuses an honest request may have reasons that are not about nodes.
-    suspects = {PLUGIN, AUTHORIZERS, OURS, *by}
-    wrong = [
-        one
-        for one in honest
-        if one.outcome.state == REFUSED and (half == AUTHORIZER or one.outcome.by in suspects)
-    ]
+    wrong = wrongly_refused(half, attempts)
     untold = [one for one in (*hostile, *honest) if one.outcome.state == UNTOLD]
     untold += [one for one in honest if one.outcome.state == REFUSED and one not in wrong]
     if not hostile:
@@ -155,6 +149,20 @@ def judge(
     return RuleResult(
         half, rule, demands, result, held, tuple(dict.fromkeys(why)), ours, tuple(attempts)
     )
+
+
+def wrongly_refused(half: str, attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Return the honest attempts that a rule about nodes refused."""
+    by = {one.outcome.by for one in attempts if one.hostile and one.outcome.state == REFUSED}
+    # Whoever else refuses an honest request may have reasons that are not about nodes.
+    suspects = {PLUGIN, AUTHORIZERS, OURS, *by}
+    return [
+        one
+        for one in attempts
+        if not one.hostile
+        and one.outcome.state == REFUSED
+        and (half == AUTHORIZER or one.outcome.by in suspects)
+    ]
 
 
 def _named(attempt: Attempt) -> str:

@@ -40,6 +40,10 @@ class Cluster(Store):
             asked = spec["resourceAttributes"]
             key = (spec["user"], asked["verb"], asked["resource"])
             return 201, {"status": {"allowed": key in self.rights}}
+        if path.endswith("/selfsubjectreviews"):
+            return 201, {"status": {"userInfo": {"username": "admin"}}}
+        if path.endswith("/selfsubjectaccessreviews"):
+            return 201, {"status": {"allowed": False}}
         if path == "/version":
             return 200, {"gitVersion": "v1.36.2"}
         if method == "GET" and path not in self.objects and path in self.lists:

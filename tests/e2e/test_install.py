@@ -106,7 +106,9 @@ def test_the_documented_commands_lead_from_nothing_to_enforcing(tmp_path: Path) 
                 text=True, timeout=60, check=False,
             )  # fmt: skip
             outputs[command] = done.stdout + done.stderr
-            assert done.returncode == 0, (command, outputs[command])
+            # No pod runs on the node: the doctor cannot try out what is about pods.
+            expected = (0, 2) if "doctor" in here else (0,)
+            assert done.returncode in expected, (command, outputs[command])
             enforced |= here.startswith("echo") and "enforce" in here
             if not enforced:
                 # Whatever has been done so far.
@@ -115,7 +117,7 @@ def test_the_documented_commands_lead_from_nothing_to_enforcing(tmp_path: Path) 
             if "nodes/labels" in here:
                 eventually(lambda: refused(lambda: node.patch(f"{NODES}/n1?dryRun=All", LABELS)))
                 assert not refused(foreign_lease)
-        assert "[+] known-bad request" in outputs[command]
+        assert "[+] rules: leases" in outputs[command]
         assert "[-]" not in outputs[command]
     finally:
         if server is not None:
@@ -271,7 +273,7 @@ def test_nothing_is_denied_before_a_server_answers_and_all_of_it_can_be_repeated
             walk(leftovers)
         eventually(walk.is_enforced)
         told = walk(doctor, code=1)
-        assert "[+] known-bad request" in told
+        assert "[+] rules: leases" in told
         assert "[+] registration: it is what the servers expect" in told
         assert "[+] cold start" in told
         for command in (install, bootstrap, register, leftovers):
