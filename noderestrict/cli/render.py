@@ -11,6 +11,7 @@ from noderestrict.cli._files import write_files
 from noderestrict.cli.argument_types import (
     ADDRESSES,
     AUDIENCES,
+    KUBERNETES_VERSION,
     NAMES,
     PATH,
     plain_address,
@@ -47,6 +48,14 @@ class RenderConfig(StrictPolicy):
         "service accounts, NAMESPACE/NAME, of the pods that API servers need to reach a Service; "
         "token requests for these pods are left out of registrations of a Service; an empty value "
         "leaves out none",
+        PODS,
+    )
+    kubernetes_version: int | None = setting(
+        None,
+        KUBERNETES_VERSION,
+        "Kubernetes version of the API servers; before 1.28 they have no match conditions, so that "
+        "requests about leases, nodes and pods are allowed while the webhook is away: else nodes "
+        "would stop",
         PODS,
     )
     ca_bundle: Path | None = setting(
@@ -92,6 +101,7 @@ def run(options: argparse.Namespace) -> int:
                 tuple(map(plain_address, config.api_server)),
                 config.infrastructure_accounts,
                 _read_ca(config.ca_bundle),
+                config.kubernetes_version,
             )
         )
     except ValueError as error:

@@ -211,9 +211,10 @@ async def _watch_registration(
     minor: int,
 ) -> None:
     """Compare the installed registration with the one that is expected, for ever."""
-    from noderestrict.doctor.watch import CONDITIONS_SINCE, Expected, watch_registration
+    from noderestrict.doctor.watch import Expected, watch_registration
+    from noderestrict.render.registration import MATCH_CONDITIONS_SINCE
 
-    conditions = minor >= CONDITIONS_SINCE
+    conditions = minor >= MATCH_CONDITIONS_SINCE
     wanted = Expected(registration, certificates.trusted, conditions=conditions)
     await watch_registration(connection, wanted, metrics)
 

@@ -11,7 +11,9 @@ from noderestrict.api.scanner import ScanError
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.objects import tree
 from noderestrict.cluster.publish import CONFIGURATIONS
+from noderestrict.cluster.server_info import server_version
 from noderestrict.policy.extra import Extra
+from noderestrict.render.registration import MATCH_CONDITIONS_SINCE
 from noderestrict.serving.modes import ENFORCE
 
 _NOT_FOUND = 404
@@ -92,6 +94,19 @@ class Cluster:
             if error.code != _NOT_FOUND:
                 raise
             return None
+
+    async def minor_before_match_conditions(self) -> int | None:
+        """Return the minor version of an API server without match conditions.
+
+        Returns:
+            None if it has them, as one does whose version could not be read: most are newer, and
+            the check of the version reports it.
+        """
+        try:
+            minor, _ = await server_version(self.connection)
+        except ClusterError:
+            return None
+        return minor if minor < MATCH_CONDITIONS_SINCE else None
 
     @property
     def _registration(self) -> str:

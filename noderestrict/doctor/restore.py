@@ -6,6 +6,7 @@ from typing import Any
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.workloads import SERVERS, values, workloads
 from noderestrict.policy.extra import Extra
+from noderestrict.policy.releases import OLDEST_MINOR
 from noderestrict.render.policy_flags import policy_flags
 from noderestrict.render.workload import CA_SECRET, NAMESPACE, TLS_SECRET
 
@@ -30,17 +31,21 @@ def render(extra: Extra, *flags: str) -> list[str]:
     return [shlex.join(["noderestrict", "render", "manifests", *words])] if words else []
 
 
-async def restore(cluster: Cluster, *flags: str) -> str:
+async def restore(cluster: Cluster, *flags: str, overlay: str = "") -> str:
     """Return the commands that install the rendered objects and the registration again.
 
     Args:
         cluster: where the kind of installation is visible.
         flags: of ``render`` besides those of the policy.
+        overlay: to install; the one that is installed if empty.
 
     Raises:
         ClusterError: the installation could not be read.
     """
-    overlay = await _overlay(cluster)
+    overlay = overlay or await _overlay(cluster)
+    minor = await cluster.minor_before_match_conditions()
+    if minor is not None:
+        flags = (*flags, f"--kubernetes-version=1.{max(minor, OLDEST_MINOR)}")
     return "\n".join((*render(cluster.options.extra, *flags), *_install(overlay)))
 
 

@@ -25,8 +25,6 @@ _SHOWN = 8
 #: Between comparisons: three of them, and a slow answer, fit into a minute.
 SECONDS = 15.0
 _ANSWER_SECONDS = 10.0
-#: The first minor version whose API servers support match conditions.
-CONDITIONS_SINCE = 28
 
 
 @dataclass(frozen=True, slots=True)

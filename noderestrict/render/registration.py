@@ -22,6 +22,11 @@ from noderestrict.render.infrastructure import Infrastructure
 from noderestrict.render.load import Object, documents
 
 NAME = "noderestrict"
+#: The first minor version whose API servers have match conditions.
+MATCH_CONDITIONS_SINCE = 28
+#: What every node has to write to stay Ready. Without match conditions no such write can be left
+#: out, so that a webhook that fails closed stops all nodes while it is away.
+NEEDED_BY_NODES = frozenset({"leases", "nodes", "pods"})
 _OPERATIONS = ("CREATE", "UPDATE", "DELETE")
 _VERSIONS = {"": ("v1",)}
 #: Subresources of each judged resource; a "*/*" rule would send far more than is judged.
@@ -95,12 +100,14 @@ def webhook_configuration(
     annotations: Mapping[str, str] | None = None,
     extra: Extra | None = None,
     infrastructure: Infrastructure | None = None,
+    match_conditions: bool = True,
 ) -> Object:
     """Return the ValidatingWebhookConfiguration for all rules.
 
     While the webhook is unavailable, nodes can still do what keeps a cluster alive and what CEL
     alone proves harmless: renew their own Lease, report the status of their own Node and pods,
-    register, and delete their own pods. All their other requests are denied.
+    register, and delete their own pods. All their other requests are denied. Without match
+    conditions, whatever concerns leases, nodes and pods is allowed meanwhile.
 
     Args:
         client_config: of every webhook: ``url`` or ``service``, and ``caBundle``.
@@ -109,6 +116,8 @@ def webhook_configuration(
         annotations: of the object.
         extra: policy beyond the in-tree plugin.
         infrastructure: whose token requests are left out; None for nobody's.
+        match_conditions: whether the API server has them, as Kubernetes 1.28 does; without them,
+            no token request is left out.
     """
     metadata: Object = {"name": NAME}
     if annotations:
@@ -127,13 +136,21 @@ def webhook_configuration(
                 "admissionReviewVersions": ["v1"],
                 "sideEffects": "None",
                 "matchPolicy": "Equivalent",
-                "failurePolicy": failure_policy,
+                "failurePolicy": (
+                    failure_policy
+                    if match_conditions or NEEDED_BY_NODES.isdisjoint(resources)
+                    else "Ignore"
+                ),
                 "timeoutSeconds": timeout_seconds,
-                "matchConditions": [NODE_USERS, *([condition] if condition else [])],
+                **(_match_conditions(condition) if match_conditions else {}),
             }
             for name, (resources, condition) in _webhooks(extra or Extra(), infrastructure).items()
         ],
     }
+
+
+def _match_conditions(condition: Condition | None) -> Object:
+    return {"matchConditions": [NODE_USERS, *([condition] if condition else [])]}
 
 
 def _everything() -> Object:
@@ -161,6 +178,7 @@ class Registration:
         timeout_seconds: for one answer.
         name: of the ValidatingWebhookConfiguration.
         infrastructure: whose token requests are left out; None for nobody's.
+        match_conditions: whether the API server has them, as Kubernetes 1.28 does.
     """
 
     client_config: Mapping[str, Any]
@@ -168,6 +186,7 @@ class Registration:
     timeout_seconds: int = 3
     name: str = NAME
     infrastructure: Infrastructure | None = None
+    match_conditions: bool = True
 
     def flag(self) -> str:
         """Return the flag that tells a server which registration to expect."""
@@ -182,6 +201,8 @@ class Registration:
                 "accounts": list(self.infrastructure.accounts),
                 "audiences": list(self.infrastructure.audiences),
             }
+        if not self.match_conditions:
+            value["matchConditions"] = False
         return f"--expected-registration={msgspec.json.encode(value).decode()}"
 
     def value(self, extra: Extra, annotations: Mapping[str, str] | None = None) -> Object:
@@ -198,6 +219,7 @@ class Registration:
             annotations=annotations,
             extra=extra,
             infrastructure=self.infrastructure,
+            match_conditions=self.match_conditions,
         )
         rendered["metadata"]["name"] = self.name
         return rendered
@@ -214,6 +236,7 @@ class _Flag(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     timeout_seconds: int = 3
     name: str = NAME
     infrastructure: _Infrastructure | None = None
+    match_conditions: bool = True
 
 
 def parse_registration(text: str) -> Registration:
@@ -239,7 +262,12 @@ def parse_registration(text: str) -> Registration:
         except ValueError as error:
             raise ValueError(f"{text[:100]!r}: {error}") from None
     return Registration(
-        client, flag.failure_policy, flag.timeout_seconds, flag.name, infrastructure
+        client,
+        flag.failure_policy,
+        flag.timeout_seconds,
+        flag.name,
+        infrastructure,
+        flag.match_conditions,
     )
 
 

@@ -249,6 +249,73 @@ def test_what_a_strict_rule_needs_is_missed_only_where_it_is_on() -> None:
     assert "fail" not in {one.status for one in check_registration(installed(strict), strict)}
 
 
+KEEP_NODES_READY = ("leases", "nodes", "pods")
+
+
+def by_resource(found: Found, status: str, says: str) -> set[str]:
+    """Return the webhooks that findings with a status and a text are about."""
+    return {
+        name.strip().partition(".")[0]
+        for one, message in found
+        if one == status and says in message
+        for name in message.partition(": ")[0].split(",")
+    }
+
+
+def test_before_match_conditions_a_webhook_that_stops_nodes_is_a_failure(doctor: Doctor) -> None:
+    doctor.cluster.register()
+    doctor.cluster.version = "v1.27.16"
+    assert by_resource(doctor("registration"), "fail", "nodes stop") == set(KEEP_NODES_READY)
+    doctor.cluster.version = "v1.28.0"
+    assert not by_resource(doctor("registration"), "fail", "nodes stop")
+
+
+def test_before_match_conditions_what_is_rendered_for_it_is_a_warning(doctor: Doctor) -> None:
+    value = webhook_configuration({**SERVICE, "caBundle": "YQ=="}, match_conditions=False)
+    doctor.cluster.objects[f"{WEBHOOKS}/noderestrict"] = value
+    doctor.cluster.version = "v1.27.16"
+    found = doctor("registration")
+    assert by_resource(found, "warn", "no rule on leases, nodes, pods holds") == set(
+        KEEP_NODES_READY
+    )
+    assert {status for status, _ in found} == {"warn", "pass"}
+    assert not [text for _, text in found if "matchConditions" in text]
+
+
+def test_before_match_conditions_every_other_webhook_has_to_fail_closed() -> None:
+    value = webhook_configuration(SERVICE, match_conditions=False)
+    for webhook in value["webhooks"]:
+        webhook["failurePolicy"] = "Ignore"
+    found = [
+        (one.status, one.message) for one in check_registration(value, Extra(), conditions=False)
+    ]
+    others = {one["name"].partition(".")[0] for one in value["webhooks"]} - set(KEEP_NODES_READY)
+    assert by_resource(found, "warn", "hostile requests pass") == others
+    audited = check_registration(value, Extra(), audited=True, conditions=False)
+    assert {one.status for one in audited} == {"pass"}
+
+
+def test_after_an_upgrade_the_registration_for_older_servers_is_told(doctor: Doctor) -> None:
+    value = webhook_configuration({**SERVICE, "caBundle": "YQ=="}, match_conditions=False)
+    doctor.cluster.objects[f"{WEBHOOKS}/noderestrict"] = value
+    found = doctor("registration")
+    assert by_resource(found, "warn", "hostile requests pass") == set(KEEP_NODES_READY)
+    assert any("matchConditions" in text for status, text in found if status == "warn")
+
+
+def test_before_match_conditions_the_command_renders_for_that_version(doctor: Doctor) -> None:
+    doctor.cluster.register()
+    for version, flag in (
+        ("v1.27.16-eks-1", "--kubernetes-version=1.27"),
+        ("v1.24.1", "--kubernetes-version=1.25"),
+    ):
+        doctor.cluster.version = version
+        findings = json.loads(doctor.text("--output", "json"))
+        commands = [one["command"] for one in findings if "nodes stop" in one["message"]]
+        assert commands
+        assert all(f"noderestrict render manifests {flag}\n" in one for one in commands)
+
+
 def test_a_registration_that_is_not_there_is_named(doctor: Doctor) -> None:
     ((status, message),) = doctor("registration", "--webhook-configuration", "other")
     assert status == "fail"

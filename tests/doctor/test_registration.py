@@ -154,6 +154,30 @@ def test_what_a_flag_describes_is_what_was_rendered() -> None:
         assert parse_registration(text).value(EXTRA) == one.value(EXTRA)
 
 
+def test_a_flag_describes_a_registration_without_match_conditions() -> None:
+    old = Registration(SERVICE.client_config, match_conditions=False)
+    parsed = parse_registration(old.flag().partition("=")[2])
+    assert parsed == old
+    value = parsed.value(EXTRA)
+    policies = {one["name"].split(".")[0]: one["failurePolicy"] for one in value["webhooks"]}
+    assert {name for name, policy in policies.items() if policy == "Ignore"} == {
+        "leases", "nodes", "pods",
+    }  # fmt: skip
+    assert "matchConditions" not in SERVICE.flag()
+
+
+def test_without_match_conditions_a_changed_failure_policy_is_still_a_difference() -> None:
+    old = Registration(SERVICE.client_config, match_conditions=False).value(EXTRA)
+    value = copy.deepcopy(old)
+    for webhook in value["webhooks"]:
+        webhook["clientConfig"]["caBundle"] = encoded(CA)
+    assert differences(value, old, CA, conditions=False) == []
+    (pods,) = (one for one in value["webhooks"] if one["name"].startswith("pods."))
+    pods["failurePolicy"] = "Fail"
+    (found,) = differences(value, old, CA, conditions=False)
+    assert "failurePolicy" in found
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "{}", "[]", '{"clientConfig": {}}', '{"clientConfig": {"url": 1}}',

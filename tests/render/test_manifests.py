@@ -90,6 +90,67 @@ def test_every_webhook_fails_closed_and_fast_and_is_for_nodes_alone() -> None:
         assert webhook["matchConditions"][0]["name"] == "node-users"
 
 
+@pytest.mark.parametrize("version", ["1.25", "1.27", "v1.27.16"])
+def test_before_match_conditions_nodes_go_on_while_the_webhook_is_away(
+    version: str, tmp_path: Path
+) -> None:
+    assert main(["render", str(tmp_path), "--kubernetes-version", version]) == 0
+    for overlay in OVERLAYS:
+        text = (tmp_path / f"overlays/{overlay}/enforce/registration.yaml").read_text()
+        assert "# For API servers before 1.28" in text
+        registration = yaml.safe_load(text)
+        policies = {}
+        for webhook in registration["webhooks"]:
+            # kubectl refuses a field that the API server does not know.
+            assert "matchConditions" not in webhook
+            policies[webhook["name"].split(".")[0]] = webhook["failurePolicy"]
+        ignored = {name for name, policy in policies.items() if policy == "Ignore"}
+        assert ignored == (set(policies) if overlay == "audit" else {"leases", "nodes", "pods"}), (
+            overlay
+        )
+        assert set(policies.values()) <= {"Fail", "Ignore"}
+
+
+@pytest.mark.parametrize("version", ["1.28", "1.36", "1.40"])
+def test_with_match_conditions_the_version_changes_nothing(version: str, tmp_path: Path) -> None:
+    assert main(["render", str(tmp_path), "--kubernetes-version", version]) == 0
+    found = {
+        str(file.relative_to(tmp_path)): file.read_text()
+        for file in tmp_path.rglob("*")
+        if file.is_file()
+    }
+    assert found == FILES
+
+
+def test_servers_expect_the_registration_for_their_version(tmp_path: Path) -> None:
+    assert main(["render", str(tmp_path), "--kubernetes-version=1.27"]) == 0
+    files = {
+        str(file.relative_to(tmp_path)): file.read_text()
+        for file in tmp_path.rglob("*")
+        if file.is_file()
+    }
+    for overlay in OVERLAYS:
+        objects_ = build(overlay, files=files)
+        (registration,) = (one for one in objects_ if one["kind"].startswith("Validating"))
+        (server,) = (one for one in objects_ if one["kind"] in ("Deployment", "DaemonSet"))
+        arguments = server["spec"]["template"]["spec"]["containers"][0]["args"]
+        (flag,) = [one for one in arguments if one.startswith("--expected-registration=")][-1:]
+        expected = parse_registration(flag.partition("=")[2]).value(Extra())
+        for webhook in registration["webhooks"]:
+            del webhook["clientConfig"]["caBundle"]
+        assert expected["webhooks"] == registration["webhooks"], overlay
+
+
+@pytest.mark.parametrize("version", ["1.24", "1", "2.0", "x"])
+def test_a_version_that_is_none_is_refused(
+    version: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["render", str(tmp_path), "--kubernetes-version", version])
+    assert version in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_policy_flags_reach_the_server_and_its_registration(tmp_path: Path) -> None:
     flags = ["--strict-rules=nodes/finalizers,events/about-own", "--forbid-node-labels=*=tier|a/*"]
     assert main(["render", str(tmp_path), *flags]) == 0

@@ -75,15 +75,20 @@ async def _its_way(cluster: Cluster, webhooks: list[Any]) -> AsyncIterator[Findi
     }
     waiting = sorted(agents.keys() - set(left_out))
     if waiting:
+        remedy = "use manifests/overlays/control-plane"
+        if await cluster.minor_before_match_conditions() is None:
+            flag = f"--infrastructure-accounts={','.join(sorted({*left_out, *waiting}))}"
+            remedy += f", or render with {flag}"
+            command = await restore(cluster, flag)
+        else:
+            # Without match conditions no token request can be left out.
+            command = await restore(cluster, overlay="control-plane")
         yield failed(
             "the registration names a Service, and tokens for "
             f"{some([agents[one] for one in waiting])} depend on it: if all nodes go off, the "
             "cluster may not come back",
-            "use manifests/overlays/control-plane, or render with "
-            f"--infrastructure-accounts={','.join(sorted({*left_out, *waiting}))}; {_SEE}",
-            await restore(
-                cluster, f"--infrastructure-accounts={','.join(sorted({*left_out, *waiting}))}"
-            ),
+            f"{remedy}; {_SEE}",
+            command,
         )
     if infrastructure is None:
         return

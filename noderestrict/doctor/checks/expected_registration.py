@@ -31,7 +31,12 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
         return
     rendered = expected.value(cluster.options.extra)
     try:
-        found = differences(installed, rendered, await _certificate_authority(cluster))
+        found = differences(
+            installed,
+            rendered,
+            await _certificate_authority(cluster),
+            conditions=await cluster.minor_before_match_conditions() is None,
+        )
     except KeyPairError as error:
         yield unknown(
             f"ca.crt of Secret {TLS_SECRET}: {error}", "create it again", await restore(cluster)

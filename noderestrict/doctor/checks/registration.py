@@ -13,7 +13,12 @@ from noderestrict.policy.extra import Extra
 from noderestrict.policy.rule import ANY
 from noderestrict.render.conditions import NODE_USERS
 from noderestrict.render.infrastructure import Infrastructure, infrastructure_in
-from noderestrict.render.registration import webhook_configuration, webhook_rules
+from noderestrict.render.registration import (
+    MATCH_CONDITIONS_SINCE,
+    NEEDED_BY_NODES,
+    webhook_configuration,
+    webhook_rules,
+)
 
 _RENDER = "apply the output of noderestrict render again, with the same policy flags as here"
 _SECONDS = 3
@@ -36,7 +41,10 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
         )
         return
     for finding in check_registration(
-        configuration, cluster.options.extra, audited=cluster.options.audited
+        configuration,
+        cluster.options.extra,
+        audited=cluster.options.audited,
+        conditions=await cluster.minor_before_match_conditions() is None,
     ):
         if finding.status == PASS:
             yield finding
@@ -45,7 +53,11 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
 
 
 def check_registration(
-    configuration: Mapping[str, Any], extra: Extra, *, audited: bool = False
+    configuration: Mapping[str, Any],
+    extra: Extra,
+    *,
+    audited: bool = False,
+    conditions: bool = True,
 ) -> Iterator[Finding]:
     """Yield what is wrong with a ValidatingWebhookConfiguration, once for all webhooks.
 
@@ -53,10 +65,11 @@ def check_registration(
         configuration: as installed.
         extra: the policy beyond the in-tree plugin that it serves.
         audited: whether nothing is to be denied.
+        conditions: whether the API server has match conditions, as Kubernetes 1.28 does.
     """
     count = len(configuration.get("webhooks") or ())
     names: dict[Finding, list[str]] = {}
-    for name, finding in _findings(configuration, extra, audited=audited):
+    for name, finding in _findings(configuration, extra, audited=audited, conditions=conditions):
         names.setdefault(finding, []).append(name)
     for finding, webhooks in names.items():
         yield replace(finding, message=f"{_webhooks(webhooks, count)}{finding.message}")
@@ -70,7 +83,7 @@ def _webhooks(names: Sequence[str], count: int) -> str:
 
 
 def _findings(
-    configuration: Mapping[str, Any], extra: Extra, *, audited: bool
+    configuration: Mapping[str, Any], extra: Extra, *, audited: bool, conditions: bool
 ) -> Iterator[tuple[str, Finding]]:
     """Yield findings with the name of the webhook, "" for the registration."""
     webhooks = configuration.get("webhooks") or []
@@ -91,9 +104,13 @@ def _findings(
     infrastructure = infrastructure_in(webhooks)
     rendered = _rendered({}, extra, infrastructure)
     for webhook in webhooks:
-        yield from _check_webhook(webhook, audited=audited)
+        yield from _check_webhook(webhook)
+        if conditions or NEEDED_BY_NODES.isdisjoint(_plurals(webhook)):
+            yield from _check_failure_policy(webhook, audited=audited)
+        else:
+            yield from _check_failure_policy_without_conditions(webhook, audited=audited)
         yield from _check_conditions(webhook, rendered.get(str(webhook.get("name")), {}))
-    yield from _check_rest(webhooks, extra, infrastructure)
+    yield from _check_rest(webhooks, extra, infrastructure, conditions=conditions)
     if not missing:
         yield "", passed("it covers every resource and subresource that the rules need")
 
@@ -107,7 +124,11 @@ def _rendered(
 
 
 def _check_rest(
-    webhooks: Sequence[Mapping[str, Any]], extra: Extra, infrastructure: Infrastructure | None
+    webhooks: Sequence[Mapping[str, Any]],
+    extra: Extra,
+    infrastructure: Infrastructure | None,
+    *,
+    conditions: bool,
 ) -> Iterator[tuple[str, Finding]]:
     """Yield differences from the rendered registration in all other fields."""
     if not webhooks:
@@ -117,7 +138,8 @@ def _check_rest(
     found = {str(one.get("name")): one for one in webhooks}
     rendered = _rendered(client, extra, infrastructure)
     for name, field, text in compare(found, {"webhooks": list(rendered.values())}):
-        if field == "" or (field == CONDITIONS and _only_fewer(found[name], rendered[name])):
+        fewer = field == CONDITIONS and _only_fewer(found[name], rendered[name])
+        if field == "" or (fewer and conditions):
             yield name, warned(text, _RENDER)
         elif field not in _CHECKED:
             yield name, failed(text, _RENDER)
@@ -150,7 +172,7 @@ def _names(resources: Sequence[str], wanted: str) -> bool:
     return not either.isdisjoint(resources)
 
 
-def _check_webhook(webhook: Mapping[str, Any], *, audited: bool) -> Iterator[tuple[str, Finding]]:
+def _check_webhook(webhook: Mapping[str, Any]) -> Iterator[tuple[str, Finding]]:
     name = str(webhook.get("name"))
     if webhook.get("matchPolicy") != "Equivalent":
         yield (
@@ -174,21 +196,55 @@ def _check_webhook(webhook: Mapping[str, Any], *, audited: bool) -> Iterator[tup
                 "set admissionReviewVersions: [v1]",
             ),
         )
-    if webhook.get("failurePolicy") != "Fail" and not audited:
-        yield (
-            name,
-            warned(
-                f"failurePolicy is {webhook.get('failurePolicy')!r}: hostile requests pass "
-                "while the webhook is away",
-                "set failurePolicy: Fail, or say --expect-mode audit for the audit overlay",
-            ),
-        )
     if (webhook.get("timeoutSeconds") or 10) > _SECONDS:
         yield (
             name,
             warned(
                 f"timeoutSeconds is {webhook.get('timeoutSeconds')}",
                 f"set timeoutSeconds to {_SECONDS} or less: kubelets wait for the answer",
+            ),
+        )
+
+
+def _check_failure_policy(
+    webhook: Mapping[str, Any], *, audited: bool
+) -> Iterator[tuple[str, Finding]]:
+    if webhook.get("failurePolicy") != "Fail" and not audited:
+        yield (
+            str(webhook.get("name")),
+            warned(
+                f"failurePolicy is {webhook.get('failurePolicy')!r}: hostile requests pass "
+                "while the webhook is away",
+                "set failurePolicy: Fail, or say --expect-mode audit for the audit overlay",
+            ),
+        )
+
+
+def _check_failure_policy_without_conditions(
+    webhook: Mapping[str, Any], *, audited: bool
+) -> Iterator[tuple[str, Finding]]:
+    """Yield what happens to leases, nodes and pods on an API server without match conditions."""
+    why = f"API servers before 1.{MATCH_CONDITIONS_SINCE} have no match conditions"
+    name = str(webhook.get("name"))
+    # An API server reads an absent policy as Fail.
+    if webhook.get("failurePolicy") != "Ignore":
+        yield (
+            name,
+            failed(
+                f"failurePolicy is {webhook.get('failurePolicy')!r}, and {why}: nodes stop while "
+                "the webhook is away",
+                "apply the output of noderestrict render --kubernetes-version",
+            ),
+        )
+    elif not audited:
+        yield (
+            name,
+            warned(
+                f"failurePolicy is 'Ignore', since {why}: while the webhook is away, no rule on "
+                f"{', '.join(sorted(NEEDED_BY_NODES))} holds: nodes may label themselves, write "
+                "other nodes and create mirror pods that read Secrets",
+                f"upgrade the API servers to 1.{MATCH_CONDITIONS_SINCE} or newer; until then, run "
+                "several replicas of the webhook",
             ),
         )
 
