@@ -1,5 +1,6 @@
-"""The pages of docs/reference and the rules in the README, made from the code: ``make docs``."""
+"""The pages of docs/reference and the tables in the README, made from the code: ``make docs``."""
 
+import gzip
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from noderestrict.cli.config import variable
 from noderestrict.cli.fields import settings_of
 from noderestrict.cli.serve_config import ServeConfig
+from noderestrict.policy.releases import LATEST_MINOR, OLDEST_MINOR
 from noderestrict.policy.rule import ANY, Rule
 from noderestrict.policy.table import RULES
 from noderestrict.telemetry.metrics import Metrics
@@ -14,7 +16,14 @@ from noderestrict.telemetry.metrics import Metrics
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "docs" / "reference"
 README = ROOT / "README.md"
-_RULES = re.compile(r"(?<=<!-- rules -->\n\n).*?(?=\n<!-- end of rules -->)", re.DOTALL)
+_CONFORMANCE = ROOT / "tests" / "conformance"
+#: The release whose components labelled the cases outside of the folder of versions.
+_MAIN_MINOR = 36
+_MAIN_CASES = {
+    "admission": ("admission/generated.jsonl", "captured/captured.jsonl"),
+    "authorizer": ("authorizer/named.jsonl", "authorizer/random.jsonl"),
+}
+_BUILT = re.compile(r"^\s*k8s\.io/kubernetes v([0-9.]+)\b", re.MULTILINE)
 
 
 def flags() -> str:
@@ -155,9 +164,55 @@ def rules() -> str:
     return "| Rule | Request | Demands | Since |\n|---|---|---|---|\n" + "".join(rows)
 
 
-def with_rules(readme: str) -> str:
-    """Return the README with the table of rules as the code has it."""
-    return _RULES.sub(lambda _: rules(), readme)
+def _cases(component: str, minor: int) -> str:
+    """Return how many cases a component of a release labelled, "" for none."""
+    files = [_CONFORMANCE / "versions" / f"{component}-1.{minor}.jsonl.gz"]
+    if minor == _MAIN_MINOR:
+        files += (_CONFORMANCE / name for name in _MAIN_CASES[component])
+    count = sum(_lines(file) for file in files if file.exists())
+    return f"{count:,}" if count else ""
+
+
+def _lines(file: Path) -> int:
+    data = file.read_bytes()
+    return (gzip.decompress(data) if file.suffix == ".gz" else data).count(b"\n")
+
+
+def _built(minor: int) -> str:
+    """Return the patch release that ``make assets`` builds of a minor version, "" for none."""
+    module = ROOT / "tests" / "assets" / f"kubernetes-1.{minor}" / "go.mod"
+    if not module.exists():
+        return ""
+    found = _BUILT.search(module.read_text())
+    assert found is not None, module
+    return found[1]
+
+
+def versions() -> str:
+    """Return the table of Kubernetes versions, and what is tested of each."""
+    rows = (
+        f"| 1.{minor} | {_cases('admission', minor) or '–'} | {_cases('authorizer', minor) or '–'} "
+        f"| {_built(minor) or '–'} |\n"
+        for minor in range(OLDEST_MINOR, LATEST_MINOR + 1)
+    )
+    head = "| Kubernetes | Plugin | Authorizer | End to end |\n|---|---|---|---|\n"
+    return head + "".join(rows)
+
+
+#: What stands in the README between ``<!-- NAME -->`` and ``<!-- end of NAME -->``.
+TABLES = {"rules": rules, "versions": versions}
+
+
+def with_tables(readme: str) -> str:
+    """Return the README with the tables as the code and the tests have them."""
+    for name, table in TABLES.items():
+        start, end = f"<!-- {name} -->\n\n", f"\n<!-- end of {name} -->"
+        before, found, rest = readme.partition(start)
+        _, closed, after = rest.partition(end)
+        assert found, start
+        assert closed, end
+        readme = f"{before}{start}{table()}{end}{after}"
+    return readme
 
 
 PAGES = {"doctor.md": doctor, "flags.md": flags, "metrics.md": metrics}
@@ -165,4 +220,4 @@ PAGES = {"doctor.md": doctor, "flags.md": flags, "metrics.md": metrics}
 if __name__ == "__main__":
     for page, text in PAGES.items():
         (FOLDER / page).write_text(text())
-    README.write_text(with_rules(README.read_text()))
+    README.write_text(with_tables(README.read_text()))

@@ -27,8 +27,8 @@ COMMANDS = [
 ]
 
 
-def test_the_rule_table_is_that_of_the_code() -> None:
-    assert reference.with_rules(README) == README, "run make docs"
+def test_the_tables_are_those_of_the_code_and_the_tests() -> None:
+    assert reference.with_tables(README) == README, "run make docs"
     documented = re.findall(r"^\| `([a-z-]+/[a-z-]+)` \|", README, re.MULTILINE)
     assert documented == list(RULE_IDS)
 
