@@ -9,7 +9,7 @@ IMAGE ?= noderestrict:$(VERSION)
 KUBERNETES ?= 1.36
 ASSETS := .assets/kubernetes-$(KUBERNETES)
 
-.PHONY: help install run test lint format fuzz docs manifests image bench bench-compare bench-ab assets node-assets test-e2e test-cluster soak e2e-kind lock clean
+.PHONY: help install run test lint format fuzz docs manifests image bench bench-compare bench-ab assets node-assets test-e2e test-e2e-full test-cluster soak e2e-kind lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -79,6 +79,9 @@ node-assets: ## Build the commands of a node for test-cluster, with Go
 	tests/assets/build $(KUBERNETES) .assets/node-$(KUBERNETES) kubeadm kubelet kube-proxy
 
 test-e2e: install ## Test against a real API server, from make assets or KUBEBUILDER_ASSETS
+	KUBERNETES=$(KUBERNETES) $(BIN)/python -m pytest -m "e2e and not long" $(E2E_ARGS) tests/e2e
+
+test-e2e-full: install ## The same, with the tests that take minutes
 	KUBERNETES=$(KUBERNETES) $(BIN)/python -m pytest -m e2e $(E2E_ARGS) tests/e2e
 
 # For example SOAK_ARGS="--minutes 5".

@@ -28,6 +28,8 @@ from tests.e2e.control_plane import APIError, Client, ControlPlane
 from tests.e2e.tee import Tee, Verdict, Verdicts
 from tests.e2e.test_hollow_nodes import DEPLOYMENTS, deployment, until
 
+pytestmark = pytest.mark.long
+
 NAMES = ("hollow-1", "hollow-2")
 MERGE, STRATEGIC = "application/merge-patch+json", "application/strategic-merge-patch+json"
 JSON, JSON_PATCH = "application/json", "application/json-patch+json"

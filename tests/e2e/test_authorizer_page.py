@@ -19,6 +19,8 @@ import yaml
 
 from tests.e2e.control_plane import assets
 
+pytestmark = pytest.mark.long
+
 PAGE = Path(__file__).parents[2] / "docs" / "authorizer.md"
 ADDRESS = "10.77.0.10"
 KUBERNETES = "/etc/kubernetes"

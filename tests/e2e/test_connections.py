@@ -22,6 +22,8 @@ from tests.e2e.issuer import CLIENT, Issuer, issuing
 from tests.e2e.test_partition import deletion
 from tests.serving.tls import Server, authority, client_leaf, leaf, serving
 
+pytestmark = pytest.mark.long
+
 Object = dict[str, Any]
 #: A credential lives this long, and is renewed about halfway.
 LIFE = 40.0

@@ -18,6 +18,8 @@ from tests.e2e.test_registration import WEBHOOKS
 from tests.render.overlays import PARTS, build
 from tests.serving.tls import authority
 
+pytestmark = pytest.mark.long
+
 CA = authority().certificate
 #: Two versions, between which whatever a flag can change does.
 VERSIONS = [

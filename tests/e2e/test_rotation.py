@@ -26,6 +26,8 @@ from tests.e2e.test_tls_secret import RBAC, SECRETS, apply, served, until_served
 from tests.render.overlays import FILES
 from tests.serving.tls import DAY, NOW, Server, leaf, serving, write_pair
 
+pytestmark = pytest.mark.long
+
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 NAME = "rotating"
 PLACES = ("--secret", f"{NAMESPACE}/{TLS_SECRET}", "--ca-secret", f"{NAMESPACE}/{CA_SECRET}")

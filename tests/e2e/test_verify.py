@@ -27,6 +27,8 @@ from tests.e2e.test_registration import RBAC, WEBHOOKS
 from tests.e2e.twins import until
 from tests.serving.tls import Server, serving
 
+pytestmark = pytest.mark.long
+
 NAMESPACED = "/api/v1/namespaces/default"
 PODS = f"{NAMESPACED}/pods"
 POLICIES = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
