@@ -12,7 +12,7 @@ _VERSION = re.compile(r"v?1\.(\d{1,4})(?:\.(\d{1,4}))?(?:[-+][0-9A-Za-z.+-]*)?",
 _NEWEST_PATCH = sys.maxsize
 
 
-class Release(msgspec.Struct, frozen=True, order=True):
+class Release(msgspec.Struct, frozen=True, order=True, cache_hash=True):
     """A release of Kubernetes 1.
 
     Attributes:
