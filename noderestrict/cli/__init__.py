@@ -72,6 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _output.prepare()
+    try:
+        return _run(arguments)
+    finally:
+        _output.flush_errors()
+
+
+def _run(arguments: Sequence[str]) -> int:
     parser, _ = build_parser(arguments[0] if arguments else None)
     options = parser.parse_args(arguments)
     try:

@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import sys
+from typing import TextIO
 
 _TAKES_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
@@ -34,8 +35,20 @@ def shows_unicode(otherwise: str = "backslashreplace") -> bool:
 
 def silence() -> None:
     """Let standard output go nowhere, so that flushing it at exit does not fail again."""
+    _to_nowhere(sys.stdout)
+
+
+def flush_errors() -> None:
+    """Flush standard error; if it takes no more, let it go nowhere, so that the exit code stays."""
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        _to_nowhere(sys.stderr)
+
+
+def _to_nowhere(stream: TextIO) -> None:
     with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:  # noqa: PTH123
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def is_full(error: OSError) -> bool:

@@ -285,11 +285,13 @@ def _write(line: str) -> bool:
 
 
 def _on_standard_error() -> Writer | None:
+    if sys.__stderr__ is None:
+        # Closed from the start; what stands in for it takes everything, and nobody reads that.
+        return None
     try:
         # A duplicate, so that nothing else in the process can close or redirect it.
         descriptor = os.dup(sys.stderr.fileno())
     except (AttributeError, OSError, ValueError):
-        # Closed from the start; by now its number may belong to a socket.
         return None
     return Writer(descriptor, lambda lines: DROPS.count(READER, lines))
 
