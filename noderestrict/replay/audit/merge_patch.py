@@ -25,6 +25,7 @@ _MERGE_KEYS: dict[Path, str] = {
     ("metadata", "finalizers"): "",
     ("spec", "podCIDRs"): "",
     ("status", "resourceClaimStatuses"): "name",
+    ("status", "nodeAllocatableResourceClaimStatuses"): "resourceClaimName",
 }
 _ORDER, _DELETE_ITEMS = "$setElementOrder/", "$deleteFromPrimitiveList/"
 _PATCH, _RETAIN = "$patch", "$retainKeys"

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from noderestrict.policy.rules import pods
+from noderestrict.policy.table import table
 from noderestrict.replay.audit.patches import Object, Path
 from noderestrict.replay.sources import MIB
 
@@ -24,43 +26,41 @@ _MOST_VERSIONS = 4
 Key = tuple[str, str, str]
 
 
+#: The fields that rules compare of the status of a pod.
+_COMPARED_STATUS = tuple(
+    field.removeprefix("status.")
+    for field in table()[pods.UPDATE_STATUS.key].fields
+    if field.startswith("status.")
+)
+
+
+class _Object(msgspec.Struct, omit_defaults=True):
+    kind: str
+    metadata: Object
+    apiVersion: str = ""  # noqa: N815 (the API's name)
+
+
+class _Node(_Object):
+    spec: Object | None = None
+
+
 class _PodSpec(msgspec.Struct, omit_defaults=True):
     nodeName: str | None = None  # noqa: N815 (the API's name)
 
 
-class _PodStatus(msgspec.Struct, omit_defaults=True):
-    resourceClaimStatuses: Any = None  # noqa: N815 (the API's name)
-    extendedResourceClaimStatus: Any = None  # noqa: N815 (the API's name)
-
-
-class _Node(msgspec.Struct, omit_defaults=True):
-    kind: str
-    metadata: Object
-    apiVersion: str = ""  # noqa: N815 (the API's name)
-    spec: Object | None = None
-
-
-class _Pod(msgspec.Struct, omit_defaults=True):
-    kind: str
-    metadata: Object
-    apiVersion: str = ""  # noqa: N815 (the API's name)
-    spec: _PodSpec | None = None
-    status: _PodStatus | None = None
-
-
-class _Slice(msgspec.Struct, omit_defaults=True):
-    kind: str
-    metadata: Object
-    apiVersion: str = ""  # noqa: N815 (the API's name)
+class _Slice(_Object):
     spec: _PodSpec | None = None
 
 
-class _Event(msgspec.Struct, omit_defaults=True):
-    kind: str
-    metadata: Object
-    apiVersion: str = ""  # noqa: N815 (the API's name)
+class _Event(_Object):
     involvedObject: Any = None  # noqa: N815 (the API's name)
     regarding: Any = None
+
+
+_PodStatus: Any = msgspec.defstruct(
+    "_PodStatus", [(field, Any, None) for field in _COMPARED_STATUS], omit_defaults=True
+)
+_Pod = msgspec.defstruct("_Pod", [("status", _PodStatus | None, None)], bases=(_Slice,))
 
 
 #: What rules read of the existing object, by resource; the rest is not kept.
@@ -71,7 +71,6 @@ _READ: dict[str, Any] = {
     "resourceslices": _Slice,
     "events": _Event,
 }
-_COMPARED_STATUS = tuple((field,) for field in _PodStatus.__struct_fields__)
 _WRONG_TYPES = (AttributeError, TypeError)
 _decoders = {resource: msgspec.json.Decoder(read) for resource, read in _READ.items()}
 
@@ -178,7 +177,7 @@ def version_of(resource: str, raw: msgspec.Raw) -> Version | None:
 
 def compared(path: Path) -> bool:
     """Return whether rules may compare what is at a path; of a status that is little."""
-    return path[0] != "status" or path[1:2] in _COMPARED_STATUS
+    return path[0] != "status" or (len(path) > 1 and path[1] in _COMPARED_STATUS)
 
 
 class LoggedObjects:

@@ -32,8 +32,11 @@ _UNKNOWN_ITEMS: dict[str, Any] = {
     "ownerReferences": {"name": UNKNOWN, "uid": UNKNOWN},
     "resourceClaimStatuses": {"name": UNKNOWN},
     "requestMappings": {"containerName": UNKNOWN},
+    "nodeAllocatableResourceClaimStatuses": {"resourceClaimName": UNKNOWN},
+    "mapping": {"name": UNKNOWN},
+    "overhead": {"name": UNKNOWN},
 }
-_LISTS = frozenset({*_UNKNOWN_ITEMS, "finalizers", "podCIDRs"})
+_LISTS = frozenset({*_UNKNOWN_ITEMS, "finalizers", "podCIDRs", "containers"})
 _UNKNOWN_VALUES: dict[str, Any] = {
     "configSource": {"configMap": {"name": UNKNOWN}},
     "extendedResourceClaimStatus": {"resourceClaimName": UNKNOWN},

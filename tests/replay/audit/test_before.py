@@ -32,6 +32,8 @@ LABELLED, PLAIN = node(**{KEY: "b"}), node()
 TAINT = {"key": "a", "effect": "NoExecute"}
 OWNER = {"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "o1"}
 STRICT = Extra.of(parse_strict_rules("all"))
+ALLOCATED = "nodeAllocatableResourceClaimStatuses"
+ALLOCATION = [{"resourceClaimName": "c", "mapping": [{"name": "cpu", "quantity": "1"}]}]
 
 
 def with_(kind: dict[str, Any], part: str, **fields: Any) -> dict[str, Any]:
@@ -355,11 +357,29 @@ def status(name: str, body: Any, after: dict[str, Any] | None, **more: Any) -> d
         ({"status": {"extendedResourceClaimStatus": {"resourceClaimName": "x"}}},
          with_(pod("p", "n1"), "status", extendedResourceClaimStatus={"resourceClaimName": "x"}),
          "pods/status-extended-resource-claim"),
+        ({"status": {ALLOCATED: ALLOCATION}},
+         with_(pod("p", "n1"), "status", **{ALLOCATED: ALLOCATION}),
+         "pods/status-node-allocatable-claims"),
+        ({"status": {ALLOCATED: [{"resourceClaimName": "c", "mapping": []}]}},
+         with_(pod("p", "n1"), "status", **{ALLOCATED: [{"resourceClaimName": "c"}]}),
+         "pods/status-node-allocatable-claims"),
+        ({"status": {ALLOCATED: [{"$patch": "delete", "resourceClaimName": "c"}]}},
+         pod("p", "n1"), "pods/status-node-allocatable-claims"),
         ({"spec": {"nodeName": "n1"}}, pod("p", "n2"), "pods/status-own"),
     ],
 )  # fmt: skip
 def test_a_pods_status_is_judged_by_its_answer(body: Any, after: dict[str, Any], rule: str) -> None:
     assert verdicts(judged(status("p", body, after))) == [rule]
+
+
+@pytest.mark.parametrize("field", ["resourceClaimStatuses", "nodeAllocatableResourceClaimStatuses"])
+def test_what_a_whole_update_keeps_of_a_pods_status_is_no_change(field: str) -> None:
+    before = with_(pod("p", "n1"), "status", **{field: [{"resourceClaimName": "c", "name": "c"}]})
+    read = event("get", "pods", "p", ref={"namespace": "ns"}, user=ADMIN,
+                 responseObject=stored(before, 1))  # fmt: skip
+    written = event("update", "pods", "p", ref={"namespace": "ns", "subresource": "status"},
+                    requestObject=stored(before, 1), responseObject=stored(before, 2))  # fmt: skip
+    assert verdicts(judged(read, written)) == ["allowed"]
 
 
 def claim(**parts: Any) -> dict[str, Any]:
