@@ -10,10 +10,15 @@ from typing import Any
 
 import msgspec
 
+from noderestrict.errors import NoderestrictError
 from noderestrict.policy.quantity import parse_quantity
 
 #: Keys from the top of an object, with ``*`` for any index.
 Path = tuple[str, ...]
+
+
+class IncomparableError(NoderestrictError):
+    """Two objects cannot be compared."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Comparison:
             shown: the same path, as people write it.
 
         Raises:
-            ValueError: a quantity is not valid, or there is too much to compare.
+            IncomparableError: a quantity is not valid, or there is too much to compare.
             msgspec.MsgspecError, UnicodeDecodeError: a value is undecodable.
         """
         if path in self._ignored or old == new:
@@ -123,7 +128,7 @@ class Comparison:
         self._values += 1
         self._bytes += len(old) + len(new)
         if self._values > _MOST_VALUES or self._bytes > _MOST_BYTES:
-            raise ValueError(
+            raise IncomparableError(
                 f"too many values to compare: over {_MOST_VALUES} are written differently than "
                 f"before, or the objects that contain them are too large"
             )
@@ -139,7 +144,7 @@ def _quantity(raw: msgspec.Raw, shown: str) -> int:
         return parse_quantity(literal)
     except ValueError:
         # Leave out the value, which may come from the existing claim.
-        raise ValueError(f"{shown} is not a quantity") from None
+        raise IncomparableError(f"{shown} is not a quantity") from None
 
 
 def _step(key: str) -> str:

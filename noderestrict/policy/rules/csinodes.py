@@ -3,8 +3,6 @@
 The source is admitCSINode in plugin/pkg/admission/noderestriction of Kubernetes.
 """
 
-import msgspec
-
 from noderestrict.api import metav1
 from noderestrict.policy import features
 from noderestrict.policy.attributes import Attributes
@@ -13,7 +11,7 @@ from noderestrict.policy.decision import Denied, forbidden
 from noderestrict.policy.releases import since
 from noderestrict.policy.rule import ANY, CREATE, UPDATE, Target, rule
 from noderestrict.policy.rules.names import named_as_node
-from noderestrict.policy.semantic import Comparison, Fields
+from noderestrict.policy.semantic import Comparison, Fields, IncomparableError
 
 _GROUP = "storage.k8s.io"
 CREATE_CSI_NODE = Target(_GROUP, "csinodes", ANY, CREATE, "CSINode", new=metav1.PartialObject)
@@ -83,9 +81,7 @@ def csi_node_status(request: Attributes) -> Denied | None:
     comparison = Comparison(_FIELDS, _NOT_SPEC)
     try:
         changed = listed(comparison.differences(request.old_raw, request.new_raw))
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise
-    except ValueError as error:
+    except IncomparableError as error:
         return forbidden(f"{request.where}: {error}")
     if not changed:
         return None

@@ -5,8 +5,6 @@ RecoverVolumeExpansionFailure, status.allocatedResources and status.allocatedRes
 The source is admitPVCStatus in plugin/pkg/admission/noderestriction of Kubernetes.
 """
 
-import msgspec
-
 from noderestrict.api import metav1
 from noderestrict.policy import features
 from noderestrict.policy.attributes import Attributes
@@ -14,7 +12,7 @@ from noderestrict.policy.compare import listed
 from noderestrict.policy.decision import Denied, forbidden
 from noderestrict.policy.releases import Part, since
 from noderestrict.policy.rule import ANY, UPDATE, Target, rule
-from noderestrict.policy.semantic import Comparison, Fields
+from noderestrict.policy.semantic import Comparison, Fields, IncomparableError
 
 UPDATE_STATUS = Target(
     "",
@@ -111,9 +109,7 @@ def status_fields(request: Attributes) -> Denied | None:
         ignored |= _RECOVERY if request.demands(_RENAMED) else _OLD_RECOVERY
     try:
         changed = listed(Comparison(_FIELDS, ignored).differences(request.old_raw, request.new_raw))
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise
-    except ValueError as error:
+    except IncomparableError as error:
         return forbidden(f"{request.where}: {error}")
     if not changed:
         return None
