@@ -24,7 +24,7 @@ from noderestrict.render.registration import (
 from tests.e2e.conftest import USER, namespace_ready
 from tests.e2e.control_plane import ISSUER, ControlPlane
 from tests.e2e.test_registration import RBAC, WEBHOOKS
-from tests.e2e.twins import until
+from tests.e2e.twins import claim, until
 from tests.serving.tls import Server, serving
 
 pytestmark = pytest.mark.long
@@ -99,20 +99,6 @@ def pod(name: str, node: str) -> dict[str, Any]:
     }
 
 
-def claim(name: str) -> dict[str, Any]:
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {
-            "accessModes": ["ReadWriteOnce"],
-            "resources": {"requests": {"storage": "1Gi"}},
-            "storageClassName": "",
-            "volumeName": f"{name}-volume",
-        },
-    }
-
-
 def volume(claim_name: str) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
@@ -178,7 +164,10 @@ def verified(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Verified]:
         for name, node in (("web", "n1"), ("db", "n1"), ("far", "n2")):
             account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}
             admin.create(f"{NAMESPACED}/serviceaccounts", account)
-            admin.create(f"{NAMESPACED}/persistentvolumeclaims", claim(f"{name}-claim"))
+            admin.create(
+                f"{NAMESPACED}/persistentvolumeclaims",
+                claim(f"{name}-claim", volumeName=f"{name}-claim-volume"),
+            )
             admin.create("/api/v1/persistentvolumes", volume(f"{name}-claim"))
             admin.create(PODS, pod(name, node))
         admin.create(

@@ -100,7 +100,7 @@ def pod(name: str, node: str) -> dict[str, Any]:
     }
 
 
-def claim(name: str) -> dict[str, Any]:
+def claim(name: str, **spec: str) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
@@ -109,6 +109,7 @@ def claim(name: str) -> dict[str, Any]:
             "accessModes": ["ReadWriteOnce"],
             "resources": {"requests": {"storage": "1Gi"}},
             "storageClassName": "",
+            **spec,
         },
     }
 
