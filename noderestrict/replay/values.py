@@ -20,9 +20,11 @@ _quotes = re.compile(rb'\{(?:\\"|"")')
 _space = re.compile(rb"[ \t\r\n]*+")
 _scalar = re.compile(rb'[^ \t\r\n,:"\[\]{}]++')
 _string = re.compile(rb'"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"', re.DOTALL)
+# A group of its strings is not possessive, because up to Python 3.11.4 such a group does not give
+# back what it took before it failed (gh-106052). The count bounds what it remembers instead.
 _no_brackets = re.compile(
-    rb'(?:[^"{}\[\]]++|"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+")*+', re.DOTALL
-)  # fmt: skip
+    rb'[^"{}\[\]]*+(?:"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"[^"{}\[\]]*+){0,1000}', re.DOTALL
+)
 # A container runtime writes long lines in parts: P for each but the last, which is F.
 _part = re.compile(rb"\d{4}-\d\d-\d\dT\S+ (stdout|stderr) ([PF])(?::\S*)? ")
 _QUOTE, _OPENING = ord('"'), b"{["
@@ -267,7 +269,7 @@ def _end(data: bytes, at: int) -> int:
         return end
     depth = 0
     while True:
-        at = _match(_no_brackets, data, at)
+        at = _bracket(data, at)
         if at == len(data):
             raise _MoreError
         if data[at] == _QUOTE:
@@ -277,6 +279,13 @@ def _end(data: bytes, at: int) -> int:
         at += 1
         if depth == 0:
             return at
+
+
+def _bracket(data: bytes, at: int) -> int:
+    """Return where the next bracket outside of strings is, or else a string without an end."""
+    while (end := _match(_no_brackets, data, at)) > at:
+        at = end
+    return at
 
 
 def _match(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:
