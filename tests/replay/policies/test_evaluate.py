@@ -1,0 +1,196 @@
+"""Policies judge a request as the API server that sent the review does."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+pytest.importorskip("cel_expr_python.cel", reason="no CEL runtime for this platform")
+
+from noderestrict.replay.policies.documents import PolicyError, convert
+from noderestrict.replay.policies.evaluate import Judgement, Policies
+
+Object = dict[str, Any]
+API = "admissionregistration.k8s.io/v1"
+NODES = {
+    "apiGroups": [""],
+    "apiVersions": ["*"],
+    "operations": ["*"],
+    "resources": ["nodes", "nodes/status"],
+}
+
+
+def policy(*expressions: str, name: str = "p", **spec: Any) -> Object:
+    """A policy on nodes whose validations are expressions."""
+    return {
+        "apiVersion": API,
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": name},
+        "spec": {
+            "matchConstraints": {"resourceRules": [NODES]},
+            "validations": [{"expression": one} for one in expressions],
+            **spec,
+        },
+    }
+
+
+def binding(policy: str = "p", name: str = "b", **spec: Any) -> Object:
+    return {
+        "apiVersion": API,
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": name},
+        "spec": {"policyName": policy, "validationActions": ["Deny"], **spec},
+    }
+
+
+def request(**changes: Any) -> Object:
+    """A node's update of itself."""
+    return {
+        "uid": "1",
+        "kind": {"group": "", "version": "v1", "kind": "Node"},
+        "resource": {"group": "", "version": "v1", "resource": "nodes"},
+        "name": "n1",
+        "operation": "UPDATE",
+        "userInfo": {"username": "system:node:n1", "groups": ["system:nodes"]},
+        "object": {"metadata": {"name": "n1", "labels": {"a": "b"}}, "spec": {"taints": None}},
+        "oldObject": {"metadata": {"name": "n1"}, "spec": {}},
+        **changes,
+    }
+
+
+def judged(*objects: Object, **changes: Any) -> Judgement:
+    return Policies(convert(objects)).judge(request(**changes))
+
+
+def refused(expression: str, *, variables: Mapping[str, str] | None = None, **changes: Any) -> bool:
+    """Return whether a policy of one expression refuses a request."""
+    listed = [{"name": name, "expression": text} for name, text in (variables or {}).items()]
+    judgement = judged(policy(expression, variables=listed), binding(), **changes)
+    assert judgement.allowed is not None
+    assert not any(one.is_error for one in judgement.objections), judgement.objections
+    return not judgement.allowed
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "oldObject == null && !has(oldObject.metadata)",
+        "!oldObject.?metadata.hasValue()",
+        "oldObject.?metadata.?labels.?a.orValue('none') == 'none'",
+        "oldObject.?metadata.labels.a.orValue('none') == 'none'",
+        "oldObject[?'metadata'].orValue({}) == {}",
+        "object.metadata.?name.?length.orValue(7) == 7",
+        "[1, 2].all(n, !has(dyn(n).x))",
+        "[optional.of(dyn(null))].all(o, !o.?x.hasValue())",
+    ],
+)
+def test_a_test_for_presence_finds_nothing_in_what_has_no_fields(expression: str) -> None:
+    assert not refused(expression, operation="CREATE", oldObject=None)
+
+
+def test_an_error_in_a_validation_refuses_unless_the_failure_policy_ignores_it() -> None:
+    expression = "object.spec.nothing == 1"
+    judgement = judged(policy(expression), binding())
+    assert judgement.allowed is False
+    assert judgement.objections[0].is_error
+    assert "nothing" in judgement.objections[0].message
+    assert judged(policy(expression, failurePolicy="Ignore"), binding()).allowed
+
+
+def test_a_policy_without_a_binding_does_nothing() -> None:
+    policies = Policies(convert([policy("false")]))
+    assert policies.judge(request()).allowed
+    assert policies.unbound == ("p",)
+
+
+def test_the_reason_of_a_validation_gives_the_code() -> None:
+    validation = {"expression": "false", "message": "no", "reason": "Forbidden"}
+    denial = judged(policy(validations=[validation]), binding()).denial
+    assert denial is not None
+    assert (denial.code, denial.reason) == (403, "Forbidden")
+    assert str(denial) == ("ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no")
+    denial = judged(policy("false"), binding()).denial
+    assert denial is not None
+    assert (denial.code, denial.message) == (422, "failed expression: false")
+
+
+def test_match_conditions_that_are_false_skip_the_policy() -> None:
+    conditions = [
+        {"name": "fails", "expression": "object.nothing == 1"},
+        {"name": "false", "expression": "request.userInfo.username == 'system:node:n2'"},
+    ]
+    assert judged(policy("false", matchConditions=conditions), binding()).allowed
+    failing = judged(policy("true", matchConditions=conditions[:1]), binding())
+    assert failing.allowed is False
+    ignored = policy("false", matchConditions=conditions[:1], failurePolicy="Ignore")
+    assert judged(ignored, binding()).allowed
+
+
+def test_variables_are_evaluated_only_where_they_are_needed() -> None:
+    variables = {"fails": "object.nothing.at.all", "node": "request.userInfo.username"}
+    assert not refused("true || variables.fails == 1", variables=variables)
+    assert not refused("variables.node == 'system:node:n1'", variables=variables)
+
+
+def test_variables_can_hold_what_has_no_json() -> None:
+    variables = {
+        "labels": "object.metadata.?labels",
+        "since": "timestamp('2026-01-01T00:00:00Z')",
+        "kind": "type(object)",
+    }
+    assert not refused("variables.labels.hasValue()", variables=variables)
+    assert not refused("variables.labels.?a.orValue('') == 'b'", variables=variables)
+    assert not refused("variables.since.getFullYear() == 2026", variables=variables)
+
+
+@pytest.mark.parametrize(
+    ("expression", "problem"),
+    [
+        ("request.subresource == ''", "line 1, column 8: undefined field 'subresource'"),
+        ("variables.x", "line 1, column 10: undefined field 'x'"),
+        ("object.x", "must evaluate to bool but got dyn: object.x"),
+        ("1 +", "line 1, column 4: Syntax error"),
+        ("true &&\n  foo", "line 2, column 3: undeclared reference to 'foo'"),
+        ("request.name == 1", "line 1, column 14: found no matching overload"),
+    ],
+)
+def test_what_an_api_server_would_not_compile_is_refused_with_its_place(
+    expression: str, problem: str
+) -> None:
+    with pytest.raises(PolicyError) as error:
+        Policies(convert([policy(expression)]))
+    text = str(error.value)
+    assert text.startswith("ValidatingAdmissionPolicy p: spec.validations[0].expression: ")
+    assert problem in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("expression", "why"),
+    [
+        ("authorizer.path('/x').check('get').allowed()", "the authorizer is not asked"),
+        ("namespaceObject.metadata.name == 'x'", "the namespace is not known"),
+    ],
+)
+def test_what_only_an_api_server_knows_is_said(expression: str, why: str) -> None:
+    judgement = judged(policy(expression), binding())
+    assert judgement.allowed is None
+    assert judgement.unknown == (f"p: {why}",)
+
+
+def test_a_denial_stands_whatever_is_unknown() -> None:
+    judgement = judged(policy("authorizer.path('/x').check('get').allowed()", "false"), binding())
+    assert judgement.allowed is False
+
+
+def test_bindings_say_what_becomes_of_an_objection() -> None:
+    warn = binding(name="warn", validationActions=["Warn", "Audit"])
+    judgement = judged(policy("false"), warn)
+    assert judgement.allowed
+    assert judgement.warnings == (
+        "Validation failed for ValidatingAdmissionPolicy 'p' with binding 'warn': "
+        "failed expression: false",
+    )
+    both = judged(policy("false"), warn, binding())
+    assert both.allowed is False
+    assert [one.binding for one in both.objections] == ["warn", "b"]
