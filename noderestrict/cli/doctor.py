@@ -60,7 +60,7 @@ def add_parser(subparsers: Any) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="kubeconfig of a kubelet, whose client certificate is checked; may be repeated",
+        help="kubeconfig of a kubelet, whose credential is checked; may be repeated",
     )
     parser.add_argument(
         "--authorization-config",

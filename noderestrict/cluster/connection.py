@@ -15,6 +15,7 @@ from kubernetes_asyncio.client.exceptions import ApiException
 from multidict import CIMultiDict
 
 from noderestrict import __version__
+from noderestrict.cluster.access import Access
 from noderestrict.cluster.api_servers import Address
 from noderestrict.cluster.credentials import UNAUTHORIZED, Credential, Credentials
 from noderestrict.cluster.errors import ClusterError as ClusterError
@@ -92,6 +93,26 @@ class Connection:
             ClusterError: what issues the credential failed.
         """
         access = await asyncio.to_thread(find_access, kubeconfig, context, pod=bool(api_servers))
+        return await cls.to(access, api_servers, counted)
+
+    @classmethod
+    async def to(
+        cls,
+        access: Access,
+        api_servers: Sequence[Address] = (),
+        counted: Callable[[str], None] | None = None,
+    ) -> "Connection":
+        """Connect with an access, and keep the credential fresh.
+
+        Args:
+            access: how to reach the API server, and as whom.
+            api_servers: where a pod reaches API servers; none for the Service of the cluster.
+            counted: called with the result of each renewal of the credential.
+
+        Raises:
+            ConnectionFailedError: the access is unusable.
+            ClusterError: what issues the credential failed.
+        """
         credentials = await Credentials.read(access)
         if counted is not None:
             credentials.counted = counted

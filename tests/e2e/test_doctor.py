@@ -224,8 +224,11 @@ def test_credentials_that_are_no_nodes_fail(
         assert "is not a node" in doctor("--node-kubeconfig", str(file))["node credentials"][1]
     two_names = client_leaf(registered.control_plane.ca, "system:node:n1", "system:nodes", "admin")
     config = registered.control_plane.node("n1").kubeconfig()
-    encoded = base64.b64encode(two_names.certificate).decode()
-    config["users"].insert(0, {"name": "v", "user": {"client-certificate-data": encoded}})
+    admin = {
+        "client-certificate-data": base64.b64encode(two_names.certificate).decode(),
+        "client-key-data": base64.b64encode(two_names.key).decode(),
+    }
+    config["users"].insert(0, {"name": "v", "user": admin})
     file.write_text(json.dumps(config))
     assert doctor("--node-kubeconfig", str(file))["node credentials"][0] == "pass"
     config["contexts"][0]["context"]["user"] = "v"
