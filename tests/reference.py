@@ -1,10 +1,12 @@
 """The pages of docs/reference and the tables in the README, made from the code: ``make docs``."""
 
 import gzip
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from noderestrict.agents import file as agents_file
 from noderestrict.cli.config import variable
 from noderestrict.cli.fields import settings_of
 from noderestrict.cli.serve_config import ServeConfig
@@ -215,7 +217,17 @@ def with_tables(readme: str) -> str:
     return readme
 
 
-PAGES = {"doctor.md": doctor, "flags.md": flags, "metrics.md": metrics}
+def agents_schema() -> str:
+    """Return the JSON Schema of a policy file for agents."""
+    return json.dumps(agents_file.schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+PAGES = {
+    "agents.schema.json": agents_schema,
+    "doctor.md": doctor,
+    "flags.md": flags,
+    "metrics.md": metrics,
+}
 
 if __name__ == "__main__":
     for page, text in PAGES.items():

@@ -1,0 +1,1 @@
+"""Node isolation for agents: service accounts of DaemonSets, held to the node that they run on."""
