@@ -32,3 +32,18 @@ class PartialObject(msgspec.Struct):
     apiVersion: str | None = None
     kind: str | None = None
     metadata: ObjectMeta | None = None
+
+
+class LabelSelectorRequirement(msgspec.Struct):
+    """A condition on one label."""
+
+    key: str | None = None
+    operator: str | None = None
+    values: list[str] | None = None
+
+
+class LabelSelector(msgspec.Struct):
+    """Conditions on labels, all of which must hold."""
+
+    matchLabels: dict[str, str] | None = None
+    matchExpressions: list[LabelSelectorRequirement] | None = None

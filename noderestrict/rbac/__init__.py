@@ -1,0 +1,1 @@
+"""What RBAC grants whom, as the API server's RBAC authorizer decides it."""
