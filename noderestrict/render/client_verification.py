@@ -7,6 +7,7 @@ signs for every kubelet as well.
 
 from collections.abc import Sequence
 
+from noderestrict.render.admission_configuration import admission_configuration
 from noderestrict.render.authorizer import kubeadm_configuration
 from noderestrict.render.load import Object
 from noderestrict.render.registration import NAME
@@ -18,28 +19,6 @@ FOLDER = "/etc/kubernetes/noderestrict"
 CERTIFICATE, KEY = (f"/etc/kubernetes/pki/front-proxy-client.{end}" for end in ("crt", "key"))
 #: As the API server calls them: without a port for 443.
 HOSTS = (f"{NAME}.{NAMESPACE}.svc", f"127.0.0.1:{PORT}")
-
-
-def admission_configuration(kubeconfig: str) -> Object:
-    """Return an AdmissionConfiguration that gives webhooks of the API client credentials.
-
-    Args:
-        kubeconfig: absolute path, on the API server's machine, of the ``client_kubeconfig``.
-    """
-    return {
-        "apiVersion": "apiserver.config.k8s.io/v1",
-        "kind": "AdmissionConfiguration",
-        "plugins": [
-            {
-                "name": "ValidatingAdmissionWebhook",
-                "configuration": {
-                    "apiVersion": "apiserver.config.k8s.io/v1",
-                    "kind": "WebhookAdmissionConfiguration",
-                    "kubeConfigFile": kubeconfig,
-                },
-            }
-        ],
-    }
 
 
 def client_kubeconfig(
@@ -65,7 +44,7 @@ def api_server_files() -> dict[str, Object]:
     """Return the files for FOLDER on each control-plane node, and kubeadm's patch, by name."""
     flags = {"admission-control-config-file": f"{FOLDER}/admission.yaml"}
     return {
-        "admission.yaml": admission_configuration(f"{FOLDER}/webhooks.kubeconfig"),
+        "admission.yaml": admission_configuration(kubeconfig=f"{FOLDER}/webhooks.kubeconfig"),
         "webhooks.kubeconfig": client_kubeconfig(),
         "kubeadm.yaml": kubeadm_configuration(flags, FOLDER),
     }

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from noderestrict.cli import main
+from noderestrict.render.admission_configuration import admission_configuration
 from noderestrict.render.authorizer import authorization_configuration, webhook_kubeconfig
-from noderestrict.render.client_verification import admission_configuration, client_kubeconfig
+from noderestrict.render.client_verification import client_kubeconfig
 from noderestrict.render.registration import webhook_configuration
 from tests.e2e.conftest import let_nodes_do_all, namespace_ready
 from tests.e2e.control_plane import APIError, Client, ControlPlane, free_port
@@ -82,7 +83,7 @@ def verified(presents: bool, tmp_path: Path) -> Iterator[Verified]:
         hosts = [f"127.0.0.1:{port}"]
         kubeconfig, admission = tmp_path / "webhooks.kubeconfig", tmp_path / "admission.yaml"
         kubeconfig.write_text(yaml.safe_dump(client_kubeconfig(str(certificate), str(key), hosts)))
-        admission.write_text(yaml.safe_dump(admission_configuration(str(kubeconfig))))
+        admission.write_text(yaml.safe_dump(admission_configuration(kubeconfig=str(kubeconfig))))
         flags["admission-control-config-file"] = str(admission)
     control_plane = ControlPlane(flags, ca_file=tmp_path / "ca.crt")
     pod = {
