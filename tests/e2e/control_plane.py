@@ -404,6 +404,13 @@ class ControlPlane:
         kv.close()
         return {base64.b64decode(one["key"]).decode(): one["mod_revision"] for one in found["kvs"]}
 
+    def empty(self) -> None:
+        """Make etcd forget everything."""
+        kv = http.client.HTTPConnection("127.0.0.1", self._etcd_port, timeout=20)
+        kv.request("POST", "/v3/kv/deleterange", json.dumps({"key": "AA==", "range_end": "AA=="}))
+        assert "deleted" in json.loads(kv.getresponse().read())
+        kv.close()
+
     def compact(self) -> None:
         """Make etcd forget all versions but the newest."""
         kv = http.client.HTTPConnection("127.0.0.1", self._etcd_port, timeout=20)
