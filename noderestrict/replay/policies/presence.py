@@ -10,6 +10,7 @@ apiserver/pkg/admission/plugin/cel/composition.go.
 
 from collections.abc import Mapping
 
+from noderestrict.errors import NoderestrictError
 from noderestrict.replay.policies.syntax import (
     CALL,
     COMPREHENSION,
@@ -33,7 +34,7 @@ _OPTIONAL_SELECT, _OPTIONAL_INDEX, _INDEX = "_?._", "_[?_]", "_[_]"
 _VALUE, _INNER = "@value", "@inner"
 
 
-class UnsupportedError(ValueError):
+class UnsupportedError(NoderestrictError, ValueError):
     """An expression cannot be given its meaning; the message says what is in the way."""
 
 
