@@ -90,6 +90,7 @@ class Findings:
         version: of the API server, such as ``1.36.3``.
         release: which release's rules the cluster has, in words.
         notes: what could not be read, and why.
+        all_read: whether all objects could be read that requests may be about.
         rules: results in the order of evaluation, admission first.
     """
 
@@ -99,6 +100,7 @@ class Findings:
     version: str
     release: str
     notes: tuple[str, ...]
+    all_read: bool
     rules: tuple[RuleResult, ...]
 
     @property

@@ -104,6 +104,7 @@ async def verify(connection: Connection, options: Options) -> Findings:
     node = options.node or who.node or await observer.choose_node()
     observed = await observer.observe(node, minor, options.extra)
     notes = observer.notes
+    all_read = not notes
     registered, ours = await _our_webhook(connection, options, notes)
     blocked = "" if who.node else await _blocked(connection, node)
     tried = _Trial(connection, observed, ours, own_user=who.user if who.node else None)
@@ -121,6 +122,7 @@ async def verify(connection: Connection, options: Options) -> Findings:
         version=f"1.{minor}.{patch}",
         release=release_of(results),
         notes=tuple(dict.fromkeys([*([blocked] if blocked else []), *notes])),
+        all_read=all_read,
         rules=tuple(results),
     )
 

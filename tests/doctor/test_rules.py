@@ -157,15 +157,45 @@ async def test_what_the_api_server_does_not_serve_is_warned_of(tmp_path: Path) -
     assert "not applicable: resourceslices/own-node-name" in found["resourceslices"].message
 
 
-async def test_without_pods_what_takes_them_is_unknown_and_the_rest_is_seen(
+async def test_without_pods_what_takes_them_is_warned_of_and_the_rest_is_seen(
     tmp_path: Path,
 ) -> None:
     server = Installed()
     server.objects["/api/v1/nodes"] = {"items": []}
     found = await examined(server, tmp_path)
     assert found["leases"].status == "pass"
-    assert found["serviceaccounts-token"].status == "unknown"
+    assert found["serviceaccounts-token"].status == "warn"
+    assert "could not be tried" in found["serviceaccounts-token"].message
     assert "--node=noderestrict-doctor" in found["serviceaccounts-token"].command
+
+
+class WithoutClaims(Installed):
+    """A cluster in which no pod on the node uses resource claims."""
+
+    def _read(self, path: str, query: dict[str, str]) -> tuple[int, Any]:
+        code, value = super()._read(path, query)
+        if path == "/api/v1/pods":
+            items = [
+                {**pod, "spec": {**pod["spec"], "resourceClaims": []}} for pod in value["items"]
+            ]
+            value = {"items": items}
+        return code, value
+
+
+async def test_a_cluster_that_lacks_what_a_rule_is_about_has_no_fault(tmp_path: Path) -> None:
+    found = await examined(WithoutClaims(), tmp_path)
+    assert found["pods"].status == "warn"
+    assert "could not be tried: pods/status-resource-claims" in found["pods"].message
+    assert exit_code(found.values()) == 0
+
+
+async def test_where_pods_cannot_be_read_what_takes_them_is_unknown(tmp_path: Path) -> None:
+    server = Installed()
+    server.failing = ("/api/v1/pods",)
+    found = await examined(server, tmp_path)
+    assert found["leases"].status == "pass"
+    assert found["serviceaccounts-token"].status == "unknown"
+    assert exit_code(found.values()) == 2
 
 
 async def test_who_may_not_impersonate_is_told_what_grants_it(tmp_path: Path) -> None:

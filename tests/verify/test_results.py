@@ -128,7 +128,7 @@ HOLDS, FAILS, UNKNOWN = (
 
 
 def findings(*rules: RuleResult) -> Findings:
-    return Findings("n1", "admin", True, "1.36.3", "those of Kubernetes 1.36", (), rules)
+    return Findings("n1", "admin", True, "1.36.3", "those of Kubernetes 1.36", (), True, rules)
 
 
 @pytest.mark.parametrize(

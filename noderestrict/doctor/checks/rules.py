@@ -57,7 +57,7 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
     failing = any(rule.result == FAILS for rule in found.rules)
     again = await restore(cluster) if failing else ""
     for group, rules in _groups(found).items():
-        yield _Group(cluster, group, rules, node, again).finding()
+        yield _Group(cluster, group, rules, node, again, all_read=found.all_read).finding()
 
 
 async def _some_node(cluster: Cluster) -> str:
@@ -102,15 +102,24 @@ class _Group:
         rules: what was found out about each.
         node: whose requests were sent.
         again: commands that install the rendered objects again, if a rule does not hold.
+        all_read: whether all objects could be read that requests may be about.
     """
 
     def __init__(
-        self, cluster: Cluster, name: str, rules: Sequence[RuleResult], node: str, again: str
+        self,
+        cluster: Cluster,
+        name: str,
+        rules: Sequence[RuleResult],
+        node: str,
+        again: str,
+        *,
+        all_read: bool,
     ) -> None:
         self._options = cluster.options
         self._name = name
         self._rules = rules
         self._again = again
+        self._all_read = all_read
         flags = [f"--node={node}", *policy_flags(cluster.options.extra)]
         if cluster.options.configuration != Options().configuration:
             flags.append(f"--webhook-configuration={cluster.options.configuration}")
@@ -155,6 +164,12 @@ class _Group:
     def _others(self, well: str) -> Finding:
         """Return what is true of a group none of whose rules is wrong."""
         if untold := self._with(UNTOLD):
+            if self._all_read and all(map(_lacks_its_objects, untold)):
+                return warned(
+                    self._text("could not be tried", untold),
+                    "nothing, or run it again once there is one",
+                    self._verify,
+                )
             return unknown(
                 self._text("could not be told", untold), "see what is missing", self._verify
             )
@@ -175,6 +190,11 @@ class _Group:
     def _text(self, what: str, rules: Sequence[RuleResult]) -> str:
         named = ", ".join(one.rule for one in rules)
         return f"{self._name}: {what}: {named}: {rules[0].why[0]}"
+
+
+def _lacks_its_objects(rule: RuleResult) -> bool:
+    """Tell whether a rule is untold only because the cluster has nothing to send requests about."""
+    return not any(one.request for one in rule.attempts if one.outcome.state == UNTOLD)
 
 
 def _failed(text: str) -> bool:
