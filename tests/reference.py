@@ -13,6 +13,8 @@ from noderestrict.cli.serve_config import ServeConfig
 from noderestrict.policy.releases import LATEST_MINOR, OLDEST_MINOR
 from noderestrict.policy.rule import ANY, Rule
 from noderestrict.policy.table import RULES
+from noderestrict.rbac.rights import RIGHTS, SEVERITIES
+from noderestrict.survey import findings
 from noderestrict.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent
@@ -222,11 +224,50 @@ def agents_schema() -> str:
     return json.dumps(agents_file.schema(), indent=2, ensure_ascii=False) + "\n"
 
 
+def find_schema() -> str:
+    """Return the JSON Schema of what ``agents find`` reports."""
+    return json.dumps(findings.schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def rights() -> str:
+    """Return the page of rights that reach beyond a node."""
+    rows = [
+        f"| `{right.id}` | {right.severity} | {', '.join(right.verbs)} "
+        f"| {', '.join(right.resources)} | {right.why} |"
+        for right in sorted(RIGHTS, key=lambda one: -one.severity)
+    ]
+    return "\n".join(
+        (
+            "# Rights that reach beyond a node",
+            "",
+            "`noderestrict agents find` looks for these in what RBAC grants a service account that "
+            "runs on every",
+            "node. No role can hold them to a node.",
+            "",
+            "| Severity | Meaning |",
+            "|---|---|",
+            *(f"| {one} | {meaning} |" for one, meaning in SEVERITIES.items()),
+            "",
+            "A right is a step less severe where a role grants it in a single namespace other than "
+            "`kube-system`,",
+            "and another step where the role names the objects, unless one of them is as bad as "
+            "all.",
+            "",
+            "| Right | Severity | Verbs | Resources | Why |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+        )
+    )
+
+
 PAGES = {
     "agents.schema.json": agents_schema,
+    "agents-find.schema.json": find_schema,
     "doctor.md": doctor,
     "flags.md": flags,
     "metrics.md": metrics,
+    "rights.md": rights,
 }
 
 if __name__ == "__main__":

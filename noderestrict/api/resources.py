@@ -6,7 +6,15 @@ from typing import NamedTuple
 
 import msgspec
 
-from noderestrict.api import certificatesv1, corev1, metav1, resourcev1, storagev1
+from noderestrict.api import (
+    appsv1,
+    certificatesv1,
+    corev1,
+    metav1,
+    rbacv1,
+    resourcev1,
+    storagev1,
+)
 
 
 class ObjectKey(NamedTuple):
@@ -78,6 +86,8 @@ class Resource:
         return ObjectKey(self.plural, (namespace or "") if self.namespaced else "", name or "")
 
 
+_RBAC = "rbac.authorization.k8s.io"
+
 RESOURCES: Mapping[str, Resource] = {
     resource.plural: resource
     for resource in (
@@ -138,6 +148,18 @@ RESOURCES: Mapping[str, Resource] = {
             short_names=("pcr",),
             older_versions=("v1beta1", "v1alpha1"),
         ),
+        Resource("daemonsets", "DaemonSet", "v1", appsv1.DaemonSet, "apps", short_names=("ds",)),
+        Resource("clusterroles", "ClusterRole", "v1", rbacv1.Role, _RBAC, namespaced=False),
+        Resource("roles", "Role", "v1", rbacv1.Role, _RBAC),
+        Resource(
+            "clusterrolebindings",
+            "ClusterRoleBinding",
+            "v1",
+            rbacv1.RoleBinding,
+            _RBAC,
+            namespaced=False,
+        ),
+        Resource("rolebindings", "RoleBinding", "v1", rbacv1.RoleBinding, _RBAC),
     )
 }
 PLURALS: Mapping[str, str] = {resource.kind: plural for plural, resource in RESOURCES.items()}

@@ -1,6 +1,6 @@
 """Read cluster objects as ``kubectl get -o json`` writes them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -55,13 +55,42 @@ def load_state(
         StateError: a file or an object in it cannot be read.
     """
     listers = MemoryListers()
+    for raw, where, kind in _documents(files, max_bytes):
+        add_objects(listers, raw, where, graph, kind)
+    return listers
+
+
+def read_objects(
+    files: Iterable[str],
+    structs: Mapping[str, type[msgspec.Struct]],
+    max_bytes: int = MAX_FILE_BYTES,
+) -> Iterator[tuple[str, Any]]:
+    """Yield plural resource and Struct of each object of some resources in some files.
+
+    Args:
+        files: as ``kubectl get -o json`` writes them.
+        structs: what to read of an object, by plural resource; other objects are ignored.
+        max_bytes: limit for each file, unpacked.
+
+    Raises:
+        StateError: a file or an object in it cannot be read.
+    """
+    for raw, where, kind in _documents(files, max_bytes):
+        try:
+            for plural, item, at in _objects(raw, where, kind, structs):
+                yield plural, decode_object(plural, item, at, structs[plural])
+        except RecursionError:
+            raise StateError(f"{where}: nested too deeply") from None
+
+
+def _documents(files: Iterable[str], max_bytes: int) -> Iterator[tuple[bytes, str, str]]:
+    """Yield each document of some files, with its place and its kind if it does not say."""
     for file in files:
         for document in documents(file, max_bytes):
             if isinstance(document, Unreadable):
                 raise StateError(f"--state {document}")
             where = f"--state {file}" + (f":{document.line}" if document.line > 1 else "")
-            add_objects(listers, document.raw, where, graph, document.kind)
-    return listers
+            yield document.raw, where, document.kind
 
 
 def add_objects(
@@ -90,19 +119,22 @@ def add_objects(
         raise StateError(f"{where}: nested too deeply") from None
 
 
-def decode_object(plural: str, raw: _Raw, where: str) -> Any:
-    """Return an object as its Struct.
+def decode_object(
+    plural: str, raw: _Raw, where: str, struct: type[msgspec.Struct] | None = None
+) -> Any:
+    """Return an object as a Struct.
 
     Args:
         plural: its resource.
         raw: JSON.
         where: starts the message of an error.
+        struct: what to read of it; None for what the table of resources says.
 
     Raises:
         StateError: it is not such an object, or has no name.
     """
     try:
-        decoded: Any = msgspec.convert(_value(raw, where), RESOURCES[plural].struct)
+        decoded: Any = msgspec.convert(_value(raw, where), struct or RESOURCES[plural].struct)
     except msgspec.ValidationError as error:
         raise StateError(f"{where}: {error}") from None
     if decoded.metadata is None or not decoded.metadata.name:
@@ -110,8 +142,10 @@ def decode_object(plural: str, raw: _Raw, where: str) -> Any:
     return decoded
 
 
-def _objects(raw: _Raw, where: str, default_kind: str = "") -> Iterator[tuple[str, _Raw, str]]:
-    """Yield plural resource, JSON and place of each object."""
+def _objects(
+    raw: _Raw, where: str, default_kind: str = "", wanted: Container[str] = _READ
+) -> Iterator[tuple[str, _Raw, str]]:
+    """Yield plural resource, JSON and place of each object of some resources."""
     try:
         fields = _decoded(raw, dict[str, msgspec.Raw], where)
     except msgspec.ValidationError:
@@ -121,13 +155,14 @@ def _objects(raw: _Raw, where: str, default_kind: str = "") -> Iterator[tuple[st
     if isinstance(kind, str):
         if kind.endswith("List") and (items := _list(fields.get("items", _NULL), where)):
             for index, item in enumerate(items):
-                yield from _objects(item, f"{where}: items[{index}]", kind.removesuffix("List"))
-        elif PLURALS.get(kind) in _READ:
-            yield PLURALS[kind], raw, f"{where} ({kind})"
+                at = f"{where}: items[{index}]"
+                yield from _objects(item, at, kind.removesuffix("List"), wanted)
+        elif (plural := PLURALS.get(kind, "")) in wanted:
+            yield plural, raw, f"{where} ({kind})"
         elif not kind.endswith("List"):
             _refuse_others(kind, raw, where)
         return
-    known = [name for name in fields if name in _READ]
+    known = [name for name in fields if name in wanted]
     if not known and fields:
         raise StateError(f"{where}: kind is {kind!r}; a List or cluster objects are needed")
     for plural in known:

@@ -25,7 +25,9 @@ def ended(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[obj
 
 
 def test_the_known_commands_are_there() -> None:
-    assert COMMANDS == ("certs", "doctor", "graph", "render", "replay", "serve", "verify")
+    assert COMMANDS == (
+        "agents", "certs", "doctor", "graph", "render", "replay", "serve", "verify",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,0 +1,1 @@
+"""Which service accounts run on every node, and what a stolen node would get with them."""
