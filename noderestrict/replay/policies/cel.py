@@ -6,6 +6,10 @@ which expressions are checked against, its functions on lists, sets and patterns
 ``presence``, tests for presence. Not here, and refused when a policy is read: quantities, URLs, IP
 addresses, CIDRs, versions, formats and the authorizer. What an expression costs is not counted.
 
+What it gets wrong otherwise is rare: it refuses to compare an int with a double where it knows both
+types (cel-go compares them), refuses to look for what is no key in a map (cel-go does not find it),
+and writes objects in ``format`` without quotes.
+
 Sources: apiserver/pkg/admission/plugin/cel/compile.go and pkg/cel/environment/base.go.
 """
 
@@ -18,8 +22,14 @@ from typing import Any
 from noderestrict.errors import NoderestrictError
 from noderestrict.policy.hostile import brief, is_failure
 from noderestrict.policy.text import printable
-from noderestrict.replay.policies import syntax
-from noderestrict.replay.policies.presence import ROOTS, VARIABLES, UnsupportedError, rewritten
+from noderestrict.replay.policies import literals, syntax
+from noderestrict.replay.policies.presence import (
+    ROOTS,
+    VARIABLES,
+    UnsupportedError,
+    is_optional,
+    rewritten,
+)
 from noderestrict.replay.policies.syntax import IDENT, SELECT, Node
 
 #: As ``Program.returns`` names types.
@@ -94,11 +104,13 @@ class Program:
             found = self._expression.eval(data=values)
             if found.type() != _library().Type.ERROR:
                 return found.plain_value()
+            # An optional value is no error, and cannot be handed to Python.
+            problem = str(found.value())
         except BaseException as error:
             if not is_failure(error):
                 raise
-            raise UnknownError(f"the CEL library fails: {brief(error)}") from None
-        raise EvaluationError(_one_line(str(found.value())))
+            raise UnknownError(f"the CEL library hands out no such value: {brief(error)}") from None
+        raise EvaluationError(_one_line(problem))
 
 
 class Compiler:
@@ -111,8 +123,8 @@ class Compiler:
     def __init__(self) -> None:
         _library()
         self._types: dict[str, str] = {}
-        self._trees: dict[str, bytes] = {}
         self._inlined: dict[str, bytes] = {}
+        self._optional: set[str] = set()
         self._unknown: dict[str, str] = {}
         self._checker: Any = None
 
@@ -122,27 +134,29 @@ class Compiler:
         Raises:
             CompileError: it cannot be compiled.
         """
-        program, tree = self._compiled(text)
+        program, parsed = self._compiled(text)
         if program.unknown:
             self._unknown[name] = program.unknown
-        elif not _is_plain(program.returns):
-            self._inlined[name] = tree
+        elif (optional := is_optional(parsed, self._optional)) or not _is_plain(program.returns):
+            self._inlined[name] = self._rewritten(parsed)
+            if optional or program.returns.startswith("optional_type"):
+                self._optional.add(name)
         self._types[name] = program.returns
         self._checker = None
         return program
 
-    def compile(self, text: str, returns: Sequence[str]) -> Program:
+    def compile(self, text: str, returns: Sequence[str] = ()) -> Program:
         """Compile an expression.
 
         Args:
             text: of the expression.
-            returns: the types that its value may have.
+            returns: the types that its value may have; none for any.
 
         Raises:
             CompileError: it cannot be compiled, or has a value of another type.
         """
         program, _ = self._compiled(text)
-        if not program.unknown and program.returns not in returns:
+        if returns and not program.unknown and program.returns not in returns:
             wanted = " or ".join(one.lower() for one in returns)
             raise CompileError(
                 f"must evaluate to {wanted} but got {program.returns.lower()}: {_one_line(text)}"
@@ -162,10 +176,14 @@ class Compiler:
                 return Program(text, DYN, unknown, frozenset(), None), b""
             if self._checker is None:
                 self._checker = _checker(self._types)
-            returns = self._checker.compile(text).return_type().name()
-            tree = rewritten(tree, self._inlined)
-            _, variables = _names(tree)
-            expression = _runtime().deserialize(_with_tree(parsed, tree))
+            checked = self._checker.compile(text)
+            returns = checked.return_type().name()
+            literals.check(_member(checked.serialize(), _ANY_VALUE), text, _is_valid)
+            rewritten_tree = self._rewritten(tree)
+            _, variables = _names(rewritten_tree)
+            expression = _runtime().deserialize(_with_tree(parsed, rewritten_tree))
+        except literals.LiteralError as error:
+            raise CompileError(str(error)) from None
         except UnsupportedError as error:
             raise CompileError(f"{error}: {_one_line(text)}") from None
         except BaseException as error:
@@ -174,19 +192,58 @@ class Compiler:
             raise CompileError(_compile_problem(str(error))) from None
         return Program(text, returns, "", frozenset(variables), expression), tree
 
+    def _rewritten(self, tree: bytes) -> bytes:
+        return rewritten(tree, self._inlined, self._optional)
 
-def explained(error: EvaluationError, failed: Mapping[str, str]) -> str:
-    """Return why an expression has no value.
+
+class Values:
+    """The values of expressions for one request; a variable is evaluated when it is first needed.
 
     Args:
-        error: of the expression.
-        failed: why variables that it refers to have none, by name.
+        given: ``request``, ``object`` and ``oldObject``.
+        variables: by name; each refers to earlier ones at most.
     """
-    missing = _MISSING.search(str(error))
-    if missing is not None and missing[1] in failed:
-        name = missing[1]
-        return f'composited variable "{name}" fails to evaluate: {failed[name]}'
-    return str(error)
+
+    def __init__(self, given: Mapping[str, Any], variables: Mapping[str, Program]) -> None:
+        self._programs = variables
+        self._variables: dict[str, Any] = {}
+        self._failed: dict[str, str] = {}
+        self._unknown: dict[str, str] = {}
+        self._given = {**given, VARIABLES: self._variables}
+
+    def value(self, program: Program) -> Any:
+        """Return the value of an expression.
+
+        Raises:
+            EvaluationError: it has none.
+            UnknownError: only an API server knows it.
+        """
+        for name in program.variables:
+            self._need(name)
+            if name in self._unknown:
+                raise UnknownError(self._unknown[name])
+        try:
+            return program.evaluate(self._given)
+        except EvaluationError as error:
+            raise EvaluationError(self._explained(str(error))) from None
+
+    def _need(self, name: str) -> None:
+        if name in self._variables or name in self._failed or name in self._unknown:
+            return
+        try:
+            self._variables[name] = self.value(self._programs[name])
+        except EvaluationError as error:
+            self._failed[name] = str(error)
+        except UnknownError as error:
+            self._unknown[name] = str(error)
+
+    def _explained(self, problem: str) -> str:
+        """Return why an expression has no value: a variable without one is missing."""
+        missing = _MISSING.search(problem)
+        if missing is None or missing[1] not in self._failed:
+            return problem
+        why = self._failed[missing[1]]
+        return f'composited variable "{missing[1]}" fails to evaluate: {why}'
 
 
 @functools.cache
@@ -205,6 +262,14 @@ def _runtime() -> Any:
     cel = _library()
     variables = dict.fromkeys((*ROOTS, VARIABLES, *_NOT_KNOWN), cel.Type.DYN)
     return cel.NewEnv(variables=variables, extensions=_extensions(), functions=_functions())
+
+
+@functools.cache
+def _is_valid(function: str, argument: str) -> bool:
+    """Return whether a text is a pattern, a duration or a timestamp."""
+    text = "''.matches(object)" if function == "matches" else f"{function}(object)"
+    found = _runtime().compile(text).eval(data={"object": argument})
+    return bool(found.type() != _library().Type.ERROR)
 
 
 def _checker(types: Mapping[str, str]) -> Any:
@@ -325,8 +390,11 @@ def _set_type(field: Any, type_: str) -> None:
         field.type = getattr(field, _SCALARS[type_])
         return
     field.type = field.TYPE_MESSAGE
-    outer, _ = _parts(type_)
-    field.type_name = {"LIST": _LIST_VALUE, "MAP": _STRUCT}.get(outer, _VALUE)
+    outer, inner = _parts(type_)
+    if outer == "MAP" and inner[0] == STRING:
+        field.type_name = _STRUCT
+    else:
+        field.type_name = _LIST_VALUE if outer == "LIST" else _VALUE
 
 
 def _parts(type_: str) -> tuple[str, list[str]]:

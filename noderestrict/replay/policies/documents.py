@@ -262,6 +262,6 @@ def _is_identifier(name: str) -> bool:
 
 
 def _shown(value: Any) -> str:
-    is_plain = not isinstance(value, str) or (value.isprintable() and value)
-    text = str(value) if is_plain else repr(value)
+    is_quoted = isinstance(value, str) and not (value.isprintable() and value.strip())
+    text = repr(value) if is_quoted else str(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -283,7 +283,7 @@ class _Policy:
         """Return what the policy says, whatever its bindings."""
         if self._params:
             return _Verdict(applies=False, unknown=["parameters are not evaluated"])
-        values = _Values(review, self._variables)
+        values = cel.Values(review.variables, self._variables)
         verdict = self._matched(values)
         if not verdict.applies or verdict.found:
             return verdict
@@ -304,7 +304,7 @@ class _Policy:
             self._annotate(key, program, values, verdict)
         return verdict
 
-    def _matched(self, values: "_Values") -> _Verdict:
+    def _matched(self, values: cel.Values) -> _Verdict:
         """Return whether the match conditions hold; the first that is false decides."""
         problems, unknown = [], []
         for condition in self._conditions:
@@ -322,7 +322,7 @@ class _Policy:
         return _Verdict(found=problems[:1])
 
     def _annotate(
-        self, key: str, program: cel.Program, values: "_Values", verdict: _Verdict
+        self, key: str, program: cel.Program, values: cel.Values, verdict: _Verdict
     ) -> None:
         try:
             value = values.value(program)
@@ -345,7 +345,7 @@ def _failure(program: cel.Program, error: cel.EvaluationError, index: int | None
     return _Found(index, message, is_error=True)
 
 
-def _message(validation: Validation, expression: cel.Program | None, values: "_Values") -> str:
+def _message(validation: Validation, expression: cel.Program | None, values: cel.Values) -> str:
     text = ""
     if expression is not None:
         try:
@@ -358,43 +358,6 @@ def _message(validation: Validation, expression: cel.Program | None, values: "_V
     return (
         text or validation.message.strip() or f"failed expression: {validation.expression.strip()}"
     )
-
-
-class _Values:
-    """The values of variables for one request; each is evaluated when it is first needed."""
-
-    def __init__(self, review: "_Review", variables: Mapping[str, cel.Program]) -> None:
-        self._programs = variables
-        self._variables: dict[str, Any] = {}
-        self._failed: dict[str, str] = {}
-        self._unknown: dict[str, str] = {}
-        self._given = {**review.variables, "variables": self._variables}
-
-    def value(self, program: cel.Program) -> Any:
-        """Return the value of an expression.
-
-        Raises:
-            EvaluationError: it has none.
-            UnknownError: only an API server knows it.
-        """
-        for name in program.variables:
-            self._need(name)
-            if name in self._unknown:
-                raise cel.UnknownError(self._unknown[name])
-        try:
-            return program.evaluate(self._given)
-        except cel.EvaluationError as error:
-            raise cel.EvaluationError(cel.explained(error, self._failed)) from None
-
-    def _need(self, name: str) -> None:
-        if name in self._variables or name in self._failed or name in self._unknown:
-            return
-        try:
-            self._variables[name] = self.value(self._programs[name])
-        except cel.EvaluationError as error:
-            self._failed[name] = str(error)
-        except cel.UnknownError as error:
-            self._unknown[name] = str(error)
 
 
 class _Review:
@@ -431,8 +394,9 @@ def _request(given: Mapping[str, Any]) -> dict[str, Any]:
     request["requestSubResource"] = given.get("requestSubResource") or sub
     for name in ("subResource", "name", "namespace"):
         request[name] = given.get(name)
-    request["options"] = _evened(given.get("options"))
-    return {name: value for name, value in request.items() if value not in ("", None)}
+    found = {name: value for name, value in request.items() if value not in ("", None)}
+    found["options"] = _evened(given.get("options"))
+    return found
 
 
 def _members(value: Any, names: Sequence[str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ apiserver/pkg/admission/plugin/cel/composition.go.
 """
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 
 from noderestrict.errors import NoderestrictError
 from noderestrict.replay.policies.syntax import (
@@ -16,11 +17,13 @@ from noderestrict.replay.policies.syntax import (
     COMPREHENSION,
     CONST,
     IDENT,
+    LIST,
     SELECT,
     Node,
     bind,
     boolean,
     call,
+    empty_map,
     ident,
     select,
     text,
@@ -30,30 +33,54 @@ from noderestrict.replay.policies.syntax import (
 VARIABLES = "variables"
 ROOTS = frozenset({"object", "oldObject", "request"})
 _OPTIONAL_SELECT, _OPTIONAL_INDEX, _INDEX = "_?._", "_[?_]", "_[_]"
+_MAKE_OPTIONAL = frozenset(
+    {"optional.of", "optional.ofNonZeroValue", "optional.none", "or", "optMap", "optFlatMap"}
+)
 #: Not a name that an expression can have.
 _VALUE, _INNER = "@value", "@inner"
+_EMPTY = empty_map()
 
 
 class UnsupportedError(NoderestrictError, ValueError):
     """An expression cannot be given its meaning; the message says what is in the way."""
 
 
-def rewritten(data: bytes, inlined: Mapping[str, bytes]) -> bytes:
+def rewritten(data: bytes, inlined: Mapping[str, bytes], optional: AbstractSet[str]) -> bytes:
     """Return an expression in which every test for presence has the meaning of cel-go.
 
     Args:
         data: the expression, parsed.
         inlined: rewritten expressions to put in the place of variables.
+        optional: names of those whose values are optional.
 
     Raises:
         UnsupportedError: the expression uses a name for two things.
     """
-    return _Rewriting(inlined).rewrite(data)
+    return _Rewriting(inlined, optional).rewrite(data)
+
+
+def _is_empty_list(data: bytes) -> bool:
+    node = Node(data)
+    return node.kind == LIST and not node.children()
+
+
+def is_optional(data: bytes, optional: AbstractSet[str]) -> bool:
+    """Return whether the value of an expression is optional, as far as one can see.
+
+    Args:
+        data: the expression, parsed.
+        optional: names of the variables whose values are.
+    """
+    node = Node(data)
+    if node.kind == SELECT and _is(node.operand, VARIABLES):
+        return node.field in optional
+    return _is_chain(data) or (node.kind == CALL and node.function in _MAKE_OPTIONAL)
 
 
 class _Rewriting:
-    def __init__(self, inlined: Mapping[str, bytes]) -> None:
+    def __init__(self, inlined: Mapping[str, bytes], optional: AbstractSet[str]) -> None:
         self._inlined = inlined
+        self._optional = optional
 
     def rewrite(self, data: bytes) -> bytes:
         node = Node(data)
@@ -64,9 +91,18 @@ class _Rewriting:
             if node.function == _OPTIONAL_SELECT and _is(operand, VARIABLES):
                 variable = self.rewrite(select(operand, Node(key).text))
                 return call("optional.of", variable)
+            if self._is_sealed(operand):
+                return self._sealed(operand, call("optional.none"))
             return _looked_up(self.rewrite(operand), self.rewrite(key), node.function, operand)
-        if node.kind == CALL and node.function == _INDEX and _is_optional(node.args[0]):
+        if node.kind == CALL and node.function == "@in" and _is_empty_list(node.args[1]):
+            # cel-go does not look at what is sought in nothing.
+            return boolean(value=False)
+        if node.kind == CALL and node.function == _INDEX:
             operand, key = node.args
+            if self._is_sealed(operand):
+                return self._sealed(operand, call(_INDEX, _EMPTY, self.rewrite(key)))
+            if not _is_chain(operand):
+                return node.mapped(self.rewrite)
             return _looked_up(self.rewrite(operand), self.rewrite(key), _OPTIONAL_INDEX, operand)
         if node.kind == COMPREHENSION and (
             reused := ROOTS.union((VARIABLES,)).intersection(node.names)
@@ -79,9 +115,12 @@ class _Rewriting:
             if node.test_only:
                 return boolean(value=True)
             return self._inlined.get(node.field, node.data)
+        if self._is_sealed(node.operand):
+            found = boolean(value=False) if node.test_only else select(_EMPTY, node.field)
+            return self._sealed(node.operand, found)
         operand = self.rewrite(node.operand)
         if not node.test_only:
-            if not _is_optional(node.operand):
+            if not _is_chain(node.operand):
                 return select(operand, node.field)
             return _looked_up(operand, text(node.field), _OPTIONAL_SELECT, node.operand)
         if _is_plain(node.operand):
@@ -91,6 +130,23 @@ class _Rewriting:
             )
         found = _looked_up(operand, text(node.field), _OPTIONAL_SELECT, node.operand)
         return call("hasValue", target=found)
+
+    def _is_sealed(self, data: bytes) -> bool:
+        """Return whether an expression is a variable with an optional value.
+
+        A path leads through an optional value only if the same path makes it.
+        """
+        node = Node(data)
+        return (
+            node.kind == SELECT
+            and not node.test_only
+            and node.field in self._optional
+            and _is(node.operand, VARIABLES)
+        )
+
+    def _sealed(self, variable: bytes, found: bytes) -> bytes:
+        """Return what is found in a variable with an optional value, if it has a value at all."""
+        return call("_?_:_", _is_type(self.rewrite(variable), "optional_type"), found, found)
 
 
 def _looked_up(operand: bytes, key: bytes, function: str, original: bytes) -> bytes:
@@ -104,15 +160,17 @@ def _looked_up(operand: bytes, key: bytes, function: str, original: bytes) -> by
     inner = bind(_INNER, call("value", target=value), _holds(ident(_INNER)))
     holds = call("_&&_", call("hasValue", target=value), inner)
     optional = call("_?_:_", holds, found, none)
-    is_optional = call("_==_", call("type", value), ident("optional_type"))
-    return bind(_VALUE, operand, call("_?_:_", is_optional, optional, plain))
+    either = call("_?_:_", _is_type(value, "optional_type"), optional, plain)
+    return bind(_VALUE, operand, either)
 
 
 def _holds(value: bytes) -> bytes:
     """Return whether a value has fields or elements."""
-    kind = call("type", value)
-    is_map, is_list = (call("_==_", kind, ident(name)) for name in ("map", "list"))
-    return call("_||_", is_map, is_list)
+    return call("_||_", _is_type(value, "map"), _is_type(value, "list"))
+
+
+def _is_type(value: bytes, name: str) -> bytes:
+    return call("_==_", call("type", value), ident(name))
 
 
 def _is(data: bytes, name: str) -> bool:
@@ -120,15 +178,15 @@ def _is(data: bytes, name: str) -> bool:
     return node.kind == IDENT and node.name == name
 
 
-def _is_optional(data: bytes) -> bool:
-    """Return whether an expression is part of an optional chain, as far as one can see."""
+def _is_chain(data: bytes) -> bool:
+    """Return whether an expression is a path of which a part is optional."""
     node = Node(data)
     if node.kind == SELECT:
-        return not node.test_only and _is_optional(node.operand)
+        return not node.test_only and _is_chain(node.operand)
     if node.kind != CALL:
         return False
     if node.function == _INDEX:
-        return _is_optional(node.args[0])
+        return _is_chain(node.args[0])
     return node.function in (_OPTIONAL_SELECT, _OPTIONAL_INDEX)
 
 

@@ -5,15 +5,15 @@ read here, where a tree of messages would need generated code.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 #: Field numbers of ``cel.expr.Expr`` and of the messages in it.
 ID, CONST, IDENT, SELECT, CALL, LIST, STRUCT, COMPREHENSION = 2, 3, 4, 5, 6, 7, 8, 9
 _NAME = 1
 _OPERAND, _FIELD, _TEST_ONLY = 1, 2, 3
 _TARGET, _FUNCTION, _ARGS = 1, 2, 3
-_ELEMENTS = 1
-_ENTRIES, _MAP_KEY, _VALUE = 2, 3, 4
+_ELEMENTS, _OPTIONAL_INDICES = 1, 2
+_ENTRIES, _MAP_KEY, _VALUE, _OPTIONAL_ENTRY = 2, 3, 4, 5
 _ITER_VAR, _ITER_RANGE, _ACCU_VAR, _ACCU_INIT, _CONDITION, _STEP, _RESULT, _ITER_VAR2 = range(1, 9)
 _BOOL_VALUE, _STRING_VALUE = 2, 6
 _VARINT, _BYTES = 0, 2
@@ -43,6 +43,13 @@ def _varint(value: int) -> bytes:
         value >>= 7
     out.append(value)
     return bytes(out)
+
+
+def _packed(data: bytes) -> Iterator[int]:
+    at = 0
+    while at < len(data):
+        value, at = _read_varint(data, at)
+        yield value
 
 
 def parse(data: bytes) -> Fields:
@@ -96,6 +103,11 @@ def boolean(value: bool) -> bytes:  # noqa: FBT001 (it is all there is to say)
 def text(value: str) -> bytes:
     """Return a string."""
     return _expr(CONST, [(_STRING_VALUE, _BYTES, value.encode())])
+
+
+def empty_map() -> bytes:
+    """Return ``{}``."""
+    return _expr(STRUCT, [])
 
 
 def select(operand: bytes, field: str, *, test_only: bool = False) -> bytes:
@@ -155,6 +167,11 @@ class Node:
         return (self._first(number) or b"").decode()
 
     @property
+    def id(self) -> int:
+        """What types and positions are told by."""
+        return next((v for n, _, v in self._around if n == ID and isinstance(v, int)), 0)
+
+    @property
     def name(self) -> str:
         """Of an IDENT."""
         return self._text(_NAME).removeprefix(".")
@@ -193,6 +210,25 @@ class Node:
     def names(self) -> Sequence[str]:
         """The names that a COMPREHENSION declares."""
         return [self._text(n) for n in (_ITER_VAR, _ITER_VAR2, _ACCU_VAR)]
+
+    def elements(self) -> Iterator[tuple[bytes, bool]]:
+        """Yield each element of a LIST, and whether it is optional."""
+        optional: set[int] = set()
+        for number, _, value in self._inner:
+            if number == _OPTIONAL_INDICES:
+                optional.update([value] if isinstance(value, int) else _packed(value))
+        elements = [v for n, _, v in self._inner if n == _ELEMENTS and isinstance(v, bytes)]
+        for at, element in enumerate(elements):
+            yield element, at in optional
+
+    def entries(self) -> Iterator[tuple[bytes, bytes, bool]]:
+        """Yield each key of a STRUCT with its value, and whether it is optional."""
+        for number, _, entry in self._inner:
+            if number == _ENTRIES and isinstance(entry, bytes):
+                members = {n: v for n, _, v in parse(entry)}
+                key, value = members.get(_MAP_KEY), members.get(_VALUE)
+                if isinstance(key, bytes) and isinstance(value, bytes):
+                    yield key, value, bool(members.get(_OPTIONAL_ENTRY))
 
     def children(self) -> list[bytes]:
         """Return each expression right below."""

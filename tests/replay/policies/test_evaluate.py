@@ -1,5 +1,6 @@
 """Policies judge a request as the API server that sent the review does."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 pytest.importorskip("cel_expr_python.cel", reason="no CEL runtime for this platform")
 
+from noderestrict.replay.policies import cel
 from noderestrict.replay.policies.documents import PolicyError, convert
 from noderestrict.replay.policies.evaluate import Judgement, Policies
 
@@ -139,7 +141,9 @@ def test_variables_can_hold_what_has_no_json() -> None:
         "kind": "type(object)",
     }
     assert not refused("variables.labels.hasValue()", variables=variables)
-    assert not refused("variables.labels.?a.orValue('') == 'b'", variables=variables)
+    assert not refused("variables.labels.orValue({}).?a.orValue('') == 'b'", variables=variables)
+    # As in an API server: a path does not lead through an optional value that it has not made.
+    assert not refused("variables.labels.?a.orValue('none') == 'none'", variables=variables)
     assert not refused("variables.since.getFullYear() == 2026", variables=variables)
 
 
@@ -194,3 +198,149 @@ def test_bindings_say_what_becomes_of_an_objection() -> None:
     both = judged(policy("false"), warn, binding())
     assert both.allowed is False
     assert [one.binding for one in both.objections] == ["warn", "b"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "message", "shown"),
+    [
+        ("'x: ' + request.name", "", "x: n1"),
+        ("'  x  '", "", "x"),
+        ("object.nothing + ''", "the message", "the message"),
+        ("object.nothing + ''", "", "failed expression: false"),
+        ("''", "the message", "the message"),
+        ("'two\\nlines'", "the message", "the message"),
+        ("'x'.replace('x', 'y'.replace('y', request.name))", "", "n1"),
+    ],
+)
+def test_a_message_without_a_value_falls_back(expression: str, message: str, shown: str) -> None:
+    validation = {"expression": "false", "messageExpression": expression}
+    if message:
+        validation["message"] = message
+    denial = judged(policy(validations=[validation]), binding()).denial
+    assert denial is not None
+    assert denial.message == shown
+
+
+def test_a_message_may_be_5_kib_long() -> None:
+    def shown(length: int) -> str:
+        validation = {"expression": "false", "messageExpression": "object.metadata.text + ''"}
+        changed = {"metadata": {"text": "é" * length}}
+        denial = judged(policy(validations=[validation]), binding(), object=changed).denial
+        assert denial is not None
+        return denial.message
+
+    assert shown(2560) == "é" * 2560
+    assert shown(2561) == "failed expression: false"
+
+
+def test_audit_annotations_have_texts_or_nothing() -> None:
+    annotations = [
+        {"key": "rule", "valueExpression": "' nodes/labels '"},
+        {"key": "empty", "valueExpression": "''"},
+        {"key": "null", "valueExpression": "null"},
+        {"key": "long", "valueExpression": "object.metadata.text + ''"},
+    ]
+    changed = {"metadata": {"text": "é" * 6000}}
+    judgement = judged(policy("false", auditAnnotations=annotations), binding(), object=changed)
+    assert judgement.annotations == {"p/rule": "nodes/labels", "p/long": "é" * 5120}
+
+
+def test_an_error_in_an_audit_annotation_denies_whatever_the_actions_are() -> None:
+    annotations = [{"key": "k", "valueExpression": "object.nothing + ''"}]
+    audit = binding(validationActions=["Audit"])
+    assert judged(policy("true", auditAnnotations=annotations), audit).allowed is False
+    ignored = policy("true", auditAnnotations=annotations, failurePolicy="Ignore")
+    assert judged(ignored, audit).allowed
+
+
+def test_two_bindings_do_not_repeat_an_annotation() -> None:
+    annotations = [{"key": "k", "valueExpression": "'v'"}]
+    spec = policy("true", auditAnnotations=annotations)
+    assert judged(spec, binding(), binding(name="c")).annotations == {"p/k": "v"}
+
+
+def test_parameters_are_not_evaluated() -> None:
+    spec = policy("params.x == 1", paramKind={"apiVersion": "v1", "kind": "ConfigMap"})
+    bound = binding(paramRef={"name": "x"})
+    judgement = judged(spec, bound)
+    assert judgement.allowed is None
+    assert judgement.unknown == ("p: parameters are not evaluated",)
+    elsewhere = {"group": "", "version": "v1", "resource": "pods"}
+    assert judged(spec, bound, resource=elsewhere).allowed
+
+
+def test_match_conditions_know_no_variables() -> None:
+    spec = policy(
+        "true",
+        variables=[{"name": "x", "expression": "true"}],
+        matchConditions=[{"name": "x", "expression": "variables.x"}],
+    )
+    with pytest.raises(PolicyError, match=r"matchConditions\[0\]\.expression: .*undefined field"):
+        Policies(convert([spec]))
+
+
+def test_a_binding_narrows_its_policy() -> None:
+    updates = {"resourceRules": [{**NODES, "operations": ["UPDATE"]}]}
+    bound = binding(matchResources=updates)
+    assert judged(policy("false"), bound).allowed is False
+    assert judged(policy("false"), bound, operation="CREATE").allowed
+    named = binding(matchResources={"namespaceSelector": {"matchLabels": {"a": "b"}}})
+    pods = {"resourceRules": [{**NODES, "resources": ["*"]}]}
+    leases = {"group": "coordination.k8s.io", "version": "v1", "resource": "leases"}
+    everywhere = policy("false", matchConstraints={"resourceRules": [
+        {**NODES, "apiGroups": ["*"], "resources": ["*"]}
+    ]})  # fmt: skip
+    assert judged(policy("false", matchConstraints=pods), named).allowed is False
+    unknown = judged(everywhere, named, resource=leases, namespace="ns")
+    assert unknown.allowed is None
+    assert unknown.unknown == ("p: the labels of the namespace are not known",)
+
+
+def test_null_is_what_is_not_there() -> None:
+    assert not refused("!has(object.spec.taints)")
+    labels = {"metadata": {"labels": {"a": None, "b": "c"}}}
+    assert not refused("object.metadata.labels == {'a': '', 'b': 'c'}", object=labels)
+    assert not refused("object.list == [dyn(null), dyn(1)]", object={"list": [None, 1]})
+
+
+def test_what_is_empty_in_a_request_is_not_there() -> None:
+    empty: Object = {"subResource": "", "namespace": "", "userInfo": {"groups": [], "extra": None}}
+    absent = "!has(request.subResource) && !has(request.namespace)"
+    assert not refused(
+        f"{absent} && !has(request.userInfo.groups) && !has(request.userInfo.extra)", **empty
+    )
+    assert judged(policy("request.namespace == ''"), binding(), **empty).allowed is False
+    assert not refused("request.requestKind == request.kind && !request.dryRun")
+
+
+def test_numbers_that_go_does_not_have_become_doubles() -> None:
+    assert not refused("object.n > 9223372036854775807", object={"n": 1 << 70})
+    assert not refused("object.n == 9223372036854775807", object={"n": (1 << 63) - 1})
+
+
+def test_objects_nested_too_deeply_are_not_judged() -> None:
+    deep: Any = {}
+    for _ in range(5000):
+        deep = {"a": deep}
+    assert judged(policy("true"), binding(), object=deep).allowed is None
+
+
+def test_text_that_is_no_unicode_is_not_judged() -> None:
+    judgement = judged(
+        policy("object.metadata.name == 'x'"), binding(), object={"metadata": {"name": "\ud800"}}
+    )
+    assert judgement.allowed is not True
+
+
+def test_a_missing_library_is_named_with_the_extra_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "cel_expr_python", None)
+    cel._library.cache_clear()
+    try:
+        with pytest.raises(
+            cel.MissingLibraryError, match=r"pip install 'noderestrict\[policies\]'"
+        ):
+            Policies(convert([policy("true")]))
+    finally:
+        cel._library.cache_clear()
