@@ -13,6 +13,7 @@ from noderestrict.cli._errors import UsageError
 from noderestrict.cli._output import shows_unicode, silence
 from noderestrict.cli.argument_types import RULES_OF, checked
 from noderestrict.cli.fields import add_flags, from_flags
+from noderestrict.cli.replay_policies import policy_judge
 from noderestrict.cli.shared_flags import Policy, add_size_flag
 from noderestrict.policy.releases import LATEST, Release
 from noderestrict.replay import reports
@@ -64,6 +65,14 @@ def add_parser(subparsers: Any) -> None:
         "cloud or log pipeline exports them, also .gz or .zst",
     )
     parser.add_argument(
+        "--policies",
+        action="append",
+        default=[],
+        metavar="FILE_OR_DIR",
+        help="ValidatingAdmissionPolicies and their bindings: judge by them, and expect what the "
+        "rules say that they cover; needs noderestrict[policies]",
+    )
+    parser.add_argument(
         "--output",
         choices=reports.NAMES,
         default="table",
@@ -109,6 +118,8 @@ def run(options: argparse.Namespace) -> int:
     *earlier, rules = options.rules or [None]
     if len(earlier) > 1 or (earlier and "-" in (*files, *logs, *state)):
         raise UsageError("--rules: give two releases at most, and with two no stdin")
+    if options.policies and (earlier or (*files, *logs, *state, *options.policies).count("-") > 1):
+        raise UsageError("--policies: give one release at most, and stdin once")
     logs += (found := [file for file in files if is_audit_log(head(file))])
     files = [file for file in files if file not in found]
     max_bytes = options.max_file_mib * MIB
@@ -129,8 +140,9 @@ def run(options: argparse.Namespace) -> int:
         before = prepared(release, baseline)
         before.files(files, max_bytes)
         before.audit_logs(logs)
+    policies = policy_judge(options.policies, rules or LATEST) if options.policies else None
     replay = prepared(rules, _report(options, rules or LATEST, (*files, *logs)))
-    replay.baseline = baseline
+    replay.baseline, replay.policies = baseline, policies
     show.follow(replay)
     started = time.perf_counter()
     try:

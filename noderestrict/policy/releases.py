@@ -30,6 +30,8 @@ class Release(msgspec.Struct, frozen=True, order=True, cache_hash=True):
 
 
 LATEST = Release(LATEST_MINOR)
+#: Annotation of rendered policies: the release whose rules they hold.
+RULES_ANNOTATION = "noderestrict.io/rules"
 
 
 class Since(msgspec.Struct, frozen=True):

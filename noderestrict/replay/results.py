@@ -1,8 +1,9 @@
 """What replay finds: a result per case, and the counts of a whole run."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from typing import Any
 
 from noderestrict.policy.text import printable
 from noderestrict.replay.cases import Expectation
@@ -75,6 +76,8 @@ class Result(Asked):
         detail: for the operator alone: what was found where something else was wanted.
         expect: what the case expects, None if it expects nothing.
         ok: whether the verdict is the expected one, None if nothing is expected.
+        uncovered: the rule that refuses it though policies allow it, none of which covers the rule;
+            "" for none.
         certainty: known or inferred.
         rests_on: what an inferred verdict rests on, in words; may say more about a known one.
         old: the existing object, JSON.
@@ -90,6 +93,7 @@ class Result(Asked):
     detail: str = ""
     expect: Expectation | None = None
     ok: bool | None = None
+    uncovered: str = ""
     certainty: Certainty = Certainty.KNOWN
     rests_on: str = ""
     old: bytes = b"null"
@@ -109,6 +113,7 @@ class Result(Asked):
             rests_on,
             "dry run" if self.dry_run else "",
             "already refused" if self.already_refused else "",
+            f"{self.uncovered} refuses it, which no policy covers" if self.uncovered else "",
         )
         return tuple(filter(None, marks))
 
@@ -166,6 +171,7 @@ class Summary:
         undecided: cases that miss something.
         already_refused: cases that the API server refused itself, whatever the rules say.
         not_judged: cases that never came to a verdict of admission, by reason.
+        uncovered: cases that policies allow and rules refuse that none of them covers, by rule.
     """
 
     total: int = 0
@@ -179,6 +185,7 @@ class Summary:
     undecided: int = 0
     already_refused: int = 0
     not_judged: Counter[str] = field(default_factory=Counter)
+    uncovered: Counter[str] = field(default_factory=Counter)
 
     def count(self, result: Result | Undecided | NotJudged | Unreadable) -> None:
         """Count one result."""
@@ -198,6 +205,8 @@ class Summary:
             self.dry_runs += result.dry_run
             self.expected += result.ok is True
             self.unexpected += result.ok is False
+            if result.uncovered:
+                self.uncovered[result.uncovered] += 1
 
     def __str__(self) -> str:
         """Return the last line of a report."""
@@ -210,6 +219,9 @@ class Summary:
             text += f"; {self.already_refused} already refused by the API server"
         if self.undecided:
             text += f"; {self.undecided} undecided (not enough in the log)"
+        if self.uncovered:
+            rules = ", ".join(f"{count} {rule}" for rule, count in self.uncovered.most_common())
+            text += f"; {self.uncovered.total()} refused by rules that no policy covers: {rules}"
         if self.not_judged:
             reasons = ", ".join(f"{count} {why}" for why, count in self.not_judged.most_common())
             text += f"; not judged: {reasons}"
@@ -220,6 +232,11 @@ class Summary:
         if self.unreadable:
             return 2
         return int(self.unexpected > 0 or (fail_on_denied and self.denied > 0))
+
+
+def asked_of(found: Asked) -> dict[str, Any]:
+    """Return who asked for what, as the arguments of another result."""
+    return {one.name: getattr(found, one.name) for one in fields(Asked)}
 
 
 def cases(count: int) -> str:

@@ -14,7 +14,8 @@ from noderestrict.policy.listers import Listers, MemoryListers
 from noderestrict.policy.rules.serviceaccounts import AUDIENCE_VERB
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.cases import AudienceGrant, Case, Expectation
-from noderestrict.replay.results import Result
+from noderestrict.replay.policies.compare import PolicyJudge
+from noderestrict.replay.results import Result, Undecided, asked_of
 from noderestrict.replay.sources import Unreadable
 from noderestrict.replay.state import StateError, add_objects
 
@@ -24,14 +25,36 @@ _RETRIABLE = 500
 
 def judge_case(case: Case, settings: Settings, listers: MemoryListers) -> Result | Unreadable:
     """Judge a case; its own state, feature gates and audiences override the given ones."""
+    judged = _judged(case, settings, listers)
+    if isinstance(judged, Unreadable):
+        return judged
+    _, result = judged
+    return replace(result, expect=case.expect, ok=_as_expected(case.expect, result))
+
+
+def compare_case(
+    case: Case, settings: Settings, listers: MemoryListers, policies: PolicyJudge
+) -> Result | Undecided | Unreadable:
+    """Judge a case by policies; what the rules say is expected, whatever the case expects."""
+    judged = _judged(case, settings, listers)
+    if isinstance(judged, Unreadable):
+        return judged
+    found = policies.compared(*judged, case.review)
+    if found.unknown:
+        return Undecided(**asked_of(found.result), missing=found.unknown)
+    return found.result
+
+
+def _judged(
+    case: Case, settings: Settings, listers: MemoryListers
+) -> tuple[admission.Request, Result] | Unreadable:
     try:
         request = admission.decode(case.review)
         settings, listers = circumstances(case, settings, listers)
     except (admission.ReviewError, StateError, ValueError) as error:
         return Unreadable(case.file, case.line, f"case {case.id!r}: {error}")
     result = judge_request(case.id, request, settings, listers, case.audience_grants)
-    ok = _as_expected(case.expect, result)
-    return replace(result, file=case.file, line=case.line, expect=case.expect, ok=ok)
+    return request, replace(result, file=case.file, line=case.line)
 
 
 def circumstances(

@@ -11,10 +11,13 @@ from noderestrict.replay.audit.log import AuditLog, Counts
 from noderestrict.replay.audit.read import Seen, events
 from noderestrict.replay.baseline import Baseline
 from noderestrict.replay.cases import AccessCase, Case, cases
+from noderestrict.replay.policies.compare import PolicyJudge
 from noderestrict.replay.report import Report
-from noderestrict.replay.results import NotJudged, Result, Summary, Undecided
-from noderestrict.replay.reviews import judge_case
+from noderestrict.replay.results import NotJudged, Result, Summary, Undecided, asked_of
+from noderestrict.replay.reviews import compare_case, judge_case
 from noderestrict.replay.sources import MAX_FILE_BYTES, Unreadable
+
+_Found = Result | Undecided | NotJudged | Unreadable
 
 
 @dataclass(slots=True)
@@ -32,6 +35,7 @@ class Run:
         log: how much of the audit logs was judged.
         seen: how much of them was read.
         baseline: what each verdict is compared with; if None, with what its case expects.
+        policies: judge writes, and what the rules say is expected of them; None for the rules.
     """
 
     settings: Settings
@@ -44,6 +48,7 @@ class Run:
     log: Counts = field(default_factory=Counts)
     seen: Seen = field(default_factory=Seen)
     baseline: Baseline | None = None
+    policies: PolicyJudge | None = None
 
     def files(self, files: Iterable[str], max_bytes: int = MAX_FILE_BYTES) -> None:
         """Judge all cases of some files.
@@ -63,7 +68,7 @@ class Run:
         Args:
             files: their paths, ``-`` for stdin.
         """
-        audit = AuditLog(self.settings, self.listers)
+        audit = AuditLog(self.settings, self.listers, self.policies)
         self.log = audit.counts
         self._take(audit.results(*(events(file, self.seen, self.progress) for file in files)))
 
@@ -82,15 +87,18 @@ class Run:
             self._take([Unreadable("audit log", 0, problem)])
         self.report.end(summary)
 
-    def _judged(self, case: Case | AccessCase | Unreadable) -> Iterator[Result | Unreadable]:
+    def _judged(self, case: Case | AccessCase | Unreadable) -> Iterator[_Found]:
         if isinstance(case, Unreadable):
             yield case
         elif isinstance(case, AccessCase):
-            yield from judge_access_case(case, self.settings, self.graph)
-        else:
+            answers = judge_access_case(case, self.settings, self.graph)
+            yield from answers if self.policies is None else map(_not_for_policies, answers)
+        elif self.policies is None:
             yield judge_case(case, self.settings, self.listers)
+        else:
+            yield compare_case(case, self.settings, self.listers, self.policies)
 
-    def _take(self, results: Iterable[Result | Undecided | NotJudged | Unreadable]) -> None:
+    def _take(self, results: Iterable[_Found]) -> None:
         for found in results:
             result = found
             if self.baseline is not None and isinstance(result, Result):
@@ -102,3 +110,9 @@ class Run:
             if not isinstance(result, Unreadable):
                 self.report.leave(result)
             self.problem(result)
+
+
+def _not_for_policies(answer: Result | Unreadable) -> NotJudged | Unreadable:
+    if isinstance(answer, Unreadable):
+        return answer
+    return NotJudged(**asked_of(answer), why="authorization, of which policies know nothing")

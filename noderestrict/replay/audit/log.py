@@ -33,6 +33,7 @@ from noderestrict.replay.audit.reconstruct import (
     patch_of,
     reconstruct,
 )
+from noderestrict.replay.policies.compare import PolicyJudge
 from noderestrict.replay.results import Certainty, NotJudged, Result, Undecided
 from noderestrict.replay.reviews import judge_request
 from noderestrict.replay.sources import MIB, Document, Unreadable
@@ -105,10 +106,16 @@ class AuditLog:
     Args:
         settings: of the rules.
         listers: cluster objects beside those that the log shows.
+        policies: judge the writes, and what the rules say is expected; None for the rules alone.
     """
 
-    def __init__(self, settings: Settings, listers: MemoryListers) -> None:
+    def __init__(
+        self, settings: Settings, listers: MemoryListers, policies: PolicyJudge | None = None
+    ) -> None:
         self._settings = settings
+        self._policies = policies
+        # What policies would need to know of the last request, and what they may read of it.
+        self._unknown = self._other = ""
         self._listers = LoggedListers(listers)
         self._logged = LoggedObjects()
         self._waiting = _Waiting()
@@ -199,6 +206,7 @@ class AuditLog:
         missing, later = _doubt(event, row, found, result)
         if not missing and (lookup := self._missed(result)):
             missing, later = lookup, True
+        missing, other = missing or self._unknown, self._other
         unseen = result.rule == _MIRROR_UID and not result.allowed
         if waits and (unseen or (missing and later)) and self._waiting.take(write):
             return
@@ -207,7 +215,7 @@ class AuditLog:
             return
         self.counts.judged += not event.already_refused
         inferred = self._rests_on(write, row, found, result)
-        rests_on = "; ".join(filter(None, (inferred, write.lacks)))
+        rests_on = "; ".join(filter(None, (inferred, write.lacks, other)))
         yield replace(
             result,
             **{**asked, "what": result.what},
@@ -216,17 +224,29 @@ class AuditLog:
         )
 
     def _verdict(self, request: Request, row: Row | None, found: Reconstruction) -> Result:
-        """Judge the likely objects; of several that one request deletes, one denial is enough."""
+        """Judge the likely objects; of several that one request deletes, the first that matters."""
+        self._unknown = self._other = ""
         for pair in found.parts:
             self._listers.missed.clear()
             result = self._judge(request, row, pair)
-            if not result.allowed:
+            if not result.allowed or result.ok is False:
                 break
         return result
 
     def _judge(self, request: Request, row: Row | None, pair: Pair) -> Result:
         completed = _completed(request, row, pair)
-        return judge_request(request.uid, completed, self._settings, self._listers)
+        result = judge_request(request.uid, completed, self._settings, self._listers)
+        if self._policies is None or result.rule == review.OBJECT.id or result.code == _RETRIABLE:
+            return result
+        # The rules that policies cover look nothing up.
+        self._listers.missed.clear()
+        found = self._policies.compared(completed, result)
+        self._unknown = self._unknown or found.unknown
+        if found.other:
+            self._other = f"policy {found.other} may read what the log does not show"
+            if _lacks_object(request, pair):
+                self._unknown = self._unknown or f"policy {found.other} reads the object"
+        return found.result
 
     def _missed(self, result: Result) -> str:
         """Return what a verdict would need to look up and cannot, "" if it needs nothing."""
@@ -420,6 +440,12 @@ def _completed(request: Request, row: Row | None, objects: Pair) -> Request:
     new = objects.new or placeholder if request.operation in ("CREATE", "UPDATE") else NULL
     old = objects.old or placeholder if request.operation in ("UPDATE", "DELETE") else NULL
     return msgspec.structs.replace(request, object=new, old_object=old)
+
+
+def _lacks_object(request: Request, objects: Pair) -> bool:
+    """Return whether a request has an object that the log does not show at all."""
+    lacks_new = request.operation != "DELETE" and objects.new is None
+    return lacks_new or (request.operation in ("UPDATE", "DELETE") and objects.old is None)
 
 
 def _doubt(

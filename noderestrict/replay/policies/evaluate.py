@@ -82,14 +82,14 @@ class Judgement:
         annotations: of the audit event: ``<policy>/<key>``.
         unknown: what an API server knows and replay does not, in words; without it nothing more
             than the objections can be told.
-        bound: names of the policies with a binding that the request matches, whose match
-            conditions hold.
+        matched: names of the policies that had a say: they and a binding of theirs are for such a
+            request, and their match conditions hold.
     """
 
     objections: tuple[Objection, ...] = ()
     annotations: Mapping[str, str] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
-    bound: frozenset[str] = frozenset()
+    matched: frozenset[str] = frozenset()
 
     @property
     def denial(self) -> Objection | None:
@@ -139,6 +139,11 @@ class Policies:
         """Names of the policies without a binding, which do nothing."""
         return tuple(policy.name for policy, bindings in self._policies if not bindings)
 
+    @property
+    def messages(self) -> dict[str, tuple[str, ...]]:
+        """The messages of the validations of each policy with a binding, by its name."""
+        return {policy.name: policy.messages for policy, bindings in self._policies if bindings}
+
     def judge(self, request: Mapping[str, Any]) -> Judgement:
         """Return what the policies say about a request.
 
@@ -152,7 +157,7 @@ class Policies:
         objections: list[Objection] = []
         annotations: dict[str, list[str]] = {}
         unknown: list[str] = []
-        bound = set()
+        matched = set()
         for policy, bindings in self._policies:
             if not bindings or is_exempt(review.request, policy.name):
                 continue
@@ -174,7 +179,7 @@ class Policies:
                 unknown += [f"{policy.name}: {one}" for one in verdict.unknown]
                 if not verdict.applies:
                     continue
-                bound.add(policy.name)
+                matched.add(policy.name)
                 name, actions = binding.metadata.name, tuple(binding.spec.validationActions)
                 objections += [
                     Objection(policy.name, name, one.actions or actions, *one.rest)
@@ -185,7 +190,7 @@ class Policies:
                     if value not in values:
                         values.append(value)
         joined = {key: ", ".join(values) for key, values in annotations.items()}
-        return Judgement(tuple(objections), joined, tuple(unknown), frozenset(bound))
+        return Judgement(tuple(objections), joined, tuple(unknown), frozenset(matched))
 
 
 @dataclass(slots=True)
@@ -248,6 +253,11 @@ class _Policy:
             )
             for n, one in enumerate(spec.auditAnnotations or ())
         ]
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """The messages of its validations."""
+        return tuple(validation.message for validation, _, _ in self._validations)
 
     def _validation(
         self, compiler: cel.Compiler, validation: Validation, at: str

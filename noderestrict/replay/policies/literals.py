@@ -10,6 +10,7 @@ apiserver/pkg/cel/environment/base.go.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from noderestrict.errors import NoderestrictError
 from noderestrict.replay.policies.syntax import CALL, CONST, LIST, STRUCT, Node, parse
 
 #: Field numbers of ``cel.expr.CheckedExpr``, and of SourceInfo in it.
@@ -27,7 +28,7 @@ _MIXES = "format"
 _CHECKED_CALLS = frozenset({"matches", "duration", "timestamp"})
 
 
-class LiteralError(ValueError):
+class LiteralError(NoderestrictError, ValueError):
     """A literal would be refused; the message says where and why."""
 
 

@@ -34,6 +34,8 @@ class JSONReport(Report):
         if result.expect is not None:
             line["expected"] = msgspec.to_builtins(result.expect)
             line["ok"] = result.ok
+        if result.uncovered:
+            line["uncovered"] = result.uncovered
         if self._options.explain:
             line["lookups"] = result.lookups
         self._out.write(json_line(line) + "\n")

@@ -154,7 +154,9 @@ def _fitted(natural: Sequence[int], room: int) -> list[int]:
 def _last_lines(summary: str, width: int) -> list[str]:
     """Return a summary on lines that fit, with the verdicts on the last one."""
     verdicts, expectations, *more = summary.split("; ")
-    lines = (textwrap.wrap(part, width, subsequent_indent="  ") for part in more)
+    lines = (
+        textwrap.wrap(part, width, subsequent_indent="  ", break_on_hyphens=False) for part in more
+    )
     return [*itertools.chain.from_iterable(lines), f"{verdicts}; {expectations}"]
 
 
