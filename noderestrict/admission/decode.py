@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from noderestrict.agents.agents import Agents, Held
 from noderestrict.api import admissionv1, scanner
 from noderestrict.errors import NoderestrictError
 from noderestrict.policy.identity import node_name
@@ -20,6 +21,7 @@ _MANAGED_FIELDS = tuple(
 _CALLERS = 30
 
 _decoder = msgspec.json.Decoder(admissionv1.AdmissionReview[msgspec.Raw, msgspec.Raw])
+_NO_AGENTS = Agents()
 
 
 class ReviewError(NoderestrictError, ValueError):
@@ -46,8 +48,10 @@ class Request(msgspec.Struct, frozen=True):
         user: the requester.
         node: the node's name, "" for a node user without one, None for any other user.
         dry_run: whether nothing will be stored.
-        object: raw JSON, ``null`` for none; or the decoded Struct that its rules need.
+        object: raw JSON, ``null`` for none; or the decoded Struct that its rules need. That of an
+            agent is raw.
         old_object: likewise.
+        agent: that the requester is, None for any other user, and for every node user.
     """
 
     uid: str
@@ -64,6 +68,7 @@ class Request(msgspec.Struct, frozen=True):
     dry_run: bool
     object: msgspec.Raw | msgspec.Struct
     old_object: msgspec.Raw | msgspec.Struct
+    agent: Held | None = None
 
     @property
     def api_version(self) -> str:
@@ -71,21 +76,25 @@ class Request(msgspec.Struct, frozen=True):
         return API_VERSION
 
 
-def decode(body: bytes | msgspec.Raw) -> Request:
+def decode(body: bytes | msgspec.Raw, agents: Agents = _NO_AGENTS) -> Request:
     """Decode an AdmissionReview of admission.k8s.io/v1; objects in it stay raw.
 
     If msgspec cannot decode the managedFields of objects, they are cut out, at about 100 ns per
     byte.
 
+    Args:
+        body: of the review.
+        agents: that the requester may be one of.
+
     Raises:
         ReviewError: the bytes are not such a review.
     """
     try:
-        return decode_quickly(body)
+        return decode_quickly(body, agents)
     except UnscannedError as error:
         problem = error
     try:
-        return checked(_decoder.decode(scanner.cut(bytes(body), _MANAGED_FIELDS)))
+        return checked(_decoder.decode(scanner.cut(bytes(body), _MANAGED_FIELDS)), agents)
     except scanner.ScanError:
         raise ReviewError(f"the body is not an AdmissionReview: {problem}") from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -94,15 +103,19 @@ def decode(body: bytes | msgspec.Raw) -> Request:
         raise ReviewError("the body is not an AdmissionReview: it is nested too deeply") from None
 
 
-def decode_quickly(body: bytes | msgspec.Raw) -> Request:
+def decode_quickly(body: bytes | msgspec.Raw, agents: Agents = _NO_AGENTS) -> Request:
     """Decode an AdmissionReview that msgspec can decode unchanged.
+
+    Args:
+        body: of the review.
+        agents: that the requester may be one of.
 
     Raises:
         ReviewError: the bytes are not such a review.
         UnscannedError: only ``decode`` can decide.
     """
     try:
-        return checked(_further_down(body, _CALLERS))
+        return checked(_further_down(body, _CALLERS), agents)
     except (msgspec.ValidationError, UnicodeDecodeError) as error:
         raise ReviewError(f"the body is not an AdmissionReview: {error}") from None
     except RecursionError:
@@ -117,8 +130,12 @@ def _further_down(
     return _further_down(body, callers - 1) if callers else _decoder.decode(body)
 
 
-def checked(review: admissionv1.AdmissionReview[Any, Any]) -> Request:
+def checked(review: admissionv1.AdmissionReview[Any, Any], agents: Agents = _NO_AGENTS) -> Request:
     """Return the request of a review.
+
+    Args:
+        review: decoded.
+        agents: that the requester may be one of.
 
     Raises:
         ReviewError: the review cannot be answered.
@@ -146,6 +163,8 @@ def checked(review: admissionv1.AdmissionReview[Any, Any]) -> Request:
             f"request.operation is {request.operation!r}; use CREATE, UPDATE, DELETE or CONNECT"
         )
     user = request.userInfo or admissionv1.UserInfo()
+    username, groups = user.username or "", user.groups or ()
+    node = node_name(username, groups)
     return Request(
         uid=request.uid,
         group=resource.group or "",
@@ -157,10 +176,12 @@ def checked(review: admissionv1.AdmissionReview[Any, Any]) -> Request:
         namespace=request.namespace or "",
         operation=request.operation,
         user=user,
-        node=node_name(user.username or "", user.groups or ()),
+        node=node,
         dry_run=bool(request.dryRun),
         object=admissionv1.NULL if request.object is None else request.object,
         old_object=admissionv1.NULL if request.oldObject is None else request.oldObject,
+        # The rules for nodes hold an agent that is a node.
+        agent=agents.find(username, groups) if node is None and agents.all else None,
     )
 
 

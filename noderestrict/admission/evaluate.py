@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from noderestrict.admission.decode import Request, resource_path
+from noderestrict.agents import evaluate as agents
 from noderestrict.api import admissionv1, metav1
 from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.decision import Allowed, Decision, Denied, forbidden
@@ -22,7 +23,7 @@ _NULL = b"null"
 def evaluate(
     request: Request, settings: Settings, listers: Listers, skipped: Set[str] = frozenset()
 ) -> Decision:
-    """Evaluate a request as the in-tree NodeRestriction plugin would.
+    """Evaluate a node's request as the in-tree plugin would, and an agent's by its policy.
 
     The result depends only on the arguments.
 
@@ -36,7 +37,11 @@ def evaluate(
         LookupUnavailableError: a lookup failed.
     """
     if request.node is None:
-        return ALLOWED
+        if request.agent is None:
+            return ALLOWED
+        # Its objects must be whole: a policy names any of their fields.
+        _raw(request.object), _raw(request.old_object)
+        return agents.evaluate(request.agent, request, listers, skipped)
     if not request.node and request.operation != "CONNECT":
         return forbidden(
             f"user {request.user.username!r} in group 'system:nodes' has no node name; use a "
@@ -140,7 +145,7 @@ def _object(
 
 def _raw(given: msgspec.Raw | msgspec.Struct) -> msgspec.Raw:
     if not isinstance(given, msgspec.Raw):
-        raise TypeError("an object that is compared whole was not kept as JSON")
+        raise TypeError("an object that is judged whole was not kept as JSON")
     return given
 
 

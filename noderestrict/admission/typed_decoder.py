@@ -17,7 +17,9 @@ from noderestrict.admission.decode import (
     decode,
     decode_quickly,
 )
+from noderestrict.agents.agents import Agents, InForce
 from noderestrict.api import admissionv1, metav1
+from noderestrict.policy.identity import NODE_USER_PREFIX
 from noderestrict.policy.table import STRICT_RULE_IDS, row_for
 
 #: group, resource, subresource, operation
@@ -29,12 +31,19 @@ _ALL = frozenset(STRICT_RULE_IDS)
 # Callers choose these strings, so the cache must not grow with them.
 _REMEMBERED = 100
 _HEAD = 4096
+_USERNAME = b'"username":"'
+_NODE_USER = NODE_USER_PREFIX.encode()
 
 
 class TypedDecoder:
-    """Decodes reviews as ``decode`` does, but faster for resources seen before."""
+    """Decodes reviews as ``decode`` does, but faster for resources seen before.
 
-    def __init__(self) -> None:
+    Args:
+        in_force: the agents; none if None. Their objects stay raw.
+    """
+
+    def __init__(self, in_force: InForce | None = None) -> None:
+        self._in_force = in_force or InForce()
         self._known: dict[bytes, tuple[_Target, _Decoder]] = {}
 
     def decode(self, body: bytes) -> Request:
@@ -46,7 +55,7 @@ class TypedDecoder:
         try:
             return self.decode_quickly(body)
         except UnscannedError:
-            return decode(body)
+            return decode(body, self._in_force.agents)
 
     def decode_quickly(self, body: bytes) -> Request:
         """Decode an AdmissionReview that msgspec takes as it is, likewise.
@@ -55,19 +64,24 @@ class TypedDecoder:
             ReviewError: the bytes are something else.
             UnscannedError: ``decode`` must tell.
         """
+        agents = self._in_force.agents
         words = _words(body)
+        if agents.all and _may_be_agent(body, agents):
+            return decode_quickly(body, agents)
         known = self._known.get(words)
         if known is None:
-            request = decode_quickly(body)
+            request = decode_quickly(body, agents)
             self._remember(words, _target(request))
             return request
         target, decoder = known
         try:
-            request = checked(decoder.decode(body))
+            request = checked(decoder.decode(body), agents)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ReviewError):
             # Decode in two passes, which distinguish undecodable objects from undecodable reviews.
-            return decode_quickly(body)
-        return request if _target(request) == target else decode_quickly(body)
+            return decode_quickly(body, agents)
+        if _target(request) == target and request.agent is None:
+            return request
+        return decode_quickly(body, agents)
 
     def _remember(self, words: bytes, target: _Target) -> None:
         row = row_for(*target, _ALL)
@@ -84,6 +98,15 @@ class TypedDecoder:
 
 def _target(request: Request) -> _Target:
     return request.group, request.resource, request.sub_resource, request.operation
+
+
+def _may_be_agent(body: bytes, agents: Agents) -> bool:
+    """Return whether the requester seems to be an agent, as ``_words`` it is only a guess."""
+    start = body.find(_USERNAME, 0, _HEAD) + len(_USERNAME)
+    if start < len(_USERNAME) or body.startswith(_NODE_USER, start):
+        return False
+    end = body.find(b'"', start, start + _HEAD)
+    return end >= 0 and agents.may_be_one(body[start:end])
 
 
 def _words(body: bytes) -> bytes:

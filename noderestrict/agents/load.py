@@ -92,16 +92,22 @@ def parse(text: bytes, file: str) -> PolicyFile:
         PolicyFileError: it is unusable.
     """
     content = _content(text, file)
-    try:
-        policy = msgspec.convert(content, PolicyFile)
-    except msgspec.ValidationError as error:
-        raise PolicyFileError(f"{file}: {_located(str(error), content)}") from None
+    # Half a surrogate pair, as JSON may escape one, is not even text.
+    with refused_as(PolicyFileError, file):
+        policy = _converted(content, file)
     for agent in policy.agents:
         for where, problem in _problems(agent):
             raise PolicyFileError(f"{file}: agent {agent.name!r}: {where}: {problem}")
     for problem in _conflicts([(file, agent) for agent in policy.agents]):
         raise PolicyFileError(problem)
     return policy
+
+
+def _converted(content: Any, file: str) -> PolicyFile:
+    try:
+        return msgspec.convert(content, PolicyFile)
+    except msgspec.ValidationError as error:
+        raise PolicyFileError(f"{file}: {_located(str(error), content)}") from None
 
 
 def merge(files: Iterable[tuple[str, PolicyFile]]) -> tuple[Agent, ...]:

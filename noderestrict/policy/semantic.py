@@ -4,8 +4,8 @@ Null, missing and empty are equal, but for fields that are pointers in Go; quant
 by value.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -13,7 +13,7 @@ import msgspec
 from noderestrict.errors import NoderestrictError
 from noderestrict.policy.quantity import parse_quantity
 
-#: Keys from the top of an object, with ``*`` for any index.
+#: Keys from the top of an object, with ``*`` for any index, and KEY=VALUE for an item by its key.
 Path = tuple[str, ...]
 
 
@@ -29,11 +29,15 @@ class Fields:
         pointers: where null differs from an empty value.
         quantities: maps of quantities.
         maps: in which a key with an empty value differs from a missing key.
+        lists: lists that are compared item by item, whatever their order, and the key of an item.
+        scalars: whether 0 and false differ from a missing value everywhere.
     """
 
     pointers: frozenset[Path] = frozenset()
     quantities: frozenset[Path] = frozenset()
     maps: frozenset[Path] = frozenset()
+    lists: Mapping[Path, str] = field(default_factory=dict)
+    scalars: bool = False
 
 
 _NULL = msgspec.Raw(b"null")
@@ -42,6 +46,7 @@ _decoder = msgspec.json.Decoder(
     dict[str, msgspec.Raw] | list[msgspec.Raw] | str | int | float | bool | None
 )
 _string_decoder = msgspec.json.Decoder(str)
+_item_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 # An API server writes equal values identically, so in an honest update only a few outer objects
 # differ in text: those that contain what a node may change. A node can send tens of thousands.
 _MOST_VALUES = 500
@@ -57,7 +62,7 @@ class Comparison:
         ignored: paths of values that may differ.
     """
 
-    def __init__(self, fields: Fields, ignored: frozenset[Path]) -> None:
+    def __init__(self, fields: Fields, ignored: Container[Path]) -> None:
         self._fields = fields
         self._ignored = ignored
         self._values = self._bytes = 0
@@ -92,11 +97,38 @@ class Comparison:
                 yield shown or "the whole object"
                 return
             yield from self._of_mappings(was or {}, becomes or {}, path, shown)
+        elif path in self._fields.lists and (_is_sequence(was) and _is_sequence(becomes)):
+            yield from self._of_items(was or [], becomes or [], path, shown)
         elif isinstance(was, list) and isinstance(becomes, list) and len(was) == len(becomes):
             for index, (one, other) in enumerate(zip(was, becomes, strict=True)):
                 yield from self.differences(one, other, (*path, "*"), f"{shown}[{index}]")
-        elif not (_is_same(was, becomes) or (_is_empty(was) and _is_empty(becomes))):
+        elif not (_is_same(was, becomes) or (self._is_empty(was) and self._is_empty(becomes))):
             yield shown
+
+    def _is_empty(self, value: Any) -> bool:
+        if self._fields.scalars and isinstance(value, bool | int | float):
+            return False
+        return _is_empty(value)
+
+    def _of_items(
+        self, old: list[msgspec.Raw], new: list[msgspec.Raw], path: Path, shown: str
+    ) -> Iterator[str]:
+        """Yield the differences of lists whose items have a key; the whole list if one lacks it."""
+        key = self._fields.lists[path]
+        try:
+            were, become = _by_key(old, key), _by_key(new, key)
+        except msgspec.ValidationError:
+            yield shown
+            return
+        for value in {**were, **become}:
+            was, becomes = were.get(value, _NULL), become.get(value, _NULL)
+            step = f"{key}={value[:_LONGEST_KEY]}"
+            at = f"{shown}[{step}]"
+            if was == _NULL or becomes == _NULL:
+                if (*path, step) not in self._ignored:
+                    yield at
+            else:
+                yield from self.differences(was, becomes, (*path, step), at)
 
     def _of_mappings(
         self, old: dict[str, msgspec.Raw], new: dict[str, msgspec.Raw], path: Path, shown: str
@@ -134,6 +166,24 @@ class Comparison:
             )
 
 
+def _by_key(items: list[msgspec.Raw], key: str) -> dict[str, msgspec.Raw]:
+    """Return the items of a list by the value of their key.
+
+    Raises:
+        IncomparableError: there are too many.
+        msgspec.ValidationError: an item has no such key, or two have the same value of it.
+    """
+    if len(items) > _MOST_VALUES:
+        raise IncomparableError(f"too many values to compare: a list has over {_MOST_VALUES}")
+    found: dict[str, msgspec.Raw] = {}
+    for item in items:
+        value = _string_decoder.decode(_item_decoder.decode(item).get(key, _NULL))
+        if value in found:
+            raise msgspec.ValidationError
+        found[value] = item
+    return found
+
+
 def _quantity(raw: msgspec.Raw, shown: str) -> int:
     if raw == _NULL:
         return 0
@@ -159,6 +209,10 @@ def _is_same(was: Any, becomes: Any) -> bool:
 
 def _is_mapping(value: Any) -> bool:
     return isinstance(value, dict) or _is_empty(value)
+
+
+def _is_sequence(value: Any) -> bool:
+    return value is None or isinstance(value, list)
 
 
 def _is_empty(value: Any) -> bool:

@@ -233,6 +233,7 @@ def test_two_agents_have_different_names() -> None:
         "x" * (MAX_BYTES + 1),
         "\0",
         "[" * 5000,
+        r'"\ud800"',
     ],
 )
 def test_hostile_files_are_refused_in_one_line(text: str) -> None:

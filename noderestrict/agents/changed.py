@@ -1,0 +1,51 @@
+"""Which fields an update changes beside those that may change."""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from noderestrict.agents.paths import FieldPath
+from noderestrict.policy.semantic import Comparison, Fields
+
+#: What the API server itself changes with each write.
+_BOOKKEEPING = frozenset(
+    ("metadata", key) for key in ("generation", "managedFields", "resourceVersion")
+)
+
+
+class Changeable:
+    """The fields that may change.
+
+    Null, missing and empty are equal; 0 and false are values.
+
+    Args:
+        paths: of the fields, each with everything below it.
+    """
+
+    def __init__(self, paths: tuple[FieldPath, ...]) -> None:
+        self._shown = ", ".join(map(str, paths)) or "nothing"
+        self._exact = _BOOKKEEPING | {
+            path.steps for path in paths if not any("*" in step for step in path.steps)
+        }
+        self._globs = tuple(path for path in paths if path.steps not in self._exact)
+        self._fields = Fields(
+            lists={path.steps[:count]: key for path in paths for count, key in path.lists},
+            scalars=True,
+        )
+
+    def __contains__(self, path: object) -> bool:
+        """Return whether exactly these steps lead to what may change."""
+        return path in self._exact or any(glob.matches(path) for glob in self._globs)  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        """Return the paths as they were written."""
+        return self._shown
+
+    def others(self, old: msgspec.Raw, new: msgspec.Raw) -> Iterator[str]:
+        """Yield the paths of other fields that differ, as people write them.
+
+        Raises:
+            IncomparableError: there is too much to compare.
+            msgspec.MsgspecError, UnicodeDecodeError, RecursionError: an object is undecodable.
+        """
+        return Comparison(self._fields, self).differences(old, new)

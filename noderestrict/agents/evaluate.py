@@ -1,0 +1,173 @@
+"""Judge one write of an agent.
+
+A write is allowed if any entry allows it: the relation holds, and only fields change that may. What
+no entry names follows ``unnamedWrites``.
+"""
+
+from collections.abc import Set
+
+import msgspec
+
+from noderestrict.agents.agents import FIELDS, NODE, OBJECT, UNNAMED, Entry, Held
+from noderestrict.agents.file import RelationKind
+from noderestrict.agents.identity import Unknown, User, node_of
+from noderestrict.agents.relations import Broken, Objects, broken, object_name
+from noderestrict.agents.request import Write, path_of, where
+from noderestrict.policy.compare import listed
+from noderestrict.policy.decision import Allowed, Decision, Denied, forbidden, not_found
+from noderestrict.policy.listers import Listers
+from noderestrict.policy.semantic import IncomparableError
+
+_ALLOWED = Allowed()
+
+
+def evaluate(
+    agent: Held, request: Write, listers: Listers, skipped: Set[str] = frozenset()
+) -> Decision:
+    """Judge a write.
+
+    The result depends only on the arguments.
+
+    Args:
+        agent: that the user is.
+        request: with its objects as raw JSON.
+        listers: answer lookups.
+        skipped: ids of rules to ignore.
+
+    Raises:
+        LookupUnavailableError: a lookup failed.
+    """
+    entries = agent.write_entries(
+        request.group, request.resource, request.sub_resource, request.operation
+    )
+    try:
+        return _Judgement(agent, request, listers, skipped).of(entries)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        problem = str(error)
+    except RecursionError:
+        problem = "it is nested too deeply"
+    except IncomparableError as error:
+        problem = str(error)
+    rule = agent.rule(OBJECT)
+    if rule in skipped:
+        return _ALLOWED
+    return forbidden(f"{where(request)}: an object cannot be judged: {problem}", rule=rule)
+
+
+class _Judgement:
+    """One request, before the entries about it."""
+
+    def __init__(self, agent: Held, request: Write, listers: Listers, skipped: Set[str]) -> None:
+        self._agent = agent
+        self._request = request
+        self._listers = listers
+        self._skipped = skipped
+        self._objects = Objects(request.object, request.old_object)
+        self._node: str | Unknown | None = None
+
+    def of(self, entries: tuple[Entry, ...]) -> Decision:
+        objection: Denied | None = None
+        named = False
+        for entry in entries:
+            if (entry.namespaces or entry.names) and not entry.names_object(
+                self._request.namespace, object_name(self._request, self._objects)
+            ):
+                continue
+            named = True
+            found, says_more = self._objection(entry)
+            if found is None:
+                return _ALLOWED
+            # That a field may not change says more than that another relation does not hold.
+            if objection is None or says_more:
+                objection = found
+        if named:
+            return objection or _ALLOWED
+        return self._unnamed(bool(entries))
+
+    def _objection(self, entry: Entry) -> tuple[Denied | None, bool]:
+        """Return why an entry does not allow the request, and whether its relation holds."""
+        if entry.kind != RelationKind.ANY:
+            found = self._relation(entry)
+            if found is not None and found.rule not in self._skipped:
+                return found, False
+        if entry.changeable is not None and self._request.operation == "UPDATE":
+            rule = self._agent.rule(FIELDS)
+            if rule not in self._skipped:
+                return self._fields(entry, rule), True
+        return None, True
+
+    def _relation(self, entry: Entry) -> Denied | None:
+        agent, request = self._agent, self._request
+        if self._node is None:
+            user = request.user
+            self._node = node_of(
+                agent, User(user.username or "", user.uid or "", user.extra), self._listers
+            )
+        node = self._node
+        if isinstance(node, Unknown):
+            return unknown_node(agent, f"{where(request)}: ", node)
+        found = broken(entry, request, self._objects, node, self._listers)
+        if found is None:
+            return None
+        rule = agent.rule(entry.kind.value)
+        if found.missing:
+            return not_found(f"pods {found.missing} not found", rule=rule)
+        return forbidden(
+            f"{where(request)}: agent {agent.name!r} on node {node!r} may "
+            f"{_verb(request)} only {found.demand}{_but(found)}",
+            found.detail,
+            rule,
+        )
+
+    def _fields(self, entry: Entry, rule: str) -> Denied | None:
+        changeable, objects = entry.changeable, self._objects
+        if changeable is None:
+            return None
+        others = listed(changeable.others(objects.old, objects.new))
+        if not others:
+            return None
+        return forbidden(
+            f"{where(self._request)}: agent {self._agent.name!r} may change only "
+            f"{changeable}; this changes {others}",
+            rule=rule,
+        )
+
+    def _unnamed(self, others: bool) -> Decision:  # noqa: FBT001 (one caller)
+        agent, request = self._agent, self._request
+        rule = agent.rule(UNNAMED)
+        if agent.unnamed_writes or rule in self._skipped:
+            return _ALLOWED
+        which = "this object" if others else f"{_verb(request)} {_resource(request)}"
+        return forbidden(
+            f"{where(request)}: the policy of agent {agent.name!r} does not name {which}; if its "
+            f"work needs that, add it to write",
+            rule=rule,
+        )
+
+
+def unknown_node(agent: Held, about: str, node: Unknown) -> Denied:
+    """Return the denial of what is held to a node that is not known.
+
+    Args:
+        agent: whose node it is.
+        about: what it asked for.
+        node: why it is not known.
+    """
+    return forbidden(
+        f"{about}the node of agent {agent.name!r} is not known: {node.looks_like}",
+        node.detail,
+        agent.rule(NODE),
+    )
+
+
+def _but(found: Broken) -> str:
+    return f"; {found.found}" if found.found else ""
+
+
+def _verb(request: Write) -> str:
+    return request.operation.lower()
+
+
+def _resource(request: Write) -> str:
+    name = path_of(request)
+    return f"{name} of group {request.group}" if request.group else name

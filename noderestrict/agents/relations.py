@@ -1,0 +1,236 @@
+"""What an object must have to do with the node, for writes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from noderestrict.agents.agents import Entry
+from noderestrict.agents.file import RelationKind
+from noderestrict.agents.request import Write
+from noderestrict.api import metav1
+from noderestrict.api.resources import qualified
+from noderestrict.policy.listers import Listers
+
+_NULL = b"null"
+_MISSING = msgspec.Raw(_NULL)
+# Decodes one level; everything below it stays raw.
+_level = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
+_text = msgspec.json.Decoder(str | None)
+_POD_NODE = ("spec", "nodeName")
+_NAME = ("metadata", "name")
+
+
+class _Meta(msgspec.Struct):
+    metadata: metav1.ObjectMeta | None = None
+
+
+_meta = msgspec.json.Decoder(_Meta)
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A relation that does not hold.
+
+    Attributes:
+        demand: the objects that it holds for.
+        found: of what the requester sent, what does not fit; "" if nothing of that.
+        detail: for the operator: of the existing object, what does not fit.
+        missing: the pod that was looked up, if there is none.
+    """
+
+    demand: str
+    found: str = ""
+    detail: str = ""
+    missing: str = ""
+
+
+class Objects:
+    """The objects of a request, which are decoded as far as they are read.
+
+    Args:
+        new: JSON, ``null`` for none.
+        old: the existing object, likewise.
+    """
+
+    def __init__(self, new: msgspec.Raw, old: msgspec.Raw) -> None:
+        self.new, self.old = new, old
+        self._levels: dict[tuple[bool, tuple[str, ...]], dict[str, msgspec.Raw]] = {}
+
+    def has(self, *, old: bool) -> bool:
+        """Return whether there is such an object."""
+        raw = self.old if old else self.new
+        return len(raw) != len(_NULL) or bytes(raw) != _NULL
+
+    def text(self, steps: tuple[str, ...], *, old: bool) -> str:
+        """Return the text at a path, "" if there is none.
+
+        Raises:
+            msgspec.MsgspecError, UnicodeDecodeError, RecursionError: it is something else.
+        """
+        raw = self._level(steps[:-1], old).get(steps[-1])
+        return "" if raw is None else _text.decode(raw) or ""
+
+    def metadata(self, *, old: bool) -> metav1.ObjectMeta:
+        """Return the metadata; errors as above."""
+        return _meta.decode(self.old if old else self.new).metadata or metav1.ObjectMeta()
+
+    def _level(self, steps: tuple[str, ...], old: bool) -> dict[str, msgspec.Raw]:  # noqa: FBT001 (per request)
+        key = old, steps
+        found = self._levels.get(key)
+        if found is None:
+            raw = self.old if old else self.new
+            if steps:
+                raw = self._level(steps[:-1], old).get(steps[-1], _MISSING)
+            found = self._levels[key] = _level.decode(raw) or {}
+        return found
+
+
+def broken(
+    entry: Entry, request: Write, objects: Objects, node: str, listers: Listers
+) -> Broken | None:
+    """Return how the relation of an entry does not hold; None if it does.
+
+    It holds for the object before and after.
+
+    Args:
+        entry: about such requests.
+        request: to judge.
+        objects: of the request.
+        node: the agent's, never "".
+        listers: look up the pods of subresources that do not send them.
+
+    Raises:
+        msgspec.MsgspecError, UnicodeDecodeError, RecursionError: an object is undecodable.
+        LookupUnavailableError: a pod could not be looked up.
+    """
+    check = _CHECKS.get(entry.kind)
+    return None if check is None else check(entry, request, objects, node, listers)
+
+
+def _own_node(
+    _entry: Entry, request: Write, objects: Objects, node: str, _listers: Listers
+) -> Broken | None:
+    return _has_name(node, "its own Node", request, objects)
+
+
+def _name(
+    entry: Entry, request: Write, objects: Objects, node: str, _listers: Listers
+) -> Broken | None:
+    wanted = entry.named(node)
+    return _has_name(wanted, f"the object named {wanted!r}", request, objects)
+
+
+def object_name(request: Write, objects: Objects) -> str:
+    """Return the name of the object; errors as above.
+
+    A request to create an object with a generated name has none, nor has a deletecollection, which
+    comes object by object.
+    """
+    if request.operation == "CREATE" and not request.sub_resource:
+        return objects.text(_NAME, old=False)
+    if not request.name and objects.has(old=True):
+        return objects.text(_NAME, old=True)
+    return request.name
+
+
+def _has_name(wanted: str, demand: str, request: Write, objects: Objects) -> Broken | None:
+    name = object_name(request, objects)
+    if name == wanted and request.name in ("", name):
+        return None
+    return Broken(demand, f"this one is named {name!r}" if name else "this one has no name")
+
+
+def _own_pods(
+    _entry: Entry, request: Write, objects: Objects, node: str, listers: Listers
+) -> Broken | None:
+    demand = "pods on its own node"
+    if request.sub_resource and not (
+        objects.has(old=True) and objects.text(("kind",), old=True) == "Pod"
+    ):
+        # What is sent says nothing about the pod: exec, attach, portforward, eviction, binding.
+        if not request.name:
+            return Broken(demand, "the request names no pod")
+        pod = listers.pod(request.namespace, request.name)
+        if pod is None:
+            return Broken(demand, missing=qualified(request.namespace, request.name))
+        if pod.node_name != node:
+            return Broken(demand, detail=f"the pod has spec.nodeName {pod.node_name!r}")
+        return None
+    return _each(demand, "spec.nodeName", request, objects, node, _of_path(_POD_NODE))
+
+
+def _field(
+    entry: Entry, request: Write, objects: Objects, node: str, _listers: Listers
+) -> Broken | None:
+    shown = ".".join(entry.steps)
+    demand = f"objects with {shown} {node!r}"
+    return _each(demand, shown, request, objects, node, _of_path(entry.steps))
+
+
+def _label(
+    entry: Entry, request: Write, objects: Objects, node: str, _listers: Listers
+) -> Broken | None:
+    shown = f"metadata.labels[{entry.label!r}]"
+    value = _of_path(("metadata", "labels", entry.label))
+    return _each(f"objects with {shown} {node!r}", shown, request, objects, node, value)
+
+
+def _of_path(steps: tuple[str, ...]) -> Callable[[Objects, bool], str]:
+    return lambda objects, old: objects.text(steps, old=old)
+
+
+def _owner(
+    _entry: Entry, request: Write, objects: Objects, node: str, _listers: Listers
+) -> Broken | None:
+    demand = "objects that its own Node owns, and no other Node"
+    shown = "metadata.ownerReferences to Node"
+    return _each(demand, shown, request, objects, node, _owning_nodes)
+
+
+def _owning_nodes(objects: Objects, old: bool) -> str:  # noqa: FBT001 (as the paths of texts)
+    owners = objects.metadata(old=old).ownerReferences or ()
+    names = {owner.name or "" for owner in owners if _is_node(owner)}
+    return ", ".join(sorted(names))
+
+
+def _is_node(owner: metav1.OwnerReference) -> bool:
+    return owner.kind == "Node" and owner.apiVersion == "v1"
+
+
+#: Which objects each operation sends: the new one, the existing one.
+_SENT = {"CREATE": (True, False), "UPDATE": (True, True), "DELETE": (False, True)}
+
+
+def _each(
+    demand: str,
+    shown: str,
+    request: Write,
+    objects: Objects,
+    node: str,
+    value: Callable[[Objects, bool], str],
+) -> Broken | None:
+    """Return how the value of an object is not the node, for each that the operation sends."""
+    new, old = _SENT.get(request.operation, (True, True))
+    if old:
+        if not objects.has(old=True):
+            return Broken(demand, "request.oldObject is null")
+        if (found := value(objects, True)) != node:  # noqa: FBT003 (per request)
+            return Broken(demand, detail=f"the existing object has {shown} {found!r}")
+    if new:
+        if not objects.has(old=False):
+            return Broken(demand, "request.object is null")
+        if (found := value(objects, False)) != node:  # noqa: FBT003 (likewise)
+            return Broken(demand, f"this one has {shown} {found!r}")
+    return None
+
+
+#: How each relation is checked; the others hold for every object.
+_CHECKS: dict[RelationKind, Callable[[Entry, Write, Objects, str, Listers], Broken | None]] = {
+    RelationKind.OWN_NODE: _own_node,
+    RelationKind.OWN_PODS: _own_pods,
+    RelationKind.NAME: _name,
+    RelationKind.FIELD: _field,
+    RelationKind.LABEL: _label,
+    RelationKind.OWNER: _owner,
+}
