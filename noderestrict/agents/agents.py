@@ -174,6 +174,15 @@ class Agents:
         name = username.decode("utf-8", "replace")
         return name in self._by_user or name.startswith(self._prefixes)
 
+    def resources(self) -> frozenset[str]:
+        """Return the plurals of all resources that entries for writes name."""
+        return frozenset(
+            resource.partition("/")[0]
+            for agent in self.all
+            for write in agent.write
+            for resource in write.resources
+        )
+
     def modes(self) -> Mapping[str, str]:
         """Return the modes that the files give, by agent."""
         return {agent.name: agent.mode.value for agent in self.all if agent.mode is not None}

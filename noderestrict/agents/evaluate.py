@@ -10,7 +10,7 @@ import msgspec
 
 from noderestrict.agents.agents import FIELDS, NODE, OBJECT, UNNAMED, Entry, Held
 from noderestrict.agents.file import RelationKind
-from noderestrict.agents.identity import Unknown, User, node_of
+from noderestrict.agents.identity import Unknown, node_of, user_of
 from noderestrict.agents.relations import Broken, Objects, broken, object_name
 from noderestrict.agents.request import Write, path_of, where
 from noderestrict.policy.compare import listed
@@ -99,10 +99,7 @@ class _Judgement:
     def _relation(self, entry: Entry) -> Denied | None:
         agent, request = self._agent, self._request
         if self._node is None:
-            user = request.user
-            self._node = node_of(
-                agent, User(user.username or "", user.uid or "", user.extra), self._listers
-            )
+            self._node = node_of(agent, user_of(request.user), self._listers)
         node = self._node
         if isinstance(node, Unknown):
             return unknown_node(agent, f"{where(request)}: ", node)

@@ -7,11 +7,13 @@ import msgspec
 
 from noderestrict.agents.agents import Held
 from noderestrict.agents.file import Source
+from noderestrict.api import admissionv1
 from noderestrict.policy.listers import Listers
 
 _PREFIX = "authentication.kubernetes.io/"
 # An API server fills in some names and ids of the credential.
 _LONGEST_EXTRA = 64 * 1024
+_LONGEST_UID = 64
 
 
 class _Extra(msgspec.Struct):
@@ -39,6 +41,21 @@ class User:
     name: str
     uid: str
     extra: msgspec.Raw
+
+
+def user_of(info: admissionv1.UserInfo) -> User:
+    """Return the requester of an AdmissionReview."""
+    return User(info.username or "", info.uid or "", info.extra)
+
+
+def pod_uid(user: User) -> str:
+    """Return the uid of the pod that a user's token is bound to, "" if that is not known."""
+    if len(user.extra) > _LONGEST_EXTRA:
+        return ""
+    try:
+        return _single((_decoder.decode(user.extra) or _Extra()).pod_uid)[:_LONGEST_UID]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ demands that. A webhook gets them from Kubernetes 1.32 on, or by gate from 1.31.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from noderestrict.agents.agents import NODE, READ, UNNAMED_READ, Agents, Entry, Held
 from noderestrict.agents.evaluate import unknown_node
@@ -19,8 +19,8 @@ from noderestrict.policy.listers import Listers
 VERBS = frozenset(("get", "list", "watch"))
 #: Subresources that are opened, though with the verb get: admission judges that as CONNECT.
 CONNECTED = frozenset(("attach", "exec", "portforward", "proxy"))
-#: Keys that a selector demands one value of, with that value.
-Selectors = Mapping[str, str]
+#: Keys of which a selector demands one value, with that value.
+Selectors = frozenset[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class Asked:
     sub_resource: str = ""
     namespace: str = ""
     name: str = ""
-    fields: Selectors = field(default_factory=dict)
-    labels: Selectors = field(default_factory=dict)
+    fields: Selectors = frozenset()
+    labels: Selectors = frozenset()
 
     def __str__(self) -> str:
         """Return verb, resource and object as people write them."""
@@ -132,7 +132,7 @@ def _name(entry: Entry, asked: Asked, node: str, _listers: Listers) -> str | Non
 
 
 def _with_name(wanted: str, demand: str, asked: Asked) -> str | None:
-    if wanted in (asked.name, asked.fields.get("metadata.name")):
+    if asked.name == wanted or ("metadata.name", wanted) in asked.fields:
         return None
     if asked.verb == "get":
         return demand
@@ -140,7 +140,7 @@ def _with_name(wanted: str, demand: str, asked: Asked) -> str | None:
 
 
 def _own_pods(_entry: Entry, asked: Asked, node: str, listers: Listers) -> str | None:
-    if asked.fields.get("spec.nodeName") == node:
+    if ("spec.nodeName", node) in asked.fields:
         return None
     if asked.name and asked.namespace:
         pod = listers.pod(asked.namespace, asked.name)
@@ -153,12 +153,12 @@ def _own_pods(_entry: Entry, asked: Asked, node: str, listers: Listers) -> str |
 
 def _field(entry: Entry, asked: Asked, node: str, _listers: Listers) -> str | None:
     key = ".".join(entry.steps)
-    return None if asked.fields.get(key) == node else f"with field selector {key}={node}"
+    return None if (key, node) in asked.fields else f"with field selector {key}={node}"
 
 
 def _label(entry: Entry, asked: Asked, node: str, _listers: Listers) -> str | None:
     key = entry.label
-    return None if asked.labels.get(key) == node else f"with label selector {key}={node}"
+    return None if (key, node) in asked.labels else f"with label selector {key}={node}"
 
 
 def _referenced(_entry: Entry, _asked: Asked, _node: str, _listers: Listers) -> str | None:

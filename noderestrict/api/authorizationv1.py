@@ -2,17 +2,19 @@
 
 import msgspec
 
+NULL = msgspec.Raw(b"null")
+
 
 class Requirement(msgspec.Struct, gc=False):
-    """One requirement of a field selector."""
+    """One requirement of a selector."""
 
     key: str | None = None
     operator: str | None = None
     values: list[str] | None = None
 
 
-class FieldSelector(msgspec.Struct):
-    """A field selector; webhooks must not parse its raw text."""
+class Selector(msgspec.Struct):
+    """A field or label selector; webhooks must not parse its raw text."""
 
     requirements: list[Requirement] | None = None
 
@@ -26,7 +28,8 @@ class ResourceAttributes(msgspec.Struct):
     resource: str | None = None
     subresource: str | None = None
     name: str | None = None
-    fieldSelector: FieldSelector | None = None
+    fieldSelector: Selector | None = None
+    labelSelector: Selector | None = None
 
 
 class SubjectAccessReviewSpec(msgspec.Struct):
@@ -36,6 +39,8 @@ class SubjectAccessReviewSpec(msgspec.Struct):
     user: str | None = None
     groups: list[str] | None = None
     group: list[str] | None = None
+    uid: str | None = None
+    extra: msgspec.Raw = NULL
 
 
 class SubjectAccessReview(msgspec.Struct):
@@ -46,11 +51,12 @@ class SubjectAccessReview(msgspec.Struct):
     spec: SubjectAccessReviewSpec | None = None
 
 
-class SubjectAccessReviewStatus(msgspec.Struct):
-    """The answer; ``denied`` is never set, so that the next authorizer is asked."""
+class SubjectAccessReviewStatus(msgspec.Struct, omit_defaults=True):
+    """The answer; unless it is denied, the next authorizer is asked."""
 
     allowed: bool
     reason: str
+    denied: bool = False
 
 
 class SubjectAccessReviewAnswer(msgspec.Struct):

@@ -1,9 +1,13 @@
 """Decode a SubjectAccessReview."""
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import msgspec
 
+from noderestrict.agents.agents import Agents
+from noderestrict.agents.identity import User
+from noderestrict.agents.reads import Asked
 from noderestrict.api import authorizationv1
 from noderestrict.errors import NoderestrictError
 from noderestrict.graph.rules import Access
@@ -13,6 +17,7 @@ API_VERSIONS = ("authorization.k8s.io/v1", "authorization.k8s.io/v1beta1")
 KIND = "SubjectAccessReview"
 
 _decoder = msgspec.json.Decoder(authorizationv1.SubjectAccessReview)
+_NO_AGENTS = Agents()
 
 
 class ReviewError(NoderestrictError, ValueError):
@@ -27,15 +32,21 @@ class Review:
         api_version: echoed in the answer.
         node: the node's name, "" for a node user without one, None for any other user.
         access: what a node requests; None for any other user, and for paths.
+        asked: what an agent requests, likewise.
     """
 
     api_version: str
     node: str | None
     access: Access | None
+    asked: Asked | None = None
 
 
-def decode(body: bytes | msgspec.Raw) -> Review:
+def decode(body: bytes | msgspec.Raw, agents: Agents = _NO_AGENTS) -> Review:
     """Decode a SubjectAccessReview of v1 or v1beta1.
+
+    Args:
+        body: of the review.
+        agents: that the user may be one of.
 
     Raises:
         ReviewError: the bytes are something else.
@@ -57,6 +68,8 @@ def decode(body: bytes | msgspec.Raw) -> Review:
     groups = spec.group if review.apiVersion == API_VERSIONS[1] else spec.groups
     node = node_name(spec.user or "", groups or ())
     asked = spec.resourceAttributes
+    if node is None and agents.all and asked is not None:
+        return Review(review.apiVersion, None, None, _of_agent(spec, groups or (), asked, agents))
     access = None
     if node and asked is not None:
         access = Access(
@@ -72,14 +85,38 @@ def decode(body: bytes | msgspec.Raw) -> Review:
     return Review(review.apiVersion, node, access)
 
 
-def _node_selectors(selector: authorizationv1.FieldSelector | None) -> frozenset[str]:
+def _of_agent(
+    spec: authorizationv1.SubjectAccessReviewSpec,
+    groups: Collection[str],
+    asked: authorizationv1.ResourceAttributes,
+    agents: Agents,
+) -> Asked | None:
+    """Return what an agent requests, None for anybody else."""
+    agent = agents.find(spec.user or "", groups)
+    if agent is None:
+        return None
+    return Asked(
+        agent=agent,
+        user=User(spec.user or "", spec.uid or "", spec.extra),
+        verb=asked.verb or "",
+        group=asked.group or "",
+        resource=asked.resource or "",
+        sub_resource=asked.subresource or "",
+        namespace=asked.namespace or "",
+        name=asked.name or "",
+        fields=frozenset(_demands(asked.fieldSelector)),
+        labels=frozenset(_demands(asked.labelSelector)),
+    )
+
+
+def _node_selectors(selector: authorizationv1.Selector | None) -> frozenset[str]:
     if selector is None or not selector.requirements:
         return frozenset()
-    return frozenset(
-        requirement.values[0]
-        for requirement in selector.requirements
-        if requirement.key == "spec.nodeName"
-        and requirement.operator == "In"
-        and requirement.values is not None
-        and len(requirement.values) == 1
-    )
+    return frozenset(value for key, value in _demands(selector) if key == "spec.nodeName")
+
+
+def _demands(selector: authorizationv1.Selector | None) -> Iterator[tuple[str, str]]:
+    """Yield each key of which a selector demands one value, with that value."""
+    for one in (selector.requirements if selector is not None else None) or ():
+        if one.key and one.operator == "In" and one.values is not None and len(one.values) == 1:
+            yield one.key, one.values[0]

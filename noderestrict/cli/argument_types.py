@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from noderestrict.agents.agents import RULES as AGENT_RULES
 from noderestrict.policy import features
 from noderestrict.policy.extra import FORBIDDEN_LABELS
 from noderestrict.policy.keys import NodeKeys, parse_allowed_labels, parse_node_keys
@@ -24,6 +25,8 @@ _ANY_HOST = "0.0.0.0"  # noqa: S104 (where the operator names none)
 _ALL = "all"
 #: Names of namespaces and of Secrets, as the API server validates them.
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+#: All rules of an agent, or one of them.
+_AGENT_RULE = re.compile(rf"agents/[a-z0-9-]+(/({'|'.join(AGENT_RULES)}))?")
 _LONGEST_LABEL, _LONGEST_NAME = 63, 253
 #: The strict rules that an operator turns on by name alone.
 SELECTABLE = tuple(rule for rule in STRICT_RULE_IDS if rule != FORBIDDEN_LABELS)
@@ -268,8 +271,11 @@ def _parse_rule_modes(text: str) -> dict[str, str]:
     modes = {}
     for entry in _parse_names(text):
         rule, equals, mode = entry.partition("=")
-        if rule not in RULE_IDS:
-            raise ValueError(f"{rule!r} is not a rule; known: {', '.join(RULE_IDS)}")
+        if rule not in RULE_IDS and not _AGENT_RULE.fullmatch(rule):
+            raise ValueError(
+                f"{rule!r} is not a rule; known: {', '.join(RULE_IDS)}, agents/NAME, and "
+                f"agents/NAME/RULE with {', '.join(AGENT_RULES)}"
+            )
         if not equals or mode not in MODES:
             raise ValueError(f"{entry!r} is not RULE={'|'.join(MODES)}")
         modes[rule] = mode

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from noderestrict import __version__
+from noderestrict.agents.load import PolicyFileError
 from noderestrict.cli._errors import UsageError
 from noderestrict.cli._output import shows_unicode, silence
+from noderestrict.cli.agent_files import read_agents
 from noderestrict.cli.argument_types import RULES_OF, checked
 from noderestrict.cli.fields import add_flags, from_flags
 from noderestrict.cli.replay_policies import policy_judge
@@ -46,6 +48,14 @@ def add_parser(subparsers: Any) -> None:
         "- for stdin",
     )
     add_flags(parser, Policy)
+    parser.add_argument(
+        "--agents",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="policy files of agents, whose captured reviews are judged too",
+    )
     parser.add_argument(
         "--rules",
         type=checked(RULES_OF.parse),
@@ -125,6 +135,10 @@ def run(options: argparse.Namespace) -> int:
     max_bytes = options.max_file_mib * MIB
     show = _Terminal(explain=options.explain)
     policy = from_flags(Policy, options)
+    try:
+        agents = read_agents(options.agents)
+    except PolicyFileError as error:
+        raise UsageError(str(error)) from None
 
     def prepared(release: Release | None, report: "Report") -> Run:
         graph = Graph(most_edges=None)
@@ -132,7 +146,15 @@ def run(options: argparse.Namespace) -> int:
             listers = load_state(state, graph, max_bytes)
         except StateError as error:
             raise UsageError(str(error)) from None
-        return Run(policy.offline(release), listers, graph, report, show.problem, show.progress)
+        return Run(
+            policy.offline(release),
+            listers,
+            graph,
+            report,
+            show.problem,
+            show.progress,
+            agents=agents,
+        )
 
     baseline = None
     for release in earlier:

@@ -8,7 +8,10 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from noderestrict.agents.agents import InForce
+from noderestrict.agents.load import PolicyFileError
 from noderestrict.cli._errors import UsageError
+from noderestrict.cli.agent_files import read_agents
 from noderestrict.cli.config import Sources, add_config_flags, as_yaml, differences
 from noderestrict.cli.fields import add_flags
 from noderestrict.cli.serve_config import ServeConfig
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 
 _REPORT_DROPS_SECONDS = 5.0
 #: The fields of the configuration that take effect while the server runs.
-_APPLIED = frozenset({"mode", "rule_modes"})
+_APPLIED = frozenset({"agents", "mode", "rule_modes"})
 
 
 def add_parser(subparsers: Any) -> None:
@@ -79,7 +82,7 @@ def _serve_until_signal(config: ServeConfig, sources: Sources[ServeConfig]) -> N
         server = _Server(config, sources)
         serve = _with_state(server) if config.state else _with_cluster(server)
         run_event_loop(serve, config.log_level)
-    except (StartError, StateError, ssl.SSLError) as error:
+    except (PolicyFileError, StartError, StateError, ssl.SSLError) as error:
         raise UsageError(str(error)) from None
     finally:
         logs.close()
@@ -87,7 +90,7 @@ def _serve_until_signal(config: ServeConfig, sources: Sources[ServeConfig]) -> N
 
 def _check(config: ServeConfig) -> None:
     try:
-        config.modes(config)
+        config.modes(config, read_agents(config.agents))
     except ValueError as error:
         raise UsageError(str(error)) from None
     if config.state and (config.kubeconfig or config.context):
@@ -109,8 +112,9 @@ def _with_state(server: "_Server") -> "Main":
     settings = config.offline(config.rules)
     graph = Graph(most_edges=None)
     listers = load_state(config.state, graph)
-    authorizer = LocalAuthorizer(graph, settings) if config.authorizer else None
+    authorizer = LocalAuthorizer(graph, settings, listers) if config.authorizer else None
     judge = LocalJudge(settings, listers)
+    server.hold_agents(settings.features)
 
     async def serve(stop: "Stop") -> None:
         metrics = Metrics()
@@ -149,17 +153,23 @@ def _with_cluster(server: "_Server") -> "Main":
 async def _serve_cluster(
     server: "_Server", connection: "Connection", metrics: "Metrics", minor: int, stop: "Stop"
 ) -> None:
+    from noderestrict.cluster.agent_authorizer import AgentAuthorizer
     from noderestrict.cluster.graph_sink import graph_sinks
     from noderestrict.cluster.judge import STREAMING_SINCE, ClusterJudge
     from noderestrict.cluster.node_authorizer import NodeAuthorizer
     from noderestrict.graph.graph import Graph
     from noderestrict.render.registration import parse_registration
+    from noderestrict.serving.server import StartError
     from noderestrict.serving.tls_secret import TlsSecret
 
     config = server.config
     settings = config.in_cluster(minor, config.rules)
     metrics.kubernetes(minor, settings.release)
     metrics.policy.settings = settings
+    try:
+        server.hold_agents(settings.features)
+    except PolicyFileError as error:
+        raise StartError(str(error)) from None
     graph = Graph()
     judge = ClusterJudge(
         connection,
@@ -171,7 +181,7 @@ async def _serve_cluster(
     )
     authorizer = None
     if config.authorizer:
-        authorizer = NodeAuthorizer(
+        nodes = NodeAuthorizer(
             connection,
             graph,
             settings.features,
@@ -182,6 +192,7 @@ async def _serve_cluster(
             judge.informers.freshness,
             release=settings.release,
         )
+        authorizer = AgentAuthorizer(judge, nodes)
     jobs = dict(judge.jobs())
     secret = None
     if config.tls_secret is not None:
@@ -232,6 +243,20 @@ class _Server:
         self._tls = tls_options(config)
         self._files = certificate_files(config)
         self._sources = sources
+        self._features: Mapping[str, bool] | None = None
+        self._in_force = InForce()
+
+    def hold_agents(self, features: Mapping[str, bool]) -> None:
+        """Read the agents.
+
+        Args:
+            features: all feature gates of the API server.
+
+        Raises:
+            PolicyFileError: a file is unusable, or needs a newer API server.
+        """
+        self._features = features
+        self._in_force.agents = read_agents(self.config.agents, features)
 
     def certificates(self, metrics: "Metrics", secret: "Source | None" = None) -> "Certificates":
         """Return the certificates that follow a Secret and the configured files.
@@ -261,10 +286,13 @@ class _Server:
 
         config = self.config
         capture, limits = _capture(config, metrics), _limits(config)
-        app = App(judge, metrics, limits, authorizer, config.modes(config), capture)
+        in_force = self._in_force
+        modes = config.modes(config, in_force.agents)
+        app = App(judge, metrics, limits, authorizer, modes, capture, in_force)
         metrics.policy.mode_of = lambda rule: app.state.modes.of(rule)
+        metrics.follow_agents(in_force)
         jobs = {"log": _report_drops, **background}
-        if self._sources.has_file:
+        if self._sources.has_file or config.agents:
             jobs["configuration"] = partial(
                 follow_configuration, app.state, metrics, self._read, config.config_poll
             )
@@ -283,13 +311,15 @@ class _Server:
                 await asyncio.to_thread(capture.close)
 
     def _read(self) -> "Reloaded":
-        """Read the file once."""
+        """Read the files once."""
         from noderestrict.serving.reload import Reloaded
 
         wanted = self._sources.read()
+        agents = read_agents(wanted.agents, self._features)
         return Reloaded(
-            partial(wanted.modes, self.config),
+            partial(wanted.modes, self.config, agents),
             differences(self.config, wanted, applied=_APPLIED),
+            agents,
         )
 
     def _started(self, port: int) -> None:

@@ -4,11 +4,13 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
+from noderestrict.agents.agents import Agents, agent_of
 from noderestrict.cli import shared_flags
 from noderestrict.cli.argument_types import (
     ADDRESS,
     COUNT,
     DIRECTORY,
+    FILES,
     HOST,
     MIB,
     MODE,
@@ -164,6 +166,13 @@ class ServeConfig(shared_flags.Policy, shared_flags.ClusterAccess):
         "answer SubjectAccessReviews at /authorize too, as the Node authorizer does",
         RULES,
     )
+    agents: tuple[str, ...] = setting(
+        (),
+        FILES,
+        "policy files that hold service accounts of DaemonSets to their node; changes take effect "
+        "without a restart",
+        RULES,
+    )
     mode: str = setting(
         ENFORCE,
         MODE,
@@ -172,7 +181,10 @@ class ServeConfig(shared_flags.Policy, shared_flags.ClusterAccess):
         RULES,
     )
     rule_modes: dict[str, str] = setting(
-        {}, RULE_MODES, "modes of single rules, such as nodes/labels=audit", RULES
+        {},
+        RULE_MODES,
+        "modes of single rules, such as nodes/labels=audit, or of an agent: agents/NAME=audit",
+        RULES,
     )
     config_poll: float = setting(
         5.0,
@@ -193,17 +205,21 @@ class ServeConfig(shared_flags.Policy, shared_flags.ClusterAccess):
     log_format: str = setting("json", one_of("json", "console"), "format of log lines", _LOGS)
     log_level: str = setting("info", one_of(*LEVELS), "lowest level to log", _LOGS)
 
-    def modes(self, running: "ServeConfig") -> Modes:
+    def modes(self, running: "ServeConfig", agents: Agents) -> Modes:
         """Return the modes of the rules.
 
         Args:
             running: what the server runs with: strict rules are on as it says.
+            agents: whose rules may have modes.
 
         Raises:
-            ValueError: a mode is given for a rule that is off.
+            ValueError: a mode is given for a rule that is off, or for an unknown agent.
         """
+        known = {agent.name for agent in agents.all}
         on = running.extra().rules
         for rule in self.rule_modes:
             if rule in STRICT_RULE_IDS and rule not in on:
                 raise ValueError(f"rule-modes: {rule!r} is off, so that it has no mode: {_TURN_ON}")
-        return Modes(self.mode, self.rule_modes)
+            if (agent := agent_of(rule)) and agent not in known:
+                raise ValueError(f"rule-modes: {rule!r}: no file of --agents has agent {agent!r}")
+        return Modes(self.mode, self.rule_modes, agents.modes())

@@ -9,12 +9,23 @@ allows. If a lookup fails, the answer is 500, so that the kubelet retries.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence, Set
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Coroutine,
+    Hashable,
+    Mapping,
+    Sequence,
+    Set,
+)
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from noderestrict import admission
+from noderestrict.agents.agents import Held
+from noderestrict.agents.identity import User, pod_uid, user_of
 from noderestrict.api.resources import ObjectKey, Resource
 from noderestrict.cluster.api_servers import Address
 from noderestrict.cluster.audiences import REMEDY, APIAudiences
@@ -178,6 +189,28 @@ class ClusterJudge:
         decision = admission.evaluate(request, self._current(), listers)
         return decision if isinstance(decision, Allowed) and not listers.unknown else None
 
+    async def look_up(
+        self, keys: Collection[ObjectKey], share: Hashable, deadline: float
+    ) -> dict[ObjectKey, Record | None]:
+        """Read objects from the API server.
+
+        Args:
+            keys: of the objects.
+            share: of the lookup budget to spend.
+            deadline: of time.monotonic(), seconds.
+
+        Raises:
+            BudgetExhaustedError: the share is used up, or there are too many objects.
+            ClusterError: the API server did not answer, or not in time.
+        """
+        if len(keys) > _MOST_CONFIRMED:
+            raise BudgetExhaustedError("it takes too many live lookups")
+        ordered = sorted(keys)
+        answers = await asyncio.gather(
+            *(self._live.get(key, share, _left(deadline)) for key in ordered)
+        )
+        return dict(zip(ordered, answers, strict=True))
+
     def share(self, node: str, peer: str) -> tuple[str, str]:
         """Return the share of the lookup budget to spend for a node and a client address."""
         known = self.informers.stores["nodes"].get("", node) is not None
@@ -198,7 +231,11 @@ class ClusterJudge:
         """
         live: dict[ObjectKey, Record | None] = {}
         refused: set[Question] = set()
-        share = self.share(request.node or "", peer)
+        share: Hashable = (
+            self.share(request.node or "", peer)
+            if request.agent is None
+            else agent_share(request.agent, user_of(request.user), peer)
+        )
         audiences = self._audiences
         for _ in range(_ROUNDS):
             settings = self._current()
@@ -222,16 +259,15 @@ class ClusterJudge:
                     refused.add(decision)
                 if denied is not None and not unconfirmed:
                     return denied
-                if len(unconfirmed) > _MOST_CONFIRMED:
-                    return _unknown(request, denied, "it takes too many live lookups")
-                keys = sorted(unconfirmed)
-                answers = await asyncio.gather(
-                    *(self._live.get(key, share, _left(deadline)) for key in keys)
-                )
+                live |= await self.look_up(unconfirmed, share, deadline)
             except (ClusterError, BudgetExhaustedError) as error:
                 return _unknown(request, denied, str(error))
-            live.update(zip(keys, answers, strict=True))
         return _unknown(request, denied, "the objects keep changing")
+
+
+def agent_share(agent: Held, user: User, peer: str) -> Hashable:
+    """Return the share of the lookup budget to spend for one pod of an agent."""
+    return peer, agent.name, pod_uid(user)
 
 
 def _objection(decision: Decision) -> Denied | None:

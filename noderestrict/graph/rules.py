@@ -55,17 +55,23 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """Allowed, or no opinion; this authorizer never denies.
+    """Allowed, denied, or no opinion. Nodes are never denied, agents never allowed anything.
 
     Attributes:
         allowed: whether the request is allowed.
         reason: what is missing, or "".
         by_path: whether the graph decided.
+        denied: whether the request is denied, whatever the authorizers after this one say.
+        rule: id of the rule that denies, "" for nodes.
+        detail: for the operator: what was looked up, or "".
     """
 
     allowed: bool
     reason: str = ""
     by_path: bool = field(default=False)
+    denied: bool = field(default=False)
+    rule: str = ""
+    detail: str = ""
 
 
 class Reach(Protocol):

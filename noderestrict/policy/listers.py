@@ -80,6 +80,10 @@ class MemoryListers(Listers):
         resource = RESOURCES[record.resource]
         self._records[resource.key(getattr(record, "namespace", ""), record.name)] = record
 
+    def remove(self, key: ObjectKey) -> None:
+        """Remove the record of an object, if there is one."""
+        self._records.pop(key, None)
+
     def get(self, key: ObjectKey) -> Record | None:
         """Return the record of an object; None if there is none."""
         return self._records.get(key)

@@ -113,7 +113,7 @@ class Groups:
         if isinstance(found, Result):
             if not found.allowed and not found.already_refused:
                 _count(self.rules, found.rule)
-                _count(self.nodes, found.node or "-")
+                _count(self.nodes, found.requester)
                 if found.user_agent:
                     _count(self.agents, found.user_agent)
             if found.allowed and found.ok is not False and not show_all:
@@ -146,7 +146,7 @@ def _count(counts: Counter[str], name: str) -> None:
 
 
 def _key(found: Result | Undecided) -> tuple[object, ...]:
-    asked = (found.node, found.what, found.rule, found.dry_run, found.already_refused)
+    asked = (found.requester, found.what, found.rule, found.dry_run, found.already_refused)
     if isinstance(found, Undecided):
         return (*asked, found.missing)
     expect = None if found.expect is None else found.expect.allowed

@@ -29,6 +29,7 @@ class Asked:
         id: of the case.
         uid: of the review, or the audit ID; "" if it has none.
         node: the requesting node's name, "" for a node user without one, None for other users.
+        agent: that the requester is, by its policy; "" for others.
         user: the requester's name, "" if the case does not say.
         what: operation, resource and object of the request, as people write it.
         operation: CREATE, UPDATE, DELETE or CONNECT; the verb of a SubjectAccessReview.
@@ -47,6 +48,7 @@ class Asked:
     id: str
     uid: str = ""
     node: str | None
+    agent: str = ""
     user: str = ""
     what: str
     operation: str = ""
@@ -60,6 +62,11 @@ class Asked:
     level: str = ""
     dry_run: bool = False
     already_refused: bool = False
+
+    @property
+    def requester(self) -> str:
+        """The node or the agent, as reports name it; "-" for other users."""
+        return self.agent or ("-" if self.node is None else self.node or '""')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from noderestrict import admission
+from noderestrict.agents.agents import Agents
 from noderestrict.api.resources import ObjectKey
 from noderestrict.policy.decision import Allowed, Decision, Denied, Question
 from noderestrict.policy.features import check_gates
@@ -20,12 +21,15 @@ from noderestrict.replay.sources import Unreadable
 from noderestrict.replay.state import StateError, add_objects
 
 _OK = 200
+_NO_AGENTS = Agents()
 _RETRIABLE = 500
 
 
-def judge_case(case: Case, settings: Settings, listers: MemoryListers) -> Result | Unreadable:
+def judge_case(
+    case: Case, settings: Settings, listers: MemoryListers, agents: Agents = _NO_AGENTS
+) -> Result | Unreadable:
     """Judge a case; its own state, feature gates and audiences override the given ones."""
-    judged = _judged(case, settings, listers)
+    judged = _judged(case, settings, listers, agents)
     if isinstance(judged, Unreadable):
         return judged
     _, result = judged
@@ -46,10 +50,10 @@ def compare_case(
 
 
 def _judged(
-    case: Case, settings: Settings, listers: MemoryListers
+    case: Case, settings: Settings, listers: MemoryListers, agents: Agents = _NO_AGENTS
 ) -> tuple[admission.Request, Result] | Unreadable:
     try:
-        request = admission.decode(case.review)
+        request = admission.decode(case.review, agents)
         settings, listers = circumstances(case, settings, listers)
     except (admission.ReviewError, StateError, ValueError) as error:
         return Unreadable(case.file, case.line, f"case {case.id!r}: {error}")
@@ -106,6 +110,7 @@ def judge_request(
         id=id_,
         uid=request.uid,
         node=request.node,
+        agent=request.agent.name if request.agent is not None else "",
         user=request.user.username or "",
         operation=request.operation,
         resource=admission.resource_path(request),

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from noderestrict.agents.agents import Agents
 from noderestrict.graph.graph import Graph
 from noderestrict.policy.listers import MemoryListers
 from noderestrict.policy.settings import Settings
@@ -36,6 +37,7 @@ class Run:
         seen: how much of them was read.
         baseline: what each verdict is compared with; if None, with what its case expects.
         policies: judge writes, and what the rules say is expected of them; None for the rules.
+        agents: that are held to their node.
     """
 
     settings: Settings
@@ -49,6 +51,7 @@ class Run:
     seen: Seen = field(default_factory=Seen)
     baseline: Baseline | None = None
     policies: PolicyJudge | None = None
+    agents: Agents = field(default_factory=Agents)
 
     def files(self, files: Iterable[str], max_bytes: int = MAX_FILE_BYTES) -> None:
         """Judge all cases of some files.
@@ -91,10 +94,12 @@ class Run:
         if isinstance(case, Unreadable):
             yield case
         elif isinstance(case, AccessCase):
-            answers = judge_access_case(case, self.settings, self.graph)
+            answers = judge_access_case(
+                case, self.settings, self.graph, self.listers, self.agents
+            )
             yield from answers if self.policies is None else map(_not_for_policies, answers)
         elif self.policies is None:
-            yield judge_case(case, self.settings, self.listers)
+            yield judge_case(case, self.settings, self.listers, self.agents)
         else:
             yield compare_case(case, self.settings, self.listers, self.policies)
 

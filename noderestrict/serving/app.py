@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from noderestrict.agents.agents import InForce
 from noderestrict.serving.authorize import AuthorizeHandler, Authorizer
 from noderestrict.serving.body import BodyReader
 from noderestrict.serving.capture import Capture
@@ -45,6 +46,7 @@ class App:
         authorizer: decides on SubjectAccessReviews; ``/authorize`` is not found if None.
         rule_modes: of the rules; all are enforced if None.
         capture: gets judged reviews.
+        agents: that are held to their node; none if None.
 
     Attributes:
         state: of the server.
@@ -58,9 +60,10 @@ class App:
         authorizer: Authorizer | None = None,
         rule_modes: Modes | None = None,
         capture: Capture | None = None,
+        agents: InForce | None = None,
     ) -> None:
         limits = limits or Limits()
-        self.state = state = ServerState(limits, rule_modes)
+        self.state = state = ServerState(limits, rule_modes, agents)
         self._metrics = metrics
         metrics.in_flight.set_function(lambda: state.in_flight.all_requests)
         self._bodies = BodyReader(limits, metrics)
@@ -68,7 +71,8 @@ class App:
         validate = ValidateHandler(judge, metrics, state, lane, log, capture)
         self._posts: dict[str, _Endpoint] = {"/validate": validate.handle}
         if authorizer is not None:
-            self._posts["/authorize"] = AuthorizeHandler(authorizer, metrics, lane, log).handle
+            authorize = AuthorizeHandler(authorizer, metrics, state, lane, log)
+            self._posts["/authorize"] = authorize.handle
         health = Health(state, judge)
         #: Tells whether every readiness check passes.
         self.ready = health.ready

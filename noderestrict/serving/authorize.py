@@ -8,10 +8,12 @@ from aiohttp import web
 
 from noderestrict import authorization
 from noderestrict.graph.rules import Opinion
+from noderestrict.serving import modes
 from noderestrict.serving.connections import Answer, client_of
 from noderestrict.serving.http import HTTPError
 from noderestrict.serving.lane import LARGE_BYTES, Lane
 from noderestrict.serving.refusal_log import RefusalLog
+from noderestrict.serving.state import ServerState
 from noderestrict.telemetry.metrics import Metrics
 
 
@@ -36,15 +38,22 @@ class AuthorizeHandler:
     Args:
         authorizer: decides.
         metrics: counted into.
+        state: has the modes of the rules, and the agents.
         lane: runs what takes long.
-        log: of what got no opinion.
+        log: of what was denied or got no opinion.
     """
 
     def __init__(
-        self, authorizer: Authorizer, metrics: Metrics, lane: Lane, log: RefusalLog
+        self,
+        authorizer: Authorizer,
+        metrics: Metrics,
+        state: ServerState,
+        lane: Lane,
+        log: RefusalLog,
     ) -> None:
         self._authorizer = authorizer
         self._metrics = metrics
+        self._state = state
         self._lane = lane
         self._log = log
 
@@ -63,12 +72,13 @@ class AuthorizeHandler:
         """
         started = time.perf_counter()
         client = client_of(http)
+        agents = self._state.in_force.agents
         try:
             if len(body) > LARGE_BYTES:
                 run = self._lane.of(client, len(body), deadline)
-                review = await run(partial(authorization.decode, body))
+                review = await run(partial(authorization.decode, body, agents))
             else:
-                review = authorization.decode(body)
+                review = authorization.decode(body, agents)
         except authorization.ReviewError as error:
             raise HTTPError(400, str(error)) from None
         opinion = await self._authorizer.authorize(review, deadline, client)
@@ -78,7 +88,31 @@ class AuthorizeHandler:
         self._metrics.authorize_seconds.observe(seconds)
         if opinion.allowed:
             self._metrics.authorization_allowed.inc()
+        elif opinion.denied:
+            opinion = self._settled(http, review, opinion, seconds)
         else:
             self._metrics.authorization_no_opinion.inc()
             self._log.no_opinion(http, review, opinion, seconds)
         return Answer(authorization.encode(review, opinion))
+
+    def _settled(
+        self,
+        http: web.BaseRequest,
+        review: authorization.Review,
+        opinion: Opinion,
+        seconds: float,
+    ) -> Opinion:
+        """Return what the mode of the rule makes of a denial; count and log it.
+
+        A webhook of authorizers cannot warn: what is not enforced is only reported.
+        """
+        mode = self._state.modes.of(opinion.rule)
+        if mode == modes.OFF:
+            self._metrics.authorization_no_opinion.inc()
+            return Opinion(allowed=False)
+        self._log.denied(http, review, opinion, seconds, mode)
+        if mode == modes.ENFORCE:
+            self._metrics.authorization_denied.inc()
+            return opinion
+        self._metrics.authorization_would_be_denied.inc()
+        return Opinion(allowed=False)

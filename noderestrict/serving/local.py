@@ -47,11 +47,12 @@ class LocalJudge:
 
 
 class LocalAuthorizer:
-    """Authorizes by a graph in memory."""
+    """Authorizes by a graph and objects in memory."""
 
-    def __init__(self, graph: Graph, settings: Settings) -> None:
+    def __init__(self, graph: Graph, settings: Settings, listers: Listers) -> None:
         self._graph = graph
         self._settings = settings
+        self._listers = listers
 
     async def authorize(
         self,
@@ -60,5 +61,14 @@ class LocalAuthorizer:
         peer: str = "",  # noqa: ARG002 (it looks nothing up)
     ) -> Opinion:
         """Return the opinion."""
+        if review.asked is None:
+            return self._of_node(review)
+        found = authorization.evaluate_agent(review.asked, self._listers)
+        if isinstance(found, Opinion):
+            return found
+        opinion = self._of_node(authorization.reach_review(review.asked, found))
+        return authorization.reached(opinion, found)
+
+    def _of_node(self, review: authorization.Review) -> Opinion:
         settings = self._settings
         return authorization.evaluate(review, self._graph, settings.features, settings.release)

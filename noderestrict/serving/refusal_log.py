@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from noderestrict import admission, authorization
+from noderestrict.agents.agents import RULE_PREFIX, Held
 from noderestrict.graph.rules import Opinion
 from noderestrict.policy.decision import Denied
 from noderestrict.serving import modes
@@ -48,7 +49,7 @@ class RefusalLog:
             seconds: that the answer took.
             mode: of the rule.
         """
-        if not self._may_log(http, request.node):
+        if not self._may_log(http, _requester(request.node, request.agent)):
             return
         LOGGER.warning(
             "refused" if mode == modes.ENFORCE else "would be refused",
@@ -91,12 +92,51 @@ class RefusalLog:
             },
         )
 
+    def denied(
+        self,
+        http: web.BaseRequest,
+        review: authorization.Review,
+        opinion: Opinion,
+        seconds: float,
+        mode: str,
+    ) -> None:
+        """Log that an agent's read was denied, or would be.
+
+        Args:
+            http: the HTTP request.
+            review: decoded from it.
+            opinion: on it.
+            seconds: that the answer took.
+            mode: of the rule.
+        """
+        asked = review.asked
+        if asked is None or not self._may_log(http, _requester(None, asked.agent)):
+            return
+        LOGGER.warning(
+            "denied" if mode == modes.ENFORCE else "would be denied",
+            extra={
+                "client": http.remote,
+                "agent": asked.agent.name,
+                "request": str(asked)[:_LONGEST_TEXT],
+                "rule": opinion.rule,
+                "mode": mode,
+                "why": opinion.reason[:_LONGEST_TEXT],
+                "detail": opinion.detail[:_LONGEST_TEXT],
+                "seconds": round(seconds, 6),
+            },
+        )
+
     def _may_log(self, http: web.BaseRequest, node: str | None) -> bool:
         """Return whether a node, at the address of a client, may write one more line."""
         allowed = self._limiter.allow((client_of(http), short(node)))
         if not allowed:
             DROPS.count(NODE)
         return allowed
+
+
+def _requester(node: str | None, agent: Held | None) -> str | None:
+    """Return whose lines are limited together: those of a node, or of an agent on all nodes."""
+    return node if agent is None else f"{RULE_PREFIX}{agent.name}"
 
 
 def short(name: str | None) -> str:
@@ -106,8 +146,9 @@ def short(name: str | None) -> str:
 
 def _fields(request: admission.Request, seconds: float) -> dict[str, object]:
     where = f"{request.namespace}/{request.name}" if request.namespace else request.name
+    agent = request.agent
     return {
-        "node": short(request.node),
+        **({"agent": agent.name} if agent is not None else {"node": short(request.node)}),
         "operation": request.operation,
         "resource": short(admission.resource_path(request)),
         "object": short(where),

@@ -1,9 +1,13 @@
-"""Follow the configuration file: modes of rules take effect, other changes need a restart."""
+"""Follow the configuration file and the policies of agents.
+
+Modes of rules and policies take effect, other changes need a restart.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from noderestrict.agents.agents import Agents
 from noderestrict.policy.hostile import brief, is_failure
 from noderestrict.serving.modes import Modes
 from noderestrict.serving.state import ServerState
@@ -17,12 +21,14 @@ class Reloaded:
 
     Attributes:
         modes: returns those of the rules; raises ValueError if they cannot take effect.
+        agents: that are held to their node, as their files are now.
         need_restart: texts of the running and of the new value of each other setting that differs
             from what the server runs with, by its name.
     """
 
     modes: Callable[[], Modes]
     need_restart: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    agents: Agents = field(default_factory=Agents)
 
 
 async def follow_configuration(
@@ -33,7 +39,7 @@ async def follow_configuration(
     *,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Read the configuration again and again, and use its modes from the next request on.
+    """Read the configuration again and again; its modes and agents hold from the next request on.
 
     A file that cannot be used changes nothing and is logged once. So is each change that needs a
     restart, until the file has another value.
@@ -58,6 +64,7 @@ async def follow_configuration(
             follower.reject(brief(error))
         else:
             follower.accept(modes)
+            follower.accept_agents(reloaded.agents)
 
 
 class _Follower:
@@ -96,3 +103,11 @@ class _Follower:
             LOGGER.info(
                 "rule modes", extra={"default": modes.default, "by_rule": dict(modes.by_rule)}
             )
+
+    def accept_agents(self, agents: Agents) -> None:
+        in_force = self._state.in_force
+        if agents.all != in_force.agents.all:
+            in_force.agents = agents
+            self._metrics.follow_agents(in_force)
+            self._metrics.config_loaded.inc()
+            LOGGER.info("agents", extra={"agents": [agent.name for agent in agents.all]})

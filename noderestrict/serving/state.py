@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from noderestrict.agents.agents import InForce
 from noderestrict.serving.limits import InFlight, Limits
 from noderestrict.serving.modes import Modes
 
@@ -12,18 +13,23 @@ class ServerState:
     Args:
         limits: of the server.
         modes: of the rules; all are enforced if None.
+        agents: that are held to their node; none if None.
 
     Attributes:
         modes: in effect from the next request on.
+        in_force: the agents, likewise.
         in_flight: requests and bytes.
         lag: seconds that the event loop is late; every deadline is earlier by that.
         draining: whether the server is shutting down: each answer closes its connection.
     """
 
-    __slots__ = ("_conditions", "_details", "draining", "in_flight", "lag", "modes")
+    __slots__ = ("_conditions", "_details", "draining", "in_flight", "in_force", "lag", "modes")
 
-    def __init__(self, limits: Limits, modes: Modes | None = None) -> None:
+    def __init__(
+        self, limits: Limits, modes: Modes | None = None, agents: InForce | None = None
+    ) -> None:
         self.modes = modes or Modes()
+        self.in_force = agents or InForce()
         self.in_flight = InFlight(limits)
         self.lag = 0.0
         self.draining = False

@@ -29,7 +29,7 @@ class ValidateHandler:
     Args:
         judge: decides.
         metrics: counted into.
-        state: has the modes of the rules.
+        state: has the modes of the rules, and the agents.
         lane: runs what takes long.
         log: of refusals.
         capture: gets judged reviews, if any.
@@ -44,7 +44,7 @@ class ValidateHandler:
         log: RefusalLog,
         capture: Capture | None,
     ) -> None:
-        self._decoder = admission.TypedDecoder()
+        self._decoder = admission.TypedDecoder(state.in_force)
         self._judge = judge
         self._metrics = metrics
         self._state = state
@@ -111,7 +111,7 @@ class ValidateHandler:
         """
         run = self._lane.of(client, len(body), deadline)
         try:
-            return await run(partial(admission.decode, body))
+            return await run(partial(admission.decode, body, self._state.in_force.agents))
         except admission.ReviewError as error:
             raise HTTPError(400, str(error)) from None
 
@@ -158,7 +158,7 @@ def encode(request: admission.Request, verdict: Verdict, rule_modes: Modes) -> b
     rules = [reported.rule for reported in verdict.reported]
     annotations = {
         "rule": ",".join([*rules, *([decision.rule] if denied else [])]),
-        "node": printable(short(request.node)),
+        **_requester(request),
         "decision": "denied" if denied else "would-be-denied",
     }
     warnings = [
@@ -167,3 +167,9 @@ def encode(request: admission.Request, verdict: Verdict, rule_modes: Modes) -> b
         if rule_modes.of(reported.rule) == modes.WARN
     ]
     return admission.encode(request, decision, warnings, annotations)
+
+
+def _requester(request: admission.Request) -> dict[str, str]:
+    if request.agent is not None:
+        return {"agent": request.agent.name}
+    return {"node": printable(short(request.node))}

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from noderestrict import __version__
+from noderestrict.agents.agents import InForce
 from noderestrict.policy.releases import LATEST_MINOR, Release
 from noderestrict.policy.settings import Settings
 from noderestrict.policy.table import RULES
@@ -39,7 +40,13 @@ _EXPOSED_SECONDS = 1.0
 
 
 class _Decisions(hot.Counter):
-    """The decision counter; a resource that no rule covers is counted as ``other``."""
+    """The decision counter; a resource that no rule covers is counted as ``other``.
+
+    Attributes:
+        resources: that are counted by name.
+    """
+
+    resources: frozenset[str] = frozenset(_RESOURCES)
 
     def count(
         self, resource: str, sub_resource: str, operation: str, rule: str, decision: str, mode: str
@@ -50,7 +57,7 @@ class _Decisions(hot.Counter):
         if key not in counts:
             # Clients choose resource names: the number of series must not grow with them.
             key = (
-                resource if resource in _RESOURCES else OTHER,
+                resource if resource in self.resources else OTHER,
                 sub_resource if sub_resource in _SUB_RESOURCES else OTHER,
                 *key[2:],
             )
@@ -82,11 +89,13 @@ class _Policy(Collector):
     Attributes:
         settings: of the rules.
         mode_of: returns the mode of a rule that applies, by its id.
+        agent_rules: returns the ids of the rules of agents.
     """
 
     def __init__(self) -> None:
         self.settings = Settings()
         self.mode_of: Callable[[str], str] = str
+        self.agent_rules: Callable[[], Iterable[str]] = tuple
 
     def modes(self) -> Mapping[str, str]:
         """Return the mode of each rule, by its id."""
@@ -96,7 +105,7 @@ class _Policy(Collector):
             if rule.since.includes(release):
                 applies = not rule.strict or rule.id in on
                 modes[rule.id] = self.mode_of(rule.id) if applies else OFF
-        return modes
+        return modes | {rule: self.mode_of(rule) for rule in self.agent_rules()}
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the metric families."""
@@ -142,12 +151,14 @@ class Metrics:
         )
         authorizations = Counter(
             "noderestrict_authorization_decisions_total",
-            "Judged SubjectAccessReviews.",
+            "Judged SubjectAccessReviews; only reads of agents are ever denied.",
             ("decision",),
             registry=registry,
         )
         self.authorization_allowed = authorizations.labels("allowed")
         self.authorization_no_opinion = authorizations.labels("no_opinion")
+        self.authorization_denied = authorizations.labels("denied")
+        self.authorization_would_be_denied = authorizations.labels("would_be_denied")
         self.in_flight = Gauge(
             "noderestrict_requests_in_flight", "Requests being answered.", registry=registry
         )
@@ -344,6 +355,11 @@ class Metrics:
             ("version", "python_version"),
             registry=registry,
         ).labels(__version__, platform.python_version()).set(1)
+
+    def follow_agents(self, in_force: InForce) -> None:
+        """Expose the modes of the agents' rules, and count the resources in policies by name."""
+        self.policy.agent_rules = lambda: in_force.agents.rules()
+        self.decisions.resources = frozenset(_RESOURCES) | in_force.agents.resources()
 
     def kubernetes(self, minor: int, rules: Release) -> None:
         """Expose the version of the API server, 1.``minor``, and the release of the rules."""

@@ -22,6 +22,8 @@ def asked(
     user = User(ACCOUNT, "driver-uid", msgspec.Raw(json.dumps(extra).encode()))
     plural, _, sub_resource = resource.partition("/")
     skipped = fields.pop("skipped", frozenset())
+    for selector in {"fields", "labels"} & fields.keys():
+        fields[selector] = frozenset(fields[selector].items())
     given = {"group": "", "sub_resource": sub_resource, **fields}
     return evaluate(Asked(agent, user, verb, resource=plural, **given), LISTERS, skipped)
 

@@ -116,9 +116,9 @@ def test_without_any_source_every_default_is_in_effect_and_prints_as_itself(
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=named)
-def test_every_changed_setting_needs_a_restart_but_the_modes(setting: Setting) -> None:
+def test_every_changed_setting_needs_a_restart_but_modes_and_agents(setting: Setting) -> None:
     found = differences(ServeConfig(), changed(setting), applied=serve._APPLIED)
-    assert found.keys() == ({setting.name} - {"mode", "rule-modes"})
+    assert found.keys() == ({setting.name} - {"agents", "mode", "rule-modes"})
     assert all(before != after for before, after in found.values())
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import uvloop
 
 from noderestrict import admission
+from noderestrict.agents.agents import InForce
 from noderestrict.policy.decision import Allowed, Denied
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.state import load_state
@@ -19,6 +20,7 @@ from noderestrict.serving.connections import Connection, Server
 from noderestrict.serving.limits import Limits
 from noderestrict.serving.listener import Listener, listening_sockets
 from noderestrict.serving.local import LocalJudge
+from noderestrict.serving.modes import Modes
 from noderestrict.serving.room import Room
 from noderestrict.serving.settle import Judge
 from noderestrict.telemetry.metrics import Metrics
@@ -116,12 +118,14 @@ async def listening(
     kept: int = 1000,
     capture: Capture | None = None,
     authorizer: Authorizer | None = None,
+    agents: InForce | None = None,
+    modes: Modes | None = None,
 ) -> AsyncIterator[Running]:
     if judge is None:
         judge = WaitingJudge()
         judge.may.set()
     metrics = Metrics()
-    app = App(judge, metrics, limits, authorizer, capture=capture)
+    app = App(judge, metrics, limits, authorizer, modes, capture, agents)
     room: Room[Connection] = Room(limits.fresh, kept)
     server = Server(
         app.handle, limits, room, app.state.in_flight, metrics.closed_connections("webhook")

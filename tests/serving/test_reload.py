@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from noderestrict.agents.agents import Agents
+from noderestrict.agents.load import parse
 from noderestrict.serving.limits import Limits
 from noderestrict.serving.modes import Modes
 from noderestrict.serving.reload import Reloaded, follow_configuration
@@ -52,6 +54,11 @@ class Followed:
 
 def look(modes: Modes = RUNNING, **changed: tuple[str, str]) -> Callable[[], Reloaded]:
     return lambda: Reloaded(lambda: modes, changed)
+
+
+def agents(name: str) -> Agents:
+    text = f"agents: [{{name: {name}, users: [{{serviceAccount: a/b}}]}}]"
+    return Agents(parse(text.encode(), "agents.yaml").agents)
 
 
 def rejected(problem: str) -> Callable[[], Reloaded]:
@@ -148,3 +155,25 @@ def test_a_file_that_is_bad_again_after_a_good_one_is_said_again(
 ) -> None:
     followed = Followed([rejected("bad"), look(), rejected("bad")])
     assert followed.counted("refused") == 2
+
+
+def test_changed_agents_take_effect_and_a_bad_file_keeps_the_last_good_ones(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first, second = agents("one"), agents("two")
+    followed = Followed(
+        [
+            lambda: Reloaded(lambda: RUNNING, agents=first),
+            lambda: Reloaded(lambda: RUNNING, agents=agents("one")),
+            lambda: Reloaded(lambda: RUNNING, agents=second),
+            rejected("agents.yaml: the file is empty"),
+        ]
+    )
+    assert followed.state.in_force.agents is second
+    assert [
+        record.__dict__["agents"] for record in caplog.records if record.message == "agents"
+    ] == [
+        ["one"],
+        ["two"],
+    ]
+    assert (followed.counted("loaded"), followed.counted("refused")) == (2, 1)

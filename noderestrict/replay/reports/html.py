@@ -38,7 +38,7 @@ class HTMLReport(Document):
         filters = [
             _Filter("verdict", (verdict(group.first) for group in groups)),
             _Filter("rule", (group.first.rule for group in groups)),
-            _Filter("node", (group.first.node or "-" for group in groups)),
+            _Filter("node", (group.first.requester for group in groups)),
         ]
         details = "".join(_details(group, filters) for group in groups)
         if not summary.denied:
@@ -138,7 +138,7 @@ def _count_table(title: str, counts: Counter[str]) -> str:
 
 def _details(group: Group, filters: Sequence[_Filter]) -> str:
     one = group.first
-    values = (verdict(one), one.rule, one.node or "-")
+    values = (verdict(one), one.rule, one.requester)
     classes = (by.class_of(value) for by, value in zip(filters, values, strict=True))
     marks = [f"case {one.id}", place(one), *notes(one)]
     if one.user_agent:
@@ -149,7 +149,7 @@ def _details(group: Group, filters: Sequence[_Filter]) -> str:
     return (
         f'<details class="{" ".join(classes)}"><summary>{times}'
         f'<span class="{_COLOURS[decision(one)]}">{shown(verdict(one))}</span> '
-        f"<b>{shown(one.node or '-')}</b> {shown(one.what)} "
+        f"<b>{shown(one.requester)}</b> {shown(one.what)} "
         f"<code>{shown(one.rule)}</code></summary>"
         f"<p>{shown(_why(one))}</p>{_change_table(one)}"
         f'<p class="note">{" · ".join(map(shown, filter(None, marks)))}</p></details>'

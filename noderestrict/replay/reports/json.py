@@ -60,6 +60,7 @@ def _asked(asked: Asked) -> dict[str, Any]:
         "id": asked.id,
         "uid": asked.uid,
         "node": asked.node,
+        **({"agent": asked.agent} if asked.agent else {}),
         "user": asked.user,
         "operation": asked.operation,
         "resource": asked.resource,

@@ -35,7 +35,7 @@ class MarkdownReport(Document):
             one = group.first
             why = " · ".join((explanation(one), *notes(one)))
             cells = (
-                one.id, str(group.count), one.node or "-", one.what, verdict(one), one.rule, why,
+                one.id, str(group.count), one.requester, one.what, verdict(one), one.rule, why,
             )  # fmt: skip
             out.write(f"| {' | '.join(map(_cell, cells))} |\n")
         if found.left_out:

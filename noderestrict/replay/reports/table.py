@@ -79,7 +79,7 @@ class TableReport(Document):
         where = f"{one.namespace}/{one.name}" if one.namespace else one.name
         cells = (
             text,
-            "-" if one.node is None else one.node or '""',
+            one.requester,
             f"{one.operation} {one.resource}".strip() or one.what,
             where or "-",
             one.rule if text != "allowed" else "",
