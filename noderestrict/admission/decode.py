@@ -8,6 +8,7 @@ from noderestrict.agents.agents import Agents, Held
 from noderestrict.api import admissionv1, scanner
 from noderestrict.errors import NoderestrictError
 from noderestrict.policy.identity import node_name
+from noderestrict.policy.semantic import Value
 
 API_VERSION = "admission.k8s.io/v1"
 _LONGEST_UID = 1024
@@ -21,6 +22,9 @@ _MANAGED_FIELDS = tuple(
 _CALLERS = 30
 
 _decoder = msgspec.json.Decoder(admissionv1.AdmissionReview[msgspec.Raw, msgspec.Raw])
+_fields_decoder = msgspec.json.Decoder(
+    admissionv1.AdmissionReview[dict[str, Value] | None, dict[str, Value] | None]
+)
 _NO_AGENTS = Agents()
 
 
@@ -49,7 +53,7 @@ class Request(msgspec.Struct, frozen=True):
         node: the node's name, "" for a node user without one, None for any other user.
         dry_run: whether nothing will be stored.
         object: raw JSON, ``null`` for none; or the decoded Struct that its rules need. That of an
-            agent is raw.
+            agent is raw, or a mapping of its fields.
         old_object: likewise.
         agent: that the requester is, None for any other user, and for every node user.
     """
@@ -66,8 +70,8 @@ class Request(msgspec.Struct, frozen=True):
     user: admissionv1.UserInfo
     node: str | None
     dry_run: bool
-    object: msgspec.Raw | msgspec.Struct
-    old_object: msgspec.Raw | msgspec.Struct
+    object: msgspec.Raw | msgspec.Struct | dict[str, Value]
+    old_object: msgspec.Raw | msgspec.Struct | dict[str, Value]
     agent: Held | None = None
 
     @property
@@ -115,7 +119,7 @@ def decode_quickly(body: bytes | msgspec.Raw, agents: Agents = _NO_AGENTS) -> Re
         UnscannedError: only ``decode`` can decide.
     """
     try:
-        return checked(_further_down(body, _CALLERS), agents)
+        return checked(_further_down(_decoder, body, _CALLERS), agents)
     except (msgspec.ValidationError, UnicodeDecodeError) as error:
         raise ReviewError(f"the body is not an AdmissionReview: {error}") from None
     except RecursionError:
@@ -124,10 +128,20 @@ def decode_quickly(body: bytes | msgspec.Raw, agents: Agents = _NO_AGENTS) -> Re
         raise UnscannedError(str(error)) from None
 
 
+def decode_fields(body: bytes, agents: Agents) -> Request:
+    """Decode the AdmissionReview of an agent, and its objects into their fields.
+
+    Raises:
+        ReviewError: the bytes are not such a review.
+        msgspec.MsgspecError, UnicodeDecodeError, RecursionError: ``decode_quickly`` must tell.
+    """
+    return checked(_further_down(_fields_decoder, body, _CALLERS), agents)
+
+
 def _further_down(
-    body: bytes | msgspec.Raw, callers: int
-) -> admissionv1.AdmissionReview[msgspec.Raw, msgspec.Raw]:
-    return _further_down(body, callers - 1) if callers else _decoder.decode(body)
+    decoder: msgspec.json.Decoder[Any], body: bytes | msgspec.Raw, callers: int
+) -> Any:
+    return _further_down(decoder, body, callers - 1) if callers else decoder.decode(body)
 
 
 def checked(review: admissionv1.AdmissionReview[Any, Any], agents: Agents = _NO_AGENTS) -> Request:

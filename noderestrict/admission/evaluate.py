@@ -13,6 +13,7 @@ from noderestrict.policy.attributes import Attributes
 from noderestrict.policy.decision import Allowed, Decision, Denied, forbidden
 from noderestrict.policy.listers import Listers
 from noderestrict.policy.rules import review
+from noderestrict.policy.semantic import Value
 from noderestrict.policy.settings import Settings
 from noderestrict.policy.table import row_for
 
@@ -39,8 +40,6 @@ def evaluate(
     if request.node is None:
         if request.agent is None:
             return ALLOWED
-        # Its objects must be whole: a policy names any of their fields.
-        _raw(request.object), _raw(request.old_object)
         return agents.evaluate(request.agent, request, listers, skipped)
     if not request.node and request.operation != "CONNECT":
         return forbidden(
@@ -106,7 +105,7 @@ def _decoder(kind: type[msgspec.Struct]) -> msgspec.json.Decoder[Any]:
 def _object(
     request: Request,
     field: str,
-    given: msgspec.Raw | msgspec.Struct,
+    given: msgspec.Raw | msgspec.Struct | dict[str, Value],
     wanted: type[msgspec.Struct] | None,
     kind: str,
     *,
@@ -143,9 +142,9 @@ def _object(
     return decoded
 
 
-def _raw(given: msgspec.Raw | msgspec.Struct) -> msgspec.Raw:
+def _raw(given: msgspec.Raw | msgspec.Struct | dict[str, Value]) -> msgspec.Raw:
     if not isinstance(given, msgspec.Raw):
-        raise TypeError("an object that is judged whole was not kept as JSON")
+        raise TypeError("an object that is compared whole was not kept as JSON")
     return given
 
 

@@ -15,6 +15,7 @@ from noderestrict.admission.decode import (
     UnscannedError,
     checked,
     decode,
+    decode_fields,
     decode_quickly,
 )
 from noderestrict.agents.agents import Agents, InForce
@@ -67,7 +68,7 @@ class TypedDecoder:
         agents = self._in_force.agents
         words = _words(body)
         if agents.all and _may_be_agent(body, agents):
-            return decode_quickly(body, agents)
+            return _of_agent(body, agents)
         known = self._known.get(words)
         if known is None:
             request = decode_quickly(body, agents)
@@ -98,6 +99,15 @@ class TypedDecoder:
 
 def _target(request: Request) -> _Target:
     return request.group, request.resource, request.sub_resource, request.operation
+
+
+def _of_agent(body: bytes, agents: Agents) -> Request:
+    try:
+        request = decode_fields(body, agents)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ReviewError):
+        # As above.
+        return decode_quickly(body, agents)
+    return request if request.agent is not None else decode_quickly(body, agents)
 
 
 def _may_be_agent(body: bytes, agents: Agents) -> bool:

@@ -1,11 +1,9 @@
 """Which fields an update changes beside those that may change."""
 
-from collections.abc import Iterator
-
-import msgspec
+from collections.abc import Iterator, Mapping
 
 from noderestrict.agents.paths import FieldPath
-from noderestrict.policy.semantic import Comparison, Fields
+from noderestrict.policy.semantic import Comparison, Fields, Value
 
 #: What the API server itself changes with each write.
 _BOOKKEEPING = frozenset(
@@ -41,11 +39,15 @@ class Changeable:
         """Return the paths as they were written."""
         return self._shown
 
-    def others(self, old: msgspec.Raw, new: msgspec.Raw) -> Iterator[str]:
+    def others(self, old: Mapping[str, Value], new: Mapping[str, Value]) -> Iterator[str]:
         """Yield the paths of other fields that differ, as people write them.
+
+        Args:
+            old: the fields of the existing object.
+            new: those of the new one.
 
         Raises:
             IncomparableError: there is too much to compare.
             msgspec.MsgspecError, UnicodeDecodeError, RecursionError: an object is undecodable.
         """
-        return Comparison(self._fields, self).differences(old, new)
+        return Comparison(self._fields, self).of_fields(old, new)

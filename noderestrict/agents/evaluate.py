@@ -120,7 +120,7 @@ class _Judgement:
         changeable, objects = entry.changeable, self._objects
         if changeable is None:
             return None
-        others = listed(changeable.others(objects.old, objects.new))
+        others = listed(changeable.others(objects.fields(old=True), objects.fields(old=False)))
         if not others:
             return None
         return forbidden(

@@ -1,6 +1,6 @@
 """What an object must have to do with the node, for writes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -11,21 +11,14 @@ from noderestrict.agents.request import Write
 from noderestrict.api import metav1
 from noderestrict.api.resources import qualified
 from noderestrict.policy.listers import Listers
+from noderestrict.policy.semantic import Value
 
 _NULL = b"null"
-_MISSING = msgspec.Raw(_NULL)
-# Decodes one level; everything below it stays raw.
-_level = msgspec.json.Decoder(dict[str, msgspec.Raw] | None)
-_text = msgspec.json.Decoder(str | None)
+_fields = msgspec.json.Decoder(dict[str, Value] | None)
+_value = msgspec.json.Decoder(Value)
+_owners = msgspec.json.Decoder(list[metav1.OwnerReference] | None)
 _POD_NODE = ("spec", "nodeName")
 _NAME = ("metadata", "name")
-
-
-class _Meta(msgspec.Struct):
-    metadata: metav1.ObjectMeta | None = None
-
-
-_meta = msgspec.json.Decoder(_Meta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,41 +42,55 @@ class Objects:
     """The objects of a request, which are decoded as far as they are read.
 
     Args:
-        new: JSON, ``null`` for none.
+        new: JSON, ``null`` for none; or the fields of the object.
         old: the existing object, likewise.
     """
 
-    def __init__(self, new: msgspec.Raw, old: msgspec.Raw) -> None:
-        self.new, self.old = new, old
-        self._levels: dict[tuple[bool, tuple[str, ...]], dict[str, msgspec.Raw]] = {}
+    def __init__(
+        self, new: msgspec.Raw | dict[str, Value], old: msgspec.Raw | dict[str, Value]
+    ) -> None:
+        self._new, self._old = new, old
 
     def has(self, *, old: bool) -> bool:
         """Return whether there is such an object."""
-        raw = self.old if old else self.new
-        return len(raw) != len(_NULL) or bytes(raw) != _NULL
+        given = self._old if old else self._new
+        return isinstance(given, dict) or len(given) != len(_NULL) or bytes(given) != _NULL
 
-    def text(self, steps: tuple[str, ...], *, old: bool) -> str:
-        """Return the text at a path, "" if there is none.
+    def fields(self, *, old: bool) -> dict[str, Value]:
+        """Return the fields of an object, none if there is no object.
 
         Raises:
             msgspec.MsgspecError, UnicodeDecodeError, RecursionError: it is something else.
         """
-        raw = self._level(steps[:-1], old).get(steps[-1])
-        return "" if raw is None else _text.decode(raw) or ""
-
-    def metadata(self, *, old: bool) -> metav1.ObjectMeta:
-        """Return the metadata; errors as above."""
-        return _meta.decode(self.old if old else self.new).metadata or metav1.ObjectMeta()
-
-    def _level(self, steps: tuple[str, ...], old: bool) -> dict[str, msgspec.Raw]:  # noqa: FBT001 (per request)
-        key = old, steps
-        found = self._levels.get(key)
-        if found is None:
-            raw = self.old if old else self.new
-            if steps:
-                raw = self._level(steps[:-1], old).get(steps[-1], _MISSING)
-            found = self._levels[key] = _level.decode(raw) or {}
+        given = self._old if old else self._new
+        if isinstance(given, dict):
+            return given
+        found = _fields.decode(given) or {}
+        if old:
+            self._old = found
+        else:
+            self._new = found
         return found
+
+    def text(self, steps: tuple[str, ...], *, old: bool) -> str:
+        """Return the text at a path, "" if there is none; errors as above."""
+        value = self.fields(old=old).get(steps[0])
+        for step in steps[1:]:
+            if value is not None and not isinstance(value, dict):
+                raise msgspec.ValidationError(f"the value at {'.'.join(steps)} is in no object")
+            raw = (value or {}).get(step)
+            value = None if raw is None else _value.decode(raw)
+        if value is not None and not isinstance(value, str):
+            raise msgspec.ValidationError(f"the value at {'.'.join(steps)} is no text")
+        return value or ""
+
+    def owners(self, *, old: bool) -> Sequence[metav1.OwnerReference]:
+        """Return the owner references; errors as above."""
+        metadata = self.fields(old=old).get("metadata")
+        if metadata is not None and not isinstance(metadata, dict):
+            raise msgspec.ValidationError("metadata is no object")
+        raw = (metadata or {}).get("ownerReferences")
+        return () if raw is None else _owners.decode(raw) or ()
 
 
 def broken(
@@ -189,8 +196,7 @@ def _owner(
 
 
 def _owning_nodes(objects: Objects, old: bool) -> str:  # noqa: FBT001 (as the paths of texts)
-    owners = objects.metadata(old=old).ownerReferences or ()
-    names = {owner.name or "" for owner in owners if _is_node(owner)}
+    names = {owner.name or "" for owner in objects.owners(old=old) if _is_node(owner)}
     return ", ".join(sorted(names))
 
 

@@ -41,10 +41,9 @@ class Fields:
 
 
 _NULL = msgspec.Raw(b"null")
-# Decodes one level; everything below it stays raw.
-_decoder = msgspec.json.Decoder(
-    dict[str, msgspec.Raw] | list[msgspec.Raw] | str | int | float | bool | None
-)
+#: A value of which one level is decoded; everything below it stays raw.
+Value = dict[str, msgspec.Raw] | list[msgspec.Raw] | str | int | float | bool | None
+_decoder = msgspec.json.Decoder(Value)
 _string_decoder = msgspec.json.Decoder(str)
 _item_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 # An API server writes equal values identically, so in an honest update only a few outer objects
@@ -89,7 +88,17 @@ class Comparison:
             if _quantity(old, shown) != _quantity(new, shown):
                 yield shown
             return
-        was, becomes = _decoder.decode(old), _decoder.decode(new)
+        yield from self._of_values(_decoder.decode(old), _decoder.decode(new), path, shown)
+
+    def of_fields(self, old: Mapping[str, Value], new: Mapping[str, Value]) -> Iterator[str]:
+        """Yield the paths at which two objects differ, likewise, given their fields."""
+        for key in {**old, **new}:
+            was, becomes = old.get(key), new.get(key)
+            path = (key,)
+            if path not in self._ignored and not _is_same(was, becomes):
+                yield from self._of_values(was, becomes, path, _step(key).removeprefix("."))
+
+    def _of_values(self, was: Any, becomes: Any, path: Path, shown: str) -> Iterator[str]:
         if path in self._fields.pointers and (was is None) != (becomes is None):
             yield shown
         elif isinstance(was, dict) or isinstance(becomes, dict):
@@ -131,7 +140,11 @@ class Comparison:
                 yield from self.differences(was, becomes, (*path, step), at)
 
     def _of_mappings(
-        self, old: dict[str, msgspec.Raw], new: dict[str, msgspec.Raw], path: Path, shown: str
+        self,
+        old: Mapping[str, msgspec.Raw],
+        new: Mapping[str, msgspec.Raw],
+        path: Path,
+        shown: str,
     ) -> Iterator[str]:
         keys_count = path in self._fields.maps or path in self._fields.quantities
         added = 0

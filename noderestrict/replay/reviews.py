@@ -13,6 +13,7 @@ from noderestrict.policy.decision import Allowed, Decision, Denied, Question
 from noderestrict.policy.features import check_gates
 from noderestrict.policy.listers import Listers, MemoryListers
 from noderestrict.policy.rules.serviceaccounts import AUDIENCE_VERB
+from noderestrict.policy.semantic import Value
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.cases import AudienceGrant, Case, Expectation
 from noderestrict.replay.policies.compare import PolicyJudge
@@ -155,7 +156,7 @@ def _as_expected(expect: Expectation | None, result: Result) -> bool | None:
     return expect.reason in (None, "", result.reason) or result.code == _RETRIABLE
 
 
-def _json(given: msgspec.Raw | msgspec.Struct) -> bytes:
+def _json(given: msgspec.Raw | msgspec.Struct | dict[str, Value]) -> bytes:
     return bytes(given) if isinstance(given, msgspec.Raw) else msgspec.json.encode(given)
 
 

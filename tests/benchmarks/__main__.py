@@ -29,7 +29,7 @@ from noderestrict.policy.features import OFFLINE_MINOR, defaults
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.cases import Case, cases
 from noderestrict.replay.state import load_state
-from tests.benchmarks import fairness, largest, server, stores
+from tests.benchmarks import agents, fairness, largest, server, stores
 
 CAPTURED = Path(__file__).parent.parent / "conformance" / "captured"
 NODES, PODS = 5_000, 30
@@ -189,6 +189,7 @@ SECTIONS: dict[str, Callable[[list[str]], object]] = {
     "largest": lambda _peers: largest.figures(),
     "fairness": lambda _peers: fairness.figures(),
     "server": server.figures,
+    "agents": lambda _peers: agents.figures(),
 }
 
 
