@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from noderestrict.agents.changed import Changeable
 from noderestrict.agents.file import (
+    ACCOUNT_PREFIX,
     Agent,
     Bound,
     Read,
@@ -15,7 +16,6 @@ from noderestrict.agents.file import (
     Write,
     kind_of,
 )
-from noderestrict.agents.load import ACCOUNT_PREFIX
 from noderestrict.agents.paths import Steps, parse_path
 
 RULE_PREFIX = "agents/"

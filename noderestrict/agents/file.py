@@ -11,6 +11,8 @@ from msgspec import Meta
 
 from noderestrict.agents import paths
 
+#: Of the user names of service accounts, before NAMESPACE:NAME.
+ACCOUNT_PREFIX = "system:serviceaccount:"
 SCHEMA_ID = "https://noderestrict.io/schemas/agents.json"
 _RESOURCE = r"^[a-z][a-z0-9.-]*(/([a-z][a-z0-9-]*|\*))?$"
 _LABEL_KEY = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"

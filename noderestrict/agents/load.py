@@ -5,12 +5,13 @@ Each error is one line that names the file, the agent, the field and the value.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
-import yaml
 
 from noderestrict.agents.file import (
+    ACCOUNT_PREFIX,
     Agent,
     Bound,
     Mode,
@@ -37,7 +38,6 @@ from noderestrict.policy.yaml_nodes import unfolded
 #: Far longer than one that anybody writes.
 MAX_BYTES = 1024 * 1024
 _MOST_AGENTS = 500
-ACCOUNT_PREFIX = "system:serviceaccount:"
 _MASTERS = "system:masters"
 _LONGEST_VALUE = 100
 _LONGEST_MESSAGE = 500
@@ -127,28 +127,36 @@ def merge(files: Iterable[tuple[str, PolicyFile]]) -> tuple[Agent, ...]:
 
 def dump(policy: PolicyFile) -> str:
     """Return a policy as YAML, which ``parse`` reads again."""
+    import yaml
+
     return yaml.safe_dump(msgspec.to_builtins(policy), sort_keys=False, width=100)
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads ``off`` and ``on`` as text, for a mode is called ``off``."""
+@cache
+def _loader() -> Any:
+    """Return a safe loader for which ``off`` and ``on`` are text: a mode is called ``off``."""
+    # Imported here: most commands never need it.
+    import yaml
 
+    class Loader(yaml.SafeLoader):
+        pass
 
-_Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, pattern)
-        for tag, pattern in resolvers
-        if not (first in "oO" and tag == "tag:yaml.org,2002:bool")
-    ]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
+    Loader.yaml_implicit_resolvers = {
+        first: [
+            (tag, pattern)
+            for tag, pattern in resolvers
+            if not (first in "oO" and tag == "tag:yaml.org,2002:bool")
+        ]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    return Loader
 
 
 def _content(text: bytes, file: str) -> Any:
     if len(text) > MAX_BYTES:
         raise PolicyFileError(f"{file}: longer than {MAX_BYTES} bytes")
     with refused_as(PolicyFileError, file):
-        loader = _Loader(text.decode("utf-8"))
+        loader = _loader()(text.decode("utf-8"))
         try:
             node = loader.get_single_node()
             if node is None:
