@@ -66,7 +66,7 @@ def test_a_client_that_never_reads_its_answers_is_cut_off(server: Server) -> Non
     review["request"]["uid"] = "u" * 1024
     request = http(json.dumps(review).encode())
     with (
-        socket.create_connection(("127.0.0.1", server.port), timeout=20) as plain,
+        socket.create_connection(("127.0.0.1", server.port), timeout=120) as plain,
         server.context.wrap_socket(plain, server_hostname="localhost") as tls,
     ):
         assert was_cut_off(tls, request)
