@@ -123,6 +123,9 @@ def doctor() -> str:
             "| `remedy` | what to do about it, or empty |",
             "| `command` | what to type to do that, one command a line, or empty; words in "
             "capitals stand for what only you know |",
+            "| `patch` | operations of a JSON Patch (RFC 6902) that turn the installed object into "
+            "the rendered one, or empty; those of all findings about an object make one patch, in "
+            "this order |",
             "",
             "| Check | Question |",
             "|---|---|",

@@ -103,13 +103,19 @@ def run(options: argparse.Namespace) -> int:
     if options.output == "json":
         print(as_json(findings), end="")
     else:
-        for check, finding in findings:
-            print(printable(f"[{_MARKS[finding.status]}] {check.name}: {finding.message}"))
-            if finding.remedy:
-                print(printable(f"      {finding.remedy}"))
+        _print_table(findings)
+    return exit_code(finding for _, finding in findings)
+
+
+def _print_table(findings: "list[tuple[Check, Finding]]") -> None:
+    """Print findings; what mends several in a row, once after the last of them."""
+    advice = [(finding.remedy, finding.command) for _, finding in findings]
+    for (check, finding), following in zip(findings, [*advice[1:], None], strict=True):
+        print(printable(f"[{_MARKS[finding.status]}] {check.name}: {finding.message}"))
+        if finding.remedy and (finding.remedy, finding.command) != following:
+            print(printable(f"      {finding.remedy}"))
             for command in finding.command.splitlines():
                 print(printable(f"      $ {command}"))
-    return exit_code(finding for _, finding in findings)
 
 
 async def _findings(options: argparse.Namespace) -> "list[tuple[Check, Finding]]":

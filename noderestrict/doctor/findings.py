@@ -1,7 +1,8 @@
 """What a check finds."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 PASS, WARN, FAIL, UNKNOWN = "pass", "warn", "fail", "unknown"
 STATUSES = {
@@ -22,12 +23,15 @@ class Finding:
         remedy: what to do about it, "" for nothing.
         command: what to type to do that, one command a line, "" if no command does it. Words in
             capitals stand for what only the operator knows.
+        patch: operations of a JSON Patch (RFC 6902) that turn what is installed into what was
+            rendered; one finding after the other, if there are several about an object.
     """
 
     status: str
     message: str
     remedy: str = ""
     command: str = ""
+    patch: tuple[Mapping[str, Any], ...] = field(default=(), compare=False)
 
 
 def passed(message: str) -> Finding:
@@ -40,9 +44,11 @@ def warned(message: str, remedy: str, command: str = "") -> Finding:
     return Finding(WARN, message, remedy, command)
 
 
-def failed(message: str, remedy: str, command: str = "") -> Finding:
+def failed(
+    message: str, remedy: str, command: str = "", patch: tuple[Mapping[str, Any], ...] = ()
+) -> Finding:
     """Return a finding that leaves the cluster unprotected, or will break it."""
-    return Finding(FAIL, message, remedy, command)
+    return Finding(FAIL, message, remedy, command, patch)
 
 
 def unknown(message: str, remedy: str, command: str = "") -> Finding:

@@ -1,10 +1,9 @@
 """What to type to install the rendered objects again."""
 
 import shlex
-from typing import Any
 
 from noderestrict.doctor.cluster import Cluster
-from noderestrict.doctor.workloads import SERVERS, values, workloads
+from noderestrict.doctor.overlay import installed_overlay
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.releases import OLDEST_MINOR
 from noderestrict.render.policy_flags import policy_flags
@@ -15,9 +14,8 @@ AS_ADMINISTRATOR = "noderestrict doctor --kubeconfig /etc/kubernetes/admin.conf"
 #: What shows whether the API server answers, and if not, why.
 REACHABLE = "kubectl get --raw /readyz?verbose"
 _SECRETS = f"--secret {NAMESPACE}/{TLS_SECRET} --ca-secret {NAMESPACE}/{CA_SECRET}"
+_FOLDER = "manifests/overlays"
 _BOOTSTRAP = "noderestrict certs bootstrap"
-#: Of cert-manager.
-_CERTIFICATE = f"/apis/cert-manager.io/v1/namespaces/{NAMESPACE}/certificates/{TLS_SECRET}"
 
 
 def render(extra: Extra, *flags: str) -> list[str]:
@@ -31,6 +29,17 @@ def render(extra: Extra, *flags: str) -> list[str]:
     return [shlex.join(["noderestrict", "render", "manifests", *words])] if words else []
 
 
+def applying(extra: Extra, overlay: str, *flags: str) -> str:
+    """Return the commands that install the objects of an overlay, but for its registration.
+
+    Args:
+        extra: policy beyond the in-tree plugin.
+        overlay: its name.
+        flags: of ``render`` besides those of the policy.
+    """
+    return "\n".join((*render(extra, *flags), f"kubectl apply -k {_FOLDER}/{overlay}/install"))
+
+
 async def restore(cluster: Cluster, *flags: str, overlay: str = "") -> str:
     """Return the commands that install the rendered objects and the registration again.
 
@@ -42,7 +51,7 @@ async def restore(cluster: Cluster, *flags: str, overlay: str = "") -> str:
     Raises:
         ClusterError: the installation could not be read.
     """
-    overlay = overlay or await _overlay(cluster)
+    overlay = overlay or await installed_overlay(cluster)
     minor = await cluster.minor_before_match_conditions()
     if minor is not None:
         flags = (*flags, f"--kubernetes-version=1.{max(minor, OLDEST_MINOR)}")
@@ -50,7 +59,7 @@ async def restore(cluster: Cluster, *flags: str, overlay: str = "") -> str:
 
 
 def _install(overlay: str) -> list[str]:
-    folder = f"manifests/overlays/{overlay or 'control-plane'}"
+    folder = f"{_FOLDER}/{overlay or 'control-plane'}"
     registration = f"{folder}/enforce/registration.yaml"
     match overlay:
         case "":
@@ -66,22 +75,3 @@ def _install(overlay: str) -> list[str]:
         f"{_BOOTSTRAP} {keys}",
         f"{_BOOTSTRAP} {keys} --registration {registration}",
     ]
-
-
-async def _overlay(cluster: Cluster) -> str:
-    """Return the overlay that is installed, "" if the servers do not run as pods."""
-    servers = await workloads(cluster, NAMESPACE, SERVERS)
-    if not servers:
-        url = any((one.get("clientConfig") or {}).get("url") for one in await _webhooks(cluster))
-        return "" if url else "self-signed"
-    if any(one.kind == "daemonset" for one in servers):
-        return "control-plane"
-    commands = [command for one in servers for command in one.commands()]
-    if any(values(command, "--mode")[-1:] == ["audit"] for command in commands):
-        return "audit"
-    issued = await cluster.find(_CERTIFICATE) is not None
-    return "cert-manager" if issued else "self-signed"
-
-
-async def _webhooks(cluster: Cluster) -> list[Any]:
-    return (await cluster.registration() or {}).get("webhooks") or []

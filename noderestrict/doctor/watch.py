@@ -15,7 +15,7 @@ from noderestrict.api.scanner import ScanError
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.objects import DECODE_ERRORS, tree
 from noderestrict.cluster.publish import CONFIGURATIONS
-from noderestrict.doctor.differences import differences
+from noderestrict.doctor.registration_differences import registration_differences
 from noderestrict.pki.check import KeyPairError
 from noderestrict.telemetry.logs import LOGGER
 from noderestrict.telemetry.metrics import Metrics
@@ -96,7 +96,7 @@ async def compared(connection: Connection, expected: Expected) -> list[str]:
     except ClusterError as error:
         if error.code != _NOT_FOUND:
             raise
-        return differences(None, expected.registration)
+        return ["the ValidatingWebhookConfiguration does not exist"]
     # Off the event loop: anyone who changed it may have made it large.
     return await asyncio.to_thread(_differences, body, expected)
 
@@ -107,12 +107,13 @@ def _differences(body: bytes, expected: Expected) -> list[str]:
     except (ScanError, *DECODE_ERRORS) as error:
         return [f"it cannot be read: {error}"]
     try:
-        return differences(
+        found = registration_differences(
             {"webhooks": installed.webhooks},
             expected.registration,
             expected.trusted(),
             conditions=expected.conditions,
         )
+        return sorted(map(str, found))
     except (OSError, KeyPairError) as error:
         return [f"ca.crt of the served certificate cannot be read: {error}"]
 

@@ -12,6 +12,8 @@ import yaml
 
 Object = dict[str, Any]
 
+#: libyaml's is ten times as fast.
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DATA = files("noderestrict.render") / "data"
 
 
@@ -21,7 +23,12 @@ def documents(path: str) -> list[Object]:
     Args:
         path: below ``data``.
     """
-    return list(yaml.safe_load_all(text(path)))
+    return parsed(text(path))
+
+
+def parsed(content: str) -> list[Object]:
+    """Return the objects in YAML that was rendered here."""
+    return [one for one in yaml.load_all(content, _Loader) if one]
 
 
 def text(path: str) -> str:

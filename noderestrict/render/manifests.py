@@ -12,7 +12,7 @@ from noderestrict.policy.extra import Extra
 from noderestrict.render import workload
 from noderestrict.render.client_verification import api_server_files
 from noderestrict.render.infrastructure import ACCOUNTS, AUDIENCES, Infrastructure
-from noderestrict.render.load import Object, complete_files, documents, text
+from noderestrict.render.load import Object, complete_files, documents, parsed, text
 from noderestrict.render.names import CERTIFICATE_NAMES, LOOPBACK
 from noderestrict.render.policy_flags import policy_flags
 from noderestrict.render.registration import (
@@ -246,13 +246,13 @@ def leftovers(files: Mapping[str, str]) -> dict[str, list[Object]]:
 def _objects(files: Mapping[str, str], folder: str) -> dict[tuple[str, str], Object]:
     """Return what identifies each object of a kustomization, by kind and name."""
     found: dict[tuple[str, str], Object] = {}
-    (kustomization,) = yaml.safe_load_all(files[f"{folder}/kustomization.yaml"])
+    (kustomization,) = parsed(files[f"{folder}/kustomization.yaml"])
     for resource in kustomization["resources"]:
         path = posixpath.normpath(f"{folder}/{resource}")
         if path not in files:
             found |= _objects(files, path)
             continue
-        for value in yaml.safe_load_all(files[path]):
+        for value in parsed(files[path]):
             metadata = value["metadata"]
             identity = {key: metadata[key] for key in ("name", "namespace") if key in metadata}
             found[value["kind"], metadata["name"]] = {

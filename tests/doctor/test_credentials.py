@@ -23,6 +23,20 @@ OLD = f"{SPACE}/secrets/noderestrict-certs-token"
 Object = dict[str, Any]
 
 
+def path_of(value: Object) -> str:
+    """Return the path of an object."""
+    version, metadata, plural = value["apiVersion"], value["metadata"], f"{value['kind'].lower()}s"
+    base = f"/apis/{version}" if "/" in version else f"/api/{version}"
+    space = f"/namespaces/{metadata['namespace']}" if "namespace" in metadata else ""
+    return f"{base}{space}/{plural.replace('ys', 'ies')}/{metadata['name']}"
+
+
+def is_list(path: str) -> bool:
+    """Tell whether a path of the API ends with a plural, or with what belongs to no object."""
+    steps = path.split("/")[3 if path.startswith("/api/") else 4 :]
+    return len(steps) % 2 == 1 or not path.startswith(("/api/v1/", "/apis/"))
+
+
 class Cluster(Store):
     """An API server with lists, and with an authorizer that knows a table."""
 
@@ -52,8 +66,7 @@ class Cluster(Store):
                 answer["items"][-1]["metadata"]["managedFields"] = DEEP
             return 200, answer
         code, value = super().answer(method, path, body)
-        single = "noderestrict-" in path or path.startswith(WEBHOOKS)
-        if method == "GET" and code == 404 and not single:
+        if method == "GET" and code == 404 and is_list(path):
             return 200, self.list([])
         return code, value
 
@@ -84,7 +97,8 @@ class Cluster(Store):
             "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
             "Secret": "/api/v1/namespaces/{}/secrets",
         }
-        for value in build(overlay, components):
+        for value in build(overlay, components, parts=["install"]):
+            self.objects[path_of(value)] = value
             if value["kind"] in plurals:
                 self.add(plurals[value["kind"]].format(NAMESPACE), value)
         for name in ("noderestrict-tls", "noderestrict-ca"):

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonpatch
 import pytest
 
 from noderestrict.cluster.connection import ClusterError
 from noderestrict.doctor.checks.registration import check_registration
-from noderestrict.doctor.differences import differences
+from noderestrict.doctor.registration_differences import registration_differences
 from noderestrict.doctor.watch import SECONDS, Expected, watch_registration
 from noderestrict.policy.extra import Extra
 from noderestrict.render.registration import Registration, parse_registration
@@ -117,33 +118,33 @@ CHANGES: dict[str, Callable[[Object], None]] = {
 
 
 def test_what_was_rendered_and_installed_has_no_difference() -> None:
-    assert differences(installed(), EXPECTED, CA) == []
-    assert differences(installed(), EXPECTED) == []
+    assert registration_differences(installed(), EXPECTED, CA) == []
+    assert registration_differences(installed(), EXPECTED) == []
     moved = installed()
     moved["webhooks"].reverse()
     for webhook in moved["webhooks"]:
         webhook["matchConditions"].reverse()
-    assert differences(moved, EXPECTED, CA) == []
+    assert registration_differences(moved, EXPECTED, CA) == []
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_each_change_is_a_difference(change: Callable[[Object], Any]) -> None:
     value = installed()
     change(value)
-    assert differences(value, EXPECTED, CA)
+    assert registration_differences(value, EXPECTED, CA)
 
 
 def test_an_api_server_that_knows_no_match_conditions_has_none() -> None:
     value = installed()
     for webhook in value["webhooks"]:
         del webhook["matchConditions"]
-    assert differences(value, EXPECTED, CA, conditions=False) == []
+    assert registration_differences(value, EXPECTED, CA, conditions=False) == []
 
 
 def test_policy_flags_change_what_is_expected() -> None:
     extra = Extra.of(["events/about-own"])
-    assert any("events.noderestrict.io" in one for one in differences(installed(),
-               SERVICE.value(extra), CA))  # fmt: skip
+    found = registration_differences(installed(), SERVICE.value(extra), CA)
+    assert "events.noderestrict.io" in {one.within for one in found}
 
 
 def test_what_a_flag_describes_is_what_was_rendered() -> None:
@@ -171,11 +172,11 @@ def test_without_match_conditions_a_changed_failure_policy_is_still_a_difference
     value = copy.deepcopy(old)
     for webhook in value["webhooks"]:
         webhook["clientConfig"]["caBundle"] = encoded(CA)
-    assert differences(value, old, CA, conditions=False) == []
+    assert registration_differences(value, old, CA, conditions=False) == []
     (pods,) = (one for one in value["webhooks"] if one["name"].startswith("pods."))
     pods["failurePolicy"] = "Fail"
-    (found,) = differences(value, old, CA, conditions=False)
-    assert "failurePolicy" in found
+    (found,) = registration_differences(value, old, CA, conditions=False)
+    assert str(found).endswith('failurePolicy is "Fail", rendered as "Ignore"')
 
 
 @pytest.mark.parametrize(
@@ -204,6 +205,46 @@ def test_the_doctor_reports_what_it_does_not_examine_field_by_field() -> None:
     added(value)
     assert any("was added" in finding.message for finding in check_registration(value, EXTRA))
     assert {one.status for one in check_registration(installed(), EXTRA)} == {"pass"}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_the_patches_of_all_findings_in_their_order_put_back_what_is_expected(
+    change: Callable[[Object], Any],
+) -> None:
+    value = installed()
+    change(value)
+    found = list(check_registration(value, EXTRA, EXPECTED, CA))
+    assert {"fail"} <= {one.status for one in found} <= {"fail", "pass"}
+    patch = [operation for one in found for operation in one.patch]
+    mended = jsonpatch.apply_patch(value, json.loads(json.dumps(patch)))
+    assert registration_differences(mended, EXPECTED, CA) == []
+
+
+def test_a_difference_that_a_hole_explains_is_told_once() -> None:
+    for change in ("failure policy", "timeout", "operations", "object selector"):
+        value = installed()
+        CHANGES[change](value)
+        found = check_registration(value, EXTRA, EXPECTED, CA)
+        assert len([one for one in found if one.status == "fail"]) == 1, change
+
+
+def test_an_empty_ca_bundle_is_right_where_the_system_has_the_ca(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roots = tmp_path / "roots.crt"
+    monkeypatch.setenv("SSL_CERT_FILE", str(roots))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+    value = installed()
+    for webhook in value["webhooks"]:
+        del webhook["clientConfig"]["caBundle"]
+    roots.write_bytes(authority().certificate)
+    assert len(registration_differences(value, EXPECTED, CA)) == len(value["webhooks"])
+    roots.write_bytes(authority().certificate + CA)
+    assert registration_differences(value, EXPECTED, CA) == []
+    # A certificate from a public CA comes without ca.crt.
+    roots.write_bytes(b"")
+    assert registration_differences(value, EXPECTED, None) == []
+    assert registration_differences(value, EXPECTED, b"") == []
 
 
 class Cluster:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from noderestrict.cli import main
-from noderestrict.doctor.differences import differences
+from noderestrict.doctor.registration_differences import registration_differences
 from noderestrict.pki.issue import Authority
 from noderestrict.render.manifests import Options, manifests
 from noderestrict.render.registration import Registration
@@ -412,7 +412,9 @@ def test_from_zero_replicas_with_an_expired_certificate(tidy: Installed) -> None
         assert "does not ask for audience" in message
     # The operator's command finds nothing to renew, and the registration as it was.
     assert main(["certs", "bootstrap", *PLACES, *written, *flags]) == 0
-    assert differences(tidy.admin.get(REGISTRATION), registration, kept["tls.crt"]) == []
+    assert (
+        registration_differences(tidy.admin.get(REGISTRATION), registration, kept["tls.crt"]) == []
+    )
 
 
 def test_a_change_is_told_by_a_running_server_within_a_minute(tidy: Installed) -> None:
@@ -489,12 +491,12 @@ def test_what_somebody_changed_is_put_back(tidy: Installed) -> None:
         except APIError:
             assert name == "no PEM"
             continue
-        seen = differences(tidy.admin.get(REGISTRATION), expected, ca)
+        seen = registration_differences(tidy.admin.get(REGISTRATION), expected, ca)
         # An API server drops fields that it does not know.
         assert bool(seen) is (name != "a field that is not known yet"), name
         apply()
-        if differences(tidy.admin.get(REGISTRATION), expected, ca):
+        if registration_differences(tidy.admin.get(REGISTRATION), expected, ca):
             left.add(name)
         assert main(bootstrap) == 0
-        assert differences(tidy.admin.get(REGISTRATION), expected, ca) == [], name
+        assert registration_differences(tidy.admin.get(REGISTRATION), expected, ca) == [], name
     assert left == {"a condition more", "a webhook more", "another name"}

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from noderestrict.doctor.differences import differences
+from noderestrict.doctor.registration_differences import registration_differences
 from noderestrict.pki.issue import Authority
 from noderestrict.render.workload import CA_SECRET, NAMESPACE, TLS_SECRET
 from tests.e2e.conftest import let_nodes_do_all, namespace_ready
@@ -200,7 +200,7 @@ class Walk(Installed):
         text = json.dumps(build(overlay, parts=["enforce"])[0])
         expected = json.loads(text.replace("127.0.0.1:8443", f"127.0.0.1:{self.port}"))
         ca = self.data(TLS_SECRET)["ca.crt"]
-        return differences(self.registration(), expected, ca) == []
+        return registration_differences(self.registration(), expected, ca) == []
 
     def is_enforced(self) -> bool:
         try:

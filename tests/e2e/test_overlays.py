@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from noderestrict.doctor.differences import differences
+from noderestrict.doctor.registration_differences import registration_differences
 from noderestrict.policy.extra import Extra
 from noderestrict.render.manifests import OVERLAYS, Options, manifests
 from tests.e2e.conftest import namespace_ready
@@ -158,7 +158,7 @@ def check(kubectl: Kubectl, overlay: str, version: int) -> None:
     assert kubectl.installed() == {(one["kind"], one["metadata"]["name"]) for one in wanted}
     (registration,) = kubectl.admin.get(WEBHOOKS)["items"]
     (expected,) = [one for one in wanted if "webhooks" in one]
-    assert differences(registration, expected, CA) == []
+    assert registration_differences(registration, expected, CA) == []
     for webhook in registration["webhooks"]:
         assert base64.b64decode(webhook["clientConfig"]["caBundle"]) == CA
 

@@ -1,33 +1,36 @@
-"""Does the registration send the webhook everything that it must judge?"""
+"""Does the registration send the webhook everything that it must judge, as it was rendered?
 
+What opens a hole is explained. All else that differs from what the servers expect, or from what the
+installed overlay would have, is told with both values.
+"""
+
+import base64
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from noderestrict.cluster.connection import ClusterError
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
-from noderestrict.doctor.differences import CONDITIONS, comparable, compare, without_empty
-from noderestrict.doctor.findings import PASS, Finding, failed, passed, warned
-from noderestrict.doctor.restore import restore
+from noderestrict.doctor.differences import Difference
+from noderestrict.doctor.findings import FAIL, PASS, WARN, Finding, failed, passed, unknown
+from noderestrict.doctor.holes import CONDITIONS, RENDER, RULES, Hole, holes, rendered_webhooks
+from noderestrict.doctor.overlay import expected_registration
+from noderestrict.doctor.registration_differences import registration_differences
+from noderestrict.doctor.restore import AS_ADMINISTRATOR, restore
+from noderestrict.pki.check import KeyPairError
 from noderestrict.policy.extra import Extra
-from noderestrict.policy.rule import ANY
-from noderestrict.render.conditions import NODE_USERS
-from noderestrict.render.infrastructure import Infrastructure, infrastructure_in
-from noderestrict.render.registration import (
-    MATCH_CONDITIONS_SINCE,
-    NEEDED_BY_NODES,
-    webhook_configuration,
-    webhook_rules,
-)
+from noderestrict.render.infrastructure import infrastructure_in
+from noderestrict.render.workload import NAMESPACE, TLS_SECRET
 
-_RENDER = "apply the output of noderestrict render again, with the same policy flags as here"
-_SECONDS = 3
-#: Fields that this check examines one by one.
-_CHECKED = frozenset(
-    ("matchPolicy", "namespaceSelector", "objectSelector", "admissionReviewVersions", "rules",
-     "failurePolicy", "timeoutSeconds", CONDITIONS)
+_AGAIN = "install the rendered one again"
+#: Fields that may have other values than the rendered ones where nothing says what is expected.
+_FREE = frozenset(
+    ("admissionReviewVersions", "failurePolicy", "matchPolicy", "namespaceSelector",
+     "objectSelector", "timeoutSeconds", RULES, CONDITIONS)
 )  # fmt: skip
-_CLUSTER_SCOPED = frozenset({"nodes", "csinodes", "resourceslices", "certificatesigningrequests"})
+#: The name of a webhook ("" for the registration), and its field ("" for all of it).
+_Place = tuple[str, str]
 
 
 async def check(cluster: Cluster) -> AsyncIterator[Finding]:
@@ -40,21 +43,49 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
             await restore(cluster),
         )
         return
-    for finding in check_registration(
-        configuration,
-        cluster.options.extra,
-        audited=cluster.options.audited,
-        conditions=await cluster.minor_before_match_conditions() is None,
-    ):
-        if finding.status == PASS:
-            yield finding
-        else:
-            yield replace(finding, command=await restore(cluster))
+    expected = trusted = None
+    again = AS_ADMINISTRATOR
+    try:
+        again = await restore(cluster)
+        expected = await expected_registration(cluster)
+        trusted = await _certificate_authority(cluster)
+    except ClusterError as error:
+        yield unknown(
+            f"what the servers expect could not be read: {error}",
+            "run it as an administrator",
+            AS_ADMINISTRATOR,
+        )
+    try:
+        findings = list(
+            check_registration(
+                configuration,
+                cluster.options.extra,
+                expected,
+                trusted,
+                audited=cluster.options.audited,
+                conditions=await cluster.minor_before_match_conditions() is None,
+            )
+        )
+    except KeyPairError as error:
+        yield unknown(f"ca.crt of Secret {TLS_SECRET}: {error}", "create it again", again)
+        return
+    for finding in findings:
+        yield finding if finding.status == PASS else replace(finding, command=again)
+
+
+async def _certificate_authority(cluster: Cluster) -> bytes | None:
+    """Return the CAs that a CA bundle may contain, None if they are unknown."""
+    secrets: list[Any] = await cluster.items(f"/api/v1/namespaces/{NAMESPACE}/secrets")
+    held = [one.get("data") or {} for one in secrets if one["metadata"]["name"] == TLS_SECRET]
+    bundle = held[0].get("ca.crt") if held else None
+    return base64.b64decode(bundle) if bundle else None
 
 
 def check_registration(
     configuration: Mapping[str, Any],
     extra: Extra,
+    expected: Mapping[str, Any] | None = None,
+    trusted: bytes | None = None,
     *,
     audited: bool = False,
     conditions: bool = True,
@@ -64,15 +95,63 @@ def check_registration(
     Args:
         configuration: as installed.
         extra: the policy beyond the in-tree plugin that it serves.
+        expected: the rendered one; None if nothing says which that is.
+        trusted: PEM, the CAs that a CA bundle may contain; None for any.
         audited: whether nothing is to be denied.
         conditions: whether the API server has match conditions, as Kubernetes 1.28 does.
+
+    Raises:
+        KeyPairError: ``trusted`` is no PEM.
     """
-    count = len(configuration.get("webhooks") or ())
-    names: dict[Finding, list[str]] = {}
-    for name, finding in _findings(configuration, extra, audited=audited, conditions=conditions):
-        names.setdefault(finding, []).append(name)
-    for finding, webhooks in names.items():
-        yield replace(finding, message=f"{_webhooks(webhooks, count)}{finding.message}")
+    opened = list(holes(configuration, extra, audited=audited, conditions=conditions))
+    if expected is not None:
+        differing = [
+            (_place(configuration, one), one, FAIL)
+            for one in registration_differences(
+                configuration, expected, trusted, conditions=conditions
+            )
+        ]
+    else:
+        differing = list(_from_its_like(configuration, extra, conditions=conditions))
+    found = []
+    for hole in opened:
+        explains = [one for place, one, _ in differing if _explains(hole, place, one)]
+        finding = replace(hole.finding, patch=tuple(one.operation() for one in explains))
+        # Whatever else it is, nobody expects it.
+        status = FAIL if explains and expected is not None else finding.status
+        found.append((hole.webhook, replace(finding, status=status)))
+    found += [
+        (place[0], Finding(status, _text(one), _AGAIN if expected else RENDER,
+                           patch=(one.operation(),)))
+        for place, one, status in differing
+        if not any(_explains(hole, place, one) for hole in opened)
+    ]  # fmt: skip
+    yield from _once(found, len(configuration.get("webhooks") or ()))
+    if not any(hole.field == RULES for hole in opened):
+        yield passed("it covers every resource and subresource that the rules need")
+    if expected is not None and not differing:
+        yield passed("it is what the servers expect")
+
+
+def _explains(hole: Hole, place: _Place, difference: Difference) -> bool:
+    """Tell whether a hole says what a difference means."""
+    webhook, field = place
+    if field == "" and difference.is_addition:
+        # A webhook that is missing is sent nothing.
+        field = RULES
+    return hole.field == field and hole.webhook in ("", webhook)
+
+
+def _once(found: Sequence[tuple[str, Finding]], count: int) -> Iterator[Finding]:
+    """Yield what is the same for several webhooks once, with their names."""
+    same: dict[Finding, list[tuple[str, Finding]]] = {}
+    for name, finding in found:
+        same.setdefault(finding, []).append((name, finding))
+    for finding, each in same.items():
+        names = [name for name, _ in each]
+        patch = tuple(operation for _, one in each for operation in one.patch)
+        message = f"{_webhooks(names, count)}{finding.message}"
+        yield replace(finding, message=message, patch=patch)
 
 
 def _webhooks(names: Sequence[str], count: int) -> str:
@@ -82,208 +161,54 @@ def _webhooks(names: Sequence[str], count: int) -> str:
     return "all webhooks: " if len(names) == count > 1 else f"{', '.join(names)}: "
 
 
-def _findings(
-    configuration: Mapping[str, Any], extra: Extra, *, audited: bool, conditions: bool
-) -> Iterator[tuple[str, Finding]]:
-    """Yield findings with the name of the webhook, "" for the registration."""
+def _from_its_like(
+    configuration: Mapping[str, Any], extra: Extra, *, conditions: bool
+) -> Iterator[tuple[_Place, Difference, str]]:
+    """Yield what differs from a registration that is rendered for the same server.
+
+    What is known to do no harm is left out. Where conditions are merely missing, more requests
+    depend on the webhook.
+    """
     webhooks = configuration.get("webhooks") or []
-    missing = [
-        f"{operation} {group or 'core'}/{resource}"
-        for rule in webhook_rules(extra=extra)
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-        for operation in rule["operations"]
-        if not any(
-            _covers(one, group, rule["apiVersions"], resource, operation)
-            for webhook in webhooks
-            for one in webhook.get("rules") or ()
-        )
-    ]
-    if missing:
-        yield "", failed(f"not sent to any webhook: {', '.join(missing[:8])}", _RENDER)
-    infrastructure = infrastructure_in(webhooks)
-    rendered = _rendered({}, extra, infrastructure)
-    for webhook in webhooks:
-        yield from _check_webhook(webhook)
-        if conditions or NEEDED_BY_NODES.isdisjoint(_plurals(webhook)):
-            yield from _check_failure_policy(webhook, audited=audited)
-        else:
-            yield from _check_failure_policy_without_conditions(webhook, audited=audited)
-        yield from _check_conditions(webhook, rendered.get(str(webhook.get("name")), {}))
-    yield from _check_rest(webhooks, extra, infrastructure, conditions=conditions)
-    if not missing:
-        yield "", passed("it covers every resource and subresource that the rules need")
-
-
-def _rendered(
-    client: Mapping[str, Any], extra: Extra, infrastructure: Infrastructure | None
-) -> dict[str, Mapping[str, Any]]:
-    """Return the rendered webhooks, by name."""
-    value = webhook_configuration(client, extra=extra, infrastructure=infrastructure)
-    return {one["name"]: one for one in value["webhooks"]}
-
-
-def _check_rest(
-    webhooks: Sequence[Mapping[str, Any]],
-    extra: Extra,
-    infrastructure: Infrastructure | None,
-    *,
-    conditions: bool,
-) -> Iterator[tuple[str, Finding]]:
-    """Yield differences from the rendered registration in all other fields."""
     if not webhooks:
         return
     client = dict(webhooks[0].get("clientConfig") or {})
     client.pop("caBundle", None)
-    found = {str(one.get("name")): one for one in webhooks}
-    rendered = _rendered(client, extra, infrastructure)
-    for name, field, text in compare(found, {"webhooks": list(rendered.values())}):
-        fewer = field == CONDITIONS and _only_fewer(found[name], rendered[name])
-        if field == "" or (fewer and conditions):
-            yield name, warned(text, _RENDER)
-        elif field not in _CHECKED:
-            yield name, failed(text, _RENDER)
-
-
-def _only_fewer(webhook: Mapping[str, Any], rendered: Mapping[str, Any]) -> bool:
-    """Tell whether conditions are merely missing: more requests then depend on the webhook."""
-    known = comparable(rendered)[CONDITIONS]
-    given = comparable(webhook)[CONDITIONS]
-    return set(given.items()) < set(known.items())
-
-
-def _covers(
-    rule: Mapping[str, Any], group: str, versions: Sequence[str], resource: str, operation: str
-) -> bool:
-    given = set(rule.get("apiVersions") or ())
-    scope = "Cluster" if resource.partition("/")[0] in _CLUSTER_SCOPED else "Namespaced"
-    return (
-        not {group, ANY}.isdisjoint(rule.get("apiGroups") or ())
-        and (ANY in given or given.issuperset(versions))
-        and (rule.get("scope") or ANY) in (scope, ANY)
-        and not {operation, ANY}.isdisjoint(rule.get("operations") or ())
-        and _names(rule.get("resources") or (), resource)
-    )
-
-
-def _names(resources: Sequence[str], wanted: str) -> bool:
-    plural, _, sub = wanted.partition("/")
-    either = {wanted, f"{plural}/*", f"*/{sub}", "*/*"} if sub else {wanted, "*", "*/*"}
-    return not either.isdisjoint(resources)
-
-
-def _check_webhook(webhook: Mapping[str, Any]) -> Iterator[tuple[str, Finding]]:
-    name = str(webhook.get("name"))
-    if webhook.get("matchPolicy") != "Equivalent":
-        yield (
-            name,
-            failed(
-                f"matchPolicy is {webhook.get('matchPolicy')!r}: "
-                "requests for other API versions bypass it",
-                "set matchPolicy: Equivalent",
-            ),
-        )
-    for selector in ("namespaceSelector", "objectSelector"):
-        if without_empty(webhook.get(selector)):
-            yield name, failed(f"{selector} excludes objects", f"remove the {selector}")
-    # The API server sends the first version that it supports.
-    if (webhook.get("admissionReviewVersions") or ["v1"])[0] != "v1":
-        yield (
-            name,
-            failed(
-                f"admissionReviewVersions is {webhook['admissionReviewVersions']}: "
-                "the webhook answers only v1",
-                "set admissionReviewVersions: [v1]",
-            ),
-        )
-    if (webhook.get("timeoutSeconds") or 10) > _SECONDS:
-        yield (
-            name,
-            warned(
-                f"timeoutSeconds is {webhook.get('timeoutSeconds')}",
-                f"set timeoutSeconds to {_SECONDS} or less: kubelets wait for the answer",
-            ),
-        )
-
-
-def _check_failure_policy(
-    webhook: Mapping[str, Any], *, audited: bool
-) -> Iterator[tuple[str, Finding]]:
-    if webhook.get("failurePolicy") != "Fail" and not audited:
-        yield (
-            str(webhook.get("name")),
-            warned(
-                f"failurePolicy is {webhook.get('failurePolicy')!r}: hostile requests pass "
-                "while the webhook is away",
-                "set failurePolicy: Fail, or say --expect-mode audit for the audit overlay",
-            ),
-        )
-
-
-def _check_failure_policy_without_conditions(
-    webhook: Mapping[str, Any], *, audited: bool
-) -> Iterator[tuple[str, Finding]]:
-    """Yield what happens to leases, nodes and pods on an API server without match conditions."""
-    why = f"API servers before 1.{MATCH_CONDITIONS_SINCE} have no match conditions"
-    name = str(webhook.get("name"))
-    # An API server reads an absent policy as Fail.
-    if webhook.get("failurePolicy") != "Ignore":
-        yield (
-            name,
-            failed(
-                f"failurePolicy is {webhook.get('failurePolicy')!r}, and {why}: nodes stop while "
-                "the webhook is away",
-                "apply the output of noderestrict render --kubernetes-version",
-            ),
-        )
-    elif not audited:
-        yield (
-            name,
-            warned(
-                f"failurePolicy is 'Ignore', since {why}: while the webhook is away, no rule on "
-                f"{', '.join(sorted(NEEDED_BY_NODES))} holds: nodes may label themselves, write "
-                "other nodes and create mirror pods that read Secrets",
-                f"upgrade the API servers to 1.{MATCH_CONDITIONS_SINCE} or newer; until then, run "
-                "several replicas of the webhook",
-            ),
-        )
-
-
-def _check_conditions(
-    webhook: Mapping[str, Any], rendered: Mapping[str, Any]
-) -> Iterator[tuple[str, Finding]]:
-    """Yield the conditions that may skip requests that a rule would deny.
-
-    A condition is valid only for the resources of its own webhook.
-    """
-    known = [condition["expression"] for condition in rendered.get("matchConditions") or ()]
-    others = _plurals(webhook) - _plurals(rendered)
-    for condition in webhook.get("matchConditions") or ():
-        expression = condition.get("expression")
-        if expression == NODE_USERS["expression"]:
+    rendered = rendered_webhooks(client, extra, infrastructure_in(webhooks))
+    expected = {"webhooks": list(rendered.values())}
+    for one in registration_differences(configuration, expected, conditions=conditions):
+        place = _place(configuration, one)
+        _, field = place
+        if one.problem:
+            # Another check verifies the served certificate with the CA bundle.
             continue
-        if expression not in known:
-            problem = "differs from the rendered one"
-        elif others:
-            problem = f"is not valid for {', '.join(sorted(others))}"
-        else:
-            continue
-        yield (
-            str(webhook.get("name")),
-            failed(
-                f"matchCondition {condition.get('name')!r} {problem}: it may skip requests "
-                "that a rule denies",
-                _RENDER,
-            ),
-        )
+        if field == "":
+            yield place, one, WARN
+        elif field not in _FREE:
+            yield place, one, FAIL
+        elif field == CONDITIONS and conditions and (one.is_addition or not one.installed):
+            yield place, one, WARN
 
 
-def _plurals(webhook: Mapping[str, Any]) -> set[str]:
-    return {
-        resource.partition("/")[0]
-        for rule in webhook.get("rules") or ()
-        for resource in rule.get("resources") or ()
-    }
+def _place(configuration: Mapping[str, Any], difference: Difference) -> _Place:
+    """Return which webhook and field a difference is about."""
+    webhooks = configuration.get("webhooks") or []
+    match difference.path.split("/")[1:]:
+        case [_, index, *rest] if index.isdecimal():
+            return str(webhooks[int(index)].get("name")), rest[0] if rest else ""
+        case _:
+            # Webhooks that are missing.
+            return difference.within, ""
+
+
+def _text(difference: Difference) -> str:
+    """Return what differs; the same for all webhooks, unless it is an element of a list."""
+    steps = difference.path.split("/")[1:]
+    if len(steps) == 2:
+        return "was added" if difference.is_surplus else "is missing"
+    if any(step == "-" or step.isdecimal() for step in steps[2:]):
+        return difference.text
+    return replace(difference, path="/".join(steps[2:] or steps)).text
 
 
 CHECK = Check("registration", "Does the registration cover everything that the rules need?", check)

@@ -1,0 +1,163 @@
+"""Which overlay is installed, and what would be rendered for it now."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from noderestrict.doctor.cluster import Cluster
+from noderestrict.doctor.workloads import SERVERS, Workload, elements, serves, values, workloads
+from noderestrict.render.infrastructure import ACCOUNTS
+from noderestrict.render.load import Object
+from noderestrict.render.manifests import Options, manifests
+from noderestrict.render.overlay import build
+from noderestrict.render.registration import (
+    MATCH_CONDITIONS_SINCE,
+    Registration,
+    parse_registration,
+)
+from noderestrict.render.workload import NAMESPACE, TLS_SECRET
+
+_DAEMON_SET = "daemonset"
+_EXPECTED = "--expected-registration"
+#: Of cert-manager.
+_CERTIFICATE = f"/apis/cert-manager.io/v1/namespaces/{NAMESPACE}/certificates/{TLS_SECRET}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """What would be rendered now.
+
+    Attributes:
+        overlay: its name.
+        files: rendered with the flags that the servers run with, by path.
+        flags: of ``render`` that write these files, besides those of the policy.
+    """
+
+    overlay: str
+    files: Mapping[str, str]
+    flags: Sequence[str] = ()
+
+    def objects(self, *components: str, part: str = "install") -> list[Object]:
+        """Return the objects of the overlay, changed by components."""
+        return build(self.overlay, self.files, components, [part])
+
+
+async def installed_overlay(cluster: Cluster) -> str:
+    """Return the overlay that is installed, "" if the servers do not run as pods.
+
+    Raises:
+        ClusterError: the installation could not be read.
+    """
+    return await _overlay(cluster, await workloads(cluster, NAMESPACE, SERVERS))
+
+
+async def _overlay(cluster: Cluster, servers: Sequence[Workload]) -> str:
+    webhooks: list[Any] = (await cluster.registration() or {}).get("webhooks") or []
+    at_url = any((one.get("clientConfig") or {}).get("url") for one in webhooks)
+    kinds = {one.kind for one in servers}
+    if not servers:
+        return "" if at_url else "self-signed"
+    # While one overlay follows another, the registration says which one serves.
+    if _DAEMON_SET in kinds and (at_url or len(kinds) == 1 or not webhooks):
+        return "control-plane"
+    commands = [command for one in servers for command in one.commands()]
+    if any(values(command, "--mode")[-1:] == ["audit"] for command in commands):
+        return "audit"
+    issued = await cluster.find(_CERTIFICATE) is not None
+    return "cert-manager" if issued else "self-signed"
+
+
+async def rendering(cluster: Cluster) -> Rendering | None:
+    """Return what would be rendered now for the overlay that is installed.
+
+    Returns:
+        None if no workload of an overlay runs our servers.
+
+    Raises:
+        ClusterError: the installation could not be read.
+    """
+    servers = [one for one in await workloads(cluster, NAMESPACE, SERVERS) if serves(one)]
+    if not servers:
+        return None
+    overlay = await _overlay(cluster, servers)
+    own = [one for one in servers if (one.kind == _DAEMON_SET) == (overlay == "control-plane")]
+    options = _options(cluster, own)
+    return Rendering(overlay, await asyncio.to_thread(manifests, options), _flags(options))
+
+
+def _options(cluster: Cluster, servers: Sequence[Workload]) -> Options:
+    """Return what the manifests were rendered with, as far as the servers' flags show."""
+    commands = [command for one in servers for command in one.commands()]
+    infrastructure: tuple[str, ...] = ACCOUNTS
+    version = None
+    # The overlay for audits adds one to that of the others.
+    for expected in expected_by(servers)[:1]:
+        if not expected.match_conditions:
+            version = MATCH_CONDITIONS_SINCE - 1
+        elif expected.infrastructure is not None:
+            infrastructure = expected.infrastructure.accounts
+        elif expected.client_config.get("service"):
+            infrastructure = ()
+    return Options(
+        cluster.options.extra,
+        tuple(_flag(commands, "--api-audiences")) or None,
+        tuple(_flag(commands, "--api-server")),
+        infrastructure,
+        kubernetes_version=version,
+    )
+
+
+def _flags(options: Options) -> list[str]:
+    """Return the flags of ``render`` that differ from their defaults, but for the policy."""
+    given = {
+        "api-audiences": ",".join(options.api_audiences or ()),
+        "api-server": ",".join(one for one in options.api_servers),
+        "kubernetes-version": f"1.{options.kubernetes_version}",
+        "infrastructure-accounts": ",".join(options.infrastructure),
+    }
+    plain = Options()
+    changed = {
+        "api-audiences": options.api_audiences != plain.api_audiences,
+        "api-server": options.api_servers != plain.api_servers,
+        "kubernetes-version": options.kubernetes_version != plain.kubernetes_version,
+        "infrastructure-accounts": options.infrastructure != plain.infrastructure,
+    }
+    return [f"--{name}={value}" for name, value in given.items() if changed[name]]
+
+
+def _flag(commands: Sequence[Sequence[str]], flag: str) -> list[str]:
+    return [one for command in commands for one in elements(values(command, flag)[-1:])]
+
+
+async def expected_registration(cluster: Cluster) -> Object | None:
+    """Return the registration that the servers expect, or else that of the installed overlay.
+
+    Returns:
+        None if no workload of an overlay runs our servers, or if they expect another name.
+
+    Raises:
+        ClusterError: the installation could not be read.
+    """
+    servers = await workloads(cluster, NAMESPACE, SERVERS)
+    if expected := expected_by(servers):
+        value = expected[-1].value(cluster.options.extra)
+    else:
+        wanted = await rendering(cluster)
+        if wanted is None:
+            return None
+        (value,) = wanted.objects(part="enforce")
+    return value if value["metadata"]["name"] == cluster.options.configuration else None
+
+
+def expected_by(servers: Sequence[Workload]) -> list[Registration]:
+    """Return the registrations that flags of servers name; the last one is expected."""
+    found = []
+    for server in servers:
+        for command in server.commands():
+            for value in values(command, _EXPECTED):
+                # A server with a bad flag does not start.
+                with contextlib.suppress(ValueError):
+                    found.append(parse_registration(value))
+    return found
