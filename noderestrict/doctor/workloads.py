@@ -130,6 +130,22 @@ def values(command: Sequence[str], flag: str) -> list[str]:
     return found
 
 
+def setting(container: Mapping[str, Any], name: str) -> list[str]:
+    """Return how a container sets a setting: by its last flag, or else by its variable, or not.
+
+    Args:
+        container: of a pod.
+        name: such as ``api-audiences``.
+    """
+    variable = f"NODERESTRICT_{name.upper().replace('-', '_')}"
+    variables = [
+        str(one.get("value") or "")
+        for one in container.get("env") or ()
+        if one.get("name") == variable
+    ]
+    return values(words(container), f"--{name}")[-1:] or variables[:1]
+
+
 def elements(given: Iterable[str]) -> list[str]:
     """Return the elements of comma-separated lists."""
     return [one for text in given for one in text.split(",") if one]

@@ -1,10 +1,13 @@
 """Missing and stale servers, and those with another policy than is expected, are reported."""
 
 import asyncio
+import json
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonpatch
 import pytest
 
 from noderestrict import __version__
@@ -15,6 +18,7 @@ from noderestrict.doctor.findings import Finding
 from noderestrict.doctor.run import examine
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.features import OFFLINE_MINOR, defaults
+from noderestrict.policy.releases import parse_release
 from noderestrict.policy.settings import Settings
 from noderestrict.policy.table import RULE_IDS, STRICT_RULE_IDS
 from noderestrict.render.workload import NAMESPACE, daemon_set, deployment
@@ -36,9 +40,12 @@ class APIServer(Cluster):
 
     def __init__(self) -> None:
         super().__init__()
+        self.version = "v1.36.2"
         self.exposed: dict[str, bytes] = {"/metrics": enabled(GATES)}
 
     def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        if path == "/version":
+            return 200, {"gitVersion": self.version}
         if path in self.exposed:
             return 200, self.exposed[path]
         if path.endswith("/proxy/metrics"):
@@ -158,6 +165,81 @@ FAULTS: dict[str, tuple[Callable[[Metrics], None], str, str]] = {
     ),
     "absent": (modes({"nodes/labels": "absent"}), "warn", "--rules lacks nodes/labels"),
 }  # fmt: skip
+
+
+def of_release(rules: str, api_server: int = 36) -> Callable[[Metrics], None]:
+    """Return what lets a server run the rules of a release beside an API server."""
+
+    def change(metrics: Metrics) -> None:
+        release = parse_release(rules)
+        metrics.policy.settings = Settings(features=GATES, release=release)
+        metrics.kubernetes(api_server, release)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("rules", "version", "lacks"),
+    [
+        ("1.31", "v1.36.2", True),
+        ("1.31", "v1.31.9", False),
+        ("1.36", "v1.36.2", False),
+        ("1.37", "v1.36.2", False),
+        ("1.33.3", "v1.33.4", True),
+        ("1.33.4", "v1.33.4", False),
+        # Patch releases before it lack the rule as well.
+        ("1.33.3", "v1.33.3", False),
+    ],
+)
+def test_rules_older_than_the_api_server_are_told_with_what_they_lack(
+    cluster: APIServer, doctor: Doctor, rules: str, version: str, lacks: bool
+) -> None:
+    minor = int(version.split(".")[1])
+    cluster.version = version
+    cluster.deploy()
+    cluster.run("a", server(of_release(rules, minor)))
+    found = doctor()[1:]
+    if not lacks:
+        assert [one.status for one in found] == ["pass"]
+        return
+    (one,) = found
+    assert one.status == "warn"
+    assert f"the release of its --rules ({rules}) lacks " in one.message
+    assert one.message.endswith(f"the API server's own version, {version[1:]}, has")
+    assert one.command.splitlines()[0].startswith("kubectl apply -k ")
+
+
+def test_a_server_that_outlived_an_upgrade_of_the_api_server_is_told(
+    cluster: APIServer, doctor: Doctor
+) -> None:
+    cluster.deploy()
+    cluster.run("a", server(of_release("1.37", 33)))
+    (one,) = doctor()[1:]
+    assert (one.status, "as the API server had when it started" in one.message) == ("warn", True)
+    assert one.command == "kubectl -n noderestrict rollout restart deployment/noderestrict"
+
+
+def test_a_gate_is_added_to_the_workload_that_serves(cluster: APIServer, doctor: Doctor) -> None:
+    value = daemon_set()
+    value["status"] = {"observedGeneration": 1, "desiredNumberScheduled": 1,
+                       "updatedNumberScheduled": 1, "numberReady": 1}  # fmt: skip
+    args = value["spec"]["template"]["spec"]["containers"][0]["args"]
+    args.append("--metrics-address=0.0.0.0:9090")
+    cluster.lists[DAEMON_SETS] = [value]
+    cluster.run("a", server(gates({GATE: not GATES[GATE]})), value=value)
+    command = shlex.split(doctor()[1].command)
+    assert command[:6] == [
+        "kubectl",
+        "-n",
+        NAMESPACE,
+        "patch",
+        "daemonset",
+        value["metadata"]["name"],
+    ]
+    patch = json.loads(command[-1].removeprefix("--patch="))
+    patched = jsonpatch.apply_patch(value, patch)
+    last = patched["spec"]["template"]["spec"]["containers"][0]["args"][-1]
+    assert last == f"--feature-gates={GATE}={str(GATES[GATE]).lower()}"
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)

@@ -5,13 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from noderestrict.cluster.judge import connected
 from noderestrict.doctor.checks import rules
 from noderestrict.doctor.cluster import Cluster, Options
 from noderestrict.doctor.findings import Finding, exit_code
 from noderestrict.policy.extra import Extra
+from noderestrict.policy.releases import parse_release
 from noderestrict.probes.table import expected_rules
+from noderestrict.render.workload import deployment
+from noderestrict.telemetry.metrics import Metrics
 from tests.verify.cluster import APIServer, running
 
 OURS = 'admission webhook "x.noderestrict.io" denied the request: {}'.format
@@ -22,6 +26,7 @@ API_SERVERS_OWN = "request"
 #: While the resource is served, its gate is on: there is nothing to refuse.
 ON = "podcertificaterequests/gate"
 ALWAYS_ON = (ON, "request/object", "identity/node-name")
+SPACE = "/{}/v1/namespaces/noderestrict"
 AUDIT = Options(expected_mode="audit")
 
 
@@ -46,7 +51,14 @@ class Installed(APIServer):
         super().__init__()
         self.says = OURS
         for plural in ("deployments", "daemonsets"):
-            self.objects[f"/apis/apps/v1/namespaces/noderestrict/{plural}"] = {"items": []}
+            self.objects[f"{SPACE.format('apis/apps')}/{plural}"] = {"items": []}
+        #: Metrics, by path.
+        self.exposed: dict[str, bytes] = {}
+
+    async def answer(self, request: web.Request) -> web.Response:
+        if (text := self.exposed.get(request.path)) is not None:
+            return web.Response(body=text)
+        return await super().answer(request)
 
 
 async def test_each_group_of_rules_that_hold_passes_with_who_holds_it(tmp_path: Path) -> None:
@@ -155,6 +167,64 @@ async def test_what_the_api_server_does_not_serve_is_warned_of(tmp_path: Path) -
     found = await examined(server, tmp_path)
     assert found["resourceslices"].status == "warn"
     assert "not applicable: resourceslices/own-node-name" in found["resourceslices"].message
+
+
+def runs(server: Installed, *flags: str, exposed: bytes | None = None) -> None:
+    """Let a Deployment serve with flags, and a pod of it expose metrics."""
+    value = deployment(flags)
+    server.objects[f"{SPACE.format('apis/apps')}/deployments"] = {"items": [value]}
+    pods: list[Any] = []
+    if exposed is not None:
+        pod = {"metadata": {"name": "a"}, "spec": value["spec"]["template"]["spec"],
+               "status": {"phase": "Running"}}  # fmt: skip
+        pods.append(pod)
+        server.exposed["/api/v1/namespaces/noderestrict/pods/a:9090/proxy/metrics"] = exposed
+    server.objects[f"{SPACE.format('api')}/pods"] = {"items": pods}
+
+
+def exposing(release: str) -> bytes:
+    metrics = Metrics()
+    metrics.kubernetes(36, parse_release(release))
+    return metrics.exposition()
+
+
+OLD = "1.31"
+MISSING = [rule for rule in RULES if rule not in expected_rules(release=parse_release(OLD))]
+
+
+@pytest.mark.parametrize("by", ["metrics", "flag"])
+async def test_rules_are_judged_by_the_release_that_the_servers_run(
+    tmp_path: Path, by: str
+) -> None:
+    assert MISSING
+    server = Installed()
+    server.release = parse_release(OLD)
+    newest = await examined(server, tmp_path)
+    assert {group for group, one in newest.items() if one.status == "fail"} >= {
+        rule.partition("/")[0] for rule in MISSING
+    }
+    if by == "metrics":
+        runs(server, exposed=exposing(OLD))
+    else:
+        runs(server, f"--rules={OLD}")
+    found = await examined(server, tmp_path)
+    assert statuses(found) <= {"pass", "warn"}, found
+    assert not any(rule in one.message for rule in MISSING for one in found.values())
+    server.skipped = frozenset(["nodes/labels"])
+    failing = (await examined(server, tmp_path))["nodes"]
+    assert failing.status == "fail"
+    assert failing.command.splitlines()[0] == f"noderestrict verify --node=n1 --rules={OLD}"
+
+
+async def test_of_servers_that_cannot_be_seen_the_newest_rules_are_expected(
+    tmp_path: Path,
+) -> None:
+    server = Installed()
+    server.release = parse_release(OLD)
+    runs(server, "--rules=latest")
+    assert "fail" in statuses(await examined(server, tmp_path))
+    runs(server, exposed=b"noderestrict_kubernetes_info 1\n")
+    assert "fail" in statuses(await examined(server, tmp_path))
 
 
 async def test_without_pods_what_takes_them_is_warned_of_and_the_rest_is_seen(

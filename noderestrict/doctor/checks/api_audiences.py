@@ -8,10 +8,9 @@ from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, unknown, warned
 from noderestrict.doctor.restore import restore
-from noderestrict.doctor.workloads import SERVERS, elements, values, words, workloads
+from noderestrict.doctor.workloads import SERVERS, elements, setting, words, workloads
 
 _FLAG = "--api-audiences"
-_VARIABLE = "NODERESTRICT_API_AUDIENCES"
 
 
 async def check(cluster: Cluster) -> AsyncIterator[Finding]:
@@ -61,13 +60,7 @@ async def _configured(cluster: Cluster, user: str) -> list[tuple[str, Sequence[s
 
 def _audiences(container: Mapping[str, Any]) -> Sequence[str]:
     """Return the audiences of a container: of the last flag, or else of the environment."""
-    given = values(words(container), _FLAG)[-1:]
-    variables = [
-        str(variable.get("value") or "")
-        for variable in container.get("env") or ()
-        if variable.get("name") == _VARIABLE
-    ]
-    return elements(given or variables[:1])
+    return elements(setting(container, _FLAG.removeprefix("--")))
 
 
 async def _against_issuer(cluster: Cluster, workload: str, audiences: Sequence[str]) -> Finding:

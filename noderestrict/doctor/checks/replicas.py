@@ -1,89 +1,50 @@
 """Do all servers run, with fresh stores and the policy that is expected?"""
 
+import json
 import math
+import shlex
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 from noderestrict.cluster.connection import ClusterError
+from noderestrict.cluster.server_info import server_version
 from noderestrict.doctor import exposition
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
-from noderestrict.doctor.exposition import Sample
 from noderestrict.doctor.findings import Finding, failed, passed, unknown, warned
 from noderestrict.doctor.restore import restore
+from noderestrict.doctor.servers import LOGS, Server, read_servers, serving
 from noderestrict.doctor.trust import some
-from noderestrict.doctor.workloads import SERVERS, Workload, serves, values, workloads
+from noderestrict.doctor.workloads import Workload
+from noderestrict.policy.releases import Release
 from noderestrict.policy.table import RULES
 from noderestrict.render.workload import NAMESPACE
 from noderestrict.telemetry.metrics import ABSENT, OFF
 
-_LABELS = {"labelSelector": "app.kubernetes.io/name=noderestrict"}
-_LOGS = f"kubectl -n {NAMESPACE} logs --selector {_LABELS['labelSelector']}"
-_METRICS_PORT = 9090
 #: As the default of --max-staleness.
 _STALE_SECONDS = 90
-_MODE, _GATE = "noderestrict_rule_mode", "noderestrict_feature_gate"
-_AGE, _BUILD = "noderestrict_store_age_seconds", "noderestrict_build_info"
-_SELF_TEST, _BAD_PAIR = "noderestrict_self_test_ok", "noderestrict_certificate_problem"
-_OURS = (_MODE, _GATE, _AGE, _BUILD, _SELF_TEST, _BAD_PAIR)
 #: Of the API server: 1 for each feature gate that is on.
 _ENABLED = "kubernetes_feature_enabled"
 
 
-@dataclass(slots=True)
-class _Server:
-    """What one server exposes.
-
-    Attributes:
-        name: of its pod, or its address.
-        modes: by rule.
-        gates: by name.
-        ages: seconds, by resource.
-        version: of the server.
-        healthy: whether it denies a bad review, and can serve its certificate, by metric.
-    """
-
-    name: str
-    modes: dict[str, str] = field(default_factory=dict)
-    gates: dict[str, bool] = field(default_factory=dict)
-    ages: dict[str, float] = field(default_factory=dict)
-    version: str = ""
-    healthy: dict[str, bool] = field(default_factory=dict)
-
-    def take(self, sample: Sample) -> None:
-        """Take over one value."""
-        labels = sample.labels
-        match sample.name:
-            case name if name == _MODE:
-                self.modes[labels["rule"]] = labels["mode"]
-            case name if name == _GATE:
-                self.gates[labels["name"]] = sample.value == 1
-            case name if name == _AGE:
-                self.ages[labels["resource"]] = sample.value
-            case name if name == _BUILD:
-                self.version = labels["version"]
-            case name:
-                self.healthy[name] = sample.value == (name == _SELF_TEST)
-
-
 async def check(cluster: Cluster) -> AsyncIterator[Finding]:
     """Yield findings on the workloads, and on what each server exposes."""
-    serving = [one for one in await workloads(cluster, NAMESPACE, SERVERS) if serves(one)]
-    for workload in serving:
+    running = await serving(cluster)
+    for workload in running:
         yield _complete(workload)
     servers = []
-    async for found in _servers(cluster, serving):
-        if isinstance(found, _Server):
+    async for found in read_servers(cluster, running):
+        if isinstance(found, Server):
             servers.append(found)
         else:
             yield found
     gates = await _enabled(cluster) if servers else {}
+    version = await _version(cluster)
     for server in servers:
         findings = [
             *_judged(server),
             *_modes(cluster, server, await restore(cluster)),
-            *_gates(server, gates),
+            *_rules(server, version, running, await restore(cluster)),
+            *_gates(server, gates, running),
         ]
         for finding in findings or [_as_expected(cluster, server)]:
             yield finding
@@ -109,64 +70,6 @@ def _complete(workload: Workload) -> Finding:
     return passed(text)
 
 
-async def _servers(
-    cluster: Cluster, serving: Sequence[Workload]
-) -> AsyncIterator[_Server | Finding]:
-    """Yield what each server exposes, or that it cannot be seen."""
-    for address in cluster.options.metrics:
-        yield await _read(f"{address[0]}:{address[1]}", exposition.of_address(address))
-    if cluster.options.metrics:
-        return
-    if not serving:
-        yield unknown(
-            "no workload runs the server, so its modes and stores are not visible",
-            "say where its metrics are",
-            "noderestrict doctor --metrics HOST:PORT",
-        )
-        return
-    for pod in await cluster.items(f"/api/v1/namespaces/{NAMESPACE}/pods", _LABELS):
-        if (pod.get("status") or {}).get("phase") != "Running" or _is_ending(pod):
-            continue
-        name = pod["metadata"]["name"]
-        command = [word for one in pod["spec"]["containers"] for word in one.get("args") or ()]
-        if "serve" not in command:
-            continue
-        host, port = _metrics_address(command)
-        if not port or host in ("127.0.0.1", "::1", "localhost"):
-            yield unknown(
-                f"{name}: its modes and stores are not visible from here",
-                "forward a port to its metrics",
-                f"kubectl -n {NAMESPACE} port-forward {name} {_METRICS_PORT}:{port} &\n"
-                f"noderestrict doctor --metrics 127.0.0.1:{_METRICS_PORT}",
-            )
-        else:
-            yield await _read(name, exposition.of_pod(cluster, NAMESPACE, name, port))
-
-
-def _is_ending(pod: Any) -> bool:
-    return bool(pod["metadata"].get("deletionTimestamp"))
-
-
-def _metrics_address(command: Sequence[str]) -> tuple[str, int]:
-    given = values(command, "--metrics-address")[-1:] or [f"0.0.0.0:{_METRICS_PORT}"]
-    host, _, port = given[0].rpartition(":")
-    return host.strip("[]"), int(port) if port.isdecimal() else 0
-
-
-async def _read(name: str, text: Any) -> _Server | Finding:
-    server = _Server(name)
-    try:
-        for sample in exposition.samples(await text, _OURS):
-            server.take(sample)
-    except (ClusterError, ValueError, KeyError) as error:
-        return unknown(
-            f"{name}: its modes and stores are not visible: {error}",
-            "see whether it runs",
-            _LOGS,
-        )
-    return server
-
-
 async def _enabled(cluster: Cluster) -> Mapping[str, bool]:
     """Return the feature gates of the API server; none if it does not expose them."""
     text = await exposition.of_api_server(cluster)
@@ -175,12 +78,12 @@ async def _enabled(cluster: Cluster) -> Mapping[str, bool]:
     }
 
 
-def _judged(server: _Server) -> Iterator[Finding]:
-    if not server.healthy.get(_SELF_TEST, True):
-        yield failed(f"{server.name}: it does not deny a known-bad review", "see its log", _LOGS)
-    if not server.healthy.get(_BAD_PAIR, True):
+def _judged(server: Server) -> Iterator[Finding]:
+    if not server.denies:
+        yield failed(f"{server.name}: it does not deny a known-bad review", "see its log", LOGS)
+    if not server.serves_newest:
         yield failed(
-            f"{server.name}: the renewed certificate cannot be served", "see its log", _LOGS
+            f"{server.name}: the renewed certificate cannot be served", "see its log", LOGS
         )
     stale = {name: age for name, age in server.ages.items() if age > _STALE_SECONDS}
     if stale:
@@ -188,7 +91,7 @@ def _judged(server: _Server) -> Iterator[Finding]:
         yield failed(
             f"{server.name}: stores are stale: {ages}",
             "see whether it reaches the API server",
-            _LOGS,
+            LOGS,
         )
 
 
@@ -196,7 +99,7 @@ def _age(seconds: float) -> str:
     return "never filled" if math.isinf(seconds) else f"{seconds:.0f} s"
 
 
-def _modes(cluster: Cluster, server: _Server, again: str) -> Iterator[Finding]:
+def _modes(cluster: Cluster, server: Server, again: str) -> Iterator[Finding]:
     extra, expected = cluster.options.extra, cluster.options.expected_mode
     if not server.modes:
         yield unknown(
@@ -204,26 +107,18 @@ def _modes(cluster: Cluster, server: _Server, again: str) -> Iterator[Finding]:
         )
         return
     others: dict[str, list[str]] = {}
-    added, absent = [], []
+    added = []
     for rule in RULES:
         mode = server.modes.get(rule.id, "unknown")
         if rule.strict and rule.id not in extra.rules:
             if mode not in (OFF, ABSENT):
                 added.append(rule.id)
-        elif mode == ABSENT:
-            absent.append(rule.id)
-        elif mode != expected:
+        elif mode not in (ABSENT, expected):
             others.setdefault(mode, []).append(rule.id)
     for mode, rules in others.items():
         yield failed(
             f"{server.name}: rules run in mode {mode} instead of {expected}: {some(rules)}",
             f"set mode and rule-modes to {expected}, or say --expect-mode {mode}",
-            again,
-        )
-    if absent:
-        yield warned(
-            f"{server.name}: the release of its --rules lacks {some(absent)}",
-            "start the server without --rules",
             again,
         )
     if added:
@@ -234,7 +129,51 @@ def _modes(cluster: Cluster, server: _Server, again: str) -> Iterator[Finding]:
         )
 
 
-def _gates(server: _Server, enabled: Mapping[str, bool]) -> Iterator[Finding]:
+async def _version(cluster: Cluster) -> Release | None:
+    """Return the version of the API server, None if it could not be read: another check says so."""
+    try:
+        return Release(*await server_version(cluster.connection))
+    except ClusterError:
+        return None
+
+
+def _rules(
+    server: Server, version: Release | None, running: Sequence[Workload], again: str
+) -> Iterator[Finding]:
+    """Yield whether a server is older, or has older rules, than the API server."""
+    if version is None:
+        return
+    known = server.api_server
+    if known is not None and known.minor != version.minor:
+        yield warned(
+            f"{server.name}: it has the feature gates of Kubernetes {known}, as the API server had "
+            f"when it started; that is {version} now",
+            "start it anew",
+            _restarting(running),
+        )
+    lacking = [
+        rule.id
+        for rule in RULES
+        if server.modes.get(rule.id) == ABSENT and rule.since.includes(version)
+    ]
+    if lacking:
+        which = f" ({server.release})" if server.release else ""
+        yield warned(
+            f"{server.name}: the release of its --rules{which} lacks {some(lacking)}, which the "
+            f"plugin of the API server's own version, {version}, has",
+            "start the server without --rules",
+            again,
+        )
+
+
+def _restarting(running: Sequence[Workload]) -> str:
+    commands = [f"kubectl -n {NAMESPACE} rollout restart {one.kind}/{one.name}" for one in running]
+    return "\n".join(commands) or "sudo systemctl restart noderestrict"
+
+
+def _gates(
+    server: Server, enabled: Mapping[str, bool], running: Sequence[Workload]
+) -> Iterator[Finding]:
     wrong = [
         f"{name}={str(enabled[name]).lower()}"
         for name, on in sorted(server.gates.items())
@@ -242,17 +181,26 @@ def _gates(server: _Server, enabled: Mapping[str, bool]) -> Iterator[Finding]:
     ]
     if wrong:
         flag = f"--feature-gates={','.join(wrong)}"
-        patch = (
-            '[{"op":"add","path":"/spec/template/spec/containers/0/args/-","value":"' + flag + '"}]'
-        )
         yield failed(
             f"{server.name}: the API server has other feature gates: {', '.join(wrong)}",
             f"start the server with {flag}",
-            f"kubectl -n {NAMESPACE} patch deployment noderestrict --type=json -p '{patch}'",
+            _with_flag(running, flag),
         )
 
 
-def _as_expected(cluster: Cluster, server: _Server) -> Finding:
+def _with_flag(running: Sequence[Workload], flag: str) -> str:
+    """Return what gives servers another flag."""
+    place = "/spec/template/spec/containers/0/args/-"
+    patch = json.dumps([{"op": "add", "path": place, "value": flag}])
+    commands = [
+        shlex.join(["kubectl", "-n", NAMESPACE, "patch", one.kind, one.name, "--type=json",
+                    f"--patch={patch}"])
+        for one in running
+    ]  # fmt: skip
+    return "\n".join(commands) or "sudo systemctl edit --full noderestrict"
+
+
+def _as_expected(cluster: Cluster, server: Server) -> Finding:
     return passed(
         f"{server.name}: every rule runs in mode {cluster.options.expected_mode}, and its stores "
         "are fresh"

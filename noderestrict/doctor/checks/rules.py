@@ -9,6 +9,8 @@ from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, unknown, warned
 from noderestrict.doctor.probe import FORBIDDEN, is_from_webhook, probe
 from noderestrict.doctor.restore import restore
+from noderestrict.doctor.servers import enforced_release
+from noderestrict.policy.releases import LATEST
 from noderestrict.render.policy_flags import policy_flags
 from noderestrict.render.workload import NAMESPACE
 from noderestrict.verify.identity import impersonated, missing_rights, own_identity
@@ -50,14 +52,13 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
         )
         return
     options = cluster.options
-    wanted = Options(
-        node, options.extra, configuration=options.configuration, connect=options.connect
-    )
+    release = await enforced_release(cluster)
+    wanted = Options(node, options.extra, release, options.configuration, options.connect)
     found = await verify(cluster.connection, wanted)
     failing = any(rule.result == FAILS for rule in found.rules)
     again = await restore(cluster) if failing else ""
     for group, rules in _groups(found).items():
-        yield _Group(cluster, group, rules, node, again, all_read=found.all_read).finding()
+        yield _Group(cluster, group, rules, wanted, again, all_read=found.all_read).finding()
 
 
 async def _some_node(cluster: Cluster) -> str:
@@ -100,7 +101,7 @@ class _Group:
         cluster: where they were tried out.
         name: of the group.
         rules: what was found out about each.
-        node: whose requests were sent.
+        wanted: what was tried out.
         again: commands that install the rendered objects again, if a rule does not hold.
         all_read: whether all objects could be read that requests may be about.
     """
@@ -110,7 +111,7 @@ class _Group:
         cluster: Cluster,
         name: str,
         rules: Sequence[RuleResult],
-        node: str,
+        wanted: Options,
         again: str,
         *,
         all_read: bool,
@@ -120,7 +121,9 @@ class _Group:
         self._rules = rules
         self._again = again
         self._all_read = all_read
-        flags = [f"--node={node}", *policy_flags(cluster.options.extra)]
+        flags = [f"--node={wanted.node}", *policy_flags(cluster.options.extra)]
+        if wanted.release != LATEST:
+            flags.append(f"--rules={wanted.release}")
         if cluster.options.configuration != Options().configuration:
             flags.append(f"--webhook-configuration={cluster.options.configuration}")
         if cluster.options.connect:
