@@ -63,12 +63,6 @@ class Entry:
         """Return the name of the object that belongs to a node."""
         return f"{self.name[0]}{node}{self.name[1]}"
 
-    def names_object(self, namespace: str, name: str) -> bool:
-        """Return whether an object is among those that the entry is about."""
-        return (not self.namespaces or namespace in self.namespaces) and (
-            not self.names or name in self.names
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Held:

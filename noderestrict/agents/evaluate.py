@@ -69,9 +69,7 @@ class _Judgement:
         objection: Denied | None = None
         named = False
         for entry in entries:
-            if (entry.namespaces or entry.names) and not entry.names_object(
-                self._request.namespace, object_name(self._request, self._objects)
-            ):
+            if not self._is_about(entry):
                 continue
             named = True
             found, says_more = self._objection(entry)
@@ -83,6 +81,12 @@ class _Judgement:
         if named:
             return objection or _ALLOWED
         return self._unnamed(bool(entries))
+
+    def _is_about(self, entry: Entry) -> bool:
+        request = self._request
+        return (not entry.namespaces or request.namespace in entry.namespaces) and (
+            not entry.names or object_name(request, self._objects) in entry.names
+        )
 
     def _objection(self, entry: Entry) -> tuple[Denied | None, bool]:
         """Return why an entry does not allow the request, and whether its relation holds."""

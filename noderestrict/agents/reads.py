@@ -90,7 +90,8 @@ def evaluate(
     entries = [
         entry
         for entry in agent.read_entries(asked.group, asked.resource, asked.sub_resource, asked.verb)
-        if entry.names_object(asked.namespace, asked.name)
+        if (not entry.namespaces or asked.namespace in entry.namespaces)
+        and (not entry.names or asked.name in entry.names)
     ]
     if not entries:
         rule = agent.rule(UNNAMED_READ)

@@ -8,6 +8,7 @@ from typing import Any
 from noderestrict.cli import render_authorizer
 from noderestrict.cli._errors import UsageError
 from noderestrict.cli._files import write_files
+from noderestrict.cli.agent_files import add_agents_flag, agents_to_render
 from noderestrict.cli.argument_types import (
     ADDRESSES,
     AUDIENCES,
@@ -81,6 +82,7 @@ def add_parser(subparsers: Any) -> None:
         "directory", type=Path, metavar="DIR", help="directory to write to; created if missing"
     )
     add_flags(parser, RenderConfig)
+    add_agents_flag(parser)
     parser.set_defaults(run=run)
 
 
@@ -93,6 +95,7 @@ def run(options: argparse.Namespace) -> int:
     from noderestrict.render.manifests import Options, manifests
 
     config = from_flags(RenderConfig, options)
+    agents, texts = agents_to_render(options.agents, config.kubernetes_version)
     try:
         files = manifests(
             Options(
@@ -102,6 +105,8 @@ def run(options: argparse.Namespace) -> int:
                 config.infrastructure_accounts,
                 _read_ca(config.ca_bundle),
                 config.kubernetes_version,
+                agents,
+                texts,
             )
         )
     except ValueError as error:

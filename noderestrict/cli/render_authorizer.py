@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._errors import UsageError
 from noderestrict.cli._files import write_files
+from noderestrict.cli.agent_files import add_agents_flag, agents_to_render
 from noderestrict.cli.argument_types import (
     AUDIENCES,
     KUBERNETES_VERSION,
@@ -81,6 +82,7 @@ def add_kind(render: Any) -> None:
         "kubeadm takes the machine's default one",
     )
     add_flags(parser, AuthorizerConfig)
+    add_agents_flag(parser)
     parser.set_defaults(run=run)
 
 
@@ -96,13 +98,17 @@ def run(options: argparse.Namespace) -> int:
     config = from_flags(AuthorizerConfig, options)
     kubeadm = _kubeadm(config.kubeadm_config, options.api_server)
     try:
+        minor = kubeadm.minor() if config.kubernetes_version is None else config.kubernetes_version
+        agents, texts = agents_to_render(options.agents, minor)
         rendered = files(
             Options(
                 kubeadm,
-                kubeadm.minor() if config.kubernetes_version is None else config.kubernetes_version,
+                minor,
                 config.api_audiences or kubeadm.api_audiences(),
                 config.image or IMAGE,
                 config.node_leases,
+                agents,
+                texts,
             )
         )
     except ValueError as error:

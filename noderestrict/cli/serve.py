@@ -20,6 +20,7 @@ from noderestrict.cli.yaml_file import ConfigError
 
 if TYPE_CHECKING:
     from noderestrict.cluster.connection import Connection
+    from noderestrict.render.registration import Registration
     from noderestrict.serving.authorize import Authorizer
     from noderestrict.serving.background import Jobs
     from noderestrict.serving.capture import Capture
@@ -205,7 +206,8 @@ async def _serve_cluster(
     if (expected := config.expected_registration) is not None:
         jobs["registration"] = partial(
             _watch_registration,
-            parse_registration(expected).value(config.extra()),
+            parse_registration(expected),
+            server,
             connection,
             metrics,
             certificates,
@@ -215,7 +217,8 @@ async def _serve_cluster(
 
 
 async def _watch_registration(
-    registration: Mapping[str, Any],
+    registration: "Registration",
+    server: "_Server",
     connection: "Connection",
     metrics: "Metrics",
     certificates: "Certificates",
@@ -225,8 +228,12 @@ async def _watch_registration(
     from noderestrict.doctor.watch import Expected, watch_registration
     from noderestrict.render.registration import MATCH_CONDITIONS_SINCE
 
-    conditions = minor >= MATCH_CONDITIONS_SINCE
-    wanted = Expected(registration, certificates.trusted, conditions=conditions)
+    wanted = Expected(
+        registration.value(server.config.extra()),
+        certificates.trusted,
+        conditions=minor >= MATCH_CONDITIONS_SINCE,
+        agents=lambda: registration.agent_webhooks(server.in_force.agents.all),
+    )
     await watch_registration(connection, wanted, metrics)
 
 
@@ -244,7 +251,7 @@ class _Server:
         self._files = certificate_files(config)
         self._sources = sources
         self._features: Mapping[str, bool] | None = None
-        self._in_force = InForce()
+        self.in_force = InForce()
 
     def hold_agents(self, features: Mapping[str, bool]) -> None:
         """Read the agents.
@@ -256,7 +263,7 @@ class _Server:
             PolicyFileError: a file is unusable, or needs a newer API server.
         """
         self._features = features
-        self._in_force.agents = read_agents(self.config.agents, features)
+        self.in_force.agents = read_agents(self.config.agents, features)
 
     def certificates(self, metrics: "Metrics", secret: "Source | None" = None) -> "Certificates":
         """Return the certificates that follow a Secret and the configured files.
@@ -286,7 +293,7 @@ class _Server:
 
         config = self.config
         capture, limits = _capture(config, metrics), _limits(config)
-        in_force = self._in_force
+        in_force = self.in_force
         modes = config.modes(config, in_force.agents)
         app = App(judge, metrics, limits, authorizer, modes, capture, in_force)
         metrics.policy.mode_of = lambda rule: app.state.modes.of(rule)

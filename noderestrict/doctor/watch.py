@@ -5,7 +5,7 @@ Anyone who may change it can disable every rule, and no review would show that.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,17 +35,24 @@ class Expected:
         registration: the rendered ValidatingWebhookConfiguration.
         trusted: returns the CAs, in PEM, that a CA bundle may contain; None for any.
         conditions: whether the API server supports match conditions.
+        agents: returns the webhooks for agents, as their policies are now.
     """
 
     registration: Mapping[str, Any]
     trusted: Callable[[], bytes | None] = lambda: None
     conditions: bool = True
+    agents: Callable[[], Sequence[Mapping[str, Any]]] = tuple
 
     @property
     def name(self) -> str:
         """The name of the object."""
         name: str = self.registration["metadata"]["name"]
         return name
+
+    def whole(self) -> Mapping[str, Any]:
+        """Return the registration, with the webhooks for agents."""
+        webhooks = [*self.registration["webhooks"], *self.agents()]
+        return {**self.registration, "webhooks": webhooks}
 
 
 async def watch_registration(
@@ -109,7 +116,7 @@ def _differences(body: bytes, expected: Expected) -> list[str]:
     try:
         found = registration_differences(
             {"webhooks": installed.webhooks},
-            expected.registration,
+            expected.whole(),
             expected.trusted(),
             conditions=expected.conditions,
         )

@@ -1,11 +1,12 @@
 """The configuration with which an API server calls our authorization webhook.
 
-The webhook never denies, so its position relative to RBAC does not affect the outcome; after RBAC
-it gets fewer requests. Nodes cannot read Secrets without it, so it belongs on the control-plane
-nodes.
+For nodes the webhook never denies, so its position relative to RBAC does not affect the outcome;
+after RBAC it gets fewer requests. Nodes cannot read Secrets without it, so it belongs on the
+control-plane nodes. To agents it denies what RBAC would allow, so for these users alone it stands
+before RBAC, and who cannot be answered is denied.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import yaml
 
@@ -18,42 +19,58 @@ def authorization_configuration(
     seconds: int = 1,
     failure_policy: str = "NoOpinion",
     version: str = "v1",
+    agents: str = "",
 ) -> Object:
-    """Return an AuthorizationConfiguration with RBAC, and our webhook for node users only.
+    """Return an AuthorizationConfiguration with RBAC, and our webhook for nodes and agents only.
 
     Args:
         kubeconfig: path, on the API server's machine, of the file that names our server.
         seconds: how long answers are cached; access is revoked no faster than this.
         failure_policy: ``NoOpinion`` or ``Deny``, for requests without an answer.
         version: ``v1``, or ``v1beta1`` for Kubernetes 1.30 and 1.31.
+        agents: CEL expression that selects the reads of agents to ask about; "" for none.
     """
+    of_agents: list[Object] = []
+    if agents:
+        conditions: list[Object] = [{"expression": agents}]
+        of_agents = [_webhook("noderestrict-agents", kubeconfig, seconds, "Deny", conditions)]
     return {
         "apiVersion": f"apiserver.config.k8s.io/{version}",
         "kind": "AuthorizationConfiguration",
         "authorizers": [
+            *of_agents,
             {"type": "RBAC", "name": "rbac"},
-            {
-                "type": "Webhook",
-                "name": "noderestrict",
-                "webhook": {
-                    "authorizedTTL": f"{seconds}s",
-                    "unauthorizedTTL": f"{seconds}s",
-                    "timeout": "3s",
-                    "subjectAccessReviewVersion": "v1",
-                    "matchConditionSubjectAccessReviewVersion": "v1",
-                    "failurePolicy": failure_policy,
-                    "connectionInfo": {"type": "KubeConfigFile", "kubeConfigFile": kubeconfig},
-                    "matchConditions": [
-                        {
-                            "expression": "has(request.user) && has(request.groups) && "
-                            "request.user.startsWith('system:node:') && "
-                            "'system:nodes' in request.groups"
-                        },
-                        {"expression": "has(request.resourceAttributes)"},
-                    ],
-                },
-            },
+            _webhook("noderestrict", kubeconfig, seconds, failure_policy, _NODES),
         ],
+    }
+
+
+_NODES: Sequence[Object] = (
+    {
+        "expression": "has(request.user) && has(request.groups) && "
+        "request.user.startsWith('system:node:') && "
+        "'system:nodes' in request.groups"
+    },
+    {"expression": "has(request.resourceAttributes)"},
+)
+
+
+def _webhook(
+    name: str, kubeconfig: str, seconds: int, failure_policy: str, conditions: Sequence[Object]
+) -> Object:
+    return {
+        "type": "Webhook",
+        "name": name,
+        "webhook": {
+            "authorizedTTL": f"{seconds}s",
+            "unauthorizedTTL": f"{seconds}s",
+            "timeout": "3s",
+            "subjectAccessReviewVersion": "v1",
+            "matchConditionSubjectAccessReviewVersion": "v1",
+            "failurePolicy": failure_policy,
+            "connectionInfo": {"type": "KubeConfigFile", "kubeConfigFile": kubeconfig},
+            "matchConditions": [dict(condition) for condition in conditions],
+        },
     }
 
 

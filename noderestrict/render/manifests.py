@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import yaml
 
+from noderestrict.agents.file import Agent
 from noderestrict.policy.extra import Extra
 from noderestrict.render import workload
 from noderestrict.render.client_verification import api_server_files
@@ -78,6 +79,8 @@ class Options:
         infrastructure: accounts whose token requests are left out of registrations of a Service.
         ca_bundle: PEM, for registrations; None if ``certs bootstrap`` is to put it in.
         kubernetes_version: minor version of the API servers; None if all have match conditions.
+        agents: that are held to their node.
+        agent_files: the policy files that say so: names and texts.
     """
 
     extra: Extra = field(default_factory=Extra)
@@ -86,6 +89,8 @@ class Options:
     infrastructure: tuple[str, ...] = ACCOUNTS
     ca_bundle: bytes | None = None
     kubernetes_version: int | None = None
+    agents: tuple[Agent, ...] = ()
+    agent_files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def match_conditions(self) -> bool:
@@ -157,7 +162,11 @@ def _audit(flag: str) -> Object:
 
 
 def manifests(options: Options | None = None) -> dict[str, str]:
-    """Return the content of every file, by its path under ``manifests/``."""
+    """Return the content of every file, by its path under ``manifests/``.
+
+    Raises:
+        ValueError: there are agents, but the API servers have no match conditions.
+    """
     options = options or Options()
     service, hosts = options.service(), options.hosts()
     audited = replace(service, failure_policy="Ignore", infrastructure=None)
@@ -166,14 +175,18 @@ def manifests(options: Options | None = None) -> dict[str, str]:
     served_at = [f"--served-at={CERTIFICATE_NAMES[0]}:443"]
     completed = {
         "components/mirror-pods/policy.yaml": mirror_pod_policy(),
-        "service/deployment.yaml": [workload.deployment([service.flag(), *flags, *in_pods])],
+        "service/deployment.yaml": [
+            *workload.agent_policies(options.agent_files),
+            workload.deployment([service.flag(), *flags, *in_pods], options.agent_files),
+        ],
         "overlays/audit/install/kustomization.yaml": [_audit(audited.flag())],
         "overlays/cert-manager/install/certificates.yaml": workload.cert_manager(),
         "overlays/control-plane/install/certificates.yaml": workload.renewal(
             on_hosts, on_host=True
         ),
         "overlays/control-plane/install/daemon-set.yaml": [
-            workload.daemon_set([hosts.flag(), *flags, *on_hosts])
+            *workload.agent_policies(options.agent_files),
+            workload.daemon_set([hosts.flag(), *flags, *on_hosts], options.agent_files),
         ],
         # No pod reaches the loopback address of every control-plane node.
         "overlays/control-plane/new-ca.yaml": workload.new_ca(on_hosts, on_host=True),
@@ -184,7 +197,7 @@ def manifests(options: Options | None = None) -> dict[str, str]:
         completed[f"overlays/{overlay}/new-ca.yaml"] = new_ca
     registrations = {}
     for overlay, registration in zip(OVERLAYS, (hosts, service, service, audited), strict=True):
-        value = registration.value(options.extra, _WAVE)
+        value = registration.value(options.extra, _WAVE, options.agents)
         _put_ca(value, options.ca_bundle)
         registrations[f"overlays/{overlay}/enforce/registration.yaml"] = _labelled(value)
     comment = "" if options.match_conditions else _NO_MATCH_CONDITIONS

@@ -1,14 +1,16 @@
 """What makes the API server call the webhook, and what the webhook may ask the API server."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from noderestrict.agents.file import Agent
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.rule import ANY
 from noderestrict.policy.table import table
+from noderestrict.render.agents import webhooks
 from noderestrict.render.conditions import (
     NODE_USERS,
     OWN_CSI_NODE,
@@ -101,6 +103,7 @@ def webhook_configuration(
     extra: Extra | None = None,
     infrastructure: Infrastructure | None = None,
     match_conditions: bool = True,
+    agents: Sequence[Agent] = (),
 ) -> Object:
     """Return the ValidatingWebhookConfiguration for all rules.
 
@@ -118,7 +121,15 @@ def webhook_configuration(
         infrastructure: whose token requests are left out; None for nobody's.
         match_conditions: whether the API server has them, as Kubernetes 1.28 does; without them,
             no token request is left out.
+        agents: that are held to their node.
+
+    Raises:
+        ValueError: there are agents, but no match conditions.
     """
+    if agents and not match_conditions:
+        raise ValueError(
+            f"agents need match conditions, which Kubernetes has since 1.{MATCH_CONDITIONS_SINCE}"
+        )
     metadata: Object = {"name": NAME}
     if annotations:
         metadata["annotations"] = dict(annotations)
@@ -145,8 +156,34 @@ def webhook_configuration(
                 **(_match_conditions(condition) if match_conditions else {}),
             }
             for name, (resources, condition) in _webhooks(extra or Extra(), infrastructure).items()
-        ],
+        ]
+        + agent_webhooks(agents, client_config, failure_policy, timeout_seconds),
     }
+
+
+def agent_webhooks(
+    agents: Sequence[Agent],
+    client_config: Mapping[str, Any],
+    failure_policy: str = "Fail",
+    timeout_seconds: int = 3,
+) -> list[Object]:
+    """Return the webhooks for agents; the arguments are those of ``webhook_configuration``."""
+    return [
+        {
+            "name": name,
+            "clientConfig": _client(client_config),
+            "namespaceSelector": _everything(),
+            "objectSelector": _everything(),
+            "rules": rules,
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            "matchPolicy": "Equivalent",
+            "failurePolicy": failure_policy,
+            "timeoutSeconds": timeout_seconds,
+            "matchConditions": [condition],
+        }
+        for name, (rules, condition) in webhooks(agents).items()
+    ]
 
 
 def _match_conditions(condition: Condition | None) -> Object:
@@ -205,12 +242,21 @@ class Registration:
             value["matchConditions"] = False
         return f"--expected-registration={msgspec.json.encode(value).decode()}"
 
-    def value(self, extra: Extra, annotations: Mapping[str, str] | None = None) -> Object:
+    def value(
+        self,
+        extra: Extra,
+        annotations: Mapping[str, str] | None = None,
+        agents: Sequence[Agent] = (),
+    ) -> Object:
         """Return the ValidatingWebhookConfiguration.
 
         Args:
             extra: policy beyond the in-tree plugin.
             annotations: of the object.
+            agents: that are held to their node.
+
+        Raises:
+            ValueError: there are agents, but no match conditions.
         """
         rendered = webhook_configuration(
             self.client_config,
@@ -220,9 +266,14 @@ class Registration:
             extra=extra,
             infrastructure=self.infrastructure,
             match_conditions=self.match_conditions,
+            agents=agents,
         )
         rendered["metadata"]["name"] = self.name
         return rendered
+
+    def agent_webhooks(self, agents: Sequence[Agent]) -> list[Object]:
+        """Return the webhooks for agents."""
+        return agent_webhooks(agents, self.client_config, self.failure_policy, self.timeout_seconds)
 
 
 class _Infrastructure(msgspec.Struct, forbid_unknown_fields=True):

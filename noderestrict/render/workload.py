@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from noderestrict import __version__
 from noderestrict.render.load import Object, documents
@@ -14,35 +14,59 @@ PORT = 8443
 TLS_SECRET = "noderestrict-tls"  # noqa: S105 (a name)
 CA_SECRET = "noderestrict-ca"  # noqa: S105 (a name)
 RENEWAL, NEW_CA = "noderestrict-renewal", "noderestrict-new-ca"
+#: ConfigMap with the policies of agents, and where it is mounted.
+_AGENTS, _AGENTS_FOLDER = "noderestrict-agents", "/etc/noderestrict/agents"
+_NONE: Mapping[str, str] = {}
 CONTROL_PLANE = "noderestrict-control-plane"
 #: Label and taint of dedicated nodes, for clusters without control-plane nodes.
 DEDICATED_NODES = "node-restriction.kubernetes.io/noderestrict"
 
 
-def deployment(flags: Sequence[str] = ()) -> Object:
+def deployment(flags: Sequence[str] = (), agent_files: Mapping[str, str] = _NONE) -> Object:
     """Return the Deployment of the servers behind a Service.
 
     Args:
         flags: of ``serve``, beside those that every server of this kind has.
+        agent_files: the policy files: names and texts.
     """
-    return _completed("deployment.yaml", flags)
+    return _completed("deployment.yaml", flags, agent_files)
 
 
-def daemon_set(flags: Sequence[str] = ()) -> Object:
+def daemon_set(flags: Sequence[str] = (), agent_files: Mapping[str, str] = _NONE) -> Object:
     """Return the DaemonSet of the servers beside API servers, reached on loopback.
 
     Args:
         flags: of ``serve``, beside those that every server of this kind has.
+        agent_files: the policy files: names and texts.
     """
-    return _completed("daemon-set.yaml", flags)
+    return _completed("daemon-set.yaml", flags, agent_files)
 
 
-def _completed(path: str, flags: Sequence[str]) -> Object:
+def _completed(path: str, flags: Sequence[str], agent_files: Mapping[str, str]) -> Object:
     (value,) = documents(path)
-    (container,) = value["spec"]["template"]["spec"]["containers"]
+    spec = value["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
     container["image"] = IMAGE
     container["args"] += flags
+    if agent_files:
+        container["args"] += [f"--agents={_AGENTS_FOLDER}/{name}" for name in agent_files]
+        mount = {"name": "agents", "mountPath": _AGENTS_FOLDER, "readOnly": True}
+        container["volumeMounts"].append(mount)
+        spec["volumes"].append({"name": "agents", "configMap": {"name": _AGENTS}})
     return value
+
+
+def agent_policies(agent_files: Mapping[str, str]) -> list[Object]:
+    """Return the ConfigMap with the policies of agents, none without any.
+
+    Args:
+        agent_files: the policy files: names and texts.
+    """
+    if not agent_files:
+        return []
+    metadata = {"name": _AGENTS, "namespace": NAMESPACE}
+    value = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
+    return [{**value, "data": dict(agent_files)}]
 
 
 def renewal(flags: Sequence[str], *, on_host: bool) -> list[Object]:

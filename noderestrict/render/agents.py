@@ -1,0 +1,479 @@
+"""What makes an API server ask about agents: webhooks for writes, conditions for reads.
+
+The API server asks about these users only, and not about what a condition alone proves allowed: so
+much of an agent's work goes on while nobody answers. It evaluates every condition of a webhook for
+every request that its rules match, so there is one, which begins with the users.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from noderestrict.agents.file import (
+    ACCOUNT_PREFIX,
+    Agent,
+    Bound,
+    Operation,
+    Plain,
+    Read,
+    RelationKind,
+    Source,
+    Unnamed,
+    User,
+    Verb,
+    Write,
+    kind_of,
+)
+from noderestrict.agents.paths import FieldPath, parse_path
+from noderestrict.render.load import Object
+
+#: End of the names of all webhooks for agents.
+DOMAIN = "agents.noderestrict.io"
+_PREFIX = "authentication.kubernetes.io/"
+_ALL = "*"
+_OPERATIONS: tuple[str, ...] = tuple(operation.value for operation in Operation)
+_READS = ("get", "list", "watch")
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: What CEL keeps for itself.
+_RESERVED = frozenset(
+    (
+        *("as", "break", "const", "continue", "else", "false", "for", "function", "if", "import"),
+        *("in", "let", "loop", "namespace", "null", "package", "return", "true", "var", "void"),
+        "while",
+    )
+)
+#: Since then, conditions of authorizers see selectors.
+_SELECTORS_SINCE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """How CEL names the requester: in admission, and in authorization."""
+
+    username: str
+    groups: str
+    extra: str
+
+
+_ADMISSION = _Terms(
+    "request.userInfo.username", "request.userInfo.groups", "request.userInfo.extra"
+)
+_AUTHORIZATION = _Terms("request.user", "request.groups", "request.extra")
+
+
+def webhooks(agents: Sequence[Agent]) -> dict[str, tuple[list[Object], Object]]:
+    """Return the rules and the match condition of each webhook, by name.
+
+    An agent whose unnamed writes are refused is asked about whatever it writes, another one about
+    the resources that its policy names.
+
+    Args:
+        agents: of checked policies.
+    """
+    closed = [agent for agent in agents if agent.unnamed_writes == Unnamed.REFUSE]
+    named = [agent for agent in agents if agent.unnamed_writes == Unnamed.ALLOW and agent.write]
+    found: dict[str, tuple[list[Object], Object]] = {}
+    if closed:
+        found[f"all.{DOMAIN}"] = [_rule(_ALL, _OPERATIONS, ["*/*"])], _condition(closed)
+    if named:
+        found[f"named.{DOMAIN}"] = list(_rules(named)), _condition(named)
+    return found
+
+
+def read_condition(agents: Sequence[Agent], minor: int) -> str:
+    """Return the CEL expression that selects the reads that agents are asked about.
+
+    Args:
+        agents: of checked policies.
+        minor: Kubernetes version of the API server, 1.``minor``.
+
+    Returns:
+        The expression; "" if no reads are held.
+    """
+    held = [agent for agent in agents if agent.read is not None]
+    if not held:
+        return ""
+    reads = f"request.resourceAttributes.verb in {_texts(_READS)}"
+    cases = list(_cases(held, _AUTHORIZATION, lambda agent: _read_cases(agent, minor)))
+    asked = _all(
+        "has(request.resourceAttributes)",
+        "has(request.resourceAttributes.verb)",
+        reads,
+        "has(request.user)",
+        _any(_is_agent(agent, _AUTHORIZATION) for agent in held),
+    )
+    return _all(asked, f"!{_any(cases)}") if cases else asked
+
+
+def _rule(group: str, operations: Sequence[str], resources: Sequence[str]) -> Object:
+    return {
+        "apiGroups": [group],
+        "apiVersions": [_ALL],
+        "operations": list(operations),
+        "resources": list(resources),
+        "scope": _ALL,
+    }
+
+
+def _rules(agents: Iterable[Agent]) -> Iterator[Object]:
+    """Yield rules for exactly what entries name."""
+    wanted: dict[str, dict[str, dict[str, None]]] = {}
+    for agent in agents:
+        for write in agent.write:
+            for group in write.api_groups:
+                for resource in write.resources:
+                    known = wanted.setdefault(group, {}).setdefault(resource, {})
+                    known.update(dict.fromkeys(operation.value for operation in write.operations))
+    for group, resources in wanted.items():
+        by_operations: dict[tuple[str, ...], list[str]] = {}
+        for resource, operations in resources.items():
+            ordered: tuple[str, ...] = tuple(one for one in _OPERATIONS if one in operations)
+            by_operations.setdefault(ordered, []).append(resource)
+        for ordered, names in by_operations.items():
+            yield _rule(group, ordered, names)
+
+
+def _condition(agents: Sequence[Agent]) -> Object:
+    users = _any(_is_agent(agent, _ADMISSION) for agent in agents)
+    asked = _all("has(request.userInfo.username)", users)
+    cases = list(_cases(agents, _ADMISSION, _write_cases))
+    expression = _all(asked, f"!{_any(cases)}") if cases else asked
+    return {"name": "agents-beyond-what-is-surely-theirs", "expression": expression}
+
+
+def _cases(
+    agents: Iterable[Agent],
+    terms: _Terms,
+    cases: Callable[[Agent], Iterable[tuple[bool, str]]],
+) -> Iterator[str]:
+    """Yield a test for what is surely allowed to the users of each agent.
+
+    Args:
+        agents: of checked policies.
+        terms: name the requester.
+        cases: returns a test for each kind of request, and whether it needs the node.
+    """
+    for agent in agents:
+        for users in (_accounts(agent), _prefixes(agent)):
+            if not users:
+                continue
+            part = replace(agent, users=users)
+            found = list(cases(part))
+            always = [test for needs_node, test in found if not needs_node]
+            known = _node_is_known(part, terms)
+            with_node = [test for needs_node, test in found if needs_node] if known else []
+            tests = [*always, *([_all(known, _any(with_node))] if with_node else [])]
+            if tests:
+                yield _all(_is_agent(part, terms), _any(tests))
+
+
+# Expressions.
+
+
+def _all(*tests: str) -> str:
+    return " && ".join(test for test in tests if test)
+
+
+def _any(tests: Iterable[str]) -> str:
+    found = list(tests)
+    return f"({' || '.join(f'({test})' for test in found)})" if len(found) > 1 else f"({found[0]})"
+
+
+def _text(text: str) -> str:
+    return json.dumps(text)
+
+
+def _texts(texts: Iterable[str]) -> str:
+    return f"[{', '.join(map(_text, texts))}]"
+
+
+def _is_one(value: str, texts: Iterable[str]) -> str:
+    """Return a test that a value is one of some texts."""
+    found = list(texts)
+    return f"{value} == {_text(found[0])}" if len(found) == 1 else f"{value} in {_texts(found)}"
+
+
+def _accounts(agent: Agent) -> tuple[User, ...]:
+    return tuple(user for user in agent.users if user.service_account is not None)
+
+
+def _prefixes(agent: Agent) -> tuple[User, ...]:
+    return tuple(user for user in agent.users if user.prefix is not None)
+
+
+def _is_agent(agent: Agent, terms: _Terms) -> str:
+    """Return a test of the user, who has a name."""
+    accounts = [
+        ACCOUNT_PREFIX + (user.service_account or "").replace("/", ":") for user in _accounts(agent)
+    ]
+    tests = [_is_one(terms.username, accounts)] if accounts else []
+    tests += [
+        f"{terms.username}.startsWith({_text(user.prefix or '')}) && has({terms.groups}) && "
+        f"{_text(user.group or '')} in {terms.groups}"
+        for user in _prefixes(agent)
+    ]
+    return _any(tests)
+
+
+def _node_is_known(agent: Agent, terms: _Terms) -> str:
+    """Return a test that CEL can tell the node of an agent; "" if it never can."""
+    if not _accounts(agent):
+        return "true"
+    if Source.TOKEN not in (agent.node or (Source.TOKEN,)):
+        return ""
+    bound = (_has_one(terms, key) for key in ("pod-name", "pod-uid", "node-name"))
+    return _all(f"has({terms.extra})", *bound, f"{_node(terms)} != ''")
+
+
+def _node(terms: _Terms) -> str:
+    return f"{terms.extra}[{_text(f'{_PREFIX}node-name')}][0]"
+
+
+def _is_node(agent: Agent, terms: _Terms, value: str) -> str:
+    """Return a test that a text is the name of the node, given that it is known."""
+    if _accounts(agent):
+        return f"{value} == {_node(terms)}"
+    names = (f"{_text(user.prefix or '')} + {value} == {terms.username}" for user in agent.users)
+    return _all(f"{value} != ''", _any(names))
+
+
+def _has_one(terms: _Terms, key: str) -> str:
+    name = _text(f"{_PREFIX}{key}")
+    return f"{name} in {terms.extra} && size({terms.extra}[{name}]) == 1"
+
+
+def _is_named(agent: Agent, terms: _Terms, relation: Plain | Bound, value: str) -> str:
+    """Return a test that a name belongs to the node; "false" if CEL cannot tell."""
+    template = relation.name if isinstance(relation, Bound) else None
+    prefix, _, suffix = (template or "{node}").partition("{node}")
+    if not prefix and not suffix:
+        return _is_node(agent, terms, value)
+    if not _accounts(agent):
+        return "false"
+    return f"{value} == {_text(prefix)} + {_node(terms)} + {_text(suffix)}"
+
+
+# Writes.
+
+
+def _write_cases(agent: Agent) -> Iterator[tuple[bool, str]]:
+    """Yield a test for each kind of write that is surely allowed, and whether it needs the node."""
+    for write in filter(None, map(_provable, agent.write)):
+        for operation in write.operations:
+            related = _write_relation(agent, write, operation)
+            if related == "false":
+                continue
+            fields = "" if operation != Operation.UPDATE else _unchanged(write)
+            yield bool(related), _all(_about_write(write, operation), related, fields)
+
+
+def _about_write(write: Write, operation: Operation) -> str:
+    tests = [
+        f"request.operation == {_text(operation.value)}",
+        _is_one("request.resource.group", write.api_groups),
+        _of_resources(write.resources, "request.resource.resource", "request.subResource"),
+    ]
+    if write.namespaces:
+        tests.append(_all("has(request.namespace)", _is_one("request.namespace", write.namespaces)))
+    if write.names:
+        tests.append(_all("has(request.name)", _is_one("request.name", write.names)))
+    return _all(*tests)
+
+
+def _of_resources(resources: Sequence[str], plural: str, sub_resource: str) -> str:
+    """Return a test that a request is about one of some resources."""
+    whole = [resource for resource in resources if "/" not in resource]
+    tests = []
+    if whole:
+        none = f"(!has({sub_resource}) || {sub_resource} == '')"
+        tests.append(f"{none} && {_is_one(plural, whole)}")
+    for resource in resources:
+        name, slash, sub = resource.partition("/")
+        if slash:
+            which = f"{sub_resource} != ''" if sub == _ALL else f"{sub_resource} == {_text(sub)}"
+            tests.append(f"has({sub_resource}) && {which} && {plural} == {_text(name)}")
+    return _any(tests)
+
+
+def _write_relation(agent: Agent, write: Write, operation: Operation) -> str:
+    """Return a test that the relation holds; "" if it always does, "false" if CEL cannot tell."""
+    kind, relation = kind_of(write.relation), write.relation
+    if kind == RelationKind.ANY:
+        return ""
+    if kind in (RelationKind.OWN_NODE, RelationKind.NAME):
+        created = operation == Operation.CREATE and not any("/" in one for one in write.resources)
+        name = "object.metadata.name" if created else "request.name"
+        there = _present(("metadata", "name"), "object") if created else "has(request.name)"
+        named = _is_named(agent, _ADMISSION, relation, name)
+        if named == "false" or (operation == Operation.CREATE and not created):
+            return "false"
+        return _all(there, named)
+    steps = _steps(relation)
+    if steps is None:
+        return "false"
+    roots = {"CREATE": ("object",), "UPDATE": ("oldObject", "object"), "DELETE": ("oldObject",)}
+    tests = []
+    for root in roots.get(operation.value, ()):
+        value = _at(root, steps)
+        tests += [_present(steps, root), f"type({value}) == string"]
+        tests.append(_is_node(agent, _ADMISSION, value))
+    return _all(*tests) if tests and "false" not in tests else "false"
+
+
+#: Subresources that send whole pods.
+_OF_PODS = ("", "ephemeralcontainers", "resize", "status")
+
+
+def _provable(write: Write) -> Write | None:
+    """Return the part of an entry that CEL can tell: what sends objects, if that matters."""
+    if write.relation != Plain.OWN_PODS:
+        return write
+    resources = tuple(one for one in write.resources if one.partition("/")[2] in _OF_PODS)
+    return replace(write, resources=resources) if resources else None
+
+
+def _steps(relation: Plain | Bound) -> tuple[str, ...] | None:
+    """Return where an object names its node; None if that is no single text."""
+    if relation == Plain.OWN_PODS:
+        return "spec", "nodeName"
+    if isinstance(relation, Bound) and relation.field is not None:
+        return parse_path(relation.field, exact=True).steps
+    if isinstance(relation, Bound) and relation.label is not None:
+        return "metadata", "labels", relation.label
+    return None
+
+
+def _at(root: str, steps: Sequence[str]) -> str:
+    return root + "".join(map(_step, steps))
+
+
+def _step(step: str) -> str:
+    plain = _IDENTIFIER.fullmatch(step) and step not in _RESERVED
+    return f".{step}" if plain else f"[{_text(step)}]"
+
+
+def _present(steps: Sequence[str], root: str) -> str:
+    """Return a test that every step of a path is there."""
+    tests = [f"{root} != null"]
+    for index, step in enumerate(steps):
+        value = _at(root, steps[:index])
+        if index:
+            tests.append(f"type({value}) == map")
+        tests.append(f"{_text(step)} in {value}")
+    return _all(*tests)
+
+
+def _unchanged(write: Write) -> str:
+    """Return a test that an update changes only fields that may change."""
+    if write.fields is None:
+        return ""
+    tree: dict[str, dict[str, object] | None] = {}
+    paths = [parse_path(field) for field in write.fields]
+    for path in (*paths, *map(parse_path, _BOOKKEEPING)):
+        # What an item of a list may change is asked about.
+        if not path.lists and _ALL not in path.steps:
+            _grow(tree, path)
+    return _all("object != null", "oldObject != null", *_same("oldObject", "object", tree, 0))
+
+
+#: What the API server itself changes with each write.
+_BOOKKEEPING = ("metadata.generation", "metadata.managedFields", "metadata.resourceVersion")
+
+
+def _grow(tree: dict[str, dict[str, object] | None], path: FieldPath) -> None:
+    *parents, last = path.steps
+    for step in parents:
+        below = tree.setdefault(step, {})
+        if below is None:
+            return  # All of it may change.
+        tree = below  # type: ignore[assignment] # a tree has trees
+    tree[last] = None
+
+
+def _same(old: str, new: str, tree: Mapping[str, object], depth: int) -> Iterator[str]:
+    """Yield tests that two maps are equal but for what a tree names."""
+    key = f"k{depth}"
+    exact = [step for step in tree if _ALL not in step]
+    tests = [_is_one(key, exact)] if exact else []
+    tests += [f"{key}.matches({_text(_regex(step))})" for step in tree if _ALL in step]
+    free = " || ".join((*tests, ""))
+    # Some checkers do not see by themselves that what has a key in brackets may be a map.
+    yield f"dyn({new}).all({key}, {free}({key} in {old} && {old}[{key}] == {new}[{key}]))"
+    yield f"dyn({old}).all({key}, {free}{key} in {new})"
+    for step, below in tree.items():
+        if not isinstance(below, dict):
+            continue
+        both = [f"{_text(step)} in {old}", f"{_text(step)} in {new}"]
+        children = [_at(value, (step,)) for value in (old, new)]
+        maps = (f"type({child}) == map" for child in children)
+        same = _all(*both, *maps, *_same(children[0], children[1], below, depth + 1))
+        yield _any((_all(*(f"!({test})" for test in both)), same))
+
+
+def _regex(step: str) -> str:
+    return f"^{'.*'.join(map(re.escape, step.split(_ALL)))}$"
+
+
+# Reads.
+
+
+def _read_cases(agent: Agent, minor: int) -> Iterator[tuple[bool, str]]:
+    """Yield a test for each kind of read that is surely left to RBAC; likewise."""
+    for read in agent.read or ():
+        for verb in read.verbs:
+            related = _read_relation(agent, read, verb, minor)
+            if related != "false":
+                yield bool(related), _all(_about_read(read, verb), related)
+
+
+def _about_read(read: Read, verb: Verb) -> str:
+    asked = "request.resourceAttributes"
+    tests = [f"{asked}.verb == {_text(verb.value)}"]
+    if set(read.api_groups) == {""}:
+        tests.append(f"(!has({asked}.group) || {asked}.group == '')")
+    else:
+        tests.append(_all(f"has({asked}.group)", _is_one(f"{asked}.group", read.api_groups)))
+    tests.append(f"has({asked}.resource)")
+    tests.append(_of_resources(read.resources, f"{asked}.resource", f"{asked}.subresource"))
+    for key, values in (("namespace", read.namespaces), ("name", read.names)):
+        if values:
+            tests.append(_all(f"has({asked}.{key})", _is_one(f"{asked}.{key}", values)))
+    return _all(*tests)
+
+
+def _read_relation(agent: Agent, read: Read, verb: Verb, minor: int) -> str:
+    kind, relation = kind_of(read.relation), read.relation
+    asked = "request.resourceAttributes"
+    if kind == RelationKind.ANY:
+        return ""
+    if kind in (RelationKind.OWN_NODE, RelationKind.NAME):
+        named = _is_named(agent, _AUTHORIZATION, relation, f"{asked}.name")
+        return named if named == "false" else _all(f"has({asked}.name)", named)
+    if verb == Verb.GET or minor < _SELECTORS_SINCE:
+        return "false"
+    if kind == RelationKind.OWN_PODS:
+        return _selects(agent, f"{asked}.fieldSelector", "spec.nodeName")
+    if isinstance(relation, Bound) and relation.field is not None:
+        key = ".".join(parse_path(relation.field, exact=True).steps)
+        return _selects(agent, f"{asked}.fieldSelector", key)
+    if isinstance(relation, Bound) and relation.label is not None:
+        return _selects(agent, f"{asked}.labelSelector", relation.label)
+    return "false"
+
+
+def _selects(agent: Agent, selector: str, key: str) -> str:
+    """Return a test that a selector demands the node as the value of a key."""
+    demands = _all(
+        "has(r.key)",
+        f"r.key == {_text(key)}",
+        "has(r.operator)",
+        "r.operator == 'In'",
+        "has(r.values)",
+        "size(r.values) == 1",
+        _is_node(agent, _AUTHORIZATION, "r.values[0]"),
+    )
+    requirements = f"{selector}.requirements"
+    return _all(f"has({selector})", f"has({requirements})", f"{requirements}.exists(r, {demands})")
