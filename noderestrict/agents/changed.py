@@ -14,7 +14,8 @@ _BOOKKEEPING = frozenset(
 class Changeable:
     """The fields that may change.
 
-    Null, missing and empty are equal; 0 and false are values.
+    A missing value equals null, an empty object and an empty list; but not "", 0 or false: the key
+    of a label alone may attract pods.
 
     Args:
         paths: of the fields, each with everything below it.

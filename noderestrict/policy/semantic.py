@@ -30,7 +30,7 @@ class Fields:
         quantities: maps of quantities.
         maps: in which a key with an empty value differs from a missing key.
         lists: lists that are compared item by item, whatever their order, and the key of an item.
-        scalars: whether 0 and false differ from a missing value everywhere.
+        scalars: whether "", 0 and false differ from a missing value everywhere.
     """
 
     pointers: frozenset[Path] = frozenset()
@@ -115,7 +115,7 @@ class Comparison:
             yield shown
 
     def _is_empty(self, value: Any) -> bool:
-        if self._fields.scalars and isinstance(value, bool | int | float):
+        if self._fields.scalars and isinstance(value, str | bool | int | float):
             return False
         return _is_empty(value)
 

@@ -225,7 +225,10 @@ def _put_ca(registration: Object, bundle: bytes | None) -> None:
 
 def _as_it_is(path: str) -> str:
     given = f"manifests/{path}"
-    return text(given) if path.endswith(".json") else _text(map(_labelled, documents(given)))
+    # Policies of agents are no objects, and their comments are for who edits them.
+    if path.endswith(".json") or path.startswith("agents/"):
+        return text(given)
+    return _text(map(_labelled, documents(given)))
 
 
 def _labelled(value: Object) -> Object:

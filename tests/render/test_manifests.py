@@ -283,7 +283,7 @@ def test_audiences_reach_every_server(tmp_path: Path) -> None:
         container["args"]
         for file in tmp_path.rglob("*.yaml")
         for value in yaml.safe_load_all(file.read_text())
-        if value and value["kind"] in ("Deployment", "DaemonSet") and "spec" in value
+        if value and value.get("kind") in ("Deployment", "DaemonSet") and "spec" in value
         for container in value["spec"]["template"]["spec"]["containers"]
     ]
     assert len(told) == 2

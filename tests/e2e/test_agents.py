@@ -1,0 +1,377 @@
+"""An agent's token reaches its own node, and no other: on a real API server."""
+
+import base64
+import http.client
+import json
+import ssl
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from noderestrict.agents.load import parse
+from noderestrict.render.agents import read_condition
+from noderestrict.render.authorizer import authorization_configuration, webhook_kubeconfig
+from noderestrict.render.registration import (
+    cluster_role,
+    cluster_role_binding,
+    webhook_configuration,
+)
+from tests.e2e.conftest import namespace_ready
+from tests.e2e.control_plane import ISSUER, APIError, Client, ControlPlane, Object, free_port
+from tests.serving.tls import Server, serving
+
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+CORE = "/api/v1/namespaces"
+PODS = f"{CORE}/default/pods"
+POLICY = """
+agents:
+- name: driver
+  users: [{serviceAccount: storage/driver}]
+  write:
+  - resources: [nodes, nodes/status]
+    operations: [UPDATE]
+    relation: own-node
+    fields: ['metadata.annotations["example.com/*"]', 'status.conditions[type=Driver]']
+  - {resources: [pods], operations: [UPDATE], relation: own-pods, fields: [metadata.annotations]}
+  - {resources: [pods], operations: [DELETE], relation: own-pods}
+  - {resources: [pods/exec], operations: [CONNECT], relation: own-pods}
+  - {resources: [pods/eviction], operations: [CREATE], relation: own-pods}
+  - {resources: [configmaps], operations: [CREATE, DELETE], relation: {name: "driver-{node}"}}
+  - apiGroups: [coordination.k8s.io]
+    resources: [leases]
+    operations: [CREATE, UPDATE]
+    relation: {label: example.com/node}
+  read:
+  - {resources: [nodes], relation: own-node}
+  - {resources: [pods], relation: own-pods}
+  - {resources: [secrets], relation: referenced}
+  - {resources: [services], relation: any}
+"""
+
+
+class TokenClient(Client):
+    """A user of the API, with a token."""
+
+    def __init__(self, control_plane: ControlPlane, token: str) -> None:
+        admin = control_plane.admin
+        folder = Path(admin._file.parent)
+        super().__init__(control_plane.port, admin.ca, admin.pair, folder, f"t{token[-12:]}")
+        self._context = ssl.create_default_context(cadata=admin.ca.certificate.decode())
+        self._token = token
+
+    def _send(
+        self, method: str, path: str, data: bytes | None, content_type: str
+    ) -> tuple[int, bytes]:
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", self._port, context=self._context, timeout=40
+        )
+        headers = {"Content-Type": content_type, "Authorization": f"Bearer {self._token}"}
+        try:
+            connection.request(method, path, data, headers)
+            response = connection.getresponse()
+            self.warnings = response.headers.get_all("Warning") or []
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+
+@dataclass
+class Cluster:
+    control_plane: ControlPlane
+    server: Server
+
+    @property
+    def admin(self) -> Client:
+        return self.control_plane.admin
+
+    def pod(
+        self, name: str, node: str, namespace: str = "default", account: str = "web", **spec: Any
+    ) -> Object:
+        return self.admin.create(
+            f"{CORE}/{namespace}/pods",
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": name},
+                "spec": {
+                    "nodeName": node,
+                    "containers": [{"name": "c", "image": "pause"}],
+                    "serviceAccountName": account,
+                    **spec,
+                },
+            },
+        )
+
+    def token(self, namespace: str, bound: Object | None, account: str = "driver") -> TokenClient:
+        spec = {"boundObjectRef": bound} if bound else {}
+        path = f"{CORE}/{namespace}/serviceaccounts/{account}/token"
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        answer = self.admin.create(path, request)
+        return TokenClient(self.control_plane, answer["status"]["token"])
+
+    def agent(self, pod: Object) -> TokenClient:
+        return self.token(pod["metadata"]["namespace"], reference(pod, "Pod"))
+
+
+def reference(value: Object, kind: str) -> Object:
+    meta = value["metadata"]
+    return {"apiVersion": "v1", "kind": kind, "name": meta["name"], "uid": meta["uid"]}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("agents")
+    port = free_port()
+    policy = folder / "agents.yaml"
+    policy.write_text(POLICY)
+    held = parse(POLICY.encode(), "agents.yaml").agents
+    ca, config, webhook = folder / "ca.crt", folder / "authorization.yaml", folder / "webhook.yaml"
+    config.write_text(
+        yaml.safe_dump(authorization_configuration(str(webhook), agents=read_condition(held, 36)))
+    )
+    webhook.write_text(
+        yaml.safe_dump(webhook_kubeconfig(f"https://127.0.0.1:{port}/authorize", str(ca)))
+    )
+    flags = {"authorization-mode": "", "authorization-config": str(config)}
+    control_plane = ControlPlane(flags, ca_file=ca)
+    try:
+        prepare(control_plane.admin)
+        kubeconfig = folder / "kubeconfig"
+        kubeconfig.write_text(json.dumps(control_plane.user("noderestrict").kubeconfig()))
+        flags_of_server = (
+            *("--kubeconfig", str(kubeconfig), "--api-audiences", ISSUER, "--authorizer"),
+            *("--port", str(port), "--agents", str(policy)),
+        )
+        with serving(folder, *flags_of_server, ca=control_plane.ca, state=False) as server:
+            until(lambda: server.request("/readyz")[0] == 200)
+            bundle = base64.b64encode(control_plane.ca.certificate).decode()
+            client = {"url": f"https://127.0.0.1:{port}/validate", "caBundle": bundle}
+            control_plane.admin.create(
+                "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
+                webhook_configuration(client, agents=held),
+            )
+            running = Cluster(control_plane, server)
+            wait_enforced(running)
+            yield running
+    finally:
+        control_plane.stop()
+
+
+def prepare(admin: Client) -> None:
+    """Make two nodes, and two accounts of one name that may do everything."""
+    admin.create(f"{RBAC}/clusterroles", cluster_role())
+    user = {"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "noderestrict"}
+    admin.create(f"{RBAC}/clusterrolebindings", cluster_role_binding(user))
+    namespace_ready(admin)
+    for name in ("n1", "n2"):
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}
+        admin.create("/api/v1/nodes", node)
+    for namespace in ("storage", "other"):
+        admin.create(
+            "/api/v1/namespaces",
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}},
+        )
+        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "driver"}}
+        admin.create(f"{CORE}/{namespace}/serviceaccounts", account)
+        subject = {"kind": "ServiceAccount", "name": "driver", "namespace": namespace}
+        binding = cluster_role_binding(subject)
+        binding["metadata"]["name"], binding["roleRef"]["name"] = namespace, "cluster-admin"
+        admin.create(f"{RBAC}/clusterrolebindings", binding)
+
+
+def until(condition: Any) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def wait_enforced(cluster: Cluster) -> None:
+    agent = cluster.agent(cluster.pod("driver-1", "n1", "storage", "driver"))
+    probe = f"{CORE}/default/configmaps?dryRun=All"
+    until(lambda: refusal(lambda: agent.create(probe, configmap("probe"))))
+
+
+def configmap(name: str) -> Object:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
+
+
+def refusal(call: Any) -> str:
+    """Return why a request is refused, "" if it is not."""
+    try:
+        call()
+    except APIError as error:
+        return str(error) if error.code == 403 else f"answered {error}"
+    return ""
+
+
+@pytest.fixture(scope="module")
+def agent(cluster: Cluster) -> TokenClient:
+    pod = cluster.admin.get(f"{CORE}/storage/pods/driver-1")
+    return cluster.agent(pod)
+
+
+def merge(client: Client, path: str, body: Object) -> Any:
+    return lambda: client.patch(path, body)
+
+
+def test_attacks_of_public_reports_are_refused(cluster: Cluster, agent: TokenClient) -> None:
+    cluster.pod("victim", "n2", volumes=[{"name": "s", "secret": {"secretName": "theirs"}}])
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "theirs"}}
+    cluster.admin.create(f"{CORE}/default/secrets", secret)
+    other = "/api/v1/nodes/n2"
+    taint = {"spec": {"taints": [{"key": "a", "effect": "NoExecute"}]}}
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "victim"}}
+    writes: dict[str, Any] = {
+        "cordon": merge(agent, other, {"spec": {"unschedulable": True}}),
+        "capacity": merge(agent, f"{other}/status", {"status": {"capacity": {"cpu": "0"}}}),
+        "label": merge(agent, other, {"metadata": {"labels": {"a": "b"}}}),
+        "annotation": merge(agent, other, {"metadata": {"annotations": {"example.com/a": "b"}}}),
+        "taint": merge(agent, other, taint),
+        "delete pod": lambda: agent.delete(f"{PODS}/victim"),
+        "evict pod": lambda: agent.create(f"{PODS}/victim/eviction", eviction),
+        "exec": lambda: agent.create(f"{PODS}/victim/exec?command=id&container=c", {}),
+        "delete node": lambda: agent.delete(other),
+        "delete all": lambda: agent.request("DELETE", PODS),
+        "create pod": lambda: agent.create(PODS, bare_pod("n2")),
+        "token": lambda: agent.create(
+            f"{CORE}/kube-system/serviceaccounts/default/token",
+            {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}},
+        ),
+        "bind": lambda: agent.create(
+            f"{RBAC}/clusterrolebindings",
+            cluster_role_binding(
+                {"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "x"}
+            ),
+        ),
+    }
+    for name, attack in writes.items():
+        assert "agent 'driver'" in refusal(attack), name
+    reads: dict[str, str] = {
+        "secret": f"{CORE}/default/secrets/theirs",
+        "all secrets": "/api/v1/secrets",
+        "all pods": "/api/v1/pods",
+        "pods of another node": "/api/v1/pods?fieldSelector=spec.nodeName%3Dn2",
+        "pod": f"{PODS}/victim",
+        "node": other,
+        "all nodes": "/api/v1/nodes",
+        "configmaps": "/api/v1/configmaps",
+    }
+    for name, path in reads.items():
+        assert "agent 'driver'" in refusal(lambda path=path: agent.get(path)), name
+
+
+def bare_pod(node: str) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "made"},
+        "spec": {"nodeName": node, "containers": [{"name": "c", "image": "pause"}]},
+    }
+
+
+def test_honest_work_is_allowed(cluster: Cluster, agent: TokenClient) -> None:
+    own = "/api/v1/nodes/n1"
+    agent.patch(own, {"metadata": {"annotations": {"example.com/a": "b"}}})
+    condition = {"type": "Driver", "status": "True"}
+    strategic = "application/strategic-merge-patch+json"
+    agent.request("PATCH", f"{own}/status", {"status": {"conditions": [condition]}}, strategic)
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "ours"}}
+    cluster.admin.create(f"{CORE}/default/secrets", secret)
+    for name in ("app", "evicted"):
+        cluster.pod(name, "n1", volumes=[{"name": "s", "secret": {"secretName": "ours"}}])
+    agent.patch(f"{PODS}/app", {"metadata": {"annotations": {"a": "b"}}})
+    for path in (
+        own,
+        f"{PODS}/app",
+        "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1",
+        "/api/v1/nodes?fieldSelector=metadata.name%3Dn1",
+        f"{CORE}/default/secrets/ours",
+        "/api/v1/services",
+    ):
+        agent.get(path)
+    agent.create(f"{CORE}/default/configmaps", configmap("driver-n1"))
+    assert "driver-n2" in refusal(
+        lambda: agent.create(f"{CORE}/default/configmaps", configmap("driver-n2"))
+    )
+    agent.delete(f"{CORE}/default/configmaps/driver-n1")
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "evicted"}}
+    agent.create(f"{PODS}/evicted/eviction", eviction)
+    agent.delete(f"{PODS}/app")
+
+
+def test_only_named_fields_of_the_own_node_change(agent: TokenClient) -> None:
+    own = "/api/v1/nodes/n1"
+    refused = refusal(merge(agent, own, {"spec": {"unschedulable": True}}))
+    assert "this changes spec.unschedulable" in refused
+    refused = refusal(merge(agent, own, {"metadata": {"labels": {"a": "b"}}}))
+    assert "this changes metadata.labels.a" in refused
+    ready = {"status": {"conditions": [{"type": "Ready", "status": "False"}]}}
+    strategic = "application/strategic-merge-patch+json"
+    refused = refusal(lambda: agent.request("PATCH", f"{own}/status", ready, strategic))
+    assert "this changes status.conditions[type=Ready]" in refused
+
+
+def test_tokens_that_are_bound_to_no_pod_are_told_apart(cluster: Cluster) -> None:
+    secret = cluster.admin.create(
+        f"{CORE}/storage/secrets",
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "bound"}},
+    )
+    node = cluster.admin.get("/api/v1/nodes/n1")
+    for bound, why in (
+        (None, "bound to no pod"),
+        (reference(secret, "Secret"), "bound to no pod"),
+        (reference(node, "Node"), "bound to a Node"),
+    ):
+        client = cluster.token("storage", bound)
+        body = {"metadata": {"annotations": {"example.com/a": "c"}}}
+        assert why in refusal(merge(client, "/api/v1/nodes/n1", body))
+        assert why in refusal(lambda client=client: client.get("/api/v1/nodes/n1"))
+        client.get("/api/v1/services")
+
+
+def test_a_token_of_another_node_reaches_that_node(cluster: Cluster) -> None:
+    client = cluster.agent(cluster.pod("driver-2", "n2", "storage", "driver"))
+    body = {"metadata": {"annotations": {"example.com/b": "c"}}}
+    client.patch("/api/v1/nodes/n2", body)
+    assert "node 'n2'" in refusal(merge(client, "/api/v1/nodes/n1", body))
+
+
+def test_an_account_of_that_name_in_another_namespace_is_no_agent(cluster: Cluster) -> None:
+    client = cluster.agent(cluster.pod("driver-1", "n1", "other", "driver"))
+    client.patch("/api/v1/nodes/n2", {"metadata": {"labels": {"free": "yes"}}})
+    client.get("/api/v1/secrets")
+
+
+def test_what_is_surely_allowed_goes_on_without_the_server(
+    cluster: Cluster, agent: TokenClient
+) -> None:
+    """The last test: it stops the server."""
+    cluster.pod("left", "n1")
+    cluster.server.process.terminate()
+    cluster.server.process.wait(timeout=30)
+    own = "/api/v1/nodes/n1"
+    agent.patch(own, {"metadata": {"annotations": {"example.com/a": "d"}}})
+    agent.get(own)
+    agent.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dn1")
+    agent.get("/api/v1/services")
+    agent.delete(f"{PODS}/left")
+    for attack in (
+        merge(agent, "/api/v1/nodes/n2", {"spec": {"unschedulable": True}}),
+        merge(agent, own, {"spec": {"unschedulable": True}}),
+        lambda: agent.get("/api/v1/secrets"),
+        lambda: agent.get("/api/v1/pods"),
+    ):
+        code = 0
+        try:
+            attack()
+        except APIError as error:
+            code = error.code
+        assert code in (403, 500)
+    # Nobody else needs it.
+    cluster.admin.patch("/api/v1/nodes/n2", {"metadata": {"labels": {"a": "b"}}})
