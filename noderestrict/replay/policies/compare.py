@@ -167,6 +167,6 @@ def _asked(request: admission.Request, review: bytes | msgspec.Raw) -> Mapping[s
     return asked
 
 
-def _decoded(value: msgspec.Raw | msgspec.Struct) -> Any:
+def _decoded(value: Any) -> Any:
     raw = value if isinstance(value, msgspec.Raw) else msgspec.json.encode(value)
     return msgspec.json.decode(raw)
