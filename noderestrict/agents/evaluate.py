@@ -10,7 +10,7 @@ import msgspec
 
 from noderestrict.agents.agents import FIELDS, NODE, OBJECT, UNNAMED, Entry, Held
 from noderestrict.agents.file import RelationKind
-from noderestrict.agents.identity import Unknown, node_of, user_of
+from noderestrict.agents.identity import Known, Unknown, node_of, user_of
 from noderestrict.agents.relations import Broken, Objects, broken, object_name
 from noderestrict.agents.request import Write, path_of, where
 from noderestrict.policy.compare import listed
@@ -63,7 +63,7 @@ class _Judgement:
         self._listers = listers
         self._skipped = skipped
         self._objects = Objects(request.object, request.old_object)
-        self._node: str | Unknown | None = None
+        self._node: Known | Unknown | None = None
 
     def of(self, entries: tuple[Entry, ...]) -> Decision:
         objection: Denied | None = None
@@ -114,7 +114,7 @@ class _Judgement:
         if found.missing:
             return not_found(f"pods {found.missing} not found", rule=rule)
         return forbidden(
-            f"{where(request)}: agent {agent.name!r} on node {node!r} may "
+            f"{where(request)}: agent {agent.name!r} on {node} may "
             f"{_verb(request)} only {found.demand}{_but(found)}",
             found.detail,
             rule,

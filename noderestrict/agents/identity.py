@@ -59,6 +59,28 @@ def pod_uid(user: User) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """The node is known.
+
+    Attributes:
+        name: of the node, never "".
+        told: whether the request itself names it. What was looked up is never told to who asks.
+    """
+
+    name: str
+    told: bool = True
+
+    @property
+    def shown(self) -> str:
+        """The name in messages."""
+        return self.name if self.told else "{node}"
+
+    def __str__(self) -> str:
+        """Return the node as a message calls it."""
+        return f"node {self.name!r}" if self.told else "its node"
+
+
+@dataclass(frozen=True, slots=True)
 class Unknown:
     """The node is not known.
 
@@ -71,8 +93,8 @@ class Unknown:
     detail: str = ""
 
 
-def node_of(agent: Held, user: User, listers: Listers) -> str | Unknown:
-    """Return the name of the node that an agent runs on.
+def node_of(agent: Held, user: User, listers: Listers) -> Known | Unknown:
+    """Return the node that an agent runs on.
 
     Args:
         agent: that the user is.
@@ -84,7 +106,9 @@ def node_of(agent: Held, user: User, listers: Listers) -> str | Unknown:
     """
     if agent.account is None:
         node = user.name[len(agent.prefix) :]
-        return node or Unknown(f"the user name ends with {agent.prefix!r}, and names no node")
+        if not node:
+            return Unknown(f"the user name ends with {agent.prefix!r}, and names no node")
+        return Known(node)
     if len(user.extra) > _LONGEST_EXTRA:
         return Unknown(f"userInfo.extra has {len(user.extra)} bytes; no API server writes that")
     try:
@@ -100,7 +124,7 @@ def node_of(agent: Held, user: User, listers: Listers) -> str | Unknown:
     unknown = Unknown("")
     for source in agent.sources:
         found = _SOURCES[source](agent, user, extra, listers)
-        if isinstance(found, str):
+        if isinstance(found, Known):
             return found
         unknown = found
     return unknown
@@ -111,18 +135,18 @@ def _single(values: list[str] | None) -> str:
     return values[0] if values is not None and len(values) == 1 else ""
 
 
-def _of_token(_agent: Held, user: User, extra: _Extra, _listers: Listers) -> str | Unknown:
+def _of_token(_agent: Held, user: User, extra: _Extra, _listers: Listers) -> Known | Unknown:
     node = _single(extra.node)
     # A token can also be bound to a Node, by whoever may create tokens for the account.
     if node and _single(extra.pod) and _single(extra.pod_uid):
-        return node
+        return Known(node)
     return _seems(user, extra) or Unknown(
         "the token is bound to a pod, but does not name its node: that needs Kubernetes 1.30; "
         "let the policy look up the pod (node: [token, pod])"
     )
 
 
-def _of_pod(agent: Held, user: User, extra: _Extra, listers: Listers) -> str | Unknown:
+def _of_pod(agent: Held, user: User, extra: _Extra, listers: Listers) -> Known | Unknown:
     name, uid = _single(extra.pod), _single(extra.pod_uid)
     if not name or not uid or agent.account is None:
         return _seems(user, extra) or Unknown("the token does not say which pod it is bound to")
@@ -135,10 +159,12 @@ def _of_pod(agent: Held, user: User, extra: _Extra, listers: Listers) -> str | U
             f"{who}, which the token is bound to, has been replaced by another one of that name",
             f"the pod has uid {pod.uid!r}",
         )
-    return pod.node_name or Unknown(f"{who}, which the token is bound to, is on no node yet")
+    if not pod.node_name:
+        return Unknown(f"{who}, which the token is bound to, is on no node yet")
+    return Known(pod.node_name, told=False)
 
 
-_SOURCES: dict[Source, Callable[[Held, User, _Extra, Listers], str | Unknown]] = {
+_SOURCES: dict[Source, Callable[[Held, User, _Extra, Listers], Known | Unknown]] = {
     Source.TOKEN: _of_token,
     Source.POD: _of_pod,
 }

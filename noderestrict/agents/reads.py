@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from noderestrict.agents.agents import NODE, READ, UNNAMED_READ, Agents, Entry, Held
 from noderestrict.agents.evaluate import unknown_node
 from noderestrict.agents.file import RelationKind, kind_of
-from noderestrict.agents.identity import Unknown, User, node_of
+from noderestrict.agents.identity import Known, Unknown, User, node_of
 from noderestrict.api.resources import qualified
 from noderestrict.policy.decision import Denied, forbidden
 from noderestrict.policy.features import AUTHORIZE_WITH_SELECTORS
@@ -116,58 +116,58 @@ def evaluate(
         return None
     demands = " or ".join(dict.fromkeys(demand for demand in held if demand))
     denied = forbidden(
-        f"{asked}: agent {agent.name!r} on node {node!r} may {asked.verb} only {demands}", rule=rule
+        f"{asked}: agent {agent.name!r} on {node} may {asked.verb} only {demands}", rule=rule
     )
     if any(entry.kind == RelationKind.REFERENCED for entry in entries) and asked.name:
-        return Reach(node, denied)
+        return Reach(node.name, denied)
     return denied
 
 
-def _own_node(_entry: Entry, asked: Asked, node: str, _listers: Listers) -> str | None:
-    return _with_name(node, "its own Node", asked)
+def _own_node(_entry: Entry, asked: Asked, node: Known, _listers: Listers) -> str | None:
+    return _with_name(node.name, node.shown, "its own Node", asked)
 
 
-def _name(entry: Entry, asked: Asked, node: str, _listers: Listers) -> str | None:
-    wanted = entry.named(node)
-    return _with_name(wanted, f"the object named {wanted!r}", asked)
+def _name(entry: Entry, asked: Asked, node: Known, _listers: Listers) -> str | None:
+    shown = entry.named(node.shown)
+    return _with_name(entry.named(node.name), shown, f"the object named {shown!r}", asked)
 
 
-def _with_name(wanted: str, demand: str, asked: Asked) -> str | None:
+def _with_name(wanted: str, shown: str, demand: str, asked: Asked) -> str | None:
     if asked.name == wanted or ("metadata.name", wanted) in asked.fields:
         return None
     if asked.verb == "get":
         return demand
-    return f"{demand}, with field selector metadata.name={wanted}"
+    return f"{demand}, with field selector metadata.name={shown}"
 
 
-def _own_pods(_entry: Entry, asked: Asked, node: str, listers: Listers) -> str | None:
-    if ("spec.nodeName", node) in asked.fields:
+def _own_pods(_entry: Entry, asked: Asked, node: Known, listers: Listers) -> str | None:
+    if ("spec.nodeName", node.name) in asked.fields:
         return None
     if asked.name and asked.namespace:
         pod = listers.pod(asked.namespace, asked.name)
-        if pod is not None and pod.node_name == node:
+        if pod is not None and pod.node_name == node.name:
             return None
     if asked.verb == "get":
         return "pods on its own node"
-    return f"pods on its own node, with field selector spec.nodeName={node}"
+    return f"pods on its own node, with field selector spec.nodeName={node.shown}"
 
 
-def _field(entry: Entry, asked: Asked, node: str, _listers: Listers) -> str | None:
+def _field(entry: Entry, asked: Asked, node: Known, _listers: Listers) -> str | None:
     key = ".".join(entry.steps)
-    return None if (key, node) in asked.fields else f"with field selector {key}={node}"
+    return None if (key, node.name) in asked.fields else f"with field selector {key}={node.shown}"
 
 
-def _label(entry: Entry, asked: Asked, node: str, _listers: Listers) -> str | None:
+def _label(entry: Entry, asked: Asked, node: Known, _listers: Listers) -> str | None:
     key = entry.label
-    return None if (key, node) in asked.labels else f"with label selector {key}={node}"
+    return None if (key, node.name) in asked.labels else f"with label selector {key}={node.shown}"
 
 
-def _referenced(_entry: Entry, _asked: Asked, _node: str, _listers: Listers) -> str | None:
+def _referenced(_entry: Entry, _asked: Asked, _node: Known, _listers: Listers) -> str | None:
     return "by name what a pod on its own node refers to"
 
 
 #: Tells the demand of a relation that does not hold for what is asked; None if it holds.
-_HELD: dict[RelationKind, Callable[[Entry, Asked, str, Listers], str | None]] = {
+_HELD: dict[RelationKind, Callable[[Entry, Asked, Known, Listers], str | None]] = {
     RelationKind.OWN_NODE: _own_node,
     RelationKind.OWN_PODS: _own_pods,
     RelationKind.NAME: _name,

@@ -7,6 +7,7 @@ import msgspec
 
 from noderestrict.agents.agents import Entry
 from noderestrict.agents.file import RelationKind
+from noderestrict.agents.identity import Known
 from noderestrict.agents.request import Write
 from noderestrict.api import metav1
 from noderestrict.api.resources import qualified
@@ -94,7 +95,7 @@ class Objects:
 
 
 def broken(
-    entry: Entry, request: Write, objects: Objects, node: str, listers: Listers
+    entry: Entry, request: Write, objects: Objects, node: Known, listers: Listers
 ) -> Broken | None:
     """Return how the relation of an entry does not hold; None if it does.
 
@@ -104,7 +105,7 @@ def broken(
         entry: about such requests.
         request: to judge.
         objects: of the request.
-        node: the agent's, never "".
+        node: the agent's.
         listers: look up the pods of subresources that do not send them.
 
     Raises:
@@ -116,16 +117,16 @@ def broken(
 
 
 def _own_node(
-    _entry: Entry, request: Write, objects: Objects, node: str, _listers: Listers
+    _entry: Entry, request: Write, objects: Objects, node: Known, _listers: Listers
 ) -> Broken | None:
-    return _has_name(node, "its own Node", request, objects)
+    return _has_name(node.name, "its own Node", request, objects)
 
 
 def _name(
-    entry: Entry, request: Write, objects: Objects, node: str, _listers: Listers
+    entry: Entry, request: Write, objects: Objects, node: Known, _listers: Listers
 ) -> Broken | None:
-    wanted = entry.named(node)
-    return _has_name(wanted, f"the object named {wanted!r}", request, objects)
+    demand = f"the object named {entry.named(node.shown)!r}"
+    return _has_name(entry.named(node.name), demand, request, objects)
 
 
 def object_name(request: Write, objects: Objects) -> str:
@@ -149,7 +150,7 @@ def _has_name(wanted: str, demand: str, request: Write, objects: Objects) -> Bro
 
 
 def _own_pods(
-    _entry: Entry, request: Write, objects: Objects, node: str, listers: Listers
+    _entry: Entry, request: Write, objects: Objects, node: Known, listers: Listers
 ) -> Broken | None:
     demand = "pods on its own node"
     if request.sub_resource and not (
@@ -161,26 +162,27 @@ def _own_pods(
         pod = listers.pod(request.namespace, request.name)
         if pod is None:
             return Broken(demand, missing=qualified(request.namespace, request.name))
-        if pod.node_name != node:
+        if pod.node_name != node.name:
             return Broken(demand, detail=f"the pod has spec.nodeName {pod.node_name!r}")
         return None
     return _each(demand, "spec.nodeName", request, objects, node, _of_path(_POD_NODE))
 
 
 def _field(
-    entry: Entry, request: Write, objects: Objects, node: str, _listers: Listers
+    entry: Entry, request: Write, objects: Objects, node: Known, _listers: Listers
 ) -> Broken | None:
     shown = ".".join(entry.steps)
-    demand = f"objects with {shown} {node!r}"
+    demand = f"objects with {shown} {node.shown!r}"
     return _each(demand, shown, request, objects, node, _of_path(entry.steps))
 
 
 def _label(
-    entry: Entry, request: Write, objects: Objects, node: str, _listers: Listers
+    entry: Entry, request: Write, objects: Objects, node: Known, _listers: Listers
 ) -> Broken | None:
     shown = f"metadata.labels[{entry.label!r}]"
     value = _of_path(("metadata", "labels", entry.label))
-    return _each(f"objects with {shown} {node!r}", shown, request, objects, node, value)
+    demand = f"objects with {shown} {node.shown!r}"
+    return _each(demand, shown, request, objects, node, value)
 
 
 def _of_path(steps: tuple[str, ...]) -> Callable[[Objects, bool], str]:
@@ -188,7 +190,7 @@ def _of_path(steps: tuple[str, ...]) -> Callable[[Objects, bool], str]:
 
 
 def _owner(
-    _entry: Entry, request: Write, objects: Objects, node: str, _listers: Listers
+    _entry: Entry, request: Write, objects: Objects, node: Known, _listers: Listers
 ) -> Broken | None:
     demand = "objects that its own Node owns, and no other Node"
     shown = "metadata.ownerReferences to Node"
@@ -213,7 +215,7 @@ def _each(
     shown: str,
     request: Write,
     objects: Objects,
-    node: str,
+    node: Known,
     value: Callable[[Objects, bool], str],
 ) -> Broken | None:
     """Return how the value of an object is not the node, for each that the operation sends."""
@@ -221,18 +223,18 @@ def _each(
     if old:
         if not objects.has(old=True):
             return Broken(demand, "request.oldObject is null")
-        if (found := value(objects, True)) != node:  # noqa: FBT003 (per request)
+        if (found := value(objects, True)) != node.name:  # noqa: FBT003 (per request)
             return Broken(demand, detail=f"the existing object has {shown} {found!r}")
     if new:
         if not objects.has(old=False):
             return Broken(demand, "request.object is null")
-        if (found := value(objects, False)) != node:  # noqa: FBT003 (likewise)
+        if (found := value(objects, False)) != node.name:  # noqa: FBT003 (likewise)
             return Broken(demand, f"this one has {shown} {found!r}")
     return None
 
 
 #: How each relation is checked; the others hold for every object.
-_CHECKS: dict[RelationKind, Callable[[Entry, Write, Objects, str, Listers], Broken | None]] = {
+_CHECKS: dict[RelationKind, Callable[[Entry, Write, Objects, Known, Listers], Broken | None]] = {
     RelationKind.OWN_NODE: _own_node,
     RelationKind.OWN_PODS: _own_pods,
     RelationKind.NAME: _name,

@@ -94,9 +94,7 @@ class Run:
         if isinstance(case, Unreadable):
             yield case
         elif isinstance(case, AccessCase):
-            answers = judge_access_case(
-                case, self.settings, self.graph, self.listers, self.agents
-            )
+            answers = judge_access_case(case, self.settings, self.graph, self.listers, self.agents)
             yield from answers if self.policies is None else map(_not_for_policies, answers)
         elif self.policies is None:
             yield judge_case(case, self.settings, self.listers, self.agents)

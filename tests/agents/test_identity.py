@@ -13,6 +13,7 @@ from tests.agents.builders import (
     bound,
     judge,
     node,
+    obj,
     policy,
     review,
 )
@@ -31,7 +32,7 @@ def update(name: str, extra: Object | None = OF_N1, **fields: str) -> bytes:
 def test_a_token_bound_to_a_pod_names_the_node(sources: str) -> None:
     held = policy(NODES, node=sources)
     assert_allowed(judge(held, update("n1")))
-    assert_denied(judge(held, update("n2")), "own-node", "nodes n2", "node 'n1'", "its own Node")
+    assert_denied(judge(held, update("n2")), "own-node", "nodes n2", "its own Node")
     assert_allowed(judge(held, update("n2", bound("n2", 2))))
     assert_denied(judge(held, update("n1", bound("n2", 2))), "own-node")
 
@@ -133,3 +134,17 @@ def test_an_agent_that_impersonates_its_node_is_held_as_a_node() -> None:
     body = update("n2", user="system:node:n1", groups=groups, extra=None)  # type: ignore[arg-type]
     decision = judge(held, body)
     assert decision.rule == "nodes/own-name"  # type: ignore[union-attr]
+
+
+def test_a_node_that_was_looked_up_is_not_told_to_the_requester() -> None:
+    things = "{resources: [things], operations: [DELETE], relation: {field: spec.nodeName}}"
+    for entry, rule in ((NODES, "own-node"), (things, "field")):
+        held = policy(entry, node="[pod]")
+        body = (
+            update("n2", POD_ONLY)
+            if rule == "own-node"
+            else review("things", "DELETE", name="a", old=obj("a"), extra=POD_ONLY)
+        )
+        decision = judge(held, body)
+        assert_denied(decision, rule, "agent 'driver' on its node may")
+        assert "n1" not in decision.message  # type: ignore[union-attr]

@@ -240,7 +240,7 @@ def test_attacks_of_public_reports_are_refused(cluster: Cluster, agent: TokenCli
         "delete all": lambda: agent.request("DELETE", PODS),
         "create pod": lambda: agent.create(PODS, bare_pod("n2")),
         "token": lambda: agent.create(
-            f"{CORE}/kube-system/serviceaccounts/default/token",
+            f"{CORE}/other/serviceaccounts/driver/token",
             {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}},
         ),
         "bind": lambda: agent.create(
