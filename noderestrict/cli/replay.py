@@ -54,7 +54,8 @@ def add_parser(subparsers: Any) -> None:
         action="extend",
         default=[],
         metavar="FILE",
-        help="policy files of agents, whose captured reviews are judged too",
+        help="policy files of agents, whose captured reviews are judged too, and whose requests in "
+        "audit logs",
     )
     parser.add_argument(
         "--rules",
@@ -180,9 +181,12 @@ def run(options: argparse.Namespace) -> int:
         if logs:
             seen, seconds = replay.seen, max(time.perf_counter() - started, 1e-9)
             not_judged = replay.summary.undecided + replay.summary.not_judged.total()
+            of_agents = ""
+            if replay.of_agents is not None:
+                of_agents = f"{replay.of_agents.judged} requests of agents judged, "
             print(
                 f"audit log: {seen.events} events, {replay.log.judged} writes of nodes judged, "
-                f"{not_judged} not judged (--explain says why); "
+                f"{of_agents}{not_judged} not judged (--explain says why); "
                 f"{seen.bytes / seconds / 1e6:.0f} MB/s",
                 file=sys.stderr,
             )

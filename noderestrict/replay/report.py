@@ -218,4 +218,5 @@ def notes(found: Result | Undecided) -> tuple[str, ...]:
     """Return what else a reader must know of a case, such as what its verdict rests on."""
     if isinstance(found, Result):
         return found.notes
-    return (f"level {found.level}",) if found.level else ()
+    by = f"by {found.impersonator} as {found.user}" if found.impersonator else ""
+    return tuple(filter(None, (f"level {found.level}" if found.level else "", by)))

@@ -31,6 +31,7 @@ class Asked:
         node: the requesting node's name, "" for a node user without one, None for other users.
         agent: that the requester is, by its policy; "" for others.
         user: the requester's name, "" if the case does not say.
+        impersonator: the user who acts as the requester, "" if nobody does.
         what: operation, resource and object of the request, as people write it.
         operation: CREATE, UPDATE, DELETE or CONNECT; the verb of a SubjectAccessReview.
         resource: with its subresource, such as ``pods/status``.
@@ -50,6 +51,7 @@ class Asked:
     node: str | None
     agent: str = ""
     user: str = ""
+    impersonator: str = ""
     what: str
     operation: str = ""
     resource: str = ""
@@ -121,6 +123,7 @@ class Result(Asked):
             "dry run" if self.dry_run else "",
             "already refused" if self.already_refused else "",
             f"{self.uncovered} refuses it, which no policy covers" if self.uncovered else "",
+            f"by {self.impersonator} as {self.user}" if self.impersonator else "",
         )
         return tuple(filter(None, marks))
 

@@ -8,6 +8,7 @@ from noderestrict.graph.graph import Graph
 from noderestrict.policy.listers import MemoryListers
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.access import judge_access_case
+from noderestrict.replay.audit.agents import AgentJudge, users_of
 from noderestrict.replay.audit.log import AuditLog, Counts
 from noderestrict.replay.audit.read import Seen, events
 from noderestrict.replay.baseline import Baseline
@@ -38,6 +39,7 @@ class Run:
         baseline: what each verdict is compared with; if None, with what its case expects.
         policies: judge writes, and what the rules say is expected of them; None for the rules.
         agents: that are held to their node.
+        of_agents: judged what agents did in audit logs; None without agents or logs.
     """
 
     settings: Settings
@@ -52,6 +54,7 @@ class Run:
     baseline: Baseline | None = None
     policies: PolicyJudge | None = None
     agents: Agents = field(default_factory=Agents)
+    of_agents: AgentJudge | None = None
 
     def files(self, files: Iterable[str], max_bytes: int = MAX_FILE_BYTES) -> None:
         """Judge all cases of some files.
@@ -66,19 +69,26 @@ class Run:
                 self.progress()
 
     def audit_logs(self, files: Iterable[str]) -> None:
-        """Judge the writes of nodes in some audit logs.
+        """Judge the writes of nodes, and all requests of agents, in some audit logs.
 
         Args:
             files: their paths, ``-`` for stdin.
         """
-        audit = AuditLog(self.settings, self.listers, self.policies)
+        agents: AgentJudge | None = None
+        users: list[str] = []
+        if self.agents and self.policies is None:
+            agents = self.of_agents = AgentJudge(self.agents, self.settings, self.graph)
+            users = users_of(self.agents)
+        audit = AuditLog(self.settings, self.listers, self.policies, agents)
         self.log = audit.counts
-        self._take(audit.results(*(events(file, self.seen, self.progress) for file in files)))
+        inputs = (events(file, self.seen, self.progress, users) for file in files)
+        self._take(audit.results(*inputs))
 
     def end(self) -> None:
         """End the report; logs that speak of nodes but show no verdict are no all-clear."""
         of_nodes, summary = self.seen.of_nodes, self.summary
-        if of_nodes and not (self.log.judged or summary.already_refused or summary.unreadable):
+        judged = self.log.judged + (self.of_agents.judged if self.of_agents is not None else 0)
+        if of_nodes and not (judged or summary.already_refused or summary.unreadable):
             reads = of_nodes - summary.undecided - summary.not_judged.total()
             parts = {
                 "undecided (--explain says why)": summary.undecided,

@@ -1,6 +1,7 @@
 """Audit events: decode them, and turn them into admission requests."""
 
 import datetime as dt
+import re
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
@@ -21,9 +22,18 @@ _OPERATIONS = {
     "delete": "DELETE",
     "deletecollection": "DELETE",
 }
+#: Verbs that are about one object, or delete some.
+OF_OBJECTS = frozenset(_OPERATIONS)
+_LISTS = ("list", "watch")
 _CONNECT = frozenset({"exec", "attach", "portforward", "proxy"})
 #: Kinds of bodies that do not show an object.
 _OTHER_BODIES = ("", "Status")
+#: Keys with the value that a selector demands of them.
+Selectors = frozenset[tuple[str, str]]
+_REQUIREMENT = re.compile(
+    r"\s*(?P<key>[^\s,=!()]+)\s*(?:={1,2}\s*(?P<value>[^\s,=!()]*)|in\s*\((?P<only>[^,)]*)\))\s*"
+)
+_BETWEEN_REQUIREMENTS = re.compile(r",(?![^(]*\))")
 _TRUNCATED = "audit.k8s.io/truncated"
 _CREATED, _FIRST_ERROR = 201, 400
 _FORBIDDEN, _CONFLICT, _TOO_MANY = 403, 409, 429
@@ -97,8 +107,7 @@ class AuditEvent(msgspec.Struct):
 
     def selects_node(self, node: str) -> bool:
         """Return whether the request is about objects whose spec.nodeName is this node alone."""
-        selectors = ",".join(self._parameter("fieldSelector")).split(",")
-        return bool(node) and f"spec.nodeName={node}" in selectors
+        return bool(node) and ("spec.nodeName", node) in self.selectors[0]
 
     @property
     def truncated(self) -> bool:
@@ -124,17 +133,39 @@ class AuditEvent(msgspec.Struct):
         query = self.requestURI.partition("?")[2]
         return parse_qs(query).get(name, []) if name in query else []
 
-    def request(self) -> Request | None:
-        """Return the admission request without its objects; None for lists, watches and others.
+    @property
+    def selectors(self) -> tuple[Selectors, Selectors]:
+        """Keys of which the field selector, and those of which the label selector demand a value.
+
+        Each comes with that value.
+        """
+        fields, labels = map(self._parameter, ("fieldSelector", "labelSelector"))
+        return _demanded(fields), _demanded(labels)
+
+    @property
+    def made_by(self) -> UserInfo:
+        """The user that admission and authorization see: the impersonated one, if there is one."""
+        return self.impersonatedUser or self.user
+
+    @property
+    def impersonator(self) -> str:
+        """The name of the user that impersonated another one, "" if none did."""
+        return (self.user.username or "") if self.impersonatedUser else ""
+
+    def request(self, *, lists: bool = False) -> Request | None:
+        """Return the admission request without its objects; None for what is about no object.
 
         It has no operation if an object was read.
+
+        Args:
+            lists: return one for lists and watches, too.
         """
         reference = self.objectRef
-        if reference is None or self.verb not in _OPERATIONS:
+        wanted = self.verb in _OPERATIONS or (lists and self.verb in _LISTS)
+        if reference is None or not wanted:
             return None
-        # Admission sees the impersonated user.
-        user = self.impersonatedUser or self.user
-        operation = _OPERATIONS[self.verb]
+        user = self.made_by
+        operation = _OPERATIONS.get(self.verb, "")
         if reference.subresource in _CONNECT:
             operation = "CONNECT"
         elif operation == "UPDATE" and self.created:
@@ -175,6 +206,16 @@ class AuditEvent(msgspec.Struct):
             # The pod's disruption budget answers so.
             return ""
         return f"{code} {reason or _phrase(code)}".rstrip()
+
+
+def _demanded(given: list[str]) -> Selectors:
+    """Return what selectors demand to be equal; what they leave open says nothing."""
+    parts = (part for text in given for part in _BETWEEN_REQUIREMENTS.split(text))
+    found = filter(None, map(_REQUIREMENT.fullmatch, parts))
+    return frozenset(
+        (one["key"], (one["only"] if one["value"] is None else one["value"]).strip())
+        for one in found
+    )
 
 
 def _phrase(code: int) -> str:

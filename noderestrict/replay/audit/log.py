@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -15,7 +15,13 @@ from noderestrict.policy.rules import review
 from noderestrict.policy.rules.serviceaccounts import AUDIENCE_RULE
 from noderestrict.policy.settings import Settings
 from noderestrict.policy.table import RULES, Row, row_for
-from noderestrict.replay.audit.events import AuditEvent, decode_event, logged_object, value_of
+from noderestrict.replay.audit.events import (
+    OF_OBJECTS,
+    AuditEvent,
+    decode_event,
+    logged_object,
+    value_of,
+)
 from noderestrict.replay.audit.lookups import LoggedListers
 from noderestrict.replay.audit.objects import (
     LoggedObjects,
@@ -34,7 +40,7 @@ from noderestrict.replay.audit.reconstruct import (
     reconstruct,
 )
 from noderestrict.replay.policies.compare import PolicyJudge
-from noderestrict.replay.results import Certainty, NotJudged, Result, Undecided
+from noderestrict.replay.results import Asked, Certainty, NotJudged, Result, Undecided
 from noderestrict.replay.reviews import judge_request
 from noderestrict.replay.sources import MIB, Document, Unreadable
 
@@ -64,6 +70,34 @@ _HARMLESS = frozenset({"exec", "attach", "portforward", "proxy", "log", "token",
 _NO_TIME = float("-inf")
 
 _Found = Result | Undecided | NotJudged | Unreadable
+
+
+class Agents(Protocol):
+    """What to make of the requests of agents."""
+
+    def concerns(self, event: AuditEvent) -> bool:
+        """Return whether an event is an agent's."""
+
+    def take(
+        self,
+        event: AuditEvent,
+        request: Request,
+        place: Place,
+        listers: LoggedListers,
+        asked: Asked,
+    ) -> Iterator["_Found"]:
+        """Yield what is found of an agent's request.
+
+        Args:
+            event: of the request.
+            request: without its objects; a read has no operation.
+            place: of the event.
+            listers: look up what the log has shown so far.
+            asked: what all results say of it.
+        """
+
+    def see(self, event: AuditEvent, request: Request, place: Place) -> None:
+        """Take note of any other event that is stored, and of this one after it was taken."""
 
 
 @dataclass(slots=True)
@@ -107,11 +141,21 @@ class AuditLog:
         settings: of the rules.
         listers: cluster objects beside those that the log shows.
         policies: judge the writes, and what the rules say is expected; None for the rules alone.
+        agents: take the requests of agents, if given.
+        judges_nodes: whether the writes of nodes are judged.
     """
 
     def __init__(
-        self, settings: Settings, listers: MemoryListers, policies: PolicyJudge | None = None
+        self,
+        settings: Settings,
+        listers: MemoryListers,
+        policies: PolicyJudge | None = None,
+        agents: Agents | None = None,
+        *,
+        judges_nodes: bool = True,
     ) -> None:
+        self._agents = agents
+        self._judges_nodes = judges_nodes
         self._settings = settings
         self._policies = policies
         # What policies would need to know of the last request, and what they may read of it.
@@ -135,8 +179,17 @@ class AuditLog:
                 yield found
                 continue
             if found.request.node is not None and found.request.operation:
-                yield from self._judged(found, waits=True)
-            self._learn(found)
+                if self._judges_nodes:
+                    yield from self._judged(found, waits=True)
+            elif self._agents is not None and self._agents.concerns(found.event):
+                self._listers.about({}, node_suffices=True)
+                yield from self._agents.take(
+                    found.event, found.request, found.place, self._listers, Asked(**_asked(found))
+                )
+            if found.event.verb in OF_OBJECTS:
+                self._learn(found)
+                if self._agents is not None:
+                    self._agents.see(found.event, found.request, found.place)
         self._listers.hindsight = True
         for write in self._waiting.writes:
             yield from self._judged(write, waits=False)
@@ -156,7 +209,8 @@ class AuditLog:
             except ValueError as error:
                 yield newest, Unreadable(document.file, document.line, str(error))
                 continue
-            request = event.request()
+            lists = self._agents is not None and self._agents.concerns(event)
+            request = event.request(lists=lists)
             if event.kind != "Event" or request is None:
                 continue
             incomplete.see(document.file, event, request)
@@ -412,13 +466,15 @@ def _asked(write: _Write) -> dict[str, Any]:
     event, request = write.event, write.request
     where = f"{request.namespace}/{request.name}" if request.namespace else request.name
     path = resource_path(request)
+    operation = request.operation or event.verb
     return {
         "id": event.auditID or str(write.place.line),
         "uid": event.auditID,
         "node": request.node,
         "user": request.user.username or "",
-        "what": f"{request.operation} {path} {where}".rstrip(),
-        "operation": request.operation,
+        "impersonator": event.impersonator,
+        "what": f"{operation} {path} {where}".rstrip(),
+        "operation": operation,
         "resource": path,
         "namespace": request.namespace,
         "name": request.name,

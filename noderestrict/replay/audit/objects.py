@@ -181,9 +181,14 @@ def compared(path: Path) -> bool:
 
 
 class LoggedObjects:
-    """The newest versions of objects; those that were shown long ago make room for new ones."""
+    """The newest versions of objects; those that were shown long ago make room for new ones.
 
-    def __init__(self) -> None:
+    Args:
+        most_bytes: that they may take; 0 for what is usual.
+    """
+
+    def __init__(self, most_bytes: int = 0) -> None:
+        self._most_bytes = most_bytes or _MOST_BYTES
         self._objects: OrderedDict[Key, list[Version]] = OrderedDict()
         #: By resource, uid and resourceVersion.
         self._stored: dict[tuple[str, str, str], Version] = {}
@@ -244,7 +249,7 @@ class LoggedObjects:
         self._bytes += len(version.raw) + _OVERHEAD
         if len(versions) > _MOST_VERSIONS:
             self._drop(key, versions.pop(0))
-        while self._bytes > _MOST_BYTES:
+        while self._bytes > self._most_bytes:
             oldest, dropped = self._objects.popitem(last=False)
             for one in dropped:
                 self._drop(oldest, one)

@@ -1,7 +1,7 @@
 """Read the audit events of a file, in whatever form a cluster or a log pipeline hands them out."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -99,7 +99,10 @@ def match(raw: bytes, fields: Mapping[str, msgspec.Raw]) -> Found | None:
 
 
 def events(
-    file: str, seen: Seen | None = None, progress: Callable[[], None] | None = None
+    file: str,
+    seen: Seen | None = None,
+    progress: Callable[[], None] | None = None,
+    users: Sequence[str] = (),
 ) -> Iterator[Document | Unreadable]:
     """Yield each audit event of a file that is a node's, a write or shows an object, in its order.
 
@@ -107,14 +110,22 @@ def events(
         file: its path, ``-`` for stdin; plain or packed.
         seen: counts what the file holds, if given.
         progress: called now and then, if given.
+        users: names, or what they begin with, of others whose reads are wanted too.
     """
-    yield from _Reader(file, seen or Seen(), progress)
+    yield from _Reader(file, seen or Seen(), progress, users)
 
 
 class _Reader:
     """Reads the events of a file."""
 
-    def __init__(self, file: str, seen: Seen, progress: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        file: str,
+        seen: Seen,
+        progress: Callable[[], None] | None,
+        users: Sequence[str] = (),
+    ) -> None:
+        self._readers = (_NODE, *(user.encode() for user in users))
         self._file = file
         self._seen = seen
         self._progress = progress
@@ -169,10 +180,23 @@ class _Reader:
         raw = value.raw or value.prefix
         if not any(mark in raw for mark in _WORTH):
             self._count_other(value)
-        elif _is_read_of_another(raw):
+        elif self._is_read_of_another(raw):
             self._count_events(1)
         else:
             yield from self._unwrapped(value)
+
+    def _is_read_of_another(self, raw: bytes) -> bool:
+        """Tell whether an event, which is not decoded for that, neither writes nor shows anything.
+
+        That is, unless a node or another user made it whose reads are wanted.
+        """
+        return (
+            not any(reader in raw for reader in self._readers)
+            and _USER in raw
+            and raw.count(_ID) == 1
+            and _read.search(raw) is not None
+            and not any(mark in raw for mark in _SHOWS)
+        )
 
     def _unwrapped(self, value: Value) -> Iterator[Document | Unreadable]:
         raw = value.raw
@@ -260,17 +284,6 @@ class _DockerEntry(msgspec.Struct):
 
 _new_event = re.compile(r'\{"kind":"Event"')
 _docker = msgspec.json.Decoder(_DockerEntry)
-
-
-def _is_read_of_another(raw: bytes) -> bool:
-    """Return whether an event, which is not decoded for that, neither writes nor shows anything."""
-    return (
-        _NODE not in raw
-        and _USER in raw
-        and raw.count(_ID) == 1
-        and _read.search(raw) is not None
-        and not any(mark in raw for mark in _SHOWS)
-    )
 
 
 def _ends(text: str) -> bool:

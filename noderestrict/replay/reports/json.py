@@ -56,12 +56,14 @@ class JSONReport(Report):
 
 def _asked(asked: Asked) -> dict[str, Any]:
     """Return who asked for what, and where that is recorded."""
+    impersonator = {"impersonator": asked.impersonator} if asked.impersonator else {}
     return {
         "id": asked.id,
         "uid": asked.uid,
         "node": asked.node,
         **({"agent": asked.agent} if asked.agent else {}),
         "user": asked.user,
+        **impersonator,
         "operation": asked.operation,
         "resource": asked.resource,
         "namespace": asked.namespace,
