@@ -20,7 +20,8 @@ COMMANDS = [
     found
     for text in PAGES.values()
     for found in re.findall(
-        r"^\$ \.venv/bin/noderestrict ((?:replay|graph|agents find) [^\n]*)\n(.*?)(?=^\$|^```)",
+        r"^\$ \.venv/bin/noderestrict ((?:replay|graph|agents (?:find|learn)) [^\n]*)\n"
+        r"(.*?)(?=^\$|^```)",
         text,
         re.MULTILINE | re.DOTALL,
     )
@@ -47,8 +48,8 @@ def test_a_command_prints_what_the_documentation_shows(
     monkeypatch.chdir(ROOT)
     command, _, tail = command.partition(" | ")
     differs = re.search(r"[1-9][0-9]* not as expected", output) is not None
-    # The agents of the example are there to be found.
-    assert main(shlex.split(command)) == int(differs or command.startswith("agents find"))
+    # The agents of the examples are there to be found, and do more than a relation explains.
+    assert main(shlex.split(command)) == int(differs or command.startswith("agents "))
     lines = capsys.readouterr().out.splitlines()
     if tail.startswith("head -n "):
         lines = lines[: int(tail.removeprefix("head -n "))]
@@ -56,6 +57,15 @@ def test_a_command_prints_what_the_documentation_shows(
         assert tail == "tail -n 1"
         lines = lines[-1:]
     assert [line.rstrip() for line in lines] == [line.rstrip() for line in output.splitlines()]
+
+
+def test_the_policy_of_the_examples_is_the_one_that_is_learned(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    (command,) = {command for command, _ in COMMANDS if command.startswith("agents learn")}
+    main(shlex.split(command))
+    assert capsys.readouterr().out == (ROOT / "examples" / "agents-learned.yaml").read_text()
 
 
 def test_the_server_answers_what_the_readme_shows(tmp_path: Path) -> None:

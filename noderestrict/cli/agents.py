@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from noderestrict.cli import agents_find
+from noderestrict.cli import agents_find, agents_learn
 
 
 def add_parser(subparsers: Any) -> None:
@@ -15,3 +15,4 @@ def add_parser(subparsers: Any) -> None:
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     agents_find.add_parser(actions)
+    agents_learn.add_parser(actions)

@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._errors import UsageError
@@ -15,7 +14,7 @@ from noderestrict.cli.shared_flags import ClusterAccess, add_size_flag
 from noderestrict.survey import reports
 
 if TYPE_CHECKING:
-    from noderestrict.agents.file import Agent
+    from noderestrict.agents.agents import Agents
     from noderestrict.survey.objects import Objects
 
 
@@ -69,8 +68,8 @@ def run(options: argparse.Namespace) -> int:
 
     if options.kubernetes_version is not None and not options.state:
         raise UsageError("--kubernetes-version is for --state; a live cluster tells its version")
-    agents = read_agents(options.agents)
-    objects = _from_files(options) if options.state else _from_cluster(options)
+    agents = agents_of(options.agents).all
+    objects = objects_of(options)
     findings = survey(objects, agents)
     shows_unicode()
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -78,20 +77,28 @@ def run(options: argparse.Namespace) -> int:
     return findings.exit_code
 
 
-def read_agents(files: "list[str]") -> "tuple[Agent, ...]":
+def agents_of(files: "list[str]") -> "Agents":
     """Return the agents of some policy files.
 
     Raises:
         UsageError: a file is unusable.
     """
-    from noderestrict.agents.load import PolicyFileError, merge, parse
+    from noderestrict.agents.load import PolicyFileError
+    from noderestrict.cli.agent_files import read_agents
 
     try:
-        return merge([(file, parse(Path(file).read_bytes(), file)) for file in files])
-    except OSError as error:
-        raise UsageError(f"--agents {error.filename}: {error.strerror or error}") from None
+        return read_agents(files)
     except PolicyFileError as error:
         raise UsageError(f"--agents {error}") from None
+
+
+def objects_of(options: argparse.Namespace) -> "Objects":
+    """Return the objects of the files that are given, or else of the live cluster.
+
+    Raises:
+        UsageError: a file cannot be read, or no cluster can be reached.
+    """
+    return _from_files(options) if options.state else _from_cluster(options)
 
 
 def _from_files(options: argparse.Namespace) -> "Objects":
@@ -100,7 +107,8 @@ def _from_files(options: argparse.Namespace) -> "Objects":
     from noderestrict.survey.files import from_files
 
     try:
-        return from_files(options.state, options.kubernetes_version, options.max_file_mib * MIB)
+        minor = getattr(options, "kubernetes_version", None)
+        return from_files(options.state, minor, options.max_file_mib * MIB)
     except StateError as error:
         raise UsageError(str(error)) from None
 

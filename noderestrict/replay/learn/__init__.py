@@ -1,0 +1,1 @@
+"""Learn from audit logs what agents do, and write it as a policy file."""
