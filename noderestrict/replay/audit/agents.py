@@ -8,7 +8,7 @@ import msgspec
 
 from noderestrict.admission import Request
 from noderestrict.agents import reads
-from noderestrict.agents.agents import Agents, Entry, Held
+from noderestrict.agents.agents import NODE, Agents, Entry, Held
 from noderestrict.agents.file import ACCOUNT_PREFIX, RelationKind
 from noderestrict.agents.identity import Unknown, node_of, user_of
 from noderestrict.agents.relations import Objects, broken
@@ -25,6 +25,8 @@ from noderestrict.replay.reviews import judge_request
 
 _OK, _FORBIDDEN, _UNAUTHORIZED = 200, 403, 401
 _NOT_FOUND = 404
+#: Where the log's form leaves out what it does not have a place for.
+NO_CLAIMS = "the form of the log leaves out what the token says of its pod and node"
 #: Relations that names and lookups tell, without the objects of a request.
 _BY_NAME = (RelationKind.OWN_NODE, RelationKind.NAME, RelationKind.ANY)
 
@@ -49,6 +51,7 @@ class _Case:
     request: Request
     listers: LoggedListers
     asked: Asked
+    lacks: str
 
 
 class AgentJudge:
@@ -86,6 +89,7 @@ class AgentJudge:
         place: Place,
         listers: LoggedListers,
         asked: Asked,
+        lacks: str,
     ) -> Iterator[Result | Undecided | NotJudged]:
         """Yield the verdict on a request of an agent."""
         user = event.made_by
@@ -93,7 +97,7 @@ class AgentJudge:
         if held is None:
             return
         asked = replace(asked, agent=held.name)
-        case = _Case(held, event, request, listers, asked)
+        case = _Case(held, event, request, listers, asked, lacks)
         found: Result | Undecided | NotJudged | None
         if request.operation:
             found = self._write(case, place)
@@ -102,6 +106,9 @@ class AgentJudge:
         else:
             found = self._read(case)
         if isinstance(found, Result):
+            if lacks and found.rule == held.rule(NODE):
+                yield _undecided(asked, found.rule, NO_CLAIMS)
+                return
             self.judged += not event.already_refused
         yield found
 

@@ -85,6 +85,7 @@ class Agents(Protocol):
         place: Place,
         listers: LoggedListers,
         asked: Asked,
+        lacks: str,
     ) -> Iterator["_Found"]:
         """Yield what is found of an agent's request.
 
@@ -94,6 +95,7 @@ class Agents(Protocol):
             place: of the event.
             listers: look up what the log has shown so far.
             asked: what all results say of it.
+            lacks: what the log's form leaves out, "" for nothing.
         """
 
     def see(self, event: AuditEvent, request: Request, place: Place) -> None:
@@ -183,8 +185,9 @@ class AuditLog:
                     yield from self._judged(found, waits=True)
             elif self._agents is not None and self._agents.concerns(found.event):
                 self._listers.about({}, node_suffices=True)
+                asked = Asked(**_asked(found))
                 yield from self._agents.take(
-                    found.event, found.request, found.place, self._listers, Asked(**_asked(found))
+                    found.event, found.request, found.place, self._listers, asked, found.lacks
                 )
             if found.event.verb in OF_OBJECTS:
                 self._learn(found)

@@ -12,7 +12,7 @@ from noderestrict.agents.identity import Unknown, node_of, user_of
 from noderestrict.api.resources import qualified
 from noderestrict.graph.graph import Graph
 from noderestrict.policy.listers import Listers
-from noderestrict.replay.audit.agents import users_of
+from noderestrict.replay.audit.agents import NO_CLAIMS, users_of
 from noderestrict.replay.audit.events import AuditEvent
 from noderestrict.replay.audit.objects import Place
 from noderestrict.replay.audit.whole import Whole, WholeObjects
@@ -104,12 +104,18 @@ class Learner:
             self.learned[held.name].as_node += 1
 
     def take(
-        self, event: AuditEvent, request: Request, place: Place, listers: Listers, asked: Asked
+        self,
+        event: AuditEvent,
+        request: Request,
+        place: Place,
+        listers: Listers,
+        asked: Asked,
+        lacks: str,
     ) -> Iterator[Result | Undecided | NotJudged | Unreadable]:
         """Learn from a request; nothing is found of it."""
         held = self._of(event)
         if held is not None:
-            self._take(held, event, request, place, listers, asked)
+            self._take(held, event, request, place, listers, asked, lacks)
         yield from ()
 
     def _take(
@@ -120,6 +126,7 @@ class Learner:
         place: Place,
         listers: Listers,
         asked: Asked,
+        lacks: str,
     ) -> None:
         learned = self.learned[held.name]
         if event.impersonatedUser is not None:

@@ -101,7 +101,7 @@ def _notes(learned: Learned) -> Iterator[str]:
         by = who or "somebody"
         yield f"{_requests(count)} made by {by} in its name: nothing is learned of that."
     for why, count in learned.without_node.most_common():
-        yield f"{_requests(count)} made on no known node, and would be refused: {why}."
+        yield f"{_requests(count)} made on no known node: {why}."
 
 
 def _section(name: str, found: Sequence[Entry], *, keep_any: bool) -> Iterator[str]:
@@ -188,7 +188,7 @@ def _entry(key: Key, tally: Tally) -> Entry:
         about: Write | Read = Read(verbs=(Verb(key.operation),), **wanted)
         return Entry(about, tuple(notes), relation is not None, tally.count)
     fields: tuple[str, ...] | None = None
-    if key.operation == "UPDATE":
+    if key.operation == "UPDATE" and tally.count:
         found = generalised(tally.fields)
         notes += _of_fields(tally, found)
         if tally.count > tally.fields_unseen:
@@ -199,9 +199,10 @@ def _entry(key: Key, tally: Tally) -> Entry:
 
 def _counted(key: Key, tally: Tally, relation: Relation | None) -> str:
     """Return how often something was done, and how sure its relation is."""
+    if not tally.count:
+        return f"{key.operation.lower()}: {_times(tally.without_node)}, on no known node"
     nodes = "1 node" if len(tally.nodes) == 1 else f"{len(tally.nodes)} nodes"
-    times = "once" if tally.count == 1 else f"{tally.count:,} times"
-    text = f"{key.operation.lower()}: {times}, on {nodes}"
+    text = f"{key.operation.lower()}: {_times(tally.count)}, on {nodes}"
     if tally.without_node:
         text += f"; {tally.without_node:,} more with no known node"
     if relation is None:
@@ -215,9 +216,11 @@ def _counted(key: Key, tally: Tally, relation: Relation | None) -> str:
     return text
 
 
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
+
+
 def _why_none(tally: Tally) -> str:
-    if not tally.count:
-        return "no relation can be told without a node"
     if tally.unseen == tally.count:
         return "undecided: the log holds no object, or not the pod; log RequestResponse for it"
     closest = tally.closest

@@ -228,3 +228,27 @@ def test_the_command_judges_an_audit_log_by_a_policy(
         ("cni", "UPDATE", "allowed"), ("cni", "UPDATE", "denied"), ("cni", "list", "denied"),
     ]  # fmt: skip
     assert "3 requests of agents judged" in err
+
+
+def test_a_log_whose_form_leaves_out_the_tokens_claims_is_undecided(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    payload = {
+        "serviceName": "k8s.io",
+        "methodName": "io.k8s.core.v1.nodes.patch",
+        "resourceName": "core/v1/nodes/n1",
+        "authenticationInfo": {"principalEmail": "system:serviceaccount:kube-system:cni"},
+        "status": {"code": 0},
+    }
+    (tmp_path / "log").write_text(json.dumps({"protoPayload": payload, "insertId": "1"}))
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    arguments = ["--agents", str(tmp_path / "policy.yaml"), "--output", "json"]
+    main(["replay", "--audit-log", str(tmp_path / "log"), *arguments])
+    (line,) = capsys.readouterr().out.splitlines()
+    found = json.loads(line)
+    assert found["decision"] == "undecided"
+    learn = ["agents", "learn", "--audit-log", str(tmp_path / "log"), "--user", "kube-system/cni"]
+    assert main(learn) == 1
+    out, err = capsys.readouterr()
+    assert "the form of the log leaves out what the token says" in out.replace("\n  #   ", " ")
+    assert err == "not explained: cni: nodes: update: once, on no known node\n"
