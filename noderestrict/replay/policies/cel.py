@@ -13,6 +13,7 @@ and writes objects in ``format`` without quotes.
 Sources: apiserver/pkg/admission/plugin/cel/compile.go and pkg/cel/environment/base.go.
 """
 
+import ctypes
 import functools
 import itertools
 import re
@@ -45,6 +46,9 @@ _PLAIN = frozenset({BOOL, STRING, NULL, DYN, "INT", "DOUBLE"})
 _LONGEST = 300
 _MISSING = re.compile(r'Key not found in map : "([^"]*)"')
 _pools = itertools.count()
+_count_reference = ctypes.pythonapi.Py_IncRef
+_count_reference.argtypes = [ctypes.py_object]
+_count_reference.restype = None
 
 
 class MissingLibraryError(NoderestrictError):
@@ -103,7 +107,7 @@ class Program:
         try:
             found = self._expression.eval(data=values)
             if found.type() != _library().Type.ERROR:
-                return found.plain_value()
+                return _owned(found.plain_value())
             # An optional value is no error, and cannot be handed to Python.
             problem = str(found.value())
         except BaseException as error:
@@ -194,6 +198,22 @@ class Compiler:
 
     def _rewritten(self, tree: bytes) -> bytes:
         return rewritten(tree, self._inlined, self._optional)
+
+
+def _owned(value: Any) -> Any:
+    """Return what the library hands out, with the references to None that it fails to count.
+
+    Before Python 3.12, None counts its references, and Python aborts once none is left.
+    """
+    if value is None:
+        _count_reference(None)
+    elif isinstance(value, dict):
+        for inner in value.values():
+            _owned(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _owned(inner)
+    return value
 
 
 class Values:

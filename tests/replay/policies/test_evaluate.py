@@ -187,6 +187,15 @@ def test_a_denial_stands_whatever_is_unknown() -> None:
     assert judgement.allowed is False
 
 
+def test_null_values_cost_python_no_references() -> None:
+    spec: Object = {"variables": [{"name": "nothing", "expression": "dyn([null, null])"}]}
+    policies = Policies(convert([policy("variables.nothing[0] == null", **spec), binding()]))
+    before = sys.getrefcount(None)
+    for _ in range(200):
+        assert policies.judge(request()).allowed
+    assert sys.getrefcount(None) > before - 100
+
+
 def test_bindings_say_what_becomes_of_an_objection() -> None:
     warn = binding(name="warn", validationActions=["Warn", "Audit"])
     judgement = judged(policy("false"), warn)
