@@ -3,11 +3,21 @@
 The source is HasAPIObjectReference in pkg/api/pod/util.go of Kubernetes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 
 from noderestrict.api import corev1
+from noderestrict.policy.cel import (
+    EMPTY_LIST,
+    MOST_INNER,
+    absent,
+    any_of,
+    each,
+    list_of,
+    present,
+    value,
+)
 from noderestrict.policy.releases import Part, since
 
 TRUST_BUNDLES = Part("projected cluster trust bundles", since(29))
@@ -195,3 +205,92 @@ def _of_projection(path: str, source: corev1.VolumeProjection) -> Iterator[Refer
         yield Reference(f"{path}.podCertificate", "PodCertificateRequest", part=CLOSED_LIST)
     elif source.downwardAPI is None:
         yield Reference(path, UNKNOWN, part=CLOSED_LIST)
+
+
+#: The sources of a volume in which CEL looks for names, with where these stand.
+_NAMES = {
+    "azureFile": ("secretName",),
+    "configMap": ("name",),
+    "csi": ("nodePublishSecretRef.name",),
+    "secret": ("secretName",),
+    **dict.fromkeys(_SECRET_REFS, ("secretRef.name",)),
+}
+
+
+def no_references(demands: Callable[[Part], bool]) -> tuple[str, ...]:
+    """Return the CEL tests that hold for a pod without references.
+
+    They see what a newer API server has and no type here: a source of a volume is a key there. They
+    take a volume with two sources, which no API server sends, for the sum of both.
+
+    Args:
+        demands: whether a part of the rule applies.
+    """
+    spec = "variables.spec"
+    claims = f"size({value(f'{spec}.resourceClaims', EMPTY_LIST)}) == 0"
+    return (
+        f"{value(f'{spec}.serviceAccountName')} == ''",
+        f"{value(f'{spec}.serviceAccount')} == ''",
+        each(value(f"{spec}.imagePullSecrets", EMPTY_LIST), "secret", _unnamed("secret.name")),
+        each("variables.containers", "container", _container_is_free(), MOST_INNER),
+        *((claims,) if demands(RESOURCE_CLAIMS) else ()),
+        each("variables.volumes", "volume", _volume_is_free(demands)),
+    )
+
+
+def _unnamed(*paths: str) -> str:
+    """Return a test that there is no text, or an empty one, at each path."""
+    return " && ".join(f"{value(path)} == ''" for path in paths)
+
+
+def _container_is_free() -> str:
+    key = "variable.valueFrom"
+    variable = (
+        f"{absent(key)} || ({_unnamed(f'{key}.secretKeyRef.name', f'{key}.configMapKeyRef.name')})"
+    )
+    everything = _unnamed("source.secretRef.name", "source.configMapRef.name")
+    return " && ".join(
+        f"({absent(path)} || ({each(path, item, test)}))"
+        for path, item, test in (
+            ("container.env", "variable", variable),
+            ("container.envFrom", "source", everything),
+        )
+    )
+
+
+def _volume_is_free(demands: Callable[[Part], bool]) -> str:
+    closed = demands(CLOSED_LIST)
+    sources = each("volume[key].sources", "source", _source_is_free(demands), MOST_INNER)
+    projected = f"({absent('volume[key].sources')} || ({sources}))"
+    if closed:
+        tests = [
+            f"key in {list_of(_HARMLESS)}",
+            f"(key in {list_of(_SECRET_REFS)} && {_unnamed('volume[key].secretRef.name')})",
+            f"(key == 'projected' && {projected})",
+        ]
+    else:
+        denied = [*_NAMES, "projected", "persistentVolumeClaim"]
+        tests = [
+            f"!(key in {list_of(sorted(denied))})",
+            *(
+                f"(key == '{source}' && {_unnamed(*(f'volume[key].{path}' for path in paths))})"
+                for source, paths in sorted(_NAMES.items())
+            ),
+            f"(key == 'projected' && {projected})",
+        ]
+    held = any_of("key == 'name'", "volume[key] == null", *tests)
+    every = f"volume.all(key, {held})"
+    # A volume without a source may be one of a kind that the API server does not know.
+    some = "volume.exists(key, key != 'name' && volume[key] != null)"
+    return f"{every} && {some}" if closed else every
+
+
+def _source_is_free(demands: Callable[[Part], bool]) -> str:
+    """Return a test of one source of a projected volume."""
+    if demands(CLOSED_LIST):
+        others = "source.all(kind, kind == 'downwardAPI' || source[kind] == null)"
+        return f"{others} && {present('source.downwardAPI')}"
+    tests = [_unnamed("source.secret.name", "source.configMap.name")]
+    if demands(TRUST_BUNDLES):
+        tests.append(absent("source.clusterTrustBundle"))
+    return " && ".join(tests)

@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from noderestrict.policy.attributes import Attributes
+from noderestrict.policy.cel import Form, Uncovered
 from noderestrict.policy.decision import Decision, Denied, Question
 from noderestrict.policy.features import GATES
 from noderestrict.policy.releases import ALWAYS, LATEST_MINOR, OLDEST_MINOR, Part, Since
@@ -75,6 +76,7 @@ class Rule:
         gate: the feature gate that controls it, "" for none.
         strict: whether it goes beyond the in-tree plugin and is off by default.
         by_name: whether it denies by names in the request only, whatever the objects contain.
+        cel: its CEL form, or why it has none; None if nobody has said.
         check: returns an objection without its id, or None.
     """
 
@@ -87,6 +89,7 @@ class Rule:
     gate: str = ""
     strict: bool = False
     by_name: bool = False
+    cel: Form | Uncovered | None = None
     check: Check = lambda _request: None
 
     def named(self, found: Decision) -> Decision:
@@ -116,6 +119,7 @@ def rule(
     id_: str,
     *targets: Target,
     demands: str,
+    cel: Form | Uncovered,
     since: Since = ALWAYS,
     parts: Sequence[Part] = (),
     fields: Sequence[str] = (),
@@ -136,6 +140,7 @@ def rule(
             gate,
             strict,
             by_name,
+            cel,
             check,
         )
 

@@ -6,6 +6,7 @@ The source is admitCSR in plugin/pkg/admission/noderestriction of Kubernetes.
 from noderestrict.api import certificatesv1
 from noderestrict.policy import features
 from noderestrict.policy.attributes import Attributes
+from noderestrict.policy.cel import Uncovered
 from noderestrict.policy.compare import listed
 from noderestrict.policy.decision import Denied, forbidden, retriable
 from noderestrict.policy.identity import NODE_USER_PREFIX
@@ -32,6 +33,7 @@ KUBELET_SIGNERS = frozenset({_SERVING_SIGNER, "kubernetes.io/kube-apiserver-clie
     demands="kubelet signers: the common name is the node user",
     since=since(31),
     gate=features.ALLOW_INSECURE_CSR,
+    cel=Uncovered.PEM,
 )
 def common_name(request: Attributes) -> Denied | None:
     """Deny a kubelet certificate in another name, with which the node could act as another node.
@@ -63,6 +65,7 @@ def common_name(request: Attributes) -> Denied | None:
     CREATE_CSR,
     demands="kubelet serving certificates: only names and IP addresses of the Node",
     strict=True,
+    cel=Uncovered.PEM,
 )
 def addresses(request: Attributes) -> Denied | None:
     """Deny a serving certificate for foreign addresses, with which a node could impersonate a host.

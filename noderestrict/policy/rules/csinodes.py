@@ -6,11 +6,12 @@ The source is admitCSINode in plugin/pkg/admission/noderestriction of Kubernetes
 from noderestrict.api import metav1
 from noderestrict.policy import features
 from noderestrict.policy.attributes import Attributes
+from noderestrict.policy.cel import NEVER, Context, Form, sections_kept
 from noderestrict.policy.compare import listed
 from noderestrict.policy.decision import Denied, forbidden
 from noderestrict.policy.releases import since
 from noderestrict.policy.rule import ANY, CREATE, UPDATE, Target, rule
-from noderestrict.policy.rules.names import named_as_node
+from noderestrict.policy.rules.names import NAMED_AS_NODE, named_as_node
 from noderestrict.policy.semantic import Comparison, Fields, IncomparableError
 
 _GROUP = "storage.k8s.io"
@@ -47,10 +48,17 @@ _NOT_SPEC = frozenset({("apiVersion",), ("kind",), ("metadata",), ("status",)})
     ANY_STATUS,
     demands="named after the node",
     by_name=True,
+    cel=NAMED_AS_NODE,
 )
 def own_csi_node(request: Attributes) -> Denied | None:
     """Deny writes to another node's CSINode, which could misdirect that node's volumes."""
     return named_as_node(request)
+
+
+def _only_reports_health(context: Context) -> tuple[str, ...]:
+    if context.operation != UPDATE or not context.settings.features[features.CSI_VOLUME_HEALTH]:
+        return NEVER
+    return sections_kept(_FIELDS.pointers, (), {"spec": ("spec",)})
 
 
 @rule(
@@ -60,6 +68,11 @@ def own_csi_node(request: Attributes) -> Denied | None:
     demands="feature gate `CSIVolumeHealth`; only update, and `spec` stays as it is",
     since=since(37),
     gate=features.CSI_VOLUME_HEALTH,
+    cel=Form(
+        _only_reports_health,
+        f"nodes may only update csinodes/status, with feature gate {features.CSI_VOLUME_HEALTH}, "
+        "and an update of status must keep the spec",
+    ),
 )
 def csi_node_status(request: Attributes) -> Denied | None:
     """Deny everything but reports of the health of volumes.

@@ -6,6 +6,7 @@ stores whatever a node reports.
 
 from noderestrict.api import corev1
 from noderestrict.policy.attributes import Attributes
+from noderestrict.policy.cel import Uncovered
 from noderestrict.policy.decision import Denied, forbidden
 from noderestrict.policy.rule import ANY, CREATE, DELETE, OPERATIONS, Target, rule
 
@@ -24,7 +25,13 @@ TARGETS = tuple(
 )
 
 
-@rule("events/about-own", *TARGETS, demands="about its own Node or a pod bound to it", strict=True)
+@rule(
+    "events/about-own",
+    *TARGETS,
+    demands="about its own Node or a pod bound to it",
+    strict=True,
+    cel=Uncovered.LOOKUP,
+)
 def about_own(request: Attributes) -> Denied | None:
     """Deny events about anything but the node's own Node and the pods bound to it.
 

@@ -1,7 +1,19 @@
 """The check that leases and CSINodes share: one object per node, named after the node."""
 
 from noderestrict.policy.attributes import Attributes
+from noderestrict.policy.cel import Context, Form
 from noderestrict.policy.decision import Denied, forbidden
+
+
+def _allows(context: Context) -> tuple[str, ...]:
+    named = "variables.objectName" if context.operation == "CREATE" else "variables.name"
+    return (f"{named} == variables.node",)
+
+
+NAMED_AS_NODE = Form(
+    _allows,
+    "the object has another name than the node; node {node} may write only the object named {node}",
+)
 
 
 def named_as_node(request: Attributes) -> Denied | None:

@@ -9,6 +9,18 @@ from itertools import islice
 
 from noderestrict.api import corev1, metav1
 from noderestrict.policy.attributes import Attributes
+from noderestrict.policy.cel import (
+    EMPTY_LIST,
+    Context,
+    Form,
+    absent,
+    among,
+    kept,
+    list_of,
+    only_changes,
+    present,
+    value,
+)
 from noderestrict.policy.compare import SHOWN, changed_keys, first_difference, listed
 from noderestrict.policy.decision import Denied, forbidden
 from noderestrict.policy.releases import since
@@ -66,6 +78,7 @@ def label_is_forbidden(key: str) -> bool:
     DELETE_NODE,
     demands="only its own Node",
     by_name=True,
+    cel=Form(("variables.name == variables.node",), "node {node} may change only Node {node}"),
 )
 def own_name(request: Attributes) -> Denied | None:
     """Deny writes to another Node.
@@ -78,6 +91,21 @@ def own_name(request: Attributes) -> Denied | None:
         f"{request.where}: node {request.node!r} may change only Node {request.node!r}"
         + ("" if request.name else ", but the request names no object"),
     )
+
+
+_CONFIG = "spec.configSource"
+
+
+def _keeps_config_source(context: Context) -> tuple[str, ...]:
+    new, old = (f"variables.{section}.configSource.configMap" for section in ("spec", "oldSpec"))
+    if context.operation == CREATE:
+        return (absent("variables.spec.configSource"),)
+    fields = " && ".join(
+        f"{value(f'{old}.{field}')} == {value(f'{new}.{field}')}"
+        for field in corev1.ConfigMapNodeConfigSource.__struct_fields__
+    )
+    both = f"{present('variables.oldSpec.configSource')} && ({present(old)}) == ({present(new)})"
+    return (f"{absent('variables.spec.configSource')} || ({both} && {fields})",)
 
 
 _Labels = dict[str, str | None]
@@ -94,6 +122,10 @@ def labels_of(node: corev1.Node | None) -> _Labels:
     UPDATE_NODE,
     demands="`spec.configSource` is not added or changed",
     fields=("spec.configSource",),
+    cel=Form(
+        _keeps_config_source,
+        "spec.configSource was set or changed; a node may only keep or remove it",
+    ),
 )
 def config_source(request: Attributes) -> Denied | None:
     """Deny a new configSource, with which a node could read any ConfigMap.
@@ -130,6 +162,10 @@ def _config(source: corev1.NodeConfigSource) -> tuple[str, ...] | None:
     UPDATE_NODE,
     demands="taints stay as they are",
     fields=("spec.taints",),
+    cel=Form(
+        (kept("spec.taints", EMPTY_LIST),),
+        "spec.taints changed; a node may set taints only when it registers",
+    ),
 )
 def taints(request: Attributes) -> Denied | None:
     """Deny changed taints, with which a node could attract pods and their Secrets.
@@ -169,6 +205,10 @@ def _show(taint_list: list[corev1.Taint], start: int) -> str:
     demands="ownerReferences stay as they are",
     since=since(34, (31, 12), (32, 8), (33, 4)),
     fields=("metadata.ownerReferences",),
+    cel=Form(
+        (kept("metadata.ownerReferences", EMPTY_LIST),),
+        "metadata.ownerReferences changed; a node may not change its owners",
+    ),
 )
 def owner_references(request: Attributes) -> Denied | None:
     """Deny changed owners: a node could get itself deleted and register anew (CVE-2025-5187).
@@ -200,6 +240,20 @@ def _owner(owner: metav1.OwnerReference) -> tuple[str, str, str, str, bool | Non
     )
 
 
+def _keeps_labels(context: Context) -> tuple[str, ...]:
+    def is_open(key: str) -> list[str]:
+        return [
+            # Part of every name of a domain that is not open.
+            f"!{key}.contains('s.io/')",
+            f"!{key}.matches('^([^/]*[.])?(kubernetes[.]io|k8s[.]io)/')",
+            f"({key}.matches('^([^/]*[.])?(kubelet|node)[.]kubernetes[.]io/') || "
+            f"{key} in {list_of(sorted(KUBELET_LABELS))})",
+            *among(key, context.settings.extra.allowed_labels),
+        ]
+
+    return (only_changes("labels", is_open),)
+
+
 @rule(
     "nodes/labels",
     CREATE_NODE,
@@ -207,6 +261,11 @@ def _owner(owner: metav1.OwnerReference) -> tuple[str, str, str, str, bool | Non
     demands="no `node-restriction.kubernetes.io` label, and only kubelet labels in "
     "`kubernetes.io` and `k8s.io`",
     fields=("metadata.labels",),
+    cel=Form(
+        _keeps_labels,
+        "metadata.labels has changes that nodes may not make; let an administrator make them, or "
+        "use a prefix outside kubernetes.io and k8s.io",
+    ),
 )
 def labels(request: Attributes) -> Denied | None:
     """Deny labels used for scheduling, with which a node could attract workloads.

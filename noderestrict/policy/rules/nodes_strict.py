@@ -7,6 +7,17 @@ from collections.abc import Callable, Sequence
 
 from noderestrict.api import corev1
 from noderestrict.policy.attributes import Attributes
+from noderestrict.policy.cel import (
+    EMPTY_LIST,
+    EMPTY_TEXT,
+    NEVER,
+    Context,
+    Form,
+    among,
+    kept,
+    list_of,
+    only_changes,
+)
 from noderestrict.policy.compare import changed_keys, listed
 from noderestrict.policy.decision import Denied, forbidden
 from noderestrict.policy.extra import FORBIDDEN_LABELS
@@ -25,6 +36,9 @@ KUBELET_ANNOTATIONS = frozenset(
 )
 
 
+_STRICT = "a strict rule of this cluster does not let nodes change it"
+
+
 def _existing(request: Attributes) -> corev1.Node | None:
     """Return the existing Node; on CREATE there is none, whatever the review contains."""
     return request.old if request.operation == "UPDATE" else None
@@ -41,14 +55,20 @@ def _kept(
     if before == after:
         return None
     return forbidden(
-        f"{request.where}: {field} changed to {_show(after)}; a strict rule of this cluster does "
-        f"not let nodes change it",
+        f"{request.where}: {field} changed to {_show(after)}; {_STRICT}",
         f"it was {_show(before)}",
     )
 
 
 def _show(value: object) -> str:
     return f"[{listed(map(repr, value))}]" if isinstance(value, list) else repr(value)
+
+
+def _keeps_forbidden_labels(context: Context) -> tuple[str, ...]:
+    def is_open(key: str) -> list[str]:
+        return [f"!({' || '.join(among(key, context.settings.extra.forbidden_labels))})"]
+
+    return (only_changes("labels", is_open),)
 
 
 @rule(
@@ -58,6 +78,10 @@ def _show(value: object) -> str:
     demands="no label that `--forbid-node-labels` forbids for the node",
     strict=True,
     fields=("metadata.labels",),
+    cel=Form(
+        _keeps_forbidden_labels,
+        "metadata.labels changed where this cluster's policy forbids it for node {node}",
+    ),
 )
 def forbidden_labels(request: Attributes) -> Denied | None:
     """Deny labels that the operator forbids for these nodes.
@@ -84,6 +108,7 @@ def forbidden_labels(request: Attributes) -> Denied | None:
     demands="`spec.unschedulable` stays as it is",
     strict=True,
     fields=("spec.unschedulable",),
+    cel=Form((kept("spec.unschedulable", "false"),), f"spec.unschedulable changed; {_STRICT}"),
 )
 def unschedulable(request: Attributes) -> Denied | None:
     """Deny a node that cordons or uncordons itself.
@@ -102,6 +127,10 @@ def _pod_cidrs(node: corev1.Node | None) -> list[str]:
     return list(dict.fromkeys([*([spec.podCIDR] if spec.podCIDR else []), *(spec.podCIDRs or ())]))
 
 
+def _cidrs(one: str, all_: str) -> str:
+    return f"({one} == '' ? {all_} : [{one}] + {all_}.filter(cidr, cidr != {one}))"
+
+
 @rule(
     "nodes/pod-cidr",
     CREATE_NODE,
@@ -109,6 +138,13 @@ def _pod_cidrs(node: corev1.Node | None) -> list[str]:
     demands="`spec.podCIDR` and `spec.podCIDRs` stay as they are",
     strict=True,
     fields=("spec.podCIDR", "spec.podCIDRs"),
+    cel=Form(
+        (
+            f"{_cidrs('variables.oldPodCIDR', 'variables.oldPodCIDRs')} == "
+            f"{_cidrs('variables.podCIDR', 'variables.podCIDRs')}",
+        ),
+        f"spec.podCIDRs changed; {_STRICT}",
+    ),
 )
 def pod_cidr(request: Attributes) -> Denied | None:
     """Deny a node that chooses its pods' addresses, which could attract the traffic of others.
@@ -124,6 +160,7 @@ def pod_cidr(request: Attributes) -> Denied | None:
     demands="`spec.providerID` stays as it is",
     strict=True,
     fields=("spec.providerID",),
+    cel=Form((kept("spec.providerID", EMPTY_TEXT),), f"spec.providerID changed; {_STRICT}"),
 )
 def provider_id(request: Attributes) -> Denied | None:
     """Deny a node that impersonates another machine of the cloud provider.
@@ -133,6 +170,16 @@ def provider_id(request: Attributes) -> Denied | None:
     return _kept(request, "spec.providerID", lambda node: _spec(node).providerID or "")
 
 
+def _keeps_annotations(context: Context) -> tuple[str, ...]:
+    def is_open(key: str) -> list[str]:
+        return [
+            f"{key} in {list_of(sorted(KUBELET_ANNOTATIONS))}",
+            *among(key, context.settings.extra.allowed_annotations),
+        ]
+
+    return (only_changes("annotations", is_open),)
+
+
 @rule(
     "nodes/annotations",
     CREATE_NODE,
@@ -140,6 +187,11 @@ def provider_id(request: Attributes) -> Denied | None:
     demands="only the kubelet's annotations and those of `--allow-node-annotations` change",
     strict=True,
     fields=("metadata.annotations",),
+    cel=Form(
+        _keeps_annotations,
+        "metadata.annotations changed; a strict rule of this cluster lets nodes change only the "
+        "kubelet's own annotations",
+    ),
 )
 def annotations(request: Attributes) -> Denied | None:
     """Deny annotations that are not the kubelet's: other components trust their own.
@@ -167,6 +219,7 @@ def annotations(request: Attributes) -> Denied | None:
     demands="`metadata.finalizers` stay as they are",
     strict=True,
     fields=("metadata.finalizers",),
+    cel=Form((kept("metadata.finalizers", EMPTY_LIST),), f"metadata.finalizers changed; {_STRICT}"),
 )
 def finalizers(request: Attributes) -> Denied | None:
     """Deny a node that blocks the deletion of its Node, or unblocks it early.
@@ -186,6 +239,7 @@ def finalizers(request: Attributes) -> Denied | None:
     demands="denied, even for its own Node",
     strict=True,
     by_name=True,
+    cel=Form(NEVER, "a strict rule of this cluster does not let nodes delete their own Node"),
 )
 def delete_self(request: Attributes) -> Denied | None:
     """Deny a node that deletes its own Node: it could come back with other labels and taints."""

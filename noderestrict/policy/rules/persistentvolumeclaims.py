@@ -5,14 +5,18 @@ RecoverVolumeExpansionFailure, status.allocatedResources and status.allocatedRes
 The source is admitPVCStatus in plugin/pkg/admission/noderestriction of Kubernetes.
 """
 
+from collections.abc import Mapping
+
 from noderestrict.api import metav1
 from noderestrict.policy import features
 from noderestrict.policy.attributes import Attributes
+from noderestrict.policy.cel import NEVER, Context, Form, sections_kept
 from noderestrict.policy.compare import listed
 from noderestrict.policy.decision import Denied, forbidden
 from noderestrict.policy.releases import Part, since
 from noderestrict.policy.rule import ANY, UPDATE, Target, rule
-from noderestrict.policy.semantic import Comparison, Fields, IncomparableError
+from noderestrict.policy.semantic import Comparison, Fields, IncomparableError, Path
+from noderestrict.policy.settings import Settings
 
 UPDATE_STATUS = Target(
     "",
@@ -77,11 +81,33 @@ _OLD_RECOVERY = frozenset({("status", "allocatedResources"), ("status", "resizeS
 _RENAMED = Part("`status.allocatedResourceStatuses` instead of `status.resizeStatus`", since(28))
 
 
+#: What an API server compares key by key.
+_SECTIONS: Mapping[str, Path] = {
+    "metadata": ("metadata",),
+    "spec": ("spec",),
+    "resources": ("spec", "resources"),
+    "status": ("status",),
+}
+
+
+def _ignored(settings: Settings) -> frozenset[Path]:
+    """Return the paths at which a node may change a claim."""
+    if not settings.features[features.RECOVER_EXPANSION]:
+        return _IGNORED
+    return _IGNORED | (_RECOVERY if _RENAMED.since.includes(settings.release) else _OLD_RECOVERY)
+
+
+def _reports_expansion(context: Context) -> tuple[str, ...]:
+    ignored = _ignored(context.settings)
+    return sections_kept(_FIELDS.pointers, ignored, _SECTIONS)
+
+
 @rule(
     "persistentvolumeclaims/closed-world",
     ANYTHING_ELSE,
     demands="denied",
     by_name=True,
+    cel=Form(NEVER, "node {node} may only update persistentvolumeclaims/status"),
 )
 def only_status(request: Attributes) -> Denied:
     """Deny every request but an UPDATE of status: claims are default deny."""
@@ -96,6 +122,11 @@ def only_status(request: Attributes) -> Denied:
     UPDATE_STATUS,
     demands="only capacity, conditions and resize state change",
     parts=(_RENAMED,),
+    cel=Form(
+        _reports_expansion,
+        "something changed besides what a node may change: the status's capacity and conditions, "
+        "and the state of an expansion",
+    ),
 )
 def status_fields(request: Attributes) -> Denied | None:
     """Deny any change except the outcome of an expansion.
@@ -104,9 +135,7 @@ def status_fields(request: Attributes) -> Denied | None:
         msgspec.MsgspecError: a value that differs is undecodable.
         UnicodeDecodeError: likewise.
     """
-    ignored = _IGNORED
-    if request.settings.features[features.RECOVER_EXPANSION]:
-        ignored |= _RECOVERY if request.demands(_RENAMED) else _OLD_RECOVERY
+    ignored = _ignored(request.settings)
     try:
         changed = listed(Comparison(_FIELDS, ignored).differences(request.old_raw, request.new_raw))
     except IncomparableError as error:

@@ -7,6 +7,7 @@ The source is admitPodCertificateRequest in plugin/pkg/admission/noderestriction
 from noderestrict.api import certificatesv1
 from noderestrict.policy import features
 from noderestrict.policy.attributes import Attributes
+from noderestrict.policy.cel import NEVER, Context, Form, Uncovered
 from noderestrict.policy.compare import listed
 from noderestrict.policy.decision import Decision, Denied, Question, forbidden, retriable
 from noderestrict.policy.releases import since
@@ -25,6 +26,10 @@ SIGNER_VERB = "request-serviceaccounts-podcertificate-signer"
 ANYTHING_ELSE = Target(_GROUP, _RESOURCE, ANY, ANY)
 
 
+def _gate_allows(context: Context) -> tuple[str, ...]:
+    return () if context.settings.features[features.POD_CERTIFICATE_REQUEST] else NEVER
+
+
 @rule(
     "podcertificaterequests/gate",
     CREATE_REQUEST,
@@ -33,6 +38,10 @@ ANYTHING_ELSE = Target(_GROUP, _RESOURCE, ANY, ANY)
     since=since(34),
     gate=features.POD_CERTIFICATE_REQUEST,
     by_name=True,
+    cel=Form(
+        _gate_allows,
+        f"feature gate {features.POD_CERTIFICATE_REQUEST} is off; turn it on to allow them",
+    ),
 )
 def gate(request: Attributes) -> Denied | None:
     """Deny everything while the feature gate PodCertificateRequest is off."""
@@ -49,6 +58,7 @@ def gate(request: Attributes) -> Denied | None:
     demands="only create",
     since=since(34),
     by_name=True,
+    cel=Form(NEVER, "nodes may only create podcertificaterequests"),
 )
 def only_create(request: Attributes) -> Denied | None:
     """Deny everything but creating the request itself."""
@@ -70,6 +80,7 @@ def _spec(request: Attributes) -> certificatesv1.PodCertificateRequestSpec:
     CREATE_REQUEST,
     demands="its own Node, by its uid",
     since=since(34),
+    cel=Uncovered.LOOKUP,
 )
 def own_node(request: Attributes) -> Denied | None:
     """Deny a request that names another node, or an earlier Node of the same name."""
@@ -96,6 +107,7 @@ def own_node(request: Attributes) -> Denied | None:
     CREATE_REQUEST,
     demands="a pod that runs on the node, by its uid, and not a mirror pod",
     since=since(34),
+    cel=Uncovered.LOOKUP,
 )
 def own_pod(request: Attributes) -> Denied | None:
     """Deny a request for a pod on another node, a mirror pod, or a pod with another uid."""
@@ -126,6 +138,7 @@ def own_pod(request: Attributes) -> Denied | None:
     CREATE_REQUEST,
     demands="the pod's service account, by its uid",
     since=since(34),
+    cel=Uncovered.LOOKUP,
 )
 def own_service_account(request: Attributes) -> Denied | None:
     """Deny a request for a service account other than the pod's."""
@@ -158,6 +171,7 @@ def own_service_account(request: Attributes) -> Denied | None:
     CREATE_REQUEST,
     demands="a signer that the pod mounts certificates of, or that the authorizer allows",
     since=since(37),
+    cel=Uncovered.LOOKUP,
 )
 def own_signer(request: Attributes) -> Decision | None:
     """Deny a signer that the pod does not ask for: a node could get certificates of any signer.

@@ -13,11 +13,22 @@ from itertools import chain, islice
 
 from noderestrict.api import corev1, metav1
 from noderestrict.policy.attributes import Attributes
+from noderestrict.policy.cel import (
+    EMPTY_LIST,
+    EMPTY_TEXT,
+    NEVER,
+    Form,
+    Uncovered,
+    kept,
+    present,
+    quoted,
+    value,
+)
 from noderestrict.policy.compare import changed_keys, first_difference, listed
 from noderestrict.policy.decision import Denied, forbidden, not_found
 from noderestrict.policy.quantity import parse_quantity
 from noderestrict.policy.records import MIRROR_POD_ANNOTATION
-from noderestrict.policy.references import PARTS, references
+from noderestrict.policy.references import PARTS, no_references, references
 from noderestrict.policy.releases import since
 from noderestrict.policy.rule import ANY, CREATE, DELETE, UPDATE, Target, rule
 
@@ -41,6 +52,11 @@ def _metadata(pod: corev1.Pod) -> metav1.ObjectMeta:
     "pods/mirror-annotation",
     CREATE_POD,
     demands="only mirror pods: annotation `kubernetes.io/config.mirror`",
+    cel=Form(
+        (f"{quoted(MIRROR_POD_ANNOTATION)} in variables.annotations",),
+        f"metadata.annotations[{MIRROR_POD_ANNOTATION!r}] is missing; "
+        "node {node} may create only mirror pods of its static pods",
+    ),
 )
 def mirror_annotation(request: Attributes) -> Denied | None:
     """Deny any pod but a mirror pod: a node could choose its own workload and identity.
@@ -56,7 +72,16 @@ def mirror_annotation(request: Attributes) -> Denied | None:
     )
 
 
-@rule("pods/mirror-node-name", CREATE_POD, demands="`spec.nodeName` is the node")
+@rule(
+    "pods/mirror-node-name",
+    CREATE_POD,
+    demands="`spec.nodeName` is the node",
+    cel=Form(
+        ("variables.nodeName == variables.node",),
+        "spec.nodeName is {nodeName}; set it to {node}, the only node that may create this mirror "
+        "pod",
+    ),
+)
 def mirror_node_name(request: Attributes) -> Denied | None:
     """Deny a mirror pod for another node: a node could run its pod next to others' secrets.
 
@@ -72,10 +97,25 @@ def mirror_node_name(request: Attributes) -> Denied | None:
     )
 
 
+_OWNER = "variables.owners[0]"
+
+
 @rule(
     "pods/mirror-owner",
     CREATE_POD,
     demands="exactly one owner: its Node, as controller",
+    cel=Form(
+        (
+            "size(variables.owners) == 1",
+            f"{value(f'{_OWNER}.apiVersion')} == 'v1'",
+            f"{value(f'{_OWNER}.kind')} == 'Node'",
+            f"{value(f'{_OWNER}.name')} == variables.node",
+            f"{value(f'{_OWNER}.controller', 'false')} == true",
+            f"{value(f'{_OWNER}.blockOwnerDeletion', 'false')} == false",
+        ),
+        "metadata.ownerReferences is not as it must be; set exactly one: Node {node}, as "
+        "controller, without blockOwnerDeletion",
+    ),
 )
 def mirror_owner(request: Attributes) -> Denied | None:
     """Deny any owner but the Node itself, which could misuse garbage collection.
@@ -90,14 +130,14 @@ def mirror_owner(request: Attributes) -> Denied | None:
         )
     owner = owners[0]
     path = "metadata.ownerReferences[0]"
-    for field, value, wanted in (
+    for field, given, wanted in (
         ("apiVersion", owner.apiVersion, "v1"),
         ("kind", owner.kind, "Node"),
         ("name", owner.name, request.node),
     ):
-        if (value or "") != wanted:
+        if (given or "") != wanted:
             return forbidden(
-                f"{request.where}: {path}.{field} is {value or ''!r}; it must be {wanted!r}"
+                f"{request.where}: {path}.{field} is {given or ''!r}; it must be {wanted!r}"
             )
     if owner.controller is not True:
         return forbidden(f"{request.where}: {path}.controller must be true")
@@ -113,6 +153,7 @@ def mirror_owner(request: Attributes) -> Denied | None:
     "pods/mirror-owner-uid",
     CREATE_POD,
     demands="with the uid of the Node in the cluster",
+    cel=Uncovered.LOOKUP,
 )
 def mirror_owner_uid(request: Attributes) -> Denied | None:
     """Deny a uid other than the live Node's: the pod could be collected or adopted wrongly.
@@ -144,6 +185,11 @@ def mirror_owner_uid(request: Attributes) -> Denied | None:
     demands="no reference to a Secret, ConfigMap, service account, claim or other object; no "
     "volume of an unknown kind",
     parts=PARTS,
+    cel=Form(
+        lambda context: no_references(context.demands),
+        "a mirror pod must not refer to other API objects; remove them from the static pod of node "
+        "{node}",
+    ),
 )
 def mirror_references(request: Attributes) -> Denied | None:
     """Deny a mirror pod that refers to another API object, which the node could then read.
@@ -165,7 +211,17 @@ def mirror_references(request: Attributes) -> Denied | None:
     )
 
 
-@rule("pods/delete-own", DELETE_POD, demands="the pod runs on the node", by_name=True)
+@rule(
+    "pods/delete-own",
+    DELETE_POD,
+    demands="the pod runs on the node",
+    by_name=True,
+    cel=Form(
+        ("variables.name != ''", "variables.oldNodeName == variables.node"),
+        "the request names no pod that is bound to node {node}, which may delete only its own "
+        "pods, one by one",
+    ),
+)
 def delete_own(request: Attributes) -> Denied | None:
     """Deny deleting a pod on another node.
 
@@ -183,7 +239,13 @@ def delete_own(request: Attributes) -> Denied | None:
     return _on_this_node(request, request.name, "delete")
 
 
-@rule("pods/evict-own", EVICT_POD, demands="the pod runs on the node", by_name=True)
+@rule(
+    "pods/evict-own",
+    EVICT_POD,
+    demands="the pod runs on the node",
+    by_name=True,
+    cel=Uncovered.LOOKUP,
+)
 def evict_own(request: Attributes) -> Denied | None:
     """Deny evicting a pod on another node.
 
@@ -220,7 +282,15 @@ def _bound_to(node_name: str) -> str:
     return f"the pod has spec.nodeName {node_name!r}"
 
 
-@rule("pods/status-own", UPDATE_STATUS, demands="the pod runs on the node")
+@rule(
+    "pods/status-own",
+    UPDATE_STATUS,
+    demands="the pod runs on the node",
+    cel=Form(
+        ("variables.oldNodeName == variables.node",),
+        "the pod is not bound to node {node}, which may update only the status of its own pods",
+    ),
+)
 def status_own(request: Attributes) -> Denied | None:
     """Deny reporting the status of a pod on another node.
 
@@ -242,6 +312,10 @@ def status_own(request: Attributes) -> Denied | None:
     UPDATE_STATUS,
     demands="labels stay as they are",
     fields=("metadata.labels",),
+    cel=Form(
+        ("variables.oldLabels == variables.labels",),
+        "metadata.labels changed; node {node} may not change labels when it updates the status",
+    ),
 )
 def status_labels(request: Attributes) -> Denied | None:
     """Deny changed labels, which could move a pod into a Service or out of a policy.
@@ -267,6 +341,10 @@ def status_labels(request: Attributes) -> Denied | None:
     demands="`status.resourceClaimStatuses` stays as it is",
     since=since(28),
     fields=("status.resourceClaimStatuses",),
+    cel=Form(
+        (kept("status.resourceClaimStatuses", EMPTY_LIST),),
+        "status.resourceClaimStatuses changed; only the control plane may change it",
+    ),
 )
 def status_resource_claims(request: Attributes) -> Denied | None:
     """Deny changed resource claim statuses, with which a node could read other claims.
@@ -296,12 +374,29 @@ def _claims(claims: list[corev1.PodResourceClaimStatus] | None, start: int) -> s
     return f"[{listed(shown)}]"
 
 
+_OLD_CLAIM, _NEW_CLAIM = (
+    f"variables.{section}.extendedResourceClaimStatus" for section in ("oldStatus", "status")
+)
+
+
+def _same_claim(field: str, empty: str) -> str:
+    return f"{value(f'{_OLD_CLAIM}.{field}', empty)} == {value(f'{_NEW_CLAIM}.{field}', empty)}"
+
+
 @rule(
     "pods/status-extended-resource-claim",
     UPDATE_STATUS,
     demands="`status.extendedResourceClaimStatus` stays as it is",
     since=since(34),
     fields=("status.extendedResourceClaimStatus",),
+    cel=Form(
+        (
+            f"({present(_OLD_CLAIM)}) == ({present(_NEW_CLAIM)})",
+            _same_claim("resourceClaimName", EMPTY_TEXT),
+            _same_claim("requestMappings", EMPTY_LIST),
+        ),
+        "status.extendedResourceClaimStatus changed; only the scheduler may set it",
+    ),
 )
 def status_extended_resource_claim(request: Attributes) -> Denied | None:
     """Deny a changed extended resource claim, with which a node could read another claim.
@@ -338,6 +433,10 @@ def _extended(status: corev1.PodExtendedResourceClaimStatus | None) -> _Extended
     demands="`status.nodeAllocatableResourceClaimStatuses` stays as it is",
     since=since(37),
     fields=("status.nodeAllocatableResourceClaimStatuses",),
+    cel=Form(
+        (kept("status.nodeAllocatableResourceClaimStatuses", EMPTY_LIST),),
+        "status.nodeAllocatableResourceClaimStatuses changed; only the scheduler may set it",
+    ),
 )
 def status_node_allocatable_claims(request: Attributes) -> Denied | None:
     """Deny changed claims on the node's own resources, which the scheduler counts.
@@ -382,7 +481,17 @@ def _amount(quantity: str | None) -> int | str | None:
         return quantity
 
 
-@rule("pods/closed-world", ANYTHING_ELSE, demands="denied", by_name=True)
+@rule(
+    "pods/closed-world",
+    ANYTHING_ELSE,
+    demands="denied",
+    by_name=True,
+    cel=Form(
+        NEVER,
+        "node {node} may only create mirror pods, and delete, evict and update the status of its "
+        "own pods",
+    ),
+)
 def refuse_operation(request: Attributes) -> Denied:
     """Deny everything that no other rule covers: pods are default deny (CVE-2023-2727)."""
     return forbidden(

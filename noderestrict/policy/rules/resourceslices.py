@@ -5,6 +5,7 @@ The source is admitResourceSlice in plugin/pkg/admission/noderestriction of Kube
 
 from noderestrict.api import resourcev1
 from noderestrict.policy.attributes import Attributes
+from noderestrict.policy.cel import Context, Form, value
 from noderestrict.policy.decision import Denied, forbidden
 from noderestrict.policy.releases import Part, since
 from noderestrict.policy.rule import ANY, CREATE, DELETE, Target, rule
@@ -16,6 +17,18 @@ DELETE_SLICE = Target(_GROUP, "resourceslices", ANY, DELETE, _KIND, old=resource
 DELETE_PART = Part("the same for delete", since(31))
 
 
+def _allows(context: Context) -> tuple[str, ...]:
+    if context.operation == DELETE and not context.demands(DELETE_PART):
+        return ()
+    root = "oldObject" if context.operation == DELETE else "object"
+    # Only v1alpha2 has no spec.
+    node_name = (
+        f"(request.kind.version == 'v1alpha2' ? {value(f'{root}.nodeName')} : "
+        f"{value(f'{root}.spec.nodeName')})"
+    )
+    return (f"{node_name} == variables.node",)
+
+
 @rule(
     "resourceslices/own-node-name",
     CREATE_SLICE,
@@ -23,6 +36,11 @@ DELETE_PART = Part("the same for delete", since(31))
     demands="`spec.nodeName` is the node",
     since=since(30),
     parts=(DELETE_PART,),
+    cel=Form(
+        _allows,
+        "spec.nodeName is not the node; node {node} may create and delete only slices with "
+        "spec.nodeName set to it",
+    ),
 )
 def own_resource_slice(request: Attributes) -> Denied | None:
     """Deny a slice of another node or of none, with which a node could fake or hide devices.

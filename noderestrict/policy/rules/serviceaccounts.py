@@ -9,6 +9,7 @@ from itertools import islice
 from noderestrict.api import authenticationv1
 from noderestrict.policy import features
 from noderestrict.policy.attributes import Attributes
+from noderestrict.policy.cel import Uncovered
 from noderestrict.policy.compare import listed
 from noderestrict.policy.decision import Decision, Denied, Question, forbidden, not_found, retriable
 from noderestrict.policy.records import PodRecord
@@ -31,6 +32,7 @@ _MOST_VOLUMES = 500
     "serviceaccounts-token/bound-pod",
     CREATE_TOKEN,
     demands="bound to a pod that runs on the node, by its uid",
+    cel=Uncovered.LOOKUP,
 )
 def token_bound_to_own_pod(request: Attributes) -> Denied | None:
     """Deny a token that is not bound to a pod on this node, and could outlive or leave it.
@@ -90,6 +92,7 @@ GRANT = Part("the authorizer may allow other audiences", since(33))
     since=since(32),
     parts=(TRANSLATION, GRANT),
     gate=features.AUDIENCE_RESTRICTION,
+    cel=Uncovered.LOOKUP,
 )
 def token_audience(request: Attributes) -> Decision | None:
     """Deny an audience that the pod does not ask for: a node could get tokens for any service.
