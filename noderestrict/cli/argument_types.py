@@ -14,6 +14,7 @@ from noderestrict.policy.extra import FORBIDDEN_LABELS
 from noderestrict.policy.keys import NodeKeys, parse_allowed_labels, parse_node_keys
 from noderestrict.policy.releases import parse_rules
 from noderestrict.policy.table import RULE_IDS, STRICT_RULE_IDS
+from noderestrict.render.policy_modes import ACTIONS, OFF
 from noderestrict.serving.modes import MODES
 
 T = TypeVar("T")
@@ -267,19 +268,22 @@ def _plain_addresses(addresses: Sequence[tuple[str, int]]) -> list[str]:
     return [plain_address(one) for one in addresses]
 
 
-def _parse_rule_modes(text: str) -> dict[str, str]:
-    modes = {}
-    for entry in _parse_names(text):
-        rule, equals, mode = entry.partition("=")
-        if rule not in RULE_IDS and not _AGENT_RULE.fullmatch(rule):
-            raise ValueError(
-                f"{rule!r} is not a rule; known: {', '.join(RULE_IDS)}, agents/NAME, and "
-                f"agents/NAME/RULE with {', '.join(AGENT_RULES)}"
-            )
-        if not equals or mode not in MODES:
-            raise ValueError(f"{entry!r} is not RULE={'|'.join(MODES)}")
-        modes[rule] = mode
-    return modes
+def _rule_modes(known: Sequence[str]) -> ArgumentType[dict[str, str]]:
+    def parse(text: str) -> dict[str, str]:
+        modes = {}
+        for entry in _parse_names(text):
+            rule, equals, mode = entry.partition("=")
+            if rule not in RULE_IDS and not _AGENT_RULE.fullmatch(rule):
+                raise ValueError(
+                    f"{rule!r} is not a rule; known: {', '.join(RULE_IDS)}, agents/NAME, and "
+                    f"agents/NAME/RULE with {', '.join(AGENT_RULES)}"
+                )
+            if not equals or mode not in known:
+                raise ValueError(f"{entry!r} is not RULE={'|'.join(known)}")
+            modes[rule] = mode
+        return modes
+
+    return ArgumentType(parse, "RULE=MODE,…", _plain_mapping)
 
 
 def _checked_registration(text: str) -> str:
@@ -345,7 +349,9 @@ NAMESPACED_NAME = ArgumentType(_parse_namespaced_name, "NAMESPACE/NAME", "/".joi
 COUNT = ArgumentType(_parse_positive, "N")
 MIB = ArgumentType(_parse_positive, "MIB")
 MODE = one_of(*MODES)
-RULE_MODES = ArgumentType(_parse_rule_modes, "RULE=MODE,…", _plain_mapping)
+RULE_MODES = _rule_modes(MODES)
+POLICY_MODE = one_of(*ACTIONS)
+POLICY_RULE_MODES = _rule_modes((*ACTIONS, OFF))
 REGISTRATION = ArgumentType(_checked_registration, "JSON")
 FEATURE_GATES = ArgumentType(features.parse_gates, "A=true,B=false", _plain_mapping)
 KUBERNETES_VERSION = ArgumentType(features.parse_version, "1.NN", lambda minor: f"1.{minor}")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from noderestrict.cli import render_authorizer
+from noderestrict.cli import render_authorizer, render_policies
 from noderestrict.cli._errors import UsageError
 from noderestrict.cli._files import write_files
 from noderestrict.cli.agent_files import add_agents_flag, agents_to_render
@@ -72,12 +72,13 @@ def add_parser(subparsers: Any) -> None:
     """Add the subcommand's parser."""
     parser = subparsers.add_parser(
         "render",
-        help="write the manifests, or the files of the authorizer",
+        help="write the manifests, the policies, or the files of the authorizer",
         description="Write the manifests: for each way to run, DIR/overlays/NAME/install with the "
-        "server, and DIR/overlays/NAME/enforce with its registration. 'render authorizer' writes "
-        "the files of the authorizer instead.",
+        "server, and DIR/overlays/NAME/enforce with its registration. 'render policies' writes "
+        "ValidatingAdmissionPolicies, and 'render authorizer' the files of the authorizer instead.",
     )
     render_authorizer.add_kind(parser)
+    render_policies.add_kind(parser)
     parser.add_argument(
         "directory", type=Path, metavar="DIR", help="directory to write to; created if missing"
     )

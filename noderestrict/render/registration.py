@@ -9,6 +9,7 @@ import msgspec
 from noderestrict.agents.file import Agent
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.rule import ANY
+from noderestrict.policy.rules.events import about_own
 from noderestrict.policy.table import table
 from noderestrict.render.agents import webhooks
 from noderestrict.render.conditions import (
@@ -40,6 +41,20 @@ _SUB_RESOURCES = {
 }
 
 
+#: The resources of each webhook, by its name.
+RESOURCES: Mapping[str, tuple[str, ...]] = {
+    "pods": ("pods",),
+    "nodes": ("nodes",),
+    "leases": ("leases",),
+    "csinodes": ("csinodes",),
+    "tokens": ("serviceaccounts",),
+    "claims": ("persistentvolumeclaims",),
+    "devices": ("resourceslices",),
+    "certificates": ("certificatesigningrequests", "podcertificaterequests"),
+    "events": ("events",),
+}
+
+
 def _webhooks(
     extra: Extra, infrastructure: Infrastructure | None
 ) -> dict[str, tuple[tuple[str, ...], Condition | None]]:
@@ -47,22 +62,19 @@ def _webhooks(
 
     There are several webhooks so that each evaluates the condition of its own resource only.
     """
-    webhooks: dict[str, tuple[tuple[str, ...], Condition | None]] = {
-        "pods": (("pods",), OWN_POD),
-        "nodes": (("nodes",), own_node(extra)),
-        "leases": (("leases",), OWN_LEASE),
-        "csinodes": (("csinodes",), OWN_CSI_NODE),
-        "tokens": (
-            ("serviceaccounts",),
-            infrastructure.condition() if infrastructure is not None else None,
-        ),
-        "claims": (("persistentvolumeclaims",), None),
-        "devices": (("resourceslices",), None),
-        "certificates": (("certificatesigningrequests", "podcertificaterequests"), None),
+    conditions: Mapping[str, Condition | None] = {
+        "pods": OWN_POD,
+        "nodes": own_node(extra),
+        "leases": OWN_LEASE,
+        "csinodes": OWN_CSI_NODE,
+        "tokens": infrastructure.condition() if infrastructure is not None else None,
+        "events": OWN_EVENT,
     }
-    if "events/about-own" in extra.rules:
-        webhooks["events"] = (("events",), OWN_EVENT)
-    return webhooks
+    return {
+        name: (resources, conditions.get(name))
+        for name, resources in RESOURCES.items()
+        if name != "events" or about_own.id in extra.rules
+    }
 
 
 def webhook_rules(only: Collection[str] | None = None, extra: Extra | None = None) -> list[Object]:
@@ -141,8 +153,8 @@ def webhook_configuration(
             {
                 "name": f"{name}.noderestrict.io",
                 "clientConfig": _client(client_config),
-                "namespaceSelector": _everything(),
-                "objectSelector": _everything(),
+                "namespaceSelector": selects_everything(),
+                "objectSelector": selects_everything(),
                 "rules": webhook_rules(resources, extra),
                 "admissionReviewVersions": ["v1"],
                 "sideEffects": "None",
@@ -190,7 +202,7 @@ def _match_conditions(condition: Condition | None) -> Object:
     return {"matchConditions": [NODE_USERS, *([condition] if condition else [])]}
 
 
-def _everything() -> Object:
+def selects_everything() -> Object:
     """Return a selector that excludes nothing.
 
     With the null, an apply also removes labels that others have set.
