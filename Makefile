@@ -9,7 +9,7 @@ IMAGE ?= noderestrict:$(VERSION)
 KUBERNETES ?= 1.36
 ASSETS := .assets/kubernetes-$(KUBERNETES)
 
-.PHONY: help install run test lint format fuzz docs manifests image bench bench-compare bench-ab assets node-assets test-e2e test-e2e-full test-cluster soak e2e-kind lock clean
+.PHONY: help install run test lint format fuzz docs manifests image bench bench-compare bench-ab assets node-assets cert-manager-assets test-e2e test-e2e-full test-cluster test-cluster-full soak e2e-kind lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -59,6 +59,9 @@ e2e-kind: install image ## Test the manifests and the image in a kind cluster
 test-cluster: install assets node-assets ## Test in a cluster of containers on this machine, as root
 	KUBERNETES=$(KUBERNETES) $(BIN)/python -m pytest -s -m "cluster and not full" $(CLUSTER_ARGS) tests/containers
 
+test-cluster-full: install assets node-assets cert-manager-assets ## The same, with all transitions, failures and a soak
+	KUBERNETES=$(KUBERNETES) $(BIN)/python -m pytest -s -m cluster $(CLUSTER_ARGS) tests/containers
+
 ifdef KUBEBUILDER_ASSETS
 assets:
 	@echo "using the binaries in KUBEBUILDER_ASSETS: $(KUBEBUILDER_ASSETS)"
@@ -77,6 +80,9 @@ endif
 
 node-assets: ## Build the commands of a node for test-cluster, with Go
 	tests/assets/build $(KUBERNETES) .assets/node-$(KUBERNETES) kubeadm kubelet kube-proxy
+
+cert-manager-assets: ## Build cert-manager for test-cluster-full, with Go
+	tests/assets/build-cert-manager .assets/cert-manager
 
 test-e2e: install ## Test against a real API server, from make assets or KUBEBUILDER_ASSETS
 	KUBERNETES=$(KUBERNETES) $(BIN)/python -m pytest -m "e2e and not long" $(E2E_ARGS) tests/e2e

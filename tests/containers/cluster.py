@@ -138,6 +138,11 @@ class Cluster(abc.ABC):
     def start(self, node: str) -> None:
         """Start a stopped node, with nothing in memory: no processes, no iptables rules."""
 
+    def answers(self) -> float:
+        """Wait until the API server answers; returns the time of its first answer."""
+        until("the API server answers", lambda: self.kubectl("get", "--raw", "/readyz"), 240)
+        return time.monotonic()
+
     def audit_logs(self) -> list[Path]:
         """Return the logs of what nodes wrote, one an API server; none if they are not kept."""
         return []

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.containers import kind, machine
-from tests.containers.cluster import Cluster, until
+from tests.containers.cluster import Cluster
 from tests.containers.product import Product
 
 HERE = Path(__file__).parent
@@ -52,7 +52,7 @@ def running() -> Iterator[Cluster]:
 @pytest.fixture
 def cluster(running: Cluster) -> Cluster:
     """A cluster in which nothing of ours is installed, and everything else runs."""
-    until("the API server answers", lambda: running.kubectl("get", "--raw", "/readyz"), 240)
+    running.answers()
     Product(running).remove()
     running.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=180s")
     for workload in ("deployment/web", "daemonset/agent", "statefulset/db"):

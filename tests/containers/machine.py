@@ -12,8 +12,12 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+
+import yaml
 
 from tests.containers.cluster import Cluster, CommandError, run, until
 from tests.containers.images import Builder, node_root
@@ -25,14 +29,18 @@ from tests.containers.kubeadm import (
     configuration,
     join_configuration,
 )
+from tests.containers.kubeadm import flags as kubeadm_flags
 
 FOLDER = Path("/var/tmp/noderestrict-cluster")
 HERE = Path(__file__).parent
 ASSETS = Path(__file__).parents[2] / ".assets"
+CERT_MANAGER = ASSETS / "cert-manager"
 SWITCH = "nr-switch"
 #: Of the nodes, and of one that may join later.
 ADDRESSES = {"cp": "10.77.0.10", "w1": "10.77.0.11", "w2": "10.77.0.12", "cp2": "10.77.0.13"}
 KUBEADM = "/etc/kubernetes/kubeadm.yaml"
+STATIC_PODS = "/etc/kubernetes/manifests"
+ETCD_DATA, SNAPSHOT = "/var/lib/etcd", "/var/lib/etcd-snapshot"
 GATEWAY = "10.77.0.1"
 COMMANDS = ("buildah", "debootstrap", "go", "ip", "nsenter", "openssl", "unshare")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -79,7 +87,12 @@ class Machine(Cluster):
         self._node = binaries("node").resolve()
         self._version = run(str(self._node / "kubeadm"), "version", "-o", "short").strip()
         self._base = node_root()
-        self._builder = Builder(self._base, (self._kubernetes, self._node))
+        #: Commands of cert-manager and its CustomResourceDefinitions, if they were built.
+        self.cert_manager = CERT_MANAGER.resolve() if CERT_MANAGER.is_dir() else None
+        folders = [self._kubernetes, self._node]
+        if self.cert_manager:
+            folders.append(self.cert_manager)
+        self.builder = Builder(self._base, folders)
         self._pod_networks: dict[str, str] = {}
 
     def is_up(self) -> bool:
@@ -101,13 +114,13 @@ class Machine(Cluster):
         with ThreadPoolExecutor() as pool:
             list(pool.map(self.start, self.nodes))
             work = [(node, one) for node in self.nodes for one in self._archives(node)]
-            list(pool.map(lambda one: self._import(*one), work))
+            list(pool.map(lambda one: self.import_image(*one), work))
         self._write(self.control_plane, KUBEADM, *configuration(ADDRESSES["cp"], self._version))
         self._write(self.control_plane, f"{AUDIT}/policy.yaml", AUDIT_POLICY)
         self.exec(self.control_plane, "kubeadm", "init", f"--config={KUBEADM}", PREFLIGHT,
                   "--skip-phases=addon/coredns")  # fmt: skip
         self.kubeconfig.write_text(self.exec("cp", "cat", "/etc/kubernetes/admin.conf"))
-        self._restart_kubelet(self.control_plane)
+        self.restart_kubelet(self.control_plane)
         with ThreadPoolExecutor() as pool:
             list(pool.map(self._join, self.workers))
         until("every node has a range for its pods", self._give_pods_a_network)
@@ -119,7 +132,7 @@ class Machine(Cluster):
 
     def _archives(self, node: str) -> list[Path]:
         """Return the images that a node runs."""
-        build = self._builder
+        build = self.builder
         archives = [build.pause(), build.shell(), build.product()]
         archives.append(build.command("kube-proxy", self._version, shell=True))
         if node in self.workers:
@@ -143,7 +156,7 @@ class Machine(Cluster):
         self._install(SECOND)
         self.start(SECOND)
         for archive in self._archives(SECOND):
-            self._import(SECOND, archive)
+            self.import_image(SECOND, archive)
         self._write(SECOND, f"{AUDIT}/policy.yaml", AUDIT_POLICY)
         uploaded = self.exec(
             self.control_plane, "kubeadm", "init", "phase", "upload-certs", "--upload-certs"
@@ -158,6 +171,58 @@ class Machine(Cluster):
         self.kubectl("delete", "node", SECOND)
         self.stop(SECOND)
         shutil.rmtree(FOLDER / SECOND)
+
+    def upgrade_control_plane(self, **flags: str) -> None:
+        """Run ``kubeadm upgrade apply``, which replaces what has other flags than it should.
+
+        Args:
+            flags: that every component of the control plane gets.
+        """
+        name = ("configmap", "kubeadm-config", "-n", "kube-system")
+        given = self.kubectl.json("get", *name)["data"]["ClusterConfiguration"]
+        wanted = yaml.safe_load(given)
+        for component in ("apiServer", "controllerManager", "scheduler"):
+            now = wanted.setdefault(component, {}).get("extraArgs", [])
+            kept = [one for one in now if one["name"] not in flags]
+            wanted[component]["extraArgs"] = kept + kubeadm_flags(**flags)
+        data = {"data": {"ClusterConfiguration": yaml.safe_dump(wanted)}}
+        self.kubectl("patch", *name, "-p", json.dumps(data))
+        # Its checks take images that nobody can pull here, and the tag of our etcd is no version.
+        self.exec(self.control_plane, "kubeadm", "upgrade", "apply", "--yes", PREFLIGHT,
+                  "--skip-phases=preflight", "--etcd-upgrade=false", self._version)  # fmt: skip
+        self.restart_kubelet(self.control_plane)
+
+    def save_etcd(self) -> None:
+        """Stop the control plane, keep a copy of its storage, and start it again."""
+        with self._stopped("etcd", "kube-apiserver"):
+            self.exec(self.control_plane, "rm", "-rf", SNAPSHOT)
+            self.exec(self.control_plane, "cp", "-a", ETCD_DATA, SNAPSHOT)
+
+    def restore_etcd(self) -> None:
+        """Stop the control plane, and start it with the copy of its storage."""
+        others = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+        with self._stopped("etcd", *others):
+            self.exec(self.control_plane, "rm", "-rf", f"{ETCD_DATA}/member")
+            self.exec(self.control_plane, "cp", "-a", f"{SNAPSHOT}/member", ETCD_DATA)
+
+    @contextlib.contextmanager
+    def _stopped(self, *components: str) -> Iterator[None]:
+        """Stop static pods of the control plane while the context is open."""
+        node, aside = self.control_plane, "/etc/kubernetes/aside"
+        self.exec(node, "mkdir", "-p", aside)
+        for one in reversed(components):
+            self.exec(node, "mv", f"{STATIC_PODS}/{one}.yaml", aside)
+        for one in components:
+            until(f"{one} has stopped", partial(self._has_stopped, one))
+        yield
+        for one in components:
+            self.exec(node, "mv", f"{aside}/{one}.yaml", STATIC_PODS)
+        self.answers()
+
+    def _has_stopped(self, command: str) -> bool:
+        running = self.exec(self.control_plane, "ps", "-A", "-o", "comm=").split()
+        # The kernel keeps fifteen characters of a name.
+        return command[:15] not in running
 
     def _install(self, node: str) -> None:
         """Lay out what a node keeps over a restart."""
@@ -226,7 +291,8 @@ class Machine(Cluster):
     def audit_logs(self) -> list[Path]:
         return [*FOLDER.glob(f"*{AUDIT}/audit.log")]
 
-    def _import(self, node: str, archive: Path) -> None:
+    def import_image(self, node: str, archive: Path) -> None:
+        """Let a node have an image without a registry."""
         with archive.open("rb") as file:
             done = subprocess.run(
                 [*self._entered(node), "ctr", "-n", "k8s.io", "images", "import", "-"],
@@ -237,11 +303,14 @@ class Machine(Cluster):
 
     def _write(self, node: str, path: str, *documents: dict[str, object]) -> None:
         """Write JSON, which is YAML as well."""
-        text = "---\n".join(f"{json.dumps(one)}\n" for one in documents)
+        self.write(node, path, "---\n".join(f"{json.dumps(one)}\n" for one in documents))
+
+    def write(self, node: str, path: str, text: str) -> None:
+        """Write a file on a node."""
         folder = path.rpartition("/")[0]
         self.exec(node, "sh", "-c", f"mkdir -p {folder} && cat > {path}", stdin=text)
 
-    def _restart_kubelet(self, node: str) -> None:
+    def restart_kubelet(self, node: str) -> None:
         """Let the supervisor start another one, with the files of kubeadm's last phase."""
         self.exec(node, "sh", "-c", "kill $(cat /run/kubelet.pid)")
 

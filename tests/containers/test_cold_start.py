@@ -20,8 +20,7 @@ def restart(cluster: Cluster, *nodes: str) -> float:
     with ThreadPoolExecutor() as pool:
         list(pool.map(cluster.stop, nodes))
         list(pool.map(cluster.start, nodes))
-    until("the API server answers", lambda: cluster.kubectl("get", "--raw", "/readyz"), 240)
-    return time.monotonic()
+    return cluster.answers()
 
 
 def proxied(cluster: Cluster, node: str) -> bool:
