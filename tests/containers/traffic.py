@@ -54,6 +54,8 @@ class Answers:
     Attributes:
         right: how many answers were as they have to be.
         wrong: other answers by code: a request that is lost, or a breach.
+        by_others: how many of these are refusals of others than us, such as the API server's own
+            authorizer while it starts.
         unanswered: how often nobody answered.
         first, last: texts of the first and last wrong answers.
         longest: seconds from the first wrong answer to the next right one, the longest of them.
@@ -62,6 +64,7 @@ class Answers:
 
     right: int = 0
     wrong: dict[str, int] = field(default_factory=dict)
+    by_others: int = 0
     unanswered: int = 0
     first: str = ""
     last: str = ""
@@ -115,12 +118,25 @@ class Traffic:
     ) -> None:
         output, _ = self._process.communicate(timeout=2 * TIMEOUT)
         self.answers = {name: Answers(**one) for name, one in json.loads(output).items()}
+        slowest = max(one.slowest for one in self.answers.values())
+        print(
+            f"  {self.lost()} of {self.answered()} answers lost, the slowest after {slowest:.1f} s"
+        )
         for name, one in self.answers.items():
-            print(f"  {name}: {one}", flush=True)
+            if one.lost or one.unanswered:
+                print(f"  {name}: {one}", flush=True)
 
     def wait(self, seconds: float) -> None:
         """Let it run for so many seconds."""
         time.sleep(seconds)
+
+    def answered(self) -> int:
+        """Return how many requests were answered, rightly or wrongly."""
+        return sum(one.right + one.lost for one in self.answers.values())
+
+    def lost_to_us(self) -> int:
+        """Return how many requests were answered wrongly, refusals of others left out."""
+        return sum(one.lost - one.by_others for one in self.answers.values())
 
     def lost(self, *names: str) -> int:
         """Return how many of some requests, or of all, were answered wrongly."""
@@ -156,6 +172,7 @@ def send_all(request: Request, connect: "Connect", done: threading.Event) -> Ans
                 failing_since = None
         else:
             wrong[str(response.status)] += 1
+            answers.by_others += response.status >= 400 and OURS not in text
             failing_since = failing_since or started
             answers.first, answers.last = answers.first or text[:300], text[:300]
     answers.wrong = dict(wrong)
