@@ -14,12 +14,16 @@ PART_OF_US = "app.kubernetes.io/part-of=noderestrict"
 #: The overlay that the documents take for their example, and what it runs.
 EXAMPLE = "control-plane"
 EXAMPLE_WORKLOAD = "daemonset/noderestrict-control-plane"
-#: The overlays that need nothing else in the cluster.
-OVERLAYS = ("audit", "control-plane", "self-signed")
-#: Ways to apply what the documents have kubectl apply.
+#: The overlays that need nothing else in the cluster, and all.
+PLAIN_OVERLAYS = ("audit", "control-plane", "self-signed")
+OVERLAYS = (*PLAIN_OVERLAYS, "cert-manager")
+CERTIFICATES = "manifests/overlays/cert-manager/install/certificates.yaml"
+#: What applies manifests: kubectl as documented, kubectl server-side, a GitOps tool.
+GITOPS = "GitOps"
 WAYS = {
     "client-side": "kubectl apply",
     "server-side": "kubectl apply --server-side --force-conflicts",
+    GITOPS: "kubectl apply --server-side --force-conflicts --field-manager=tool -o name",
 }
 
 
@@ -42,17 +46,19 @@ class Product:
 
     Attributes:
         overlay: the one that was installed last, or None.
+        applied: names of the objects that a GitOps tool has applied.
     """
 
     cluster: Cluster
     overlay: str | None = None
+    applied: frozenset[str] = frozenset()
 
-    def run(self, command: str) -> str:
-        """Return the output of a documented command."""
+    def run(self, command: str, folder: Path = ROOT) -> str:
+        """Return the output of a documented command, run in a folder."""
         path = Path(sys.executable).parent
         return run(
             *self.cluster.local("env", f"KUBECONFIG={self.cluster.kubeconfig}"),
-            "bash", "-e", "-o", "pipefail", "-c", f'cd "{ROOT}"; PATH="{path}:$PATH"; {command}',
+            "bash", "-e", "-o", "pipefail", "-c", f'cd "{folder}"; PATH="{path}:$PATH"; {command}',
         )  # fmt: skip
 
     def install(self, overlay: str, way: str = "client-side") -> None:
@@ -65,12 +71,49 @@ class Product:
         audit, leave_audit = commands("## Audit")[:4], commands("## Audit")[4:]
         leaves_audit = self.overlay == "audit" != overlay
         steps = audit if overlay == "audit" else commands("## Enforce")
-        for step in (leave_audit if leaves_audit else []) + steps:
-            self.run(here(step, overlay).replace("kubectl apply", WAYS[way]))
+        steps = (leave_audit if leaves_audit else []) + steps
+        if way == GITOPS:
+            self._synchronize(overlay, steps)
+        else:
+            for step in steps:
+                self.run(here(step, overlay).replace("kubectl apply", WAYS[way]))
+        if self.overlay == "cert-manager" != overlay and way != GITOPS:
+            self.run(f"kubectl delete --ignore-not-found -f {CERTIFICATES}")
         if overlay == "audit" and self.overlay not in {None, "audit"}:
             self.run(f"kubectl -n {NAMESPACE} delete secret noderestrict-ca")
-            self.run("kubectl delete --ignore-not-found -f manifests/overlays/audit/leftovers.yaml")
+            if way != GITOPS:
+                leftovers = "manifests/overlays/audit/leftovers.yaml"
+                self.run(f"kubectl delete --ignore-not-found -f {leftovers}")
         self.overlay = overlay
+
+    def _synchronize(self, overlay: str, steps: list[str]) -> None:
+        """Do as a GitOps tool does: apply, wait, apply the registration, and prune at the end.
+
+        Args:
+            overlay: that a repository has now.
+            steps: that install it without the tool. What only an operator may do is still done so.
+        """
+        repository = self.cluster.folder / "repository"
+        repository.mkdir(exist_ok=True)
+        self.run("noderestrict render manifests", repository)
+        applied: set[str] = set()
+
+        def apply(part: str) -> None:
+            folder = f"manifests/overlays/{overlay}/{part}"
+            applied.update(self.run(f"{WAYS[GITOPS]} -k {folder}", repository).split())
+
+        for step in steps:
+            if "kubectl apply" in step:
+                apply("install")
+            elif "--registration" in step:
+                for command in commands("## GitOps"):
+                    self.run(command, repository)
+                apply("enforce")
+            elif "leftovers" not in step:
+                self.run(here(step, overlay))
+        for name in sorted(self.applied - applied):
+            self.cluster.kubectl("delete", name, "-n", NAMESPACE, "--ignore-not-found")
+        self.applied = frozenset(applied)
 
     def uninstall(self) -> None:
         """Uninstall as documented."""
@@ -87,7 +130,7 @@ class Product:
                       "clusterrolebindings"):  # fmt: skip
             kubectl("delete", kinds, "--ignore-not-found", "-l", PART_OF_US)
         kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s")
-        self.overlay = None
+        self.overlay, self.applied = None, frozenset()
 
     def workload(self) -> dict[str, Any]:
         """Return the Deployment or DaemonSet that serves."""
@@ -118,7 +161,7 @@ class Product:
         kinds = kubectl("api-resources", "--verbs=list,delete", "--namespaced", "-o", "name")
         skipped = {"events", "events.events.k8s.io", "pods", "replicasets.apps", "jobs.batch",
                    "endpoints", "endpointslices.discovery.k8s.io", "controllerrevisions.apps",
-                   "leases.coordination.k8s.io"}  # fmt: skip
+                   "leases.coordination.k8s.io", "certificaterequests.cert-manager.io"}  # fmt: skip
         wanted = ",".join(sorted(set(kinds.split()) - skipped))
         ours = kubectl("get", wanted, "-n", NAMESPACE, "-o", "name", "--ignore-not-found")
         cluster_wide = kubectl(
