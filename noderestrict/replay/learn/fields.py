@@ -146,8 +146,8 @@ def _can_be_written(step: str, path: Path) -> bool:
         parse_path(_text((*(path or ("x",)), step)))
     except ValueError:
         return False
-    # A star in a key would match others.
-    return "*" not in step
+    # A star in a key would match others, and a file holds no text that cannot be seen.
+    return "*" not in step and step.isprintable()
 
 
 def _text(path: Path) -> str:

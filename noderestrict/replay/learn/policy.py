@@ -8,7 +8,19 @@ from typing import Any
 import msgspec
 import yaml
 
-from noderestrict.agents.file import Operation, Plain, Read, Relation, Verb, Write, shown
+from noderestrict.agents.file import (
+    Agent,
+    Operation,
+    Plain,
+    PolicyFile,
+    Read,
+    Relation,
+    User,
+    Verb,
+    Write,
+    shown,
+)
+from noderestrict.agents.load import PolicyFileError, dump, parse
 from noderestrict.policy.text import printable
 from noderestrict.replay.learn.fields import Field, generalised
 from noderestrict.replay.learn.learner import Key, Learned, Learner
@@ -29,13 +41,17 @@ class Entry:
         about: for the file.
         notes: for its comment.
         explained: whether a relation held for all of it.
-        count: of requests.
+        problem: why no file can hold it, "" if one can: a log may hold any text.
     """
 
     about: Write | Read
     notes: tuple[str, ...]
     explained: bool
-    count: int
+    problem: str = ""
+
+    def is_kept(self, *, keep_any: bool) -> bool:
+        """Return whether it becomes an entry of the file, not a comment."""
+        return (self.explained or keep_any) and not self.problem
 
 
 def text_of(learner: Learner, sources: Sequence[str], *, keep_any: bool = False) -> str:
@@ -63,7 +79,7 @@ def unexplained(learned: Learned) -> list[str]:
         f"{', '.join(entry.about.resources)}{_of_groups(entry.about)}: {'; '.join(entry.notes)}"
         for found in (entries(learned.writes), entries(learned.reads))
         for entry in found
-        if not entry.explained
+        if not entry.is_kept(keep_any=False)
     ]
 
 
@@ -83,7 +99,7 @@ def _agent(learned: Learned, *, keep_any: bool) -> Iterator[str]:
     reads = entries(learned.reads)
     if not learned.reads:
         yield from _comment("The log holds no reads of it, so they are not held.", "  ")
-    elif any(entry.explained or keep_any for entry in reads):
+    elif any(entry.is_kept(keep_any=keep_any) for entry in reads):
         yield from _section("read", reads, keep_any=keep_any)
     else:
         yield from _comment("No relation explains its reads, so they are not held:", "  ")
@@ -105,8 +121,8 @@ def _notes(learned: Learned) -> Iterator[str]:
 
 
 def _section(name: str, found: Sequence[Entry], *, keep_any: bool) -> Iterator[str]:
-    kept = [entry for entry in found if entry.explained or keep_any]
-    left = [entry for entry in found if not (entry.explained or keep_any)]
+    kept = [entry for entry in found if entry.is_kept(keep_any=keep_any)]
+    left = [entry for entry in found if not entry.is_kept(keep_any=keep_any)]
     if kept:
         yield f"  {name}:"
     elif name == "write":
@@ -128,8 +144,8 @@ def _left_out(name: str, left: Iterable[Entry]) -> Iterator[str]:
     for entry in left:
         yield from _comment(f"{name}: {'; '.join(entry.notes)}", "  ")
         first, *rest = _yaml(msgspec.to_builtins(entry.about))
-        yield f"  # - {first}"
-        yield from (f"  #   {line}" for line in rest)
+        yield printable(f"  # - {first}")
+        yield from (printable(f"  #   {line}") for line in rest)
 
 
 def entries(tallies: Mapping[Key, Tally]) -> list[Entry]:
@@ -139,7 +155,7 @@ def entries(tallies: Mapping[Key, Tally]) -> list[Entry]:
         entry = _entry(key, tallies[key])
         about = entry.about
         rest = (type(about), about.api_groups, about.resources, about.relation, about.namespaces,
-                about.names, entry.explained)  # fmt: skip
+                about.names, entry.explained, entry.problem)  # fmt: skip
         if rest in merged:
             entry = _merged(merged[rest], entry)
         merged[rest] = entry
@@ -161,9 +177,7 @@ def _merged(one: Entry, other: Entry) -> Entry:
         about = msgspec.structs.replace(
             first, verbs=tuple(verb for verb in _VERBS if verb in verbs)
         )
-    return replace(
-        one, about=about, notes=(*one.notes, *other.notes), count=one.count + other.count
-    )
+    return replace(one, about=about, notes=(*one.notes, *other.notes))
 
 
 def _entry(key: Key, tally: Tally) -> Entry:
@@ -186,7 +200,7 @@ def _entry(key: Key, tally: Tally) -> Entry:
     }
     if key.operation not in Operation.__members__:
         about: Write | Read = Read(verbs=(Verb(key.operation),), **wanted)
-        return Entry(about, tuple(notes), relation is not None, tally.count)
+        return _checked(about, notes, explained=relation is not None)
     fields: tuple[str, ...] | None = None
     if key.operation == "UPDATE" and tally.count:
         found = generalised(tally.fields)
@@ -194,7 +208,23 @@ def _entry(key: Key, tally: Tally) -> Entry:
         if tally.count > tally.fields_unseen:
             fields = tuple(one.text for one in found)
     about = Write(operations=(Operation(key.operation),), fields=fields, **wanted)
-    return Entry(about, tuple(notes), relation is not None, tally.count)
+    return _checked(about, notes, explained=relation is not None)
+
+
+def _checked(about: Write | Read, notes: Iterable[str], *, explained: bool) -> Entry:
+    """Return an entry, with what keeps a file from holding it."""
+    alone = Agent(
+        name="alone",
+        users=(User(service_account="any/any"),),
+        write=(about,) if isinstance(about, Write) else (),
+        read=(about,) if isinstance(about, Read) else None,
+    )
+    try:
+        parse(dump(PolicyFile((alone,))).encode(), "it")
+    except PolicyFileError as error:
+        problem = str(error).removeprefix("it: agent 'alone': ")
+        return Entry(about, (*notes, f"no entry can say so: {problem}"), explained, problem)
+    return Entry(about, tuple(notes), explained)
 
 
 def _counted(key: Key, tally: Tally, relation: Relation | None) -> str:
