@@ -5,7 +5,11 @@ from noderestrict.survey.findings import NONE, Findings, FoundAgent, FoundRight,
 from noderestrict.survey.reports import scope
 
 _CLASSES = {"critical": "bad", "high": "bad", "medium": "open", "low": "note", NONE: "good"}
-_STYLE = "".join(
+_WIDE = """
+.scroll td { min-width: 7rem; overflow-wrap: break-word; }
+.rights td:nth-child(2), .rights td:nth-child(4), .rights td:nth-child(5) { min-width: 13rem; }
+"""
+_STYLE = _WIDE + "".join(
     f'body:has(option[value="{one}"]:checked) details:not(.{one}) {{ display: none; }}\n'
     for one in _CLASSES
 )
@@ -64,7 +68,7 @@ def _rights(agent: FoundAgent) -> str:
         return "<p>It has no right of the table.</p>"
     rows = "".join(map(_right, agent.rights))
     return (
-        '<div class="scroll"><table><tr><th>Severity</th><th>Right</th><th>Where</th>'
+        '<div class="scroll rights"><table><tr><th>Severity</th><th>Right</th><th>Where</th>'
         f"<th>Why it matters</th><th>From</th><th>Held by</th></tr>{rows}</table></div>"
     )
 
