@@ -6,9 +6,15 @@ from typing import Any
 
 import msgspec
 
+from noderestrict.api import rbacv1
+from noderestrict.cluster.connection import ClusterError
 from noderestrict.doctor.cluster import Cluster
+from noderestrict.rbac.grants import RBAC
+from noderestrict.rbac.rules import Request
+from noderestrict.rbac.subjects import AUTHENTICATED, User, account_of, service_account
 
 _ROLES = ("clusterroles", "roles")
+_BINDINGS = ("clusterrolebindings", "rolebindings")
 SERVICE_ACCOUNT = "system:serviceaccount:"
 _RBAC = "/apis/rbac.authorization.k8s.io/v1"
 _REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
@@ -65,10 +71,8 @@ async def granted(
 
 
 def _groups(user: str) -> list[str]:
-    groups = ["system:authenticated"]
-    if user.startswith(SERVICE_ACCOUNT):
-        groups += ["system:serviceaccounts", f"system:serviceaccounts:{user.split(':')[2]}"]
-    return groups
+    account = account_of(user)
+    return sorted(service_account(*account).groups) if account else [AUTHENTICATED]
 
 
 async def review(
@@ -113,51 +117,31 @@ async def revoking(cluster: Cluster, user: str, permissions: Iterable[Permission
     Raises:
         ClusterError: roles or bindings could not be read.
     """
-    unwanted = list(permissions)
-    roles = {_name(one): one for kind in _ROLES for one in await cluster.items(f"{_RBAC}/{kind}")}
-    commands = []
-    for kind in ("clusterrolebindings", "rolebindings"):
-        for binding in await cluster.items(f"{_RBAC}/{kind}"):
-            space, name = _name(binding)
-            reference = binding.get("roleRef") or {}
-            of_role = "" if reference.get("kind") == "ClusterRole" else space
-            role = roles.get((of_role, str(reference.get("name")))) or {}
-            if _is_bound(binding, user) and any(_grants(role, one, space) for one in unwanted):
-                where = f"-n {space} " if space else ""
-                commands.append(f"kubectl {where}delete {kind[:-1]} {name}")
+    unwanted = [
+        Request(one.verb, one.group, one.resource, namespace=one.namespace, name=one.name)
+        for one in permissions
+    ]
+    found = [await cluster.items(f"{_RBAC}/{kind}") for kind in (*_ROLES, *_BINDINGS)]
+    try:
+        roles = msgspec.convert([*found[0], *found[1]], list[rbacv1.Role])
+        bindings = msgspec.convert([*found[2], *found[3]], list[rbacv1.RoleBinding])
+    except msgspec.ValidationError as error:
+        raise ClusterError(f"{_RBAC}: {error}") from None
+    grants = RBAC.of(roles, bindings).grants(User(user, frozenset(_groups(user))))
+    unwanted_bindings = dict.fromkeys(
+        grant.binding
+        for grant in grants
+        if any(
+            grant.namespace in ("", one.namespace) and grant.rule.allows(one) for one in unwanted
+        )
+    )
+    commands = [
+        f"kubectl {f'-n {one.namespace} ' if one.namespace else ''}"
+        f"delete {one.kind.lower()} {one.name}"
+        for one in unwanted_bindings
+    ]
     # Another authorizer than RBAC may grant it.
     return "\n".join(commands) or f"kubectl auth can-i --list --as={user}"
-
-
-def _name(value: Any) -> tuple[str, str]:
-    """Return namespace and name of an object."""
-    return value["metadata"].get("namespace") or "", value["metadata"]["name"]
-
-
-def _is_bound(binding: Any, user: str) -> bool:
-    for subject in binding.get("subjects") or ():
-        name = subject.get("name")
-        if subject.get("kind") == "ServiceAccount":
-            space = subject.get("namespace") or _name(binding)[0]
-            name = f"{SERVICE_ACCOUNT}{space}:{name}"
-        if name == user or (subject.get("kind") == "Group" and name in _groups(user)):
-            return True
-    return False
-
-
-def _grants(role: Any, permission: Permission, namespace: str) -> bool:
-    """Tell whether a role, bound in a namespace ("" for all), grants a permission."""
-    return namespace in ("", permission.namespace) and any(
-        _has_any(rule.get("verbs"), permission.verb)
-        and _has_any(rule.get("apiGroups"), permission.group)
-        and _has_any(rule.get("resources"), permission.resource)
-        and (not rule.get("resourceNames") or permission.name in rule["resourceNames"])
-        for rule in role.get("rules") or ()
-    )
-
-
-def _has_any(given: Any, wanted: str) -> bool:
-    return not {"*", wanted}.isdisjoint(given or ())
 
 
 def listed(permissions: Iterable[Permission]) -> str:
