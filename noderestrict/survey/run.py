@@ -75,7 +75,8 @@ def _agent(account: Account, rbac: RBAC, agents: Sequence[Agent], minor: int | N
     kept = {one.right.id for one in rights if policy is not None and holds(policy, one)}
     by_policy = f"policy {policy.name}" if policy is not None else ""
     opened = [one for one in rights if one.right.id not in kept]
-    as_node = impersonates(grants)
+    has_impersonation = minor is None or minor >= IMPERSONATION_SINCE
+    as_node = impersonates(grants) if has_impersonation else ()
     holders = []
     if policy is not None:
         mode = "" if policy.mode is None else f" ({policy.mode})"

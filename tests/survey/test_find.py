@@ -209,6 +209,15 @@ def test_an_agent_that_may_be_its_own_node_says_so(find: Any) -> None:
     assert agent.impersonates == ("patch nodes/status",)
 
 
+def test_an_older_server_lets_no_agent_be_its_own_node(find: Any) -> None:
+    found = find(
+        daemon_set("cni", "cni"),
+        *grants(CNI, IMPERSONATION),
+        arguments=("--kubernetes-version", "1.35"),
+    )
+    assert (found.agents[CNI].held_by, found.agents[CNI].impersonates) == ((), ())
+
+
 def test_an_agent_that_may_be_its_own_node_but_kept_its_old_rights_still_harms_others(
     find: Any,
 ) -> None:

@@ -1,5 +1,7 @@
 """``agents learn`` writes a policy that allows what audit logs show of agents."""
 
+import gzip
+import json
 from pathlib import Path
 from typing import Any
 
@@ -459,3 +461,47 @@ def test_a_put_is_compared_with_the_version_that_it_names(learn: Any) -> None:
     learned = learn(log)
     assert learned.agent.write[0].fields is None
     assert "the log does not show which fields changed" in learned.out
+
+
+def in_docker(events: list[Any]) -> bytes:
+    lines = [{"log": f"{json.dumps(one)}\n", "stream": "stdout"} for one in events]
+    return "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+
+
+def in_cloudwatch(events: list[Any]) -> bytes:
+    return json.dumps({"events": [{"message": json.dumps(one)} for one in events]}).encode()
+
+
+def in_gzip(events: list[Any]) -> bytes:
+    return gzip.compress("".join(f"{json.dumps(one)}\n" for one in events).encode())
+
+
+@pytest.mark.parametrize("packed", [in_docker, in_cloudwatch, in_gzip])
+def test_writes_and_reads_are_learned_from_whatever_wraps_the_events(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], packed: Any
+) -> None:
+    log = Log()
+    log.merge("nodes", log.stored(node_object("n1")), {"spec": {"unschedulable": True}})
+    log.add("get", "nodes", "n1", level="Metadata")
+    file = tmp_path / "log"
+    file.write_bytes(packed(log.events))
+    main(["agents", "learn", "--audit-log", str(file), "--user", "kube-system/cni"])
+    (agent,) = parse(capsys.readouterr().out.encode(), "learned").agents
+    assert agent.write[0].relation is Plain.OWN_NODE
+    assert agent.read is not None
+
+
+def test_the_logs_of_several_api_servers_are_read_in_the_order_of_their_events(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = Log()
+    before = log.stored(node_object("n1"))
+    log.add("get", "nodes", "n1", ADMIN, responseObject=before)
+    after = log.merge("nodes", before, {"metadata": {"annotations": {"a/b": "1"}}}, user=ADMIN)
+    log.merge("nodes", after, {"spec": {"unschedulable": True}})
+    one, other = Log(), Log()
+    one.events, other.events = [log.events[0], log.events[2]], [log.events[1]]
+    files = [one.written(tmp_path, "one"), other.written(tmp_path, "other")]
+    main(["agents", "learn", "--audit-log", *files, "--user", "kube-system/cni"])
+    (agent,) = parse(capsys.readouterr().out.encode(), "learned").agents
+    assert agent.write[0].fields == ("spec.unschedulable",)
