@@ -187,8 +187,14 @@ RIGHTS = (
     Right(
         "certificates/approve", ALTER,
         (f"certificatesigningrequests.{_CERTIFICATES}/approval",
-         f"certificatesigningrequests.{_CERTIFICATES}/status"), _H,
+         f"certificatesigningrequests.{_CERTIFICATES}/status",
+         f"podcertificaterequests.{_CERTIFICATES}/status"), _H,
         "Approves or signs requests for certificates, of the signers that it has the right to.",
+    ),
+    Right(
+        "certificates/nodeclient", ("create",),
+        (f"certificatesigningrequests.{_CERTIFICATES}/nodeclient",), _H,
+        "Has the controller approve a certificate of any node, once it may create requests.",
     ),
     Right(
         "trust-bundles/write", (*WRITE, "attest"),
@@ -274,6 +280,12 @@ RIGHTS = (
     Right(
         "workloads/delete", REMOVE, _WORKLOADS, _M,
         "Stops what runs on other nodes, such as what watches over them.",
+    ),
+    Right(
+        "workloads/scale", ALTER,
+        ("deployments.apps/scale", "replicasets.apps/scale", "statefulsets.apps/scale",
+         "replicationcontrollers/scale"), _M,
+        "Stops what runs on other nodes, or starts more of it than they can run.",
     ),
     Right(
         "pods/read", READ, ("pods",), _M,

@@ -29,6 +29,17 @@ from noderestrict.replay.learn.tally import Tally
 _WIDTH = 100
 #: Objects by name, where no relation tells them.
 _MOST_NAMES = 3
+#: They ask, and change nothing.
+_QUESTIONS = frozenset(
+    {
+        ("authentication.k8s.io", "selfsubjectreviews"),
+        ("authentication.k8s.io", "tokenreviews"),
+        ("authorization.k8s.io", "localsubjectaccessreviews"),
+        ("authorization.k8s.io", "selfsubjectaccessreviews"),
+        ("authorization.k8s.io", "selfsubjectrulesreviews"),
+        ("authorization.k8s.io", "subjectaccessreviews"),
+    }
+)
 _OPERATIONS = tuple(Operation)
 _VERBS = tuple(Verb)
 
@@ -182,6 +193,9 @@ def _merged(one: Entry, other: Entry) -> Entry:
 
 def _entry(key: Key, tally: Tally) -> Entry:
     relation = tally.relation
+    if (key.group, key.resource) in _QUESTIONS:
+        relation = Plain.ANY
+        tally = Tally(tally.count + tally.without_node, nodes=tally.nodes)
     notes = [_counted(key, tally, relation)]
     namespaces: tuple[str, ...] = ()
     one = len(tally.namespaces) == 1 and "" not in tally.namespaces
@@ -241,7 +255,9 @@ def _counted(key: Key, tally: Tally, relation: Relation | None) -> str:
         text += f"; the log does not show the object of {tally.unseen:,} of them"
     if tally.assumed:
         text += f"; the log does not show the object before {tally.assumed:,} of them"
-    if len(tally.nodes) == 1:
+    if relation is Plain.ANY:
+        text += "; it asks, and changes nothing"
+    elif len(tally.nodes) == 1:
         text += "; seen on one node only, so look at it twice"
     return text
 

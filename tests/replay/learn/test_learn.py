@@ -463,6 +463,16 @@ def test_a_put_is_compared_with_the_version_that_it_names(learn: Any) -> None:
     assert "the log does not show which fields changed" in learned.out
 
 
+def test_a_question_to_the_api_server_needs_no_relation(learn: Any) -> None:
+    log = Log()
+    for who in ("n1", None):
+        log.add("create", "tokenreviews", "", user(who), group="authentication.k8s.io")
+    learned = learn(log)
+    (write,) = learned.agent.write
+    assert (learned.code, write.relation, write.namespaces) == (0, Plain.ANY, ())
+    assert "# create: 2 times, on 1 node; it asks, and changes nothing" in list(lines(learned.out))
+
+
 def in_docker(events: list[Any]) -> bytes:
     lines = [{"log": f"{json.dumps(one)}\n", "stream": "stdout"} for one in events]
     return "".join(f"{json.dumps(line)}\n" for line in lines).encode()
