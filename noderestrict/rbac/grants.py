@@ -76,10 +76,12 @@ class RBAC:
 
     Attributes:
         roles: the rules of each role.
+        bound: the role of each binding.
         dangling: bindings to roles that do not exist, with these roles: they grant nothing.
     """
 
     roles: dict[Reference, tuple[Rule, ...]] = field(default_factory=dict)
+    bound: dict[Reference, Reference] = field(default_factory=dict)
     dangling: list[tuple[Reference, Reference]] = field(default_factory=list)
     _by_user: dict[str, list[_Bound]] = field(default_factory=lambda: defaultdict(list))
     _by_group: dict[str, list[_Bound]] = field(default_factory=lambda: defaultdict(list))
@@ -104,6 +106,7 @@ class RBAC:
     def _bind(self, number: int, binding: rbacv1.RoleBinding) -> None:
         reference = _reference("RoleBinding", binding.metadata)
         role = _role_of(binding.roleRef, reference.namespace)
+        self.bound[reference] = role
         if role not in self.roles:
             self.dangling.append((reference, role))
             return

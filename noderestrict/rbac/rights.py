@@ -7,10 +7,11 @@ them too. The table below is the one place where they are named.
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
+from functools import lru_cache
 
 from noderestrict.rbac.grants import Grant
-from noderestrict.rbac.rules import ALL
+from noderestrict.rbac.rules import ALL, Rule
 
 READ = ("get", "list", "watch")
 CHANGE = ("create", "update", "patch")
@@ -20,6 +21,13 @@ WRITE = (*CHANGE, *REMOVE)
 
 #: Whatever runs in it may be given any account, of the controllers too.
 _SYSTEM = "kube-system"
+#: ClusterRoles are bound in namespaces, too, by whoever may bind them there.
+_NAMESPACED = frozenset(
+    ("bindings", "clusterroles", "configmaps", "cronjobs", "daemonsets", "deployments", "endpoints",
+     "endpointslices", "jobs", "leases", "namespaces", "networkpolicies", "pods", "replicasets",
+     "replicationcontrollers", "resourceclaims", "rolebindings", "roles", "secrets",
+     "serviceaccounts", "services", "statefulsets")
+)  # fmt: skip
 #: A role that names objects does not grant these: the request names none.
 _NAMELESS = ("create", "deletecollection")
 
@@ -50,6 +58,22 @@ SEVERITIES = {
 }
 
 
+class Lead(StrEnum):
+    """What a right gives whoever has it, in the namespaces where it holds."""
+
+    CLUSTER = "the whole cluster"
+    ACCOUNTS = "any service account"
+    SECRETS = "Secrets"
+    PODS = "what runs in pods"
+    HOSTED = "what runs in the pods of nodes"
+    NODES = "nodes, by pods that break out of their container"
+    MOVED = "pods that controllers make again on a stolen node"
+    OTHERS = "other users and groups"
+    ROLES = "what roles allow"
+    CERTIFICATES = "client certificates of other users"
+    UNHELD = "what this webhook holds"
+
+
 @dataclass(frozen=True, slots=True)
 class Right:
     """Something that RBAC grants.
@@ -61,6 +85,7 @@ class Right:
         severity: where it holds for all objects of all namespaces.
         why: what it leads to, in one sentence.
         any_name: whether it is as severe if the role names the objects.
+        leads: what it gives, other than what it reads or disturbs.
     """
 
     id: str
@@ -69,6 +94,7 @@ class Right:
     severity: Severity
     why: str
     any_name: bool = False
+    leads: tuple[Lead, ...] = ()
 
 
 def parts_of(text: str) -> tuple[str, str, str]:
@@ -76,6 +102,15 @@ def parts_of(text: str) -> tuple[str, str, str]:
     whole, _, sub_resource = text.partition("/")
     resource, _, group = whole.partition(".")
     return group, resource, sub_resource
+
+
+def is_namespaced(text: str) -> bool:
+    """Return whether a resource, as the table writes it, is in namespaces.
+
+    A request for a Namespace counts as one in that namespace.
+    """
+    _, resource, _ = parts_of(text)
+    return resource in _NAMESPACED
 
 
 _C, _H, _M = Severity.CRITICAL, Severity.HIGH, Severity.MEDIUM
@@ -89,45 +124,55 @@ _WORKLOADS = (
 )  # fmt: skip
 
 EVERYTHING = Right(
-    "everything", (ALL,), (ALL,), _C, "Allows everything: it is the cluster's administrator."
-)
+    "everything", (ALL,), (ALL,), _C, "Allows everything: it is the cluster's administrator.",
+    leads=(Lead.CLUSTER,),
+)  # fmt: skip
 RIGHTS = (
     EVERYTHING,
     Right(
         "secrets/read", READ, ("secrets",), _C,
         "Reads tokens, keys and passwords of everyone: list and watch return them too.",
+        leads=(Lead.SECRETS,),
     ),
     Right(
         "serviceaccounts/token", ("create",), ("serviceaccounts/token",), _C,
         "Makes a token of any service account, bound to any node or to none.",
+        leads=(Lead.ACCOUNTS,),
     ),
     Right(
         "pods/create", ("create",), ("pods",), _C,
         "Runs a pod with any service account and any Secret of the namespace, on any node.",
+        leads=(Lead.ACCOUNTS, Lead.SECRETS, Lead.NODES),
     ),
     Right(
         "pods/image", ALTER, ("pods",), _C,
         "Replaces the image of a container, and so runs code with the pod's service account.",
+        leads=(Lead.PODS,),
     ),
     Right(
         "workloads/write", CHANGE, _WORKLOADS, _C,
         "Runs pods with any service account of the namespace, through a controller.",
+        leads=(Lead.ACCOUNTS, Lead.SECRETS, Lead.NODES),
     ),
     Right(
         "pods/exec", ("create", "get"), ("pods/exec", "pods/attach"), _C,
         "Runs commands in pods on any node, and reads their tokens.",
+        leads=(Lead.PODS,),
     ),
     Right(
         "pods/ephemeralcontainers", ALTER, ("pods/ephemeralcontainers",), _C,
         "Runs code in pods on any node, beside their containers.",
+        leads=(Lead.PODS,),
     ),
     Right(
         "nodes/proxy", (*READ, *WRITE), ("nodes/proxy",), _C,
         "Reaches the API of each kubelet, which runs commands in all pods; get is enough.",
+        leads=(Lead.HOSTED,),
     ),
     Right(
         "impersonate", ("impersonate",), ("users", "groups", "serviceaccounts"), _C,
         "Acts as another user, as a service account or as a member of a group.",
+        leads=(Lead.OTHERS,),
     ),
     Right(
         "impersonate/constrained",
@@ -144,6 +189,7 @@ RIGHTS = (
     Right(
         "roles/escalate", ("bind", "escalate"), (f"clusterroles.{_RBAC}", f"roles.{_RBAC}"), _C,
         "Grants rights that it does not have itself, up to all of them.",
+        leads=(Lead.ROLES,),
     ),
     Right(
         "roles/write", CHANGE,
@@ -162,11 +208,13 @@ RIGHTS = (
         (f"mutatingwebhookconfigurations.{_ADMISSION}", f"mutatingadmissionpolicies.{_ADMISSION}",
          f"mutatingadmissionpolicybindings.{_ADMISSION}"), _C,
         "Changes each object that is written, such as the account of a pod.", any_name=True,
+        leads=(Lead.CLUSTER,),
     ),
     Right(
         "admission/validate", CHANGE, (f"validatingwebhookconfigurations.{_ADMISSION}",), _C,
         "Receives each object that is written, Secrets too, and refuses what it likes.",
         any_name=True,
+        leads=(Lead.SECRETS, Lead.UNHELD),
     ),
     Right(
         "admission/policies", ("create", "update", "patch", "delete", "deletecollection"),
@@ -179,10 +227,12 @@ RIGHTS = (
         (f"mutatingwebhookconfigurations.{_ADMISSION}",
          f"validatingwebhookconfigurations.{_ADMISSION}"), _H,
         "Turns off what holds others, such as this webhook.",
+        leads=(Lead.UNHELD,),
     ),
     Right(
         "certificates/sign", ("approve", "sign"), (f"signers.{_CERTIFICATES}",), _C,
         "Has client certificates issued for any user, with the right to approve or sign requests.",
+        leads=(Lead.CERTIFICATES,),
     ),
     Right(
         "certificates/approve", ALTER,
@@ -204,13 +254,16 @@ RIGHTS = (
     Right(
         "nodes/write", ALTER, ("nodes",), _H,
         "Cordons, taints and labels other nodes, and so moves powerful pods to a stolen one.",
+        leads=(Lead.MOVED,),
     ),
     Right(
         "nodes/status", ALTER, ("nodes/status",), _H,
         "Sets other nodes' capacity to 0 or their address to its own, and so moves their pods.",
+        leads=(Lead.MOVED,),
     ),
     Right(
         "nodes/delete", REMOVE, ("nodes",), _H, "Removes other nodes, whose pods move elsewhere.",
+        leads=(Lead.MOVED,),
     ),
     Right(
         "nodes/create", ("create",), ("nodes",), _M,
@@ -219,10 +272,12 @@ RIGHTS = (
     Right(
         "pods/delete", REMOVE, ("pods",), _H,
         "Deletes pods elsewhere, until those with powerful accounts come to a stolen node.",
+        leads=(Lead.MOVED,),
     ),
     Right(
         "pods/eviction", ("create",), ("pods/eviction",), _H,
         "Evicts pods elsewhere, until those with powerful accounts come to a stolen node.",
+        leads=(Lead.MOVED,),
     ),
     Right(
         "pods/binding", ("create",), ("pods/binding", "bindings"), _H,
@@ -231,6 +286,7 @@ RIGHTS = (
     Right(
         "pods/status", ALTER, ("pods/status",), _H,
         "Reports pods elsewhere as failed, or with an address that draws their traffic.",
+        leads=(Lead.MOVED,),
     ),
     Right(
         "pods/portforward", ("create", "get"), ("pods/portforward", "pods/proxy", "services/proxy"),
@@ -256,6 +312,7 @@ RIGHTS = (
     Right(
         "secrets/write", WRITE, ("secrets",), _H,
         "Replaces keys that others trust, or has a token Secret made for any service account.",
+        leads=(Lead.SECRETS, Lead.ACCOUNTS),
     ),
     Right(
         "endpoints/write", CHANGE, ("endpoints", "endpointslices.discovery.k8s.io"), _H,
@@ -417,17 +474,33 @@ def held(grants: Iterable[Grant], rights: Sequence[Right] = RIGHTS) -> list[Held
         if rule.is_everything:
             found[EVERYTHING.id].append(Part((ALL,), ALL, grant))
             continue
-        for right in rights:
-            if right is EVERYTHING:
-                continue
-            for text in right.resources:
-                group, resource, sub_resource = parts_of(text)
-                verbs = rule.verbs_of(right.verbs, group, resource, sub_resource)
-                if rule.names and not sub_resource:
-                    verbs = tuple(verb for verb in verbs if verb not in _NAMELESS)
-                if verbs:
-                    found[right.id].append(Part(verbs, text, grant))
+        for right, verbs, text in _matches(rule, tuple(rights)):
+            # A binding in a namespace grants nothing on what is in none.
+            if not grant.namespace or is_namespaced(text):
+                found[right.id].append(Part(verbs, text, grant))
     return sorted(
         (Held(right, tuple(found[right.id])) for right in rights if right.id in found),
         key=lambda one: -one.severity,
     )
+
+
+@lru_cache(maxsize=20_000)
+def _matches(
+    rule: Rule, rights: tuple[Right, ...]
+) -> tuple[tuple[Right, tuple[str, ...], str], ...]:
+    """Return which rights a rule grants, with the verbs and the resource that it grants them by.
+
+    Many users share a rule.
+    """
+    found = []
+    for right in rights:
+        if right is EVERYTHING:
+            continue
+        for text in right.resources:
+            group, resource, sub_resource = parts_of(text)
+            verbs = rule.verbs_of(right.verbs, group, resource, sub_resource)
+            if rule.names and not sub_resource:
+                verbs = tuple(verb for verb in verbs if verb not in _NAMELESS)
+            if verbs:
+                found.append((right, verbs, text))
+    return tuple(found)

@@ -2,8 +2,19 @@
 
 import pytest
 
+from noderestrict.api.resources import RESOURCES
+from noderestrict.rbac import rights
 from noderestrict.rbac.grants import Grant, Reference
-from noderestrict.rbac.rights import EVERYTHING, RIGHTS, Held, Right, Severity, held, parts_of
+from noderestrict.rbac.rights import (
+    EVERYTHING,
+    RIGHTS,
+    Held,
+    Right,
+    Severity,
+    held,
+    is_namespaced,
+    parts_of,
+)
 from noderestrict.rbac.rules import Request, Rule
 
 
@@ -103,3 +114,32 @@ def test_rights_that_lead_farthest_come_first() -> None:
     rule = Rule(("*",), ("",), ("configmaps", "nodes", "secrets"))
     severities = [one.severity for one in held([grant(rule)])]
     assert severities == sorted(severities, reverse=True)
+
+
+def test_a_binding_in_a_namespace_grants_nothing_on_what_is_in_none() -> None:
+    rule = Rule(("*",), ("*",), ("nodes", "secrets", "users", "signers"))
+    assert {"nodes/write", "impersonate", "certificates/sign"} <= set(found(grant(rule)))
+    assert set(found(grant(rule, "a"))) == {"secrets/read", "secrets/write"}
+
+
+def test_what_is_in_namespaces_is_as_the_api_has_it() -> None:
+    texts = [text for right in RIGHTS for text in right.resources]
+    assert not is_namespaced("nodes/proxy")
+    assert not is_namespaced("clusterrolebindings.rbac.authorization.k8s.io")
+    # A RoleBinding lets its subjects change the Namespace, and bind ClusterRoles there.
+    assert is_namespaced("namespaces")
+    assert is_namespaced("clusterroles.rbac.authorization.k8s.io")
+    named = {parts_of(text)[1] for text in texts if is_namespaced(text)}
+    assert named <= {resource.plural for resource in RESOURCES.values() if resource.namespaced} | {
+        "bindings", "clusterroles", "cronjobs", "deployments", "endpoints", "endpointslices",
+        "jobs", "leases", "namespaces", "networkpolicies", "replicasets", "resourceclaims",
+        "replicationcontrollers", "services", "statefulsets",
+    }  # fmt: skip
+
+
+def test_a_rule_that_many_have_is_matched_once() -> None:
+    rule = Rule(("get",), ("",), ("secrets", "something-of-its-own"))
+    before = rights._matches.cache_info().misses
+    for namespace in ("", "a", "b"):
+        held([grant(rule, namespace)])
+    assert rights._matches.cache_info().misses == before + 1
