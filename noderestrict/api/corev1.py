@@ -408,3 +408,46 @@ class Event(msgspec.Struct):
     metadata: ObjectMeta | None = None
     involvedObject: ObjectReference | None = None
     regarding: ObjectReference | None = None
+
+
+class SecurityContext(msgspec.Struct, gc=False):
+    """Whether a container is all but outside of its container."""
+
+    privileged: bool | None = None
+
+
+class RunningContainer(Container):
+    """A container with its command line."""
+
+    command: list[str] | None = None
+    args: list[str] | None = None
+    securityContext: SecurityContext | None = None
+
+
+class RunningPodSpec(PodSpec):
+    """A pod's specification, with what it runs and whether it has a token."""
+
+    containers: list[RunningContainer] | None = None  # type: ignore[assignment]
+    automountServiceAccountToken: bool | None = None
+
+
+class RunningPod(Pod):
+    """A Pod, with what whoever takes it over gets."""
+
+    spec: RunningPodSpec | None = None
+
+
+class HoldingAccount(ServiceAccount):
+    """A ServiceAccount, with the Secrets that hold its tokens."""
+
+    secrets: list[NamedReference] | None = None
+    automountServiceAccountToken: bool | None = None
+
+
+class SecretType(msgspec.Struct):
+    """A Secret without its data."""
+
+    apiVersion: str | None = None
+    kind: str | None = None
+    metadata: ObjectMeta | None = None
+    type: str | None = None

@@ -92,6 +92,7 @@ RESOURCES: Mapping[str, Resource] = {
     resource.plural: resource
     for resource in (
         Resource("nodes", "Node", "v1", corev1.ReportedNode, namespaced=False, short_names=("no",)),
+        Resource("namespaces", "Namespace", "v1", namespaced=False, short_names=("ns",)),
         Resource("pods", "Pod", "v1", corev1.Pod, short_names=("po",)),
         Resource("secrets", "Secret", "v1"),
         Resource("configmaps", "ConfigMap", "v1", short_names=("cm",)),
@@ -160,6 +161,13 @@ RESOURCES: Mapping[str, Resource] = {
             namespaced=False,
         ),
         Resource("rolebindings", "RoleBinding", "v1", rbacv1.RoleBinding, _RBAC),
+        Resource(
+            "validatingwebhookconfigurations",
+            "ValidatingWebhookConfiguration",
+            "v1",
+            group="admissionregistration.k8s.io",
+            namespaced=False,
+        ),
     )
 }
 PLURALS: Mapping[str, str] = {resource.kind: plural for plural, resource in RESOURCES.items()}

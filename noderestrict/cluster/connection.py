@@ -164,14 +164,26 @@ class Connection:
         return self._session
 
     async def get(
-        self, path: str, query: Mapping[str, str] | None = None, *, seconds: float = 30
+        self,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        seconds: float = 30,
+        accept: str | None = None,
     ) -> bytes:
         """Return the body of a GET.
+
+        Args:
+            path: of the request.
+            query: its parameters.
+            seconds: how long to wait.
+            accept: media type to ask for, if not JSON as it is.
 
         Raises:
             ClusterError: there was no answer, or an error.
         """
-        async with self._response("GET", path, query, None, seconds) as response:
+        headers = {"Accept": accept} if accept else None
+        async with self._response("GET", path, query, None, seconds, headers=headers) as response:
             return await response.read()
 
     async def post(
