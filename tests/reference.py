@@ -10,6 +10,7 @@ from noderestrict.agents import file as agents_file
 from noderestrict.cli.config import variable
 from noderestrict.cli.fields import settings_of
 from noderestrict.cli.serve_config import ServeConfig
+from noderestrict.exposure import findings as exposure_findings
 from noderestrict.policy.releases import LATEST_MINOR, OLDEST_MINOR
 from noderestrict.policy.rule import ANY, Rule
 from noderestrict.policy.table import RULES
@@ -236,7 +237,7 @@ def rights() -> str:
     """Return the page of rights that reach beyond a node."""
     rows = [
         f"| `{right.id}` | {right.severity} | {', '.join(right.verbs)} "
-        f"| {', '.join(right.resources)} | {right.why} |"
+        f"| {', '.join(right.resources)} | {right.why} | {'; '.join(right.leads)} |"
         for right in sorted(RIGHTS, key=lambda one: -one.severity)
     ]
     return "\n".join(
@@ -256,18 +257,26 @@ def rights() -> str:
             "and another step where the role names the objects, unless one of them is as bad as "
             "all.",
             "",
-            "| Right | Severity | Verbs | Resources | Why |",
-            "|---|---|---|---|---|",
+            "`noderestrict exposure` follows those that lead on to other credentials.",
+            "",
+            "| Right | Severity | Verbs | Resources | Why | Leads on to |",
+            "|---|---|---|---|---|---|",
             *rows,
             "",
         )
     )
 
 
+def exposure_schema() -> str:
+    """Return the JSON Schema of what ``exposure`` reports."""
+    return json.dumps(exposure_findings.schema(), indent=2) + "\n"
+
+
 PAGES = {
     "agents.schema.json": agents_schema,
     "agents-find.schema.json": find_schema,
     "doctor.md": doctor,
+    "exposure.schema.json": exposure_schema,
     "flags.md": flags,
     "metrics.md": metrics,
     "rights.md": rights,

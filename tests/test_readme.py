@@ -20,7 +20,7 @@ COMMANDS = [
     found
     for text in PAGES.values()
     for found in re.findall(
-        r"^\$ \.venv/bin/noderestrict ((?:replay|graph|agents (?:find|learn)) [^\n]*)\n"
+        r"^\$ \.venv/bin/noderestrict ((?:replay|graph|agents (?:find|learn)|exposure) [^\n]*)\n"
         r"(.*?)(?=^\$|^```)",
         text,
         re.MULTILINE | re.DOTALL,

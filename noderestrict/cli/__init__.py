@@ -13,7 +13,7 @@ from noderestrict.cli._errors import UsageError
 from noderestrict.policy.text import printable
 
 #: Each is a module beside this one.
-COMMANDS = ("agents", "certs", "doctor", "graph", "render", "replay", "serve", "verify")
+COMMANDS = ("agents", "certs", "doctor", "exposure", "graph", "render", "replay", "serve", "verify")
 
 
 class _CommandParser(argparse.ArgumentParser):

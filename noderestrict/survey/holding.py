@@ -37,7 +37,7 @@ _THROUGH: Mapping[str, Collection[tuple[str, str]]] = {
     ],
 }
 #: No admission sees these: the request is another user's.
-_UNSEEN = ("impersonate",)
+UNSEEN = ("impersonate",)
 #: The kubelet's request differs from what an agent means by it.
 _NOT_AS_NODE = {
     ("create", "pods"): "but for mirror pods",
@@ -60,7 +60,7 @@ def holds(agent: Agent, right: Held) -> bool:
     """Return whether a policy holds all of a right to the node, or refuses it."""
     if agent.mode not in (None, Mode.ENFORCE) or right.right is EVERYTHING:
         return False
-    if right.right.id.startswith(_UNSEEN):
+    if right.right.id.startswith(UNSEEN):
         return False
     asked = _THROUGH.get(right.right.id) or {(verb, text) for verb, text, _ in right.requests}
     return not any(_is_open(agent, *one) for one in asked)

@@ -2,7 +2,8 @@
 
 Decisions are measured in process, per kind of review, as captured from an API server; the graph is
 that of 5,000 nodes with 30 pods each; stores list as many pods; the largest objects are those that
-an API server stores; the server runs in its own process.
+an API server stores; exposure ranks 500 nodes with 15,000 pods and 3,000 bindings; the server runs
+in its own process.
 """
 
 import argparse
@@ -29,7 +30,7 @@ from noderestrict.policy.features import OFFLINE_MINOR, defaults
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.cases import Case, cases
 from noderestrict.replay.state import load_state
-from tests.benchmarks import agents, fairness, largest, server, stores
+from tests.benchmarks import agents, exposure, fairness, largest, server, stores
 
 CAPTURED = Path(__file__).parent.parent / "conformance" / "captured"
 NODES, PODS = 5_000, 30
@@ -186,6 +187,7 @@ SECTIONS: dict[str, Callable[[list[str]], object]] = {
     "graph": lambda _peers: graph_figures(),
     "replay": lambda _peers: replay_figures(),
     "stores": lambda _peers: stores.figures(),
+    "exposure": lambda _peers: exposure.figures(),
     "largest": lambda _peers: largest.figures(),
     "fairness": lambda _peers: fairness.figures(),
     "server": server.figures,

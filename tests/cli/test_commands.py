@@ -26,7 +26,7 @@ def ended(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[obj
 
 def test_the_known_commands_are_there() -> None:
     assert COMMANDS == (
-        "agents", "certs", "doctor", "graph", "render", "replay", "serve", "verify",
+        "agents", "certs", "doctor", "exposure", "graph", "render", "replay", "serve", "verify",
     )  # fmt: skip
 
 

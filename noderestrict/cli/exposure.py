@@ -1,0 +1,178 @@
+"""``noderestrict exposure``: what would fall with each node if it were taken over now."""
+
+import argparse
+import asyncio
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from noderestrict.cli._errors import UsageError
+from noderestrict.cli._output import shows_unicode
+from noderestrict.cli.agents_find import agents_of
+from noderestrict.cli.argument_types import KUBERNETES_VERSION, checked
+from noderestrict.cli.fields import add_flags, from_flags
+from noderestrict.cli.shared_flags import ClusterAccess, add_size_flag
+from noderestrict.exposure import reports
+
+if TYPE_CHECKING:
+    from noderestrict.exposure.findings import Findings
+    from noderestrict.exposure.setups import SetUp
+    from noderestrict.exposure.world import World
+
+_DETECT = "detect"
+_SET_UPS = ("nothing", "in-tree", "noderestrict", "agents", "impersonation")
+_CLUSTER_ADMIN = "cluster-admin"
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand's parser."""
+    parser = subparsers.add_parser(
+        "exposure",
+        help="rank the nodes by what would fall with them",
+        description="Follow what a stolen node gives: the credentials of its pods, what RBAC "
+        "grants these, and the credentials that this gives in turn. Lists nodes worst first, with "
+        "each path and what would close it, and compares set-ups of node isolation. Only reads, "
+        "and says what it could not see.",
+    )
+    parser.add_argument(
+        "--state",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="file or folder with cluster objects, as written by 'kubectl get -A -o json' for "
+        "nodes, namespaces, pods, serviceaccounts, persistentvolumes, roles and their bindings; "
+        "may be repeated; without it, the live cluster is read",
+    )
+    parser.add_argument(
+        "--set-up",
+        choices=(_DETECT, *_SET_UPS),
+        default=_DETECT,
+        help="which halves of node isolation hold; all are compared (default: as the objects of "
+        "the cluster show; what they do not show counts as off)",
+    )
+    parser.add_argument(
+        "--agents",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="policy file of agents, for the set-up with them; may be repeated",
+    )
+    parser.add_argument(
+        "--kubernetes-version",
+        type=checked(KUBERNETES_VERSION.parse),
+        metavar=KUBERNETES_VERSION.metavar,
+        help="Kubernetes version of the API server that the files come from",
+    )
+    parser.add_argument(
+        "--secrets",
+        action="store_true",
+        help="list all Secrets of the live cluster, too, without their data",
+    )
+    parser.add_argument(
+        "--output", choices=reports.NAMES, default="table", help="format (default: table)"
+    )
+    parser.add_argument(
+        "--baseline",
+        metavar="FILE",
+        help="earlier report of --output json, to show what changed",
+    )
+    parser.add_argument(
+        "--fail-on",
+        choices=(_CLUSTER_ADMIN,),
+        help="exit with 1 if a worker leads to cluster-admin, else with 2 if something could not "
+        "be seen",
+    )
+    parser.add_argument(
+        "--redact",
+        action="store_true",
+        help="replace the names of nodes, namespaces and all objects by numbers, to share the "
+        "report",
+    )
+    add_size_flag(parser)
+    add_flags(parser, ClusterAccess)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the report; return what --fail-on asks for, else 0.
+
+    Raises:
+        UsageError: a file cannot be read, flags contradict each other, or no cluster can be
+            reached.
+    """
+    from noderestrict.exposure.redact import redacted
+
+    if options.state and options.secrets:
+        raise UsageError("--secrets is for a live cluster; put Secrets into the files of --state")
+    if options.kubernetes_version is not None and not options.state:
+        raise UsageError("--kubernetes-version is for --state; a live cluster tells its version")
+    if options.set_up == "agents" and not options.agents:
+        raise UsageError("--set-up agents needs --agents")
+    findings = _findings(options)
+    code = _exit_code(findings) if options.fail_on else 0
+    if options.redact:
+        findings = redacted(findings)
+    shows_unicode()
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    print(reports.written(options.output, findings, colour=colour), end="")
+    return code
+
+
+def _exit_code(findings: "Findings") -> int:
+    if findings.falling:
+        return 1
+    return 2 if findings.not_seen else 0
+
+
+def _findings(options: argparse.Namespace) -> "Findings":
+    import msgspec
+
+    from noderestrict.exposure.baseline import BaselineError, changes, read
+    from noderestrict.exposure.detect import detect
+    from noderestrict.exposure.run import expose
+    from noderestrict.exposure.setups import set_ups
+
+    agents = agents_of(options.agents).all
+    try:
+        before = read(options.baseline) if options.baseline else None
+    except BaselineError as error:
+        raise UsageError(f"--baseline {error}") from None
+    world = _from_files(options) if options.state else _from_cluster(options)
+    known = set_ups(agents)
+    chosen: SetUp
+    if options.set_up == _DETECT:
+        chosen, why = detect(world, agents)
+    else:
+        chosen, why = known[options.set_up], "as --set-up says"
+    findings = expose(world, chosen, known.values(), why)
+    if before is None:
+        return findings
+    return msgspec.structs.replace(findings, changes=changes(before, findings))
+
+
+def _from_files(options: argparse.Namespace) -> "World":
+    from noderestrict.exposure.files import from_files
+    from noderestrict.replay.sources import MIB
+    from noderestrict.replay.state import StateError
+
+    try:
+        return from_files(options.state, options.kubernetes_version, options.max_file_mib * MIB)
+    except StateError as error:
+        raise UsageError(str(error)) from None
+
+
+def _from_cluster(options: argparse.Namespace) -> "World":
+    from noderestrict.cluster.connection import ClusterError
+    from noderestrict.cluster.judge import connected
+    from noderestrict.exposure.live import from_cluster
+
+    access = from_flags(ClusterAccess, options)
+
+    async def read() -> "World":
+        async with connected(access.kubeconfig, access.context, access.api_server) as connection:
+            return await from_cluster(connection, secrets=options.secrets)
+
+    try:
+        return asyncio.run(read())
+    except ClusterError as error:
+        raise UsageError(str(error)) from None

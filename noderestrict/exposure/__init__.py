@@ -1,0 +1,1 @@
+"""What would fall with a stolen node: paths from nodes over credentials and rights to others."""

@@ -1,0 +1,90 @@
+"""Reports, one file each; the file's name is the value of ``--output``."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterable, Iterator
+
+from noderestrict.api.resources import qualified
+from noderestrict.exposure.findings import Findings, Step, Sums, Thing, UsedRequest
+from noderestrict.exposure.steps import By, titled
+
+#: The files of this folder, which are loaded only when they are used.
+NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+_HOW = {
+    By.TOKEN: "its token",
+    By.HOLDS: "the token in it",
+    By.REFERS: "which it refers to",
+    By.MOUNTS: "which it mounts",
+    By.PRIVILEGED: "it is privileged",
+    By.CONTROL_PLANE: "control plane",
+    By.IS: "with its credential",
+    By.UNHELD: "its kubelet may write what it likes",
+}
+
+
+def written(name: str, findings: Findings, *, colour: bool = False) -> str:
+    """Return a report.
+
+    Args:
+        name: one of ``NAMES``.
+        findings: to report.
+        colour: use terminal colours, where the report knows any.
+    """
+    module = importlib.import_module(f"{__name__}.{name}")
+    text: str = module.report(findings, colour=colour)
+    return text
+
+
+def title(thing: Thing) -> str:
+    """Return a thing as people write it."""
+    return titled((thing.kind, thing.namespace, thing.name))
+
+
+def told_steps(steps: Iterable[Step]) -> Iterator[str]:
+    """Yield a line for the start of a path, and one for each step."""
+    for number, step in enumerate(steps):
+        if not number:
+            yield title(step.start)
+        if step.by == By.MEMBER and not step.end.name:
+            # All of them, and then those of a namespace: one line is enough.
+            continue
+        how = _HOW.get(By(step.by), "")
+        rights = " and ".join(map(told_request, step.requests))
+        note = f" ({how})" if how else ""
+        yield f"{rights}: {title(step.end)}" if rights else f"{title(step.end)}{note}"
+
+
+def told_request(request: UsedRequest) -> str:
+    """Return a request and what grants it, as people write them."""
+    resource, slash, sub_resource = request.resource.partition("/")
+    group = f".{request.group}" if request.group else ""
+    what = f"{resource}{group}{slash}{sub_resource}"
+    name = f" {request.name}" if request.name else ""
+    where = f" in namespace {request.namespace}" if request.namespace else ""
+    return f"{request.verb} {what}{name}{where} by {granted(request)}"
+
+
+def granted(request: UsedRequest) -> str:
+    """Return what grants a request."""
+    if request.binding == request.role:
+        return (
+            f"the {request.role.name} authorizer"
+            if request.role.kind == "Authorizer"
+            else (_written(request.role))
+        )
+    return f"{_written(request.binding)} → {_written(request.role)}"
+
+
+def _written(thing: Thing) -> str:
+    return f"{thing.kind} {qualified(thing.namespace, thing.name)}"
+
+
+def fall(sums: Sums | None) -> str:
+    """Return what falls with a node, in words."""
+    if sums is None:
+        return "no such node"
+    steps = sums.cluster_steps
+    if steps is not None:
+        return f"cluster-admin in {steps} step{'s' * (steps != 1)}"
+    return f"{sums.secrets} Secrets, {sums.service_accounts} accounts, {sums.nodes} other nodes"
