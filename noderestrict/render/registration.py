@@ -184,8 +184,8 @@ def agent_webhooks(
         {
             "name": name,
             "clientConfig": _client(client_config),
-            "namespaceSelector": _everything(),
-            "objectSelector": _everything(),
+            "namespaceSelector": selects_everything(),
+            "objectSelector": selects_everything(),
             "rules": rules,
             "admissionReviewVersions": ["v1"],
             "sideEffects": "None",
