@@ -2,6 +2,9 @@
 
 import pytest
 
+from noderestrict import admission
+from noderestrict.agents.agents import Agents
+from noderestrict.agents.file import Agent, User
 from noderestrict.policy.listers import MemoryListers
 from tests.agents.builders import (
     EXTRA,
@@ -148,3 +151,13 @@ def test_a_node_that_was_looked_up_is_not_told_to_the_requester() -> None:
         decision = judge(held, body)
         assert_denied(decision, rule, "agent 'driver' on its node may")
         assert "n1" not in decision.message  # type: ignore[union-attr]
+
+
+def test_a_node_is_a_node_even_if_a_policy_could_name_it() -> None:
+    # No file may, so the policy is made by hand.
+    users = (User(prefix="system:node:", group="system:nodes"),)
+    held = Agents([Agent("driver", users)])
+    groups = ("system:nodes", "system:authenticated")
+    body = update("n1", user="system:node:n1", groups=groups, extra=None)  # type: ignore[arg-type]
+    assert admission.decode(body, held).agent is None
+    assert_allowed(judge(held, body))

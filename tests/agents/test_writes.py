@@ -4,7 +4,12 @@ from typing import Any
 
 import pytest
 
+from noderestrict import admission
+from noderestrict.agents.agents import InForce
+from noderestrict.policy.settings import Settings
 from tests.agents.builders import (
+    ACCOUNT,
+    LISTERS,
     Object,
     agents,
     assert_allowed,
@@ -326,3 +331,19 @@ def test_two_agents_are_judged_by_their_own_policies() -> None:
     assert_allowed(judge(held, create()))
     body = create().replace(b"storage:driver", b"storage:other")
     assert judge(held, body).rule == "agents/other/unnamed"  # type: ignore[union-attr]
+
+
+def test_an_agent_whose_name_is_written_otherwise_is_judged_by_whole_objects() -> None:
+    held = policy("{resources: [nodes], operations: [UPDATE], relation: any, fields: [status]}")
+    decoder = admission.TypedDecoder(InForce(held))
+    changed = {**node("n2"), "spec": {"podCIDR": "10.0.0.0/8"}}
+    plain = review("nodes", "UPDATE", name="n2", new=changed, old=node("n2"))
+    # The same text in JSON, but not for who looks for the name alone.
+    body = plain.replace(b'"system:serviceaccount:', b'"system\\u003aserviceaccount:')
+    assert body != plain
+    kubelet = plain.replace(ACCOUNT.encode(), b"system:node:n1")
+    for sent in (kubelet, kubelet, body, body, plain):
+        request = decoder.decode(sent)
+        decision = admission.evaluate(request, Settings.for_version(), LISTERS)
+        if sent != kubelet:
+            assert_denied(decision, "fields", "this changes spec.podCIDR")

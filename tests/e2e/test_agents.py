@@ -57,12 +57,21 @@ agents:
 class TokenClient(Client):
     """A user of the API, with a token."""
 
-    def __init__(self, control_plane: ControlPlane, token: str) -> None:
+    def __init__(
+        self, control_plane: ControlPlane, token: str, headers: dict[str, str] | None = None
+    ) -> None:
         admin = control_plane.admin
         folder = Path(admin._file.parent)
         super().__init__(control_plane.port, admin.ca, admin.pair, folder, f"t{token[-12:]}")
         self._context = ssl.create_default_context(cadata=admin.ca.certificate.decode())
+        self._control_plane = control_plane
         self._token = token
+        self._headers = headers or {}
+
+    def as_node(self, name: str) -> "TokenClient":
+        """Return a client that impersonates a node."""
+        headers = {"Impersonate-User": f"system:node:{name}", "Impersonate-Group": "system:nodes"}
+        return TokenClient(self._control_plane, self._token, headers)
 
     def _send(
         self, method: str, path: str, data: bytes | None, content_type: str
@@ -70,7 +79,11 @@ class TokenClient(Client):
         connection = http.client.HTTPSConnection(
             "127.0.0.1", self._port, context=self._context, timeout=40
         )
-        headers = {"Content-Type": content_type, "Authorization": f"Bearer {self._token}"}
+        headers = {
+            **self._headers,
+            "Content-Type": content_type,
+            "Authorization": f"Bearer {self._token}",
+        }
         try:
             connection.request(method, path, data, headers)
             response = connection.getresponse()
@@ -225,14 +238,13 @@ def test_attacks_of_public_reports_are_refused(cluster: Cluster, agent: TokenCli
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "theirs"}}
     cluster.admin.create(f"{CORE}/default/secrets", secret)
     other = "/api/v1/nodes/n2"
-    taint = {"spec": {"taints": [{"key": "a", "effect": "NoExecute"}]}}
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "victim"}}
     writes: dict[str, Any] = {
         "cordon": merge(agent, other, {"spec": {"unschedulable": True}}),
         "capacity": merge(agent, f"{other}/status", {"status": {"capacity": {"cpu": "0"}}}),
         "label": merge(agent, other, {"metadata": {"labels": {"a": "b"}}}),
         "annotation": merge(agent, other, {"metadata": {"annotations": {"example.com/a": "b"}}}),
-        "taint": merge(agent, other, taint),
+        "taint": merge(agent, other, TAINT),
         "delete pod": lambda: agent.delete(f"{PODS}/victim"),
         "evict pod": lambda: agent.create(f"{PODS}/victim/eviction", eviction),
         "exec": lambda: agent.create(f"{PODS}/victim/exec?command=id&container=c", {}),
@@ -346,6 +358,25 @@ def test_an_account_of_that_name_in_another_namespace_is_no_agent(cluster: Clust
     client = cluster.agent(cluster.pod("driver-1", "n1", "other", "driver"))
     client.patch("/api/v1/nodes/n2", {"metadata": {"labels": {"free": "yes"}}})
     client.get("/api/v1/secrets")
+
+
+def test_an_agent_that_impersonates_its_node_is_held_as_the_kubelet_is(
+    cluster: Cluster, agent: TokenClient
+) -> None:
+    as_node = agent.as_node("n1")
+    # A node may report what it likes of itself: no policy of an agent is asked.
+    capacity = {"status": {"capacity": {"example.com/thing": "1"}}}
+    as_node.patch("/api/v1/nodes/n1/status", capacity)
+    for path, rule in (("/api/v1/nodes/n2/status", capacity), ("/api/v1/nodes/n1", TAINT)):
+        refused = refusal(merge(as_node, path, rule))
+        assert "admission webhook" in refused
+        assert "agent" not in refused
+    refused = refusal(lambda: as_node.get("/api/v1/nodes/n2"))
+    assert "read only its own Node" in refused
+    assert "agent" not in refused
+
+
+TAINT = {"spec": {"taints": [{"key": "a", "effect": "NoExecute"}]}}
 
 
 def test_what_is_surely_allowed_goes_on_without_the_server(
