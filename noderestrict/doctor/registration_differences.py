@@ -48,9 +48,7 @@ def registration_differences(
     ]
 
 
-def _webhooks(
-    registration: Mapping[str, Any], expected: Collection[str]
-) -> dict[str, Any]:
+def _webhooks(registration: Mapping[str, Any], expected: Collection[str]) -> dict[str, Any]:
     """Return what of a registration is compared; the CA bundles are by other means."""
     webhooks = []
     for one in registration.get("webhooks") or ():

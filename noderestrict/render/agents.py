@@ -7,8 +7,9 @@ every request that its rules match, so there is one, which begins with the users
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -370,12 +371,9 @@ def _unchanged(write: Write) -> str:
     """Return a test that an update changes only fields that may change."""
     if write.fields is None:
         return ""
-    tree: dict[str, dict[str, object] | None] = {}
-    paths = [parse_path(field) for field in write.fields]
-    for path in (*paths, *map(parse_path, _BOOKKEEPING)):
-        # What an item of a list may change is asked about.
-        if not path.lists and _ALL not in path.steps:
-            _grow(tree, path)
+    tree: _Tree = {}
+    for path in map(parse_path, (*write.fields, *_BOOKKEEPING)):
+        _grow(tree, path)
     return _all("object != null", "oldObject != null", *_same("oldObject", "object", tree, 0))
 
 
@@ -383,17 +381,39 @@ def _unchanged(write: Write) -> str:
 _BOOKKEEPING = ("metadata.generation", "metadata.managedFields", "metadata.resourceVersion")
 
 
-def _grow(tree: dict[str, dict[str, object] | None], path: FieldPath) -> None:
-    *parents, last = path.steps
-    for step in parents:
+@dataclass(slots=True)
+class _Items:
+    """The items of a list that may change: those with some values of a key."""
+
+    key: str
+    values: list[str]
+
+
+#: What may change: all of a field (None), some of its items, or what is below it.
+_Tree = dict[str, Any]
+
+
+def _grow(tree: _Tree, path: FieldPath) -> None:
+    """Add a path to what may change; not what is in an item of a list, which is asked about."""
+    steps, last = path.steps, len(path.steps) - 1
+    if _ALL in steps or any(count != last for count, _ in path.lists):
+        return
+    names = steps[:last] if path.lists else steps
+    for step in names[:-1]:
         below = tree.setdefault(step, {})
-        if below is None:
-            return  # All of it may change.
-        tree = below  # type: ignore[assignment] # a tree has trees
-    tree[last] = None
+        if not isinstance(below, dict):
+            return
+        tree = below
+    if not path.lists:
+        tree[names[-1]] = None
+        return
+    _, key = path.lists[0]
+    items = tree.setdefault(names[-1], _Items(key, []))
+    if isinstance(items, _Items) and items.key == key:
+        items.values.append(steps[last].partition("=")[2])
 
 
-def _same(old: str, new: str, tree: Mapping[str, object], depth: int) -> Iterator[str]:
+def _same(old: str, new: str, tree: _Tree, depth: int) -> Iterator[str]:
     """Yield tests that two maps are equal but for what a tree names."""
     key = f"k{depth}"
     exact = [step for step in tree if _ALL not in step]
@@ -404,13 +424,33 @@ def _same(old: str, new: str, tree: Mapping[str, object], depth: int) -> Iterato
     yield f"dyn({new}).all({key}, {free}({key} in {old} && {old}[{key}] == {new}[{key}]))"
     yield f"dyn({old}).all({key}, {free}{key} in {new})"
     for step, below in tree.items():
-        if not isinstance(below, dict):
+        if below is None:
             continue
         both = [f"{_text(step)} in {old}", f"{_text(step)} in {new}"]
-        children = [_at(value, (step,)) for value in (old, new)]
-        maps = (f"type({child}) == map" for child in children)
-        same = _all(*both, *maps, *_same(children[0], children[1], below, depth + 1))
+        was, becomes = (_at(value, (step,)) for value in (old, new))
+        kind = "list" if isinstance(below, _Items) else "map"
+        alike = (
+            _same_items(was, becomes, below)
+            if isinstance(below, _Items)
+            else _same(was, becomes, below, depth + 1)
+        )
+        same = _all(*both, f"type({was}) == {kind}", f"type({becomes}) == {kind}", *alike)
         yield _any((_all(*(f"!({test})" for test in both)), same))
+
+
+def _same_items(old: str, new: str, items: _Items) -> Iterator[str]:
+    """Yield tests that two lists have the same items but for some, and no key twice."""
+    key = _text(items.key)
+    exact = [value for value in items.values if _ALL not in value]
+    tests = [_is_one(f"i[{key}]", exact)] if exact else []
+    tests += [
+        f"i[{key}].matches({_text(_regex(value))})" for value in items.values if _ALL in value
+    ]
+    for value in (old, new):
+        yield f"dyn({value}).all(i, type(i) == map && {key} in i && type(i[{key}]) == string)"
+        yield f"dyn({value}).all(i, dyn({value}).exists_one(j, j[{key}] == i[{key}]))"
+    was, becomes = (f"dyn({value}).filter(i, !{_any(tests)})" for value in (old, new))
+    yield f"{becomes} == {was}"
 
 
 def _regex(step: str) -> str:

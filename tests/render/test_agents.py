@@ -4,6 +4,7 @@ The conditions are evaluated as the API server does it.
 """
 
 import copy
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,8 @@ ENTRIES = (
     "{resources: [nodes], operations: [UPDATE], relation: any, "
     "fields: ['metadata.labels[\"a\"]', metadata.annotations, 'status.conditions[type=Ready]']}",
     "{resources: [nodes], operations: [UPDATE], relation: any, fields: []}",
+    "{resources: [nodes], operations: [UPDATE], relation: any, "
+    "fields: ['status.conditions[type=Ready]', 'status.conditions[type=Disk*]', spec]}",
     "{resources: ['nodes/*'], operations: [UPDATE], relation: {name: '{node}'}}",
     "{resources: [pods, pods/status, pods/eviction], operations: [CREATE, UPDATE, DELETE], "
     "relation: own-pods}",
@@ -128,6 +131,29 @@ def changed(value: Object) -> Iterator[Object]:
             yield other
 
 
+READY, NOT_READY = ({"type": "Ready", "status": status} for status in ("True", "False"))
+DISK, OTHER = {"type": "DiskFull", "status": "True"}, {"type": "Other", "status": "True"}
+CONDITIONS: list[Any] = [
+    [],
+    [READY],
+    [NOT_READY],
+    [READY, DISK],
+    [DISK, NOT_READY],
+    [READY, OTHER],
+    [OTHER, READY],
+    [OTHER, NOT_READY, DISK],
+    [{**OTHER, "status": "False"}, READY],
+    [READY, NOT_READY],
+    [OTHER, OTHER],
+    [{"status": "True"}],
+    [{"type": 1}],
+    ["text"],
+    {"type": "Ready"},
+    "text",
+    None,
+]
+
+
 def bodies(extra: Object | None) -> Iterator[bytes]:
     """Yield reviews of an agent, honest and other ones."""
     ours = node("n1", labels={"a": "b"}, annotations={"x.io/a": "1", "y": "2"})
@@ -137,6 +163,9 @@ def bodies(extra: Object | None) -> Iterator[bytes]:
             yield review(resource, "UPDATE", name="n2", new=new, old=node("n2"), extra=extra)
         yield review("nodes", "CREATE", name="n1", new=new, extra=extra)
         yield review("nodes", "CREATE", new=new, extra=extra)
+    for old, new in itertools.product(CONDITIONS, CONDITIONS):
+        before, after = ({**ours, "status": {"conditions": one}} for one in (old, new))
+        yield review("nodes", "UPDATE", name="n1", new=after, old=before, extra=extra)
     for name in ("n1", "n2"):
         yield review("nodes", "DELETE", name=name, old=node(name), extra=extra)
         yield review("nodes", "DELETE", old=node(name), extra=extra)
