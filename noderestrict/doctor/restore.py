@@ -13,6 +13,8 @@ from noderestrict.render.workload import CA_SECRET, NAMESPACE, TLS_SECRET
 AS_ADMINISTRATOR = "noderestrict doctor --kubeconfig /etc/kubernetes/admin.conf"
 #: What shows whether the API server answers, and if not, why.
 REACHABLE = "kubectl get --raw /readyz?verbose"
+#: Where kubeadm keeps the flags of an API server.
+EDIT_API_SERVER = "sudoedit /etc/kubernetes/manifests/kube-apiserver.yaml"
 _SECRETS = f"--secret {NAMESPACE}/{TLS_SECRET} --ca-secret {NAMESPACE}/{CA_SECRET}"
 _FOLDER = "manifests/overlays"
 _BOOTSTRAP = "noderestrict certs bootstrap"

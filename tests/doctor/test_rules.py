@@ -12,7 +12,9 @@ from noderestrict.doctor.checks import rules
 from noderestrict.doctor.cluster import Cluster, Options
 from noderestrict.doctor.findings import Finding, exit_code
 from noderestrict.policy.extra import Extra
+from noderestrict.policy.keys import NodeKeys
 from noderestrict.policy.releases import parse_release
+from noderestrict.policy.table import STRICT_RULE_IDS
 from noderestrict.probes.table import expected_rules
 from noderestrict.render.workload import deployment
 from noderestrict.telemetry.metrics import Metrics
@@ -97,6 +99,18 @@ async def test_strict_rules_must_hold_where_they_are_expected(tmp_path: Path) ->
     show, render, *_ = found["events"].command.splitlines()
     assert show == "noderestrict verify --node=n1 --strict-rules=events/about-own"
     assert render == "noderestrict render manifests --strict-rules=events/about-own"
+
+
+async def test_each_strict_rule_that_is_expected_but_off_fails_its_group(tmp_path: Path) -> None:
+    every = Extra.of(STRICT_RULE_IDS, forbidden_labels=NodeKeys({"*": ("example.com/pool",)}))
+    rules = expected_rules(every.rules)
+    found = await examined(Installed(), tmp_path, Options(extra=every))
+    assert set(found) == {rule.partition("/")[0] for rule in rules}
+    for rule in STRICT_RULE_IDS:
+        group = found[rule.partition("/")[0]]
+        assert group.status == "fail"
+        assert rule in group.message
+        assert "--strict-rules=" in group.command
 
 
 async def test_nothing_holds_where_nobody_denies_anything(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, unknown, warned
 from noderestrict.doctor.permissions import Permission, granted, review
 from noderestrict.doctor.probe import FORBIDDEN, probe
+from noderestrict.doctor.restore import EDIT_API_SERVER
 from noderestrict.doctor.trust import some
 from noderestrict.doctor.workloads import api_servers, elements, values
 from noderestrict.policy.hostile import brief, is_failure
@@ -50,6 +51,7 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
             yield warned(
                 f"{name}: Webhook precedes RBAC in --authorization-mode",
                 "put RBAC first: fewer requests then reach the webhook",
+                EDIT_API_SERVER,
             )
     for finding in await _leases(cluster):
         yield finding

@@ -5,7 +5,7 @@ import base64
 import datetime as dt
 import ipaddress
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
 from noderestrict.doctor.check import Check
@@ -68,7 +68,7 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
     for server, names in servers.items():
         named = "" if len(names) == len(webhooks) else ", ".join(names)
         if server.address is None:
-            found = await _by_api_server(cluster, server)
+            found = await _by_api_server(cluster, server, names, alone=len(servers) == 1)
             yield replace(found, message=f"{named}: {found.message}" if named else found.message)
             continue
         if await _is_elsewhere(cluster, server.address):
@@ -87,18 +87,33 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
         yield found
 
 
-async def _by_api_server(cluster: Cluster, server: _Server) -> Finding:
-    """Return what the API server makes of a certificate that cannot be seen from here."""
+async def _by_api_server(
+    cluster: Cluster, server: _Server, names: Sequence[str], *, alone: bool
+) -> Finding:
+    """Return what the API server makes of a certificate that cannot be seen from here.
+
+    Args:
+        cluster: with the API server.
+        server: that serves the certificate.
+        names: of the webhooks that it answers.
+        alone: whether it answers all webhooks.
+    """
     where = f"Service {server.service}"
-    if not server.bundle:
+    refusal = await probe(cluster)
+    if refusal is not None and not (
+        any(name in str(refusal) for name in names)
+        or (alone and server.bundle and is_from_webhook(refusal))
+    ):
+        # Another webhook or somebody else has refused it.
+        refusal = None
+    if refusal is None and not server.bundle:
         return failed(
             f"{where}: caBundle is empty: the API server trusts the CAs of its own system, and "
             "whether they verify the webhook cannot be seen from here",
             "put the CA into it, or let cert-manager inject it; or pass --connect HOST:PORT",
             await restore(cluster),
         )
-    refusal = await probe(cluster)
-    if refusal is None or not is_from_webhook(refusal):
+    if refusal is None:
         namespace, _, name = server.service.partition("/")
         return unknown(
             f"{where} is not reachable from here, and the API server did not show that it reaches "
@@ -178,6 +193,7 @@ async def verdict(name: str, bundle: bytes, host: str, address: Address) -> Find
         return warned(
             f"{at}: verified for {host!r}, but {'; '.join(pair.warnings)}",
             "serve the certificate and the intermediates that issued it, and nothing else",
+            _CHECK,
         )
     return passed(f"{at}: verified for {host!r}, valid for {left.days} days")
 

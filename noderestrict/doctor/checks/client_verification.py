@@ -9,10 +9,12 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Sequence
 
+from noderestrict.cluster.connection import ClusterError
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Address, Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, unknown, warned
 from noderestrict.doctor.probe import FORBIDDEN, is_from_webhook, probe
+from noderestrict.doctor.restore import AS_ADMINISTRATOR
 from noderestrict.doctor.workloads import SERVERS, Workload, values, workloads
 from noderestrict.render.client_verification import FOLDER
 from noderestrict.render.workload import NAMESPACE
@@ -32,6 +34,7 @@ _ADD = (
     f"kubectl -n {NAMESPACE} create configmap noderestrict-client-ca "
     "--from-file=ca.crt=/etc/kubernetes/pki/front-proxy-ca.crt",
 )
+_PODS = f"kubectl -n {NAMESPACE} get pods"
 _CONNECT = "noderestrict doctor --connect HOST:PORT"
 #: What an API server reports when a webhook rejects its certificate or the lack of one: Go's names
 #: of TLS alerts, or a connection that ended before the alert was read.
@@ -43,7 +46,14 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
     """Yield a finding for each server that is reachable from here, or else for each workload."""
     reached = {cluster.server(one["clientConfig"])[1] for one in await cluster.webhooks()}
     refusal = await probe(cluster)
-    called = refusal is None or refusal.code == FORBIDDEN or not is_from_webhook(refusal)
+    if refusal is not None and not is_from_webhook(refusal) and not _is_denial(refusal):
+        yield unknown(
+            f"whether the API server can call the webhook could not be seen: {refusal}",
+            "run it as an administrator",
+            AS_ADMINISTRATOR,
+        )
+        return
+    called = refusal is None or refusal.code == FORBIDDEN
     failure = "" if called else str(refusal)
     addresses = sorted(one for one in reached if one)
     found = await check_clients(addresses, failure)
@@ -53,6 +63,11 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
         ] or [unknown("no server is reachable from here", "say where one is", _CONNECT)]
     for finding in found:
         yield finding
+
+
+def _is_denial(refusal: ClusterError) -> bool:
+    """Tell whether admission refused a request, not the authorizers."""
+    return refusal.code == FORBIDDEN and "impersonate" not in str(refusal)
 
 
 def judge_workload(workload: Workload, failure: str) -> Finding:
@@ -67,7 +82,7 @@ def judge_workload(workload: Workload, failure: str) -> Finding:
         return warned(f"{workload} answers any client, and so reveals who can read what", *_ADD)
     if failure:
         return unknown(
-            f"the API server could not call the webhook: {failure}", "see the other findings"
+            f"the API server could not call the webhook: {failure}", "see its servers", _PODS
         )
     return passed(f"{workload} verifies its clients")
 
@@ -127,7 +142,7 @@ def judge_clients(address: Address, *, demanded: bool | None, failure: str) -> F
         return unknown(
             f"{at}: no answer, so whether it verifies clients is unknown",
             "check that the server is running",
-            f"kubectl -n {NAMESPACE} get pods",
+            _PODS,
         )
     if not demanded:
         return warned(
@@ -136,7 +151,7 @@ def judge_clients(address: Address, *, demanded: bool | None, failure: str) -> F
         )
     if failure:
         return unknown(
-            f"the API server could not call the webhook: {failure}", "see the other findings"
+            f"the API server could not call the webhook: {failure}", "see its servers", _PODS
         )
     return passed(f"{at} verifies its clients and accepts this API server")
 

@@ -104,10 +104,12 @@ async def _its_way(cluster: Cluster, webhooks: list[Any]) -> AsyncIterator[Findi
     on_host = {_account(one) for one in daemons if one.pod_spec.get("hostNetwork")}
     for account in left_out:
         if account not in on_host:
+            others = [one for one in left_out if one != account]
             yield warned(
                 f"token requests for {account} are left out, but no DaemonSet on the host network "
                 "uses it: a node could get tokens that none of its own pods has",
                 "take it out of --infrastructure-accounts",
+                await restore(cluster, f"--infrastructure-accounts={','.join(others)}"),
             )
 
 

@@ -6,6 +6,7 @@ from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.findings import Finding, passed, unknown, warned
 from noderestrict.doctor.probe import FORBIDDEN, is_from_webhook, probe
+from noderestrict.doctor.restore import EDIT_API_SERVER
 from noderestrict.doctor.workloads import api_servers, elements, values
 
 _PLUGIN = "NodeRestriction"
@@ -24,6 +25,7 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
                 f"{name}: {_PLUGIN} is enabled as well: either can deny a request",
                 "keep both, or take it out of the API server's --enable-admission-plugins once the "
                 "webhook enforces its rules",
+                EDIT_API_SERVER,
             )
         else:
             yield passed(f"{name}: {_PLUGIN} is disabled")

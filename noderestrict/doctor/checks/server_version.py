@@ -24,6 +24,7 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
             f"{version} is outside 1.{OLDEST_MINOR} to 1.{LATEST_MINOR}: the defaults of its "
             "feature gates are unknown",
             "set --feature-gates to match the API server",
+            "kubectl get --raw /metrics | grep kubernetes_feature_enabled",
         )
     else:
         yield passed(version)
