@@ -5,6 +5,7 @@ resource.
 """
 
 import contextlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +15,14 @@ from noderestrict.admission import Request
 from noderestrict.graph.graph import SOURCES, Graph
 from noderestrict.replay.audit.events import AuditEvent, logged_object, value_of
 from noderestrict.replay.audit.objects import Key, LoggedObjects, Place, Version
-from noderestrict.replay.audit.patches import FIXED, Object, Path, value_at
+from noderestrict.replay.audit.patches import FIXED, UNKNOWN, Object, Path, object_with, value_at
 from noderestrict.replay.audit.reconstruct import patch_of
 from noderestrict.replay.sources import MIB
 from noderestrict.replay.state import StateError, decode_object
 
 _MOST_BYTES = 256 * MIB
+#: Lists whose items people know by this key.
+KEYED = {"conditions": "type"}
 #: Subresources whose requests and answers are the object itself.
 _WHOLE = ("", "status", "ephemeralcontainers", "resize", "approval", "finalize")
 #: They leave the object as it is.
@@ -166,7 +169,10 @@ class WholeObjects:
     ) -> Whole:
         before = self._before(request, place, answer)
         patch = patch_of(event, before, answer)
-        named = None if patch is None else frozenset(_fields(patch.names().paths))
+        named = None
+        if patch is not None:
+            sent = value_of(event.requestObject)
+            named = frozenset(_named(_fields(patch.names().paths), sent, answer))
         if answer is None:
             if before is None or patch is None:
                 return Whole(named=named, missing=_not_logged(event))
@@ -192,7 +198,8 @@ class WholeObjects:
         if patch is None:
             return Whole(answer, missing="neither the patch nor the object before is in the log")
         rests_on = "what the patch does not name was as it is in the answer"
-        return Whole(answer, patch.before(answer), named, rests_on=rests_on)
+        old = _with_items(patch.before(answer), named or frozenset(), answer)
+        return Whole(answer, old, named, rests_on=rests_on)
 
     def _before(self, request: Request, place: Place, answer: Object | None) -> Version | None:
         """Return the version before a write, if the log shows every change since."""
@@ -204,6 +211,53 @@ class WholeObjects:
         if after is not None:
             known = self._logged.preceding(key, after)
         return None if known is None or known.superseded else known
+
+
+def _named(paths: Iterable[Path], patch: Any, after: Object | None) -> Iterator[Path]:
+    """Yield the paths that a patch names; of a list that it merges, the items that it names.
+
+    Args:
+        paths: of all values in the patch.
+        patch: as it was sent.
+        after: the object after it, None if the log does not show it.
+    """
+    for path in paths:
+        key = KEYED.get(path[-1])
+        items = by_key(value_at(patch, path), key) if key is not None else None
+        now = by_key(value_at(after, path), key) if key is not None else None
+        outer = value_at(patch, path[:-1])
+        ordered = isinstance(outer, dict) and f"$setElementOrder/{path[-1]}" in outer
+        # Others would be gone if the patch had replaced the list.
+        if items and (ordered or (now is not None and items.keys() < now.keys())):
+            for name in items:
+                yield (*path, f"{key}={name}")
+        else:
+            yield path
+
+
+def _with_items(old: Object, named: frozenset[Path], after: Object) -> Object:
+    """Return an object before a patch whose lists differ only by the items that the patch names."""
+    for path in {path[:-1] for path in named}:
+        key = KEYED.get(path[-1]) if path else None
+        now = by_key(value_at(after, path), key) if key is not None else None
+        if key is not None and now is not None:
+            items = [
+                {key: name, UNKNOWN: UNKNOWN} if (*path, f"{key}={name}") in named else item
+                for name, item in now.items()
+            ]
+            old = object_with(old, path, items)
+    return old
+
+
+def by_key(items: Any, key: str) -> dict[str, Any] | None:
+    """Return the items of a list by a key; None if it is no list of such items."""
+    found: dict[str, Any] = {}
+    for item in items if isinstance(items, list) else () if items is None else (None,):
+        name = item.get(key) if isinstance(item, dict) else None
+        if not isinstance(name, str) or not name or name in found or set(name) & set('[]"'):
+            return None
+        found[name] = item
+    return found
 
 
 def _key(request: Request) -> Key:

@@ -8,6 +8,7 @@ from typing import Any
 
 from noderestrict.agents.paths import parse_path
 from noderestrict.replay.audit.patches import Object, Path
+from noderestrict.replay.audit.whole import KEYED, by_key
 
 #: The API server changes these with every write.
 _BOOKKEEPING = frozenset(
@@ -16,8 +17,6 @@ _BOOKKEEPING = frozenset(
         "creationTimestamp", "generation", "managedFields", "resourceVersion", "selfLink", "uid",
     )
 )  # fmt: skip
-#: Lists whose items people know by this key.
-_KEYED = {"conditions": "type"}
 _PLAIN = re.compile(r"[A-Za-z_$][A-Za-z0-9_-]*")
 #: Keys with the same prefix that make a pattern, and fields of one object that make it the object.
 _FEWEST_ALIKE = 3
@@ -43,9 +42,9 @@ def _differences(old: Any, new: Any, path: Path) -> Iterator[Path]:
         for key in {**(old or {}), **(new or {})}:
             yield from _differences((old or {}).get(key), (new or {}).get(key), (*path, key))
         return
-    item_key = _KEYED.get(path[-1]) if path else None
+    item_key = KEYED.get(path[-1]) if path else None
     if item_key is not None and not deep:
-        was, becomes = _by_key(old, item_key), _by_key(new, item_key)
+        was, becomes = by_key(old, item_key), by_key(new, item_key)
         if was is not None and becomes is not None:
             for name in {**was, **becomes}:
                 if was.get(name) != becomes.get(name):
@@ -57,17 +56,6 @@ def _differences(old: Any, new: Any, path: Path) -> Iterator[Path]:
 
 def _is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, dict | list | str) and not value)
-
-
-def _by_key(items: Any, key: str) -> dict[str, Any] | None:
-    """Return the items of a list by a key; None if it is no list of such items."""
-    found: dict[str, Any] = {}
-    for item in items if isinstance(items, list) else () if items is None else (None,):
-        name = item.get(key) if isinstance(item, dict) else None
-        if not isinstance(name, str) or not name or name in found or set(name) & set('[]"'):
-            return None
-        found[name] = item
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +142,7 @@ def _text(path: Path) -> str:
     """Return a path as a policy file writes it."""
     text = ""
     for at, step in enumerate(path):
-        key = _KEYED.get(path[at - 1]) if at else None
+        key = KEYED.get(path[at - 1]) if at else None
         if key is not None and step.startswith(f"{key}="):
             text += f"[{step}]"
         elif _PLAIN.fullmatch(step):

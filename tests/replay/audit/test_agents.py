@@ -27,7 +27,11 @@ agents:
   users: [{serviceAccount: kube-system/cni}]
   write:
   - {resources: [nodes], operations: [UPDATE], relation: own-node, fields: [spec.unschedulable]}
-  - {resources: [nodes/status], operations: [UPDATE], relation: own-node}
+  - resources: [nodes/status]
+    operations: [UPDATE]
+    relation: own-node
+    fields: ['status.conditions[type=KernelDeadlock]']
+  - {resources: [nodes/proxy], operations: [UPDATE, CONNECT], relation: own-node}
   - {resources: [pods, pods/eviction], operations: [CREATE, DELETE], relation: own-pods}
   - apiGroups: [x.example.com]
     resources: [things]
@@ -94,10 +98,24 @@ def test_a_patch_that_repeats_a_value_is_only_taken_for_a_change_where_that_is_n
     assert short(log) == ["allowed"]
 
 
+@pytest.mark.parametrize(("type_", "verdict"), [("KernelDeadlock", "allowed"), ("Ready", "fields")])
+def test_of_merged_conditions_only_those_that_a_patch_names_have_changed(
+    type_: str, verdict: str
+) -> None:
+    log = Log()
+    conditions = [{"type": one, "status": "True"} for one in ("Ready", "KernelDeadlock")]
+    after = log.stored({**node_object("n1"), "status": {"conditions": conditions}})
+    sent = {"status": {"conditions": [one for one in conditions if one["type"] == type_]}}
+    log.add("patch", "nodes", "n1", sub="status", requestObject=sent, responseObject=after)
+    assert short(log) == [verdict]
+
+
 @pytest.mark.parametrize(
     ("name", "sub", "verdict"),
     [
-        ("n1", "status", "allowed"),
+        ("n1", "proxy", "allowed"),
+        ("n2", "proxy", "own-node"),
+        ("n1", "status", "undecided"),
         ("n2", "status", "own-node"),
         ("n2", "", "own-node"),
         ("n1", "", "undecided"),

@@ -299,6 +299,31 @@ def test_conditions_are_told_apart_by_their_type(learn: Any) -> None:
     assert learn(log).agent.write[0].fields == ("status.conditions[type=KernelDeadlock]",)
 
 
+@pytest.mark.parametrize(
+    ("patch", "others", "field"),
+    [
+        ({}, ["Ready"], "status.conditions[type=KernelDeadlock]"),
+        (
+            {"$setElementOrder/conditions": [{"type": "KernelDeadlock"}]},
+            [],
+            "status.conditions[type=KernelDeadlock]",
+        ),
+        # A merge patch that replaces the whole list leaves no other.
+        ({}, [], "status.conditions"),
+    ],
+)
+def test_the_first_patch_of_a_log_tells_which_conditions_it_merges(
+    learn: Any, patch: Any, others: list[str], field: str
+) -> None:
+    log = Log()
+    condition = {"type": "KernelDeadlock", "status": "True"}
+    kept = [{"type": other, "status": "True"} for other in others]
+    after = log.stored({**node_object("n1"), "status": {"conditions": [*kept, condition]}})
+    sent = {"status": {"conditions": [condition], **patch}}
+    log.add("patch", "nodes", "n1", sub="status", requestObject=sent, responseObject=after)
+    assert learn(log).agent.write[0].fields == (field,)
+
+
 def test_an_object_of_which_many_fields_change_is_named_as_a_whole(learn: Any) -> None:
     log = Log()
     value = log.stored(custom("n1", {}))
