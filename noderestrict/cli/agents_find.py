@@ -25,24 +25,25 @@ def add_parser(subparsers: Any) -> None:
         help="rank the agents by what a stolen node would get with them",
         description="List the service accounts of DaemonSets, with what RBAC lets them do beyond "
         "their node, worst first. Needs the right to list DaemonSets, pods, roles and their "
-        "bindings; says what it could not see. Exit code 1 if nothing holds a right that harms "
-        "other nodes; else 2 if something could not be seen; else 0.",
+        "bindings; says what it could not see. Exit code 1 if an agent has a critical or high "
+        "right that nothing holds; else 2 if something could not be seen; else 0.",
     )
     parser.add_argument(
         "--state",
         action="append",
         default=[],
         metavar="FILE",
-        help="file or folder with cluster objects, as written by 'kubectl get daemonsets,pods,"
-        "clusterroles,clusterrolebindings,roles,rolebindings -A -o json'; may be repeated; without "
-        "it, the live cluster is read",
+        help="file or folder with cluster objects, as 'kubectl get -A -o json' writes them: "
+        "daemonsets, pods, clusterroles, clusterrolebindings, roles and rolebindings; may be "
+        "repeated; without it, the live cluster is read",
     )
     parser.add_argument(
         "--agents",
-        action="append",
+        nargs="+",
+        action="extend",
         default=[],
         metavar="FILE",
-        help="policy file of agents, whose rights count as held; may be repeated",
+        help="policy files of agents, whose rights count as held",
     )
     parser.add_argument(
         "--kubernetes-version",

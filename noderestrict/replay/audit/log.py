@@ -72,7 +72,7 @@ _NO_TIME = float("-inf")
 _Found = Result | Undecided | NotJudged | Unreadable
 
 
-class Agents(Protocol):
+class AgentRequests(Protocol):
     """What to make of the requests of agents."""
 
     def concerns(self, event: AuditEvent) -> bool:
@@ -152,7 +152,7 @@ class AuditLog:
         settings: Settings,
         listers: MemoryListers,
         policies: PolicyJudge | None = None,
-        agents: Agents | None = None,
+        agents: AgentRequests | None = None,
         *,
         judges_nodes: bool = True,
     ) -> None:

@@ -38,7 +38,7 @@ def spoiled(value: Any, chance: random.Random, odds: float) -> Any:
     return value
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32))
 def test_whatever_a_log_holds_the_policy_that_is_learned_can_be_read(seed: int) -> None:
     chance = random.Random(seed)
