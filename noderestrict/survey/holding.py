@@ -31,6 +31,7 @@ _THROUGH: Mapping[str, Collection[tuple[str, str]]] = {
         for resource in ("clusterroles", "roles", "clusterrolebindings", "rolebindings")
         for verb in ("create", "update")
     ],
+    "certificates/nodeclient": [("create", "certificatesigningrequests.certificates.k8s.io")],
     "certificates/sign": [
         ("update", f"certificatesigningrequests.certificates.k8s.io/{subresource}")
         for subresource in ("approval", "status")

@@ -174,6 +174,34 @@ def test_what_a_policy_leaves_open_counts(
 
 
 @pytest.mark.parametrize(
+    ("rules", "through"),
+    [
+        (
+            (["certificates.k8s.io"], ["certificatesigningrequests/nodeclient"], ["create"]),
+            ("certificates.k8s.io", "certificatesigningrequests", "CREATE"),
+        ),
+        (
+            (["certificates.k8s.io"], ["signers"], ["approve"]),
+            ("certificates.k8s.io", "certificatesigningrequests/approval", "UPDATE"),
+        ),
+        (
+            (["rbac.authorization.k8s.io"], ["clusterroles"], ["bind"]),
+            ("rbac.authorization.k8s.io", "clusterrolebindings", "CREATE"),
+        ),
+    ],
+)
+def test_a_right_of_no_api_verb_is_held_as_the_write_that_uses_it(
+    find: Any, tmp_path: Path, rules: Any, through: tuple[str, str, str]
+) -> None:
+    objects = [daemon_set("cni", "cni"), *grants(CNI, [rules])]
+    assert find(*objects, arguments=policy(tmp_path, POLICY)).code == 0
+    group, resource, operation = through
+    entry = f"  - {{apiGroups: [{group}], resources: [{resource}], operations: [{operation}], "
+    found = find(*objects, arguments=policy(tmp_path, f"{POLICY}{entry}relation: any}}\n"))
+    assert found.code == 1
+
+
+@pytest.mark.parametrize(
     "rules",
     [
         [(["*"], ["*"], ["*"])],
