@@ -22,7 +22,7 @@ TITLES = {
     "nodes": ("node", "all nodes"),
     "kubelets": ("kubelet of node", "all kubelets"),
     "hosted": ("containers on node", "containers on all nodes"),
-    "pods": ("pod", "pods that can move here"),
+    "pods": ("pod", "pods that come here"),
     "containers": ("containers of pod", "containers of all pods"),
     "images": ("images of pod", "images of all pods"),
     "serviceaccounts": ("service account", "all service accounts"),

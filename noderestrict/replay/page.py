@@ -1,5 +1,7 @@
 """The frame of an HTML page for people, which loads nothing else."""
 
+import base64
+import hashlib
 from collections.abc import Mapping
 from html import escape
 
@@ -9,6 +11,7 @@ _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --bad: #c0271b; --good: #1a7f37; --soft: #8881;
   --open: #9a6700; }
 @media (prefers-color-scheme: dark) { :root { --bad: #ff8078; --good: #57c878; --open: #d4a72c; } }
+html { background: Canvas; color: CanvasText; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 1rem;
   overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
@@ -36,7 +39,7 @@ del { color: var(--bad); text-decoration: none; } ins { color: var(--good); text
 """
 
 
-def page(title: str, heading: str, body: str, style: str = "") -> str:
+def page(title: str, heading: str, body: str, style: str = "", script: str = "") -> str:
     """Return a page.
 
     Args:
@@ -44,14 +47,18 @@ def page(title: str, heading: str, body: str, style: str = "") -> str:
         heading: above everything, as text.
         body: HTML.
         style: CSS of this page alone.
+        script: JavaScript that runs at the end of this page; the browser runs no other.
     """
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    scripts = f"; script-src 'sha256-{digest}'" if script else ""
+    at_end = f"<script>{script}</script>" if script else ""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        f"content=\"default-src 'none'; style-src 'unsafe-inline'{scripts}\">"
         f"<title>{shown(title)}</title><style>{_STYLE}{style}</style></head>"
-        f"<body><h1>{shown(heading)}</h1>{body}</body></html>\n"
+        f"<body><main><h1>{shown(heading)}</h1>{body}</main>{at_end}</body></html>\n"
     )
 
 

@@ -43,7 +43,9 @@ def pod(
 ) -> Object:  # fmt: skip
     metadata: Object = {"annotations": annotations or {}}
     if owner:
-        metadata["ownerReferences"] = [{"kind": owner, "name": "o", "uid": "u", "controller": True}]
+        metadata["ownerReferences"] = [
+            {"apiVersion": "v1", "kind": owner, "name": "o", "uid": "u", "controller": True}
+        ]
     volumes = [{"name": f"v{one}", "secret": {"secretName": one}} for one in secrets]
     return object_of(
         "Pod", name, namespace, metadata=metadata,

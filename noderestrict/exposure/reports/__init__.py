@@ -11,7 +11,8 @@ from noderestrict.exposure.steps import By, titled
 #: The files of this folder, which are loaded only when they are used.
 NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
-_HOW = {
+#: What is added to where a step leads, by how it does.
+HOW = {
     By.TOKEN: "its token",
     By.HOLDS: "the token in it",
     By.REFERS: "which it refers to",
@@ -49,7 +50,7 @@ def told_steps(steps: Iterable[Step]) -> Iterator[str]:
         if step.by == By.MEMBER and not step.end.name:
             # All of them, and then those of a namespace: one line is enough.
             continue
-        how = _HOW.get(By(step.by), "")
+        how = HOW.get(By(step.by), "")
         rights = " and ".join(map(told_request, step.requests))
         note = f" ({how})" if how else ""
         yield f"{rights}: {title(step.end)}" if rights else f"{title(step.end)}{note}"
