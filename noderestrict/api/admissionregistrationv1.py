@@ -82,7 +82,7 @@ class Validation(_Strict):
     expression: str
     message: str = ""
     messageExpression: str = ""
-    reason: Literal["Unauthorized", "Forbidden", "Invalid", "RequestEntityTooLarge"] = "Invalid"
+    reason: Literal["Forbidden", "Invalid", "RequestEntityTooLarge"] = "Invalid"
 
 
 class AuditAnnotation(_Strict):

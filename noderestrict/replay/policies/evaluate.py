@@ -25,7 +25,7 @@ from noderestrict.replay.policies import cel
 from noderestrict.replay.policies.documents import PolicyError, PolicySet
 from noderestrict.replay.policies.matching import is_exempt, matches
 
-_CODES = {"Forbidden": 403, "Unauthorized": 401, "RequestEntityTooLarge": 413, "Invalid": 422}
+_CODES = {"Forbidden": 403, "RequestEntityTooLarge": 413, "Invalid": 422}
 #: An error, and what gives no reason.
 _INVALID = "Invalid"
 _LONGEST_MESSAGE = 5 * 1024

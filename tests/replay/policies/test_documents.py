@@ -58,8 +58,8 @@ def test_a_list_gives_its_items(tmp_path: Path) -> None:
         ({"validations": {"expression": "true"}}, "spec.validations: expected `array"),
         ({"validations": [{"message": "x"}]}, "spec.validations[0]: object missing required"),
         (
-            {"validations": [{"expression": "true", "reason": "Because"}]},
-            "spec.validations[0].reason: Because: ",
+            {"validations": [{"expression": "true", "reason": "Unauthorized"}]},
+            "spec.validations[0].reason: Unauthorized: ",
         ),
         (
             {"validations": [{"expression": "true", "message": "a\nb"}]},
