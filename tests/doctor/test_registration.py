@@ -220,6 +220,16 @@ def test_the_patches_of_all_findings_in_their_order_put_back_what_is_expected(
     assert registration_differences(mended, EXPECTED, CA) == []
 
 
+def test_a_webhook_for_an_agent_is_no_difference_and_shifts_none() -> None:
+    value = installed()
+    agents = {**first(value), "name": "x.agents.noderestrict.io"}
+    value["webhooks"].insert(0, agents)
+    assert registration_differences(value, EXPECTED, CA) == []
+    value["webhooks"][1]["timeoutSeconds"] = 1
+    (found,) = registration_differences(value, EXPECTED, CA)
+    assert found.path == "/webhooks/1/timeoutSeconds"
+
+
 def test_a_difference_that_a_hole_explains_is_told_once() -> None:
     for change in ("failure policy", "timeout", "operations", "object selector"):
         value = installed()
