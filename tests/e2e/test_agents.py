@@ -291,8 +291,7 @@ def test_honest_work_is_allowed(cluster: Cluster, agent: TokenClient) -> None:
     own = "/api/v1/nodes/n1"
     agent.patch(own, {"metadata": {"annotations": {"example.com/a": "b"}}})
     condition = {"type": "Driver", "status": "True"}
-    strategic = "application/strategic-merge-patch+json"
-    agent.request("PATCH", f"{own}/status", {"status": {"conditions": [condition]}}, strategic)
+    agent.request("PATCH", f"{own}/status", {"status": {"conditions": [condition]}}, STRATEGIC)
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "ours"}}
     cluster.admin.create(f"{CORE}/default/secrets", secret)
     for name in ("app", "evicted"):
@@ -324,8 +323,7 @@ def test_only_named_fields_of_the_own_node_change(agent: TokenClient) -> None:
     refused = refusal(merge(agent, own, {"metadata": {"labels": {"a": "b"}}}))
     assert "this changes metadata.labels.a" in refused
     ready = {"status": {"conditions": [{"type": "Ready", "status": "False"}]}}
-    strategic = "application/strategic-merge-patch+json"
-    refused = refusal(lambda: agent.request("PATCH", f"{own}/status", ready, strategic))
+    refused = refusal(lambda: agent.request("PATCH", f"{own}/status", ready, STRATEGIC))
     assert "this changes status.conditions[type=Ready]" in refused
 
 
@@ -376,6 +374,7 @@ def test_an_agent_that_impersonates_its_node_is_held_as_the_kubelet_is(
     assert "agent" not in refused
 
 
+STRATEGIC = "application/strategic-merge-patch+json"
 TAINT = {"spec": {"taints": [{"key": "a", "effect": "NoExecute"}]}}
 
 
@@ -388,6 +387,8 @@ def test_what_is_surely_allowed_goes_on_without_the_server(
     cluster.server.process.wait(timeout=30)
     own = "/api/v1/nodes/n1"
     agent.patch(own, {"metadata": {"annotations": {"example.com/a": "d"}}})
+    condition = {"status": {"conditions": [{"type": "Driver", "status": "False"}]}}
+    agent.request("PATCH", f"{own}/status", condition, STRATEGIC)
     agent.get(own)
     agent.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dn1")
     agent.get("/api/v1/services")
