@@ -42,6 +42,7 @@ _PREFIX = "capture-"
 _SENSITIVE: dict[str, tuple[tuple[str, ...], ...]] = {
     "Secret": (("data",), ("stringData",)),
     "TokenRequest": (("status", "token"),),
+    "TokenReview": (("spec", "token"),),
     "CertificateSigningRequest": (("spec", "request"), ("status", "certificate")),
     "PodCertificateRequest": (
         ("spec", "pkixPublicKey"),
@@ -269,7 +270,7 @@ def case_line(request: admission.Request, body: bytes, decision: Allowed | Denie
     kind = request.kind[1] if request.kind else ""
     judged_by = False
     if not kind or kind in _SENSITIVE:
-        body, judged_by = _without_secrets(body, kind)
+        body, judged_by = _without_secrets(body, kind, whole=request.agent is not None)
     case: dict[str, Any] = {
         "id": request.uid,
         # One line: JSON has line feeds only between tokens.
@@ -282,15 +283,21 @@ def case_line(request: admission.Request, body: bytes, decision: Allowed | Denie
     return msgspec.json.encode(case) + b"\n"
 
 
-def _without_secrets(body: bytes, kind: str) -> tuple[bytes, bool]:
-    """Return a review without secrets, and whether its verdict depends on one."""
+def _without_secrets(body: bytes, kind: str, *, whole: bool) -> tuple[bytes, bool]:
+    """Return a review without secrets, and whether its verdict depends on one.
+
+    Args:
+        body: of the review.
+        kind: of its objects, "" if it does not say.
+        whole: whether all fields of the objects may matter, as those of an agent do.
+    """
     review = json.loads(body)
     judged_by = False
     for field in ("object", "oldObject"):
         value = review["request"].get(field)
         if isinstance(value, dict):
             kind_of_value = kind or str(value.get("kind"))
-            judged_by |= remove(value, kind_of_value) and kind_of_value in _JUDGED
+            judged_by |= remove(value, kind_of_value) and (whole or kind_of_value in _JUDGED)
     return json.dumps(review, separators=(",", ":")).encode(), judged_by
 
 

@@ -8,12 +8,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from noderestrict import admission
 from noderestrict.agents.agents import Agents, InForce
 from noderestrict.api.corev1 import Pod
 from noderestrict.graph.graph import Graph
+from noderestrict.policy.decision import Allowed, Denied
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.run import Run
-from noderestrict.serving.capture import Capture, CaptureOptions
+from noderestrict.serving.capture import Capture, CaptureOptions, case_line
 from noderestrict.serving.limits import Limits
 from noderestrict.serving.local import LocalAuthorizer, LocalJudge
 from noderestrict.serving.modes import AUDIT, ENFORCE, OFF, WARN, Modes
@@ -277,3 +279,27 @@ async def test_others_get_no_opinion() -> None:
     async with authorizing(held) as running:
         found = await answer(running, access("list", "pods"), "/authorize")
         assert found == {"allowed": False, "reason": ""}
+
+
+# Captures: agents send kinds that no node sends.
+
+
+def test_no_token_of_a_token_review_is_captured() -> None:
+    held = policy("{resources: [tokenreviews], operations: [CREATE], relation: any}")
+    new = obj("", "TokenReview", spec={"token": "precious", "audiences": ["a"]})
+    body = review("tokenreviews", "CREATE", group="authentication.k8s.io", new=new)
+    line = case_line(admission.decode(body, held), body, Allowed())
+    assert b"precious" not in line
+    assert b'"audiences":["a"]' in line
+
+
+def test_a_case_expects_nothing_if_what_an_agent_changed_was_removed() -> None:
+    held = policy("{resources: [secrets], operations: [UPDATE], relation: any, fields: [metadata]}")
+    old, new = (obj("a", "Secret", data={"key": value}) for value in ("b2xk", "bmV3"))
+    body = review("secrets", "UPDATE", name="a", namespace="ns", new=new, old=old)
+    request = admission.decode(body, held)
+    decision = admission.evaluate(request, SETTINGS, LISTERS)
+    assert isinstance(decision, Denied)
+    line = case_line(request, body, decision)
+    assert b"bmV3" not in line
+    assert b"expect" not in line
