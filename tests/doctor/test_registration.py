@@ -6,12 +6,14 @@ import copy
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jsonpatch
 import pytest
 
+from noderestrict.agents.file import Agent, User
 from noderestrict.cluster.connection import ClusterError
 from noderestrict.doctor.checks.registration import check_registration
 from noderestrict.doctor.registration_differences import registration_differences
@@ -401,4 +403,24 @@ async def test_without_a_ca_file_any_bundle_is_accepted_and_a_bad_file_is_report
     (tmp_path / "ca.crt").unlink()
     assert await watched.look() == 0
     (tmp_path / "ca.crt").write_text("nothing")
+    assert await watched.look() == 1
+
+
+async def test_webhooks_of_agents_are_compared_with_the_policies_as_they_are_now(
+    watched: Watched,
+) -> None:
+    agents: list[Agent] = []
+    found = replace(watched._expected, agents=lambda: SERVICE.agent_webhooks(agents))
+    watched._expected = found
+    assert await watched.look() == 0
+    agents.append(Agent("driver", (User(service_account="storage/driver"),)))
+    # A policy that nobody is asked about.
+    assert await watched.look() == 1
+    value = installed()
+    (webhook,) = json.loads(json.dumps(SERVICE.agent_webhooks(agents)))
+    webhook["clientConfig"]["caBundle"] = value["webhooks"][0]["clientConfig"]["caBundle"]
+    value["webhooks"].append(webhook)
+    watched.cluster.answer = value
+    assert await watched.look() == 0
+    webhook["rules"][0]["operations"].remove("DELETE")
     assert await watched.look() == 1
