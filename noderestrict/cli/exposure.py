@@ -15,6 +15,7 @@ from noderestrict.cli.shared_flags import ClusterAccess, add_size_flag
 from noderestrict.exposure import reports
 
 if TYPE_CHECKING:
+    from noderestrict.exposure.detect import Answers
     from noderestrict.exposure.findings import Findings
     from noderestrict.exposure.setups import SetUp
     from noderestrict.exposure.world import World
@@ -31,8 +32,8 @@ def add_parser(subparsers: Any) -> None:
         help="rank the nodes by what would fall with them",
         description="Follow what a stolen node gives: the credentials of its pods, what RBAC "
         "grants these, and the credentials that this gives in turn. Lists nodes worst first, with "
-        "each path and what would close it, and compares set-ups of node isolation. Only reads, "
-        "and says what it could not see.",
+        "each path and what would close it, and compares set-ups of node isolation. Writes "
+        "nothing, and says what it could not see.",
     )
     parser.add_argument(
         "--state",
@@ -47,8 +48,8 @@ def add_parser(subparsers: Any) -> None:
         "--set-up",
         choices=(_DETECT, *_SET_UPS),
         default=_DETECT,
-        help="which halves of node isolation hold; all are compared (default: as the objects of "
-        "the cluster show; what they do not show counts as off)",
+        help="which halves of node isolation hold; all are compared (default: as a live cluster "
+        "answers, or as its objects show; what does not show counts as off)",
     )
     parser.add_argument(
         "--agents",
@@ -137,13 +138,15 @@ def _findings(options: argparse.Namespace) -> "Findings":
         before = read(options.baseline) if options.baseline else None
     except BaselineError as error:
         raise UsageError(f"--baseline {error}") from None
-    world = _from_files(options) if options.state else _from_cluster(options)
-    known = set_ups(agents)
+    world, answers = (_from_files(options), None) if options.state else _from_cluster(options)
+    known = set_ups(agents, world.minor)
     chosen: SetUp
     if options.set_up == _DETECT:
-        chosen, why = detect(world, agents)
-    else:
+        chosen, why = detect(world, agents, answers)
+    elif options.set_up in known:
         chosen, why = known[options.set_up], "as --set-up says"
+    else:
+        raise UsageError(f"--set-up {options.set_up}: Kubernetes 1.{world.minor} does not have it")
     findings = expose(world, chosen, known.values(), why)
     if before is None:
         return findings
@@ -161,16 +164,18 @@ def _from_files(options: argparse.Namespace) -> "World":
         raise UsageError(str(error)) from None
 
 
-def _from_cluster(options: argparse.Namespace) -> "World":
+def _from_cluster(options: argparse.Namespace) -> "tuple[World, Answers | None]":
     from noderestrict.cluster.connection import ClusterError
     from noderestrict.cluster.judge import connected
+    from noderestrict.exposure.detect import ask
     from noderestrict.exposure.live import from_cluster
 
     access = from_flags(ClusterAccess, options)
 
-    async def read() -> "World":
+    async def read() -> "tuple[World, Answers | None]":
         async with connected(access.kubeconfig, access.context, access.api_server) as connection:
-            return await from_cluster(connection, secrets=options.secrets)
+            world = await from_cluster(connection, secrets=options.secrets)
+            return world, await ask(connection) if options.set_up == _DETECT else None
 
     try:
         return asyncio.run(read())

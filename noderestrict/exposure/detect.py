@@ -1,20 +1,95 @@
 """Which halves of node isolation a cluster has, as far as its objects show."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 
 from noderestrict.agents.file import Agent
+from noderestrict.cluster.connection import ClusterError, Connection
+from noderestrict.doctor.cluster import Cluster
+from noderestrict.doctor.permissions import Permission, review
+from noderestrict.doctor.probe import FORBIDDEN, is_from_webhook, probe
 from noderestrict.doctor.workloads import elements, values
 from noderestrict.exposure.setups import Half, SetUp, set_ups
 from noderestrict.exposure.world import World
+from noderestrict.graph.graph import Graph
+from noderestrict.graph.rules import Access, authorize
+from noderestrict.policy.features import defaults
+from noderestrict.policy.releases import LATEST_MINOR
+from noderestrict.rbac.subjects import node
 
 _PLUGIN = "NodeRestriction"
 _REGISTRATION = "noderestrict"
 _POD = "noderestrict-authorizer"
 DETECTED = "detected"
+#: What the in-tree halves say; texts of Kubernetes 1.25 to 1.37.
+_PLUGIN_SAYS = "can only access node lease"
+_AUTHORIZER_SAYS = "no relationship found between node"
+_NODE, _NAMESPACE = "noderestrict-doctor", "kube-system"
 
 
-def detect(world: World, policies: Sequence[Agent] = ()) -> tuple[SetUp, str]:
+#: Who holds a half, and how it is known.
+Told = tuple[Half, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a live cluster answers about its halves.
+
+    Attributes:
+        admission: None if nothing tells.
+        authorizer: likewise.
+    """
+
+    admission: Told | None = None
+    authorizer: Told | None = None
+
+
+async def ask(connection: Connection) -> Answers:
+    """Return what a cluster answers a node that is not there; nothing is written.
+
+    Args:
+        connection: to the API server, as a user who may impersonate nodes and create
+            SubjectAccessReviews; else nothing tells.
+    """
+    cluster = Cluster(connection)
+    return Answers(_by_refusal(await probe(cluster)), await _by_review(cluster))
+
+
+def _by_refusal(refusal: ClusterError | None) -> Told | None:
+    """Return who keeps a node from writing the Lease of another."""
+    if refusal is None:
+        return Half.OFF, "a node may write the Lease of another"
+    if refusal.code != FORBIDDEN:
+        return None
+    if is_from_webhook(refusal):
+        return Half.OURS, "noderestrict refuses what it must"
+    if _PLUGIN_SAYS in str(refusal):
+        return Half.IN_TREE, "the plugin refuses what it must"
+    return None
+
+
+async def _by_review(cluster: Cluster) -> Told | None:
+    """Return who has a reason not to let a node read a Secret that nothing of it refers to."""
+    secret = Permission("get", "", "secrets", name=_NODE, namespace=_NAMESPACE)
+    user = node(_NODE)
+    try:
+        status = await review(cluster, user.name, secret, sorted(user.groups))
+    except ClusterError:
+        return None
+    if status.get("allowed"):
+        return Half.OFF, "a node may read every Secret"
+    reason = str(status.get("reason") or "")
+    asked = Access(_NODE, "get", "", "secrets", "", _NAMESPACE, _NODE)
+    if _AUTHORIZER_SAYS in reason:
+        return Half.IN_TREE, "the Node authorizer answers for nodes"
+    if authorize(asked, Graph(), defaults(LATEST_MINOR)).reason in reason:
+        return Half.OURS, "noderestrict answers for nodes"
+    return None
+
+
+def detect(
+    world: World, policies: Sequence[Agent] = (), answers: Answers | None = None
+) -> tuple[SetUp, str]:
     """Return the set-up of a cluster, and how it is known.
 
     A half that cannot be seen counts as off.
@@ -22,20 +97,20 @@ def detect(world: World, policies: Sequence[Agent] = ()) -> tuple[SetUp, str]:
     Args:
         world: the cluster.
         policies: of agents, which count as in force if noderestrict holds what is written.
+        answers: of a live cluster; they count more than what its objects show.
     """
-    admission, why_admission = _admission(world)
-    authorizer, why_authorizer = _authorizer(world)
+    answers = answers or Answers()
+    admission, why_admission = answers.admission or _admission(world)
+    authorizer, why_authorizer = answers.authorizer or _authorizer(world)
     why = f"admission: {why_admission}; authorizer: {why_authorizer}"
+    halves = admission, authorizer
     known = set_ups(policies)
     for one in ("nothing", "in-tree", "agents", "noderestrict"):
-        if one in known and (known[one].admission, known[one].authorizer) == (
-            admission,
-            authorizer,
-        ):
+        if one in known and (known[one].admission, known[one].authorizer) == halves:
             return known[one], why
     title = f"admission: {admission}, authorizer: {authorizer}"
-    found = SetUp(DETECTED, title, admission, authorizer)
-    return replace(found, policies=tuple(policies) if admission is Half.OURS else ()), why
+    held = tuple(policies) if admission is Half.OURS else ()
+    return SetUp(DETECTED, title, admission, authorizer, held), why
 
 
 def _admission(world: World) -> tuple[Half, str]:

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from noderestrict.agents.file import Agent
 from noderestrict.policy.releases import LATEST, LATEST_MINOR, Release
+from noderestrict.survey.holding import IMPERSONATION_SINCE
 
 
 class Half(StrEnum):
@@ -44,11 +45,12 @@ class SetUp:
         return Release(min(minor, LATEST_MINOR))
 
 
-def set_ups(policies: Sequence[Agent] = ()) -> Mapping[str, SetUp]:
+def set_ups(policies: Sequence[Agent] = (), minor: int | None = None) -> Mapping[str, SetUp]:
     """Return the set-ups that are compared, by id.
 
     Args:
         policies: of agents; without any, there is no set-up with them.
+        minor: of the API server, None if it is not known; older ones have no impersonation.
     """
     ours = Half.OURS
     found = [
@@ -60,10 +62,7 @@ def set_ups(policies: Sequence[Agent] = ()) -> Mapping[str, SetUp]:
         found.append(
             SetUp("agents", "noderestrict with these policies", ours, ours, tuple(policies))
         )
-    found.append(
-        SetUp(
-            "impersonation", "noderestrict, agents act as their node", ours, ours,
-            impersonation=True,
-        )
-    )  # fmt: skip
+    if minor is None or minor >= IMPERSONATION_SINCE:
+        title = "noderestrict, agents act as their node"
+        found.append(SetUp("impersonation", title, ours, ours, impersonation=True))
     return {one.id: one for one in found}

@@ -371,6 +371,16 @@ def test_the_set_up_is_told_from_the_objects(
     assert found.all.why_set_up
 
 
+def test_older_servers_have_no_impersonation(expose: Any, capsys: Any, tmp_path: Path) -> None:
+    found = expose(BASE, "--kubernetes-version", "1.35")
+    assert [one.set_up for one in found.all.set_ups] == ["nothing", "in-tree", "noderestrict"]
+    arguments = ["--kubernetes-version", "1.35", "--set-up", "impersonation"]
+    assert main(["exposure", "--state", written(tmp_path, *BASE), *arguments]) == 2
+    assert capsys.readouterr().err == (
+        "noderestrict exposure: --set-up impersonation: Kubernetes 1.35 does not have it\n"
+    )
+
+
 # Numbers.
 
 
