@@ -150,21 +150,20 @@ class Rights:
     def __init__(self, world: World) -> None:
         self._world = world
         self._named = frozenset(world.rbac.users())
-        self._shared: dict[frozenset[str], tuple[list[Held], list[Edge]]] = {}
+        self._known: dict[User, tuple[list[Held], list[Edge]]] = {}
         self._by_graph: dict[str, list[Edge]] = {}
 
     def of(self, user: User) -> tuple[list[Held], list[Edge]]:
         """Return the rights of a user, and where they lead."""
-        if user.name in self._named:
-            return self._computed(user)
-        # RBAC knows no more of it than its groups.
-        if user.groups not in self._shared:
-            self._shared[user.groups] = self._computed(user)
-        return self._shared[user.groups]
+        known = self.told_apart(user)
+        if known not in self._known:
+            found = held(self._world.rbac.grants(user))
+            self._known[known] = found, Holder(self._world, found).edges()
+        return self._known[known]
 
-    def _computed(self, user: User) -> tuple[list[Held], list[Edge]]:
-        found = held(self._world.rbac.grants(user))
-        return found, Holder(self._world, found).edges()
+    def told_apart(self, user: User) -> User:
+        """Return a user as far as RBAC knows it: of most, it knows the groups alone."""
+        return user if user.name in self._named else User("", user.groups)
 
     def of_role(self, role: Reference, namespace: str) -> list[Edge]:
         """Return where the rights of a role lead in a namespace, "" for all of them."""
@@ -277,13 +276,14 @@ class Network:
         world, set_up = self._world, self.set_up
         release = set_up.release(world.minor)
         own = list(_of_authorizer(set_up.authorizer, release))
-        shared: dict[int, list[Edge]] = {}
+        shared: dict[User, list[Edge]] = {}
         for name in world.nodes:
-            found, _ = self._rights.of(node(name))
-            if id(found) not in shared:
+            user = self._rights.told_apart(node(name))
+            if user not in shared:
+                found, _ = self._rights.of(user)
                 granted = _without_held([*found, *own], set_up.admission, release)
-                shared[id(found)] = Holder(world, granted).edges()
-            edges = list(shared[id(found)])
+                shared[user] = Holder(world, granted).edges()
+            edges = list(shared[user])
             if set_up.authorizer is not Half.OFF:
                 edges += self._rights.of_kubelet(name)
             self._add(("kubelets", "", name), edges)

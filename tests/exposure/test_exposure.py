@@ -304,6 +304,18 @@ def test_a_right_to_the_nodes_name_counts_for_this_node(expose: Any) -> None:
     assert "all Secrets" not in found.ways("w1")
 
 
+def test_each_node_has_what_its_own_name_is_granted(expose: Any) -> None:
+    objects = list(BASE)
+    for number in range(30):
+        node, secret = f"n{number}", f"s{number}"
+        user = {"kind": "User", "name": f"system:node:{node}"}
+        objects += (object_of("Node", node), object_of("Secret", secret, "a"))
+        objects += granted(user, rule([""], ["secrets"], ["get"], [secret]), name=node)
+    found = expose(objects)
+    for number in range(30):
+        assert set(found.ways(f"n{number}")) == {f"Secret a/s{number}"}
+
+
 def test_whoever_may_remove_our_registration_frees_the_kubelet(expose: Any) -> None:
     rules = rule([ADMISSION], ["validatingwebhookconfigurations"], ["delete"], ["noderestrict"])
     objects = [*BASE, *granted(to_account("s"), rules)]
