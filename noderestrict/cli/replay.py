@@ -80,8 +80,9 @@ def add_parser(subparsers: Any) -> None:
         action="append",
         default=[],
         metavar="FILE_OR_DIR",
-        help="ValidatingAdmissionPolicies and their bindings: judge by them, and expect what the "
-        "rules say that they cover; needs noderestrict[policies]",
+        help="ValidatingAdmissionPolicies and their bindings, or 'rendered' for those that render "
+        "writes with the same flags: judge by them, and expect what the rules say that they cover; "
+        "needs noderestrict[policies]",
     )
     parser.add_argument(
         "--output",
@@ -163,7 +164,9 @@ def run(options: argparse.Namespace) -> int:
         before = prepared(release, baseline)
         before.files(files, max_bytes)
         before.audit_logs(logs)
-    policies = policy_judge(options.policies, rules or LATEST) if options.policies else None
+    policies = None
+    if options.policies:
+        policies = policy_judge(options.policies, policy.offline(rules))
     replay = prepared(rules, _report(options, rules or LATEST, (*files, *logs)))
     replay.baseline, replay.policies = baseline, policies
     show.follow(replay)

@@ -2,10 +2,11 @@
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._errors import UsageError
-from noderestrict.policy.releases import RULES_ANNOTATION, Release
+from noderestrict.policy.releases import RULES_ANNOTATION
+from noderestrict.policy.settings import Settings
 from noderestrict.policy.text import printable
 
 if TYPE_CHECKING:
@@ -13,23 +14,29 @@ if TYPE_CHECKING:
     from noderestrict.replay.policies.documents import PolicySet
 
 
-def policy_judge(paths: Sequence[str], rules: Release) -> "PolicyJudge":
+#: Stands for the policies that render writes with the same flags.
+RENDERED = "rendered"
+
+
+def policy_judge(given: Sequence[str], settings: Settings) -> "PolicyJudge":
     """Return what judges by policies, and say what a reader of its verdicts must know.
 
     Args:
-        paths: files and folders with the policies.
-        rules: release whose rules they are compared with.
+        given: files and folders with the policies, or RENDERED alone.
+        settings: of the rules that they are compared with.
 
     Raises:
         UsageError: a policy cannot be read, checked or compiled.
     """
     from noderestrict.replay.policies.cel import MissingLibraryError
     from noderestrict.replay.policies.compare import PolicyJudge
-    from noderestrict.replay.policies.documents import PolicyError, read
+    from noderestrict.replay.policies.documents import PolicyError, convert, read
     from noderestrict.replay.policies.evaluate import Policies
 
+    if RENDERED in given and len(given) > 1:
+        raise UsageError(f"--policies: {RENDERED} stands alone; ./{RENDERED} is a file")
     try:
-        found = read(paths)
+        found = convert(_rendered(settings)) if RENDERED in given else read(given)
         policies = Policies(found)
     except (PolicyError, MissingLibraryError) as error:
         raise UsageError(f"--policies: {error}") from None
@@ -38,14 +45,20 @@ def policy_judge(paths: Sequence[str], rules: Release) -> "PolicyJudge":
     if not judge.covered:
         notes.append("they cover no rule of noderestrict; a verdict is compared where rules allow")
     for release, names in _releases(found).items():
-        if release != str(rules):
+        if release != str(settings.release):
             notes.append(
-                f"{names} of the rules of {release} are compared with those of {rules}; "
+                f"{names} of the rules of {release} are compared with those of {settings.release}; "
                 f"--rules {release} compares with the same"
             )
     for note in notes:
         print(printable(f"noderestrict replay: --policies: {note}"), file=sys.stderr)
     return judge
+
+
+def _rendered(settings: Settings) -> list[Any]:
+    from noderestrict.render.policies import Options, policies
+
+    return policies(Options(settings))
 
 
 def _releases(found: "PolicySet") -> dict[str, str]:

@@ -23,7 +23,7 @@ from noderestrict.policy.cel import (
     quoted,
     used_variables,
 )
-from noderestrict.policy.releases import LATEST
+from noderestrict.policy.releases import LATEST, RULES_ANNOTATION
 from noderestrict.policy.rule import OPERATIONS, Rule
 from noderestrict.policy.rules.review import NODE_NAME, OBJECT
 from noderestrict.policy.settings import Settings
@@ -185,7 +185,7 @@ def _of_resource(options: Options, name: str, resource: str, mode: str) -> Itera
     metadata = {
         "name": full_name,
         "labels": {**COMPONENT, "app.kubernetes.io/version": __version__},
-        "annotations": {"noderestrict.io/rules": str(settings.release)},
+        "annotations": {RULES_ANNOTATION: str(settings.release)},
     }
     yield {
         "apiVersion": _API_VERSION,

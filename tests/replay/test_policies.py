@@ -60,6 +60,7 @@ def test_equal_verdicts_are_as_expected(replay: Replay) -> None:
     assert [(one["allowed"], one["ok"]) for one in found] == [(False, True), (True, True)]
     assert found[0]["rule"] == "nodes/labels"
     assert found[0]["message"] == "nodes/labels: x may not change"
+    assert not any("detail" in one for one in found)
     assert "2 of 2 as expected" in notes
 
 
@@ -290,3 +291,24 @@ def test_a_missing_library_says_what_to_install(
     assert code == 2
     assert "pip install 'noderestrict[policies]'" in notes
     assert notes.count("\n") == 1
+
+
+HERE = Path(__file__).parents[1] / "conformance"
+
+
+@pytest.mark.parametrize("flags", [(), ("--rules", "1.33"), ("--strict-rules", "all")])
+def test_the_rendered_policies_say_what_the_rules_say(
+    flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    state, cases = HERE / "captured" / "state.json", HERE / "captured" / "captured.jsonl"
+    code = main(["replay", "--policies", "rendered", "--state", str(state), str(cases), *flags])
+    out, err = capsys.readouterr()
+    assert code == 0, out
+    assert " 0 not as expected" in out
+    assert err == ""
+
+
+def test_the_rendered_policies_stand_alone(replay: Replay) -> None:
+    code, _, notes = replay([labels(), binding()], [changed()], "--policies", "rendered")
+    assert code == 2
+    assert "rendered stands alone" in notes
