@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from aiohttp import web
 
 from noderestrict.cli import build_parser
@@ -22,6 +23,8 @@ from noderestrict.doctor.findings import Finding, exit_code
 from noderestrict.doctor.run import CHECKS, examine
 from noderestrict.policy.releases import parse_release
 from noderestrict.policy.settings import Settings
+from noderestrict.render.policies import Options as PolicyOptions
+from noderestrict.render.policies import files as rendered_policies
 from tests.doctor.healthy import (
     CA,
     DEPLOYMENT,
@@ -131,10 +134,30 @@ def open_leases(server: Healthy) -> None:
     server.skipped = frozenset({"leases/namespace", "leases/own-name"})
 
 
+def policies(*then: Plant, mode: str = "deny") -> Plant:
+    """Return what installs the policies, and changes them."""
+    path = "/apis/admissionregistration.k8s.io/v1"
+    text = rendered_policies(PolicyOptions(mode=mode))["policies.yaml"]
+
+    def plant(server: Healthy) -> None:
+        for value in yaml.safe_load_all(text):
+            kind = "policies" if value["kind"].endswith("Policy") else "policybindings"
+            name = value["metadata"]["name"]
+            server.objects[f"{path}/validatingadmission{kind}/{name}"] = value
+        for one in then:
+            one(server)
+
+    return plant
+
+
 def files(name: str, value: Object) -> Plant:
     return lambda server: server.files.__setitem__(name, value)
 
 
+NODES_POLICY, NODES_BINDING = (
+    f"/apis/admissionregistration.k8s.io/v1/validatingadmission{kind}/noderestrict-nodes"
+    for kind in ("policies", "policybindings")
+)
 PROXY = f"{SYSTEM}/pods/kube-apiserver-cp"
 FLAGS = ("spec", "containers", 0, "command")
 CONTAINER = ("spec", "template", "spec", "containers", 0)
@@ -163,6 +186,13 @@ FAULTS: dict[str, dict[str, tuple[Plant, str, str]]] = {
         "changed": (change(DEPLOYMENT, "spec", "template", "spec", "hostPID", to=True), "fail",
                     "hostPID is true, not rendered"),
         "missing": (lose(f"{SPACE}/serviceaccounts/noderestrict"), "fail", "is missing"),
+    },
+    "policies": {
+        "loosened": (policies(change(NODES_POLICY, "spec", "failurePolicy", to="Ignore")), "fail",
+                     '/spec/failurePolicy is "Ignore", rendered as "Fail"'),
+        "not bound": (policies(lose(NODES_BINDING)), "fail", "so that its policy does nothing"),
+        "weak": (policies(mode="warn"), "warn", "only warn of what they should refuse"),
+        "alone": (policies(lose(REGISTRATION)), "warn", "nothing holds"),
     },
     "certificate": {
         "no CA": (change(REGISTRATION, "webhooks", 0, "clientConfig", "caBundle", to=None), "fail",

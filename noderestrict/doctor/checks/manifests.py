@@ -15,6 +15,8 @@ from noderestrict.render.load import Object
 from noderestrict.render.manifests import leftovers
 from noderestrict.render.overlay import components
 
+#: A component with a check of its own, which knows the modes of policies.
+_POLICIES = "policies"
 #: Differences of one object that get a finding of their own.
 _SHOWN = 20
 _RIGHTS = frozenset({"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"})
@@ -75,6 +77,8 @@ async def _with_components(installed: Installed, wanted: Rendering) -> list[_Com
     chosen: list[str] = []
     best = await _compared(installed, wanted.objects())
     for component in components(wanted.files):
+        if component == _POLICIES:
+            continue
         found = await _compared(installed, wanted.objects(*chosen, component))
         own = sum(one.exists for one in found[len(best) :])
         fewer = _count(best) + own - _count(found)
