@@ -1,9 +1,35 @@
-"""Write files that were rendered."""
+"""Read files that flags name, and write files that were rendered."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 from noderestrict.cli._errors import UsageError
+from noderestrict.policy.hostile import refused_as
+
+T = TypeVar("T")
+
+
+def read_documents(flag: str, file: Path, find: Callable[[list[Any]], T]) -> T:
+    """Return what is found among the documents of a YAML file.
+
+    Args:
+        flag: that names the file, with its dashes.
+        file: its path.
+        find: raises for what is not there.
+
+    Raises:
+        UsageError: the file cannot be read, is no YAML, or does not hold it.
+    """
+    import yaml
+
+    at = f"{flag} {file}"
+    try:
+        text = file.read_text()
+    except OSError as error:
+        raise UsageError(f"{at}: {error.strerror or error}") from None
+    with refused_as(UsageError, at):
+        return find(list(yaml.safe_load_all(text)))
 
 
 def write_files(directory: Path, files: Mapping[str, str]) -> None:
@@ -20,3 +46,26 @@ def write_files(directory: Path, files: Mapping[str, str]) -> None:
         except OSError as error:
             raise UsageError(f"{file}: {error.strerror or error}") from None
         print(file)
+
+
+def read_ca(file: Path | None) -> bytes | None:
+    """Return the CA bundle of ``--ca-bundle``; None if there is no file.
+
+    Raises:
+        UsageError: the file holds none.
+    """
+    from noderestrict.pki.bundle import certificates
+    from noderestrict.pki.check import KeyPairError
+
+    if file is None:
+        return None
+    try:
+        bundle = file.read_bytes()
+        found = certificates(bundle)
+    except OSError as error:
+        raise UsageError(f"--ca-bundle {file}: {error.strerror or error}") from None
+    except KeyPairError as error:
+        raise UsageError(f"--ca-bundle {file}: {error}") from None
+    if not found:
+        raise UsageError(f"--ca-bundle {file}: there is no certificate")
+    return bundle

@@ -7,7 +7,7 @@ from typing import Any
 
 from noderestrict.cli import render_authorizer, render_policies
 from noderestrict.cli._errors import UsageError
-from noderestrict.cli._files import write_files
+from noderestrict.cli._files import read_ca, write_files
 from noderestrict.cli.agent_files import add_agents_flag, agents_to_render
 from noderestrict.cli.argument_types import (
     ADDRESSES,
@@ -104,7 +104,7 @@ def run(options: argparse.Namespace) -> int:
                 config.api_audiences,
                 tuple(map(plain_address, config.api_server)),
                 config.infrastructure_accounts,
-                _read_ca(config.ca_bundle),
+                read_ca(config.ca_bundle),
                 config.kubernetes_version,
                 agents,
                 texts,
@@ -114,21 +114,3 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(str(error)) from None
     write_files(options.directory, files)
     return 0
-
-
-def _read_ca(file: Path | None) -> bytes | None:
-    from noderestrict.pki.bundle import certificates
-    from noderestrict.pki.check import KeyPairError
-
-    if file is None:
-        return None
-    try:
-        bundle = file.read_bytes()
-        found = certificates(bundle)
-    except OSError as error:
-        raise UsageError(f"--ca-bundle {file}: {error.strerror or error}") from None
-    except KeyPairError as error:
-        raise UsageError(f"--ca-bundle {file}: {error}") from None
-    if not found:
-        raise UsageError(f"--ca-bundle {file}: there is no certificate")
-    return bundle

@@ -3,24 +3,19 @@
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from noderestrict.cli._errors import UsageError
 from noderestrict.cli._files import write_files
+from noderestrict.cli._kubeadm import add_api_server, read_kubeadm
 from noderestrict.cli.agent_files import add_agents_flag, agents_to_render
 from noderestrict.cli.argument_types import (
     AUDIENCES,
     KUBERNETES_VERSION,
     PATH,
     TEXT,
-    checked,
-    parse_host_and_port,
 )
 from noderestrict.cli.fields import Group, add_flags, from_flags, setting, switch
-from noderestrict.policy.hostile import refused_as
-
-if TYPE_CHECKING:
-    from noderestrict.render.kubeadm import Kubeadm
 
 _CLUSTER = Group("cluster")
 
@@ -74,13 +69,7 @@ def add_kind(render: Any) -> None:
         metavar="DIR",
         help="directory to write to; created if missing (default: authorizer)",
     )
-    parser.add_argument(
-        "--api-server",
-        type=checked(parse_host_and_port),
-        metavar="HOST:PORT",
-        help="address of the API server on this machine, which its certificate covers; without it, "
-        "kubeadm takes the machine's default one",
-    )
+    add_api_server(parser)
     add_flags(parser, AuthorizerConfig)
     add_agents_flag(parser)
     parser.set_defaults(run=run)
@@ -96,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     from noderestrict.render.workload import IMAGE
 
     config = from_flags(AuthorizerConfig, options)
-    kubeadm = _kubeadm(config.kubeadm_config, options.api_server)
+    kubeadm = read_kubeadm(config.kubeadm_config, options.api_server)
     try:
         minor = kubeadm.minor() if config.kubernetes_version is None else config.kubernetes_version
         agents, texts = agents_to_render(options.agents, minor)
@@ -116,15 +105,3 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"{at}{error}") from None
     write_files(options.directory, rendered)
     return 0
-
-
-def _kubeadm(file: Path | None, endpoint: "tuple[str, int] | None") -> "Kubeadm":
-    import yaml
-
-    from noderestrict.render.kubeadm import BARE, Kubeadm, find_cluster_configuration
-
-    if file is None:
-        return Kubeadm(BARE.cluster, endpoint)
-    with refused_as(UsageError, f"--kubeadm-config {file}"):
-        documents = list(yaml.safe_load_all(file.read_text()))
-        return Kubeadm(find_cluster_configuration(documents), endpoint)

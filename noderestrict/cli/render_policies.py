@@ -14,6 +14,7 @@ from noderestrict.cli.argument_types import (
     RULES_OF,
 )
 from noderestrict.cli.fields import add_flags, from_flags, setting
+from noderestrict.cli.render_static import add_static_flags, static_files
 from noderestrict.cli.shared_flags import RULES, StrictPolicy
 from noderestrict.policy.releases import LATEST, Release
 from noderestrict.policy.settings import Settings
@@ -72,6 +73,7 @@ def add_kind(render: Any) -> None:
         help="directory to write to; created if missing (default: policies)",
     )
     add_flags(parser, PoliciesConfig)
+    add_static_flags(parser)
     parser.set_defaults(run=run)
 
 
@@ -81,12 +83,13 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UsageError: a flag has a bad value, or a file cannot be written.
     """
-    from noderestrict.render.policies import Options, files
+    from noderestrict.render.policies import Options, files, policies
 
     config = from_flags(PoliciesConfig, options)
     try:
-        rendered = files(Options(config.settings(), config.mode, config.rule_modes))
+        chosen = Options(config.settings(), config.mode, config.rule_modes)
     except ValueError as error:
         raise UsageError(f"--{error}") from None
-    write_files(options.directory, rendered)
+    static = static_files(options, policies(chosen), config.extra())
+    write_files(options.directory, files(chosen) if static is None else static)
     return 0

@@ -30,7 +30,8 @@ from noderestrict.render.written import labelled, yaml_text
 _SERVICE = Registration(
     {"service": {"name": NAME, "namespace": workload.NAMESPACE, "path": "/validate"}}
 )
-_HOSTS = Registration({"url": f"https://{LOOPBACK}:{workload.PORT}/validate"})
+#: Of servers beside API servers.
+HOSTS = Registration({"url": f"https://{LOOPBACK}:{workload.PORT}/validate"})
 #: How a pod on the host network reaches the API server beside it, without kube-proxy.
 _BESIDE = "127.0.0.1:6443,[$(HOST_IP)]:6443"
 #: GitOps tools apply what has a higher wave once what has a lower one is healthy.
@@ -81,7 +82,7 @@ class Options:
 
     def hosts(self) -> Registration:
         """Return the registration of servers on the hosts of API servers."""
-        return replace(_HOSTS, match_conditions=self.match_conditions)
+        return replace(HOSTS, match_conditions=self.match_conditions)
 
     def service(self) -> Registration:
         """Return the registration of servers behind a Service."""

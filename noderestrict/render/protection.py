@@ -141,8 +141,12 @@ def _texts(texts: Iterable[str]) -> str:
     return f"[{', '.join(json.dumps(text, ensure_ascii=False) for text in texts)}]"
 
 
+def _all(*tests: str) -> str:
+    return "\n&& ".join(tests)
+
+
 def _any(*tests: str) -> str:
-    return " || ".join(f"({test})" for test in tests)
+    return "\n|| ".join(f"({test})" for test in tests)
 
 
 def _by(users: Iterable[str]) -> str:
@@ -163,14 +167,17 @@ def _not_administrators(accounts: Accounts) -> str:
 
 def _deleted() -> str:
     """Return a test for what is deleted with its namespace or its owner."""
-    return f"request.operation == 'DELETE' && {_by(_DELETE)}"
+    return _all("request.operation == 'DELETE'", _by(_DELETE))
 
 
 def _tidied() -> str:
     """Return a test for updates by controllers that leave all alone but who owns the object."""
-    same = _same("", "metadata")
-    metadata = _same(".metadata", *_KEPT_BY_SERVER, "finalizers", "ownerReferences")
-    return f"request.operation == 'UPDATE' && {_by(_TIDY)} && {same} && {metadata}"
+    return _all(
+        "request.operation == 'UPDATE'",
+        _by(_TIDY),
+        _same("", "metadata"),
+        _same(".metadata", *_KEPT_BY_SERVER, "finalizers", "ownerReferences"),
+    )
 
 
 def _new_ca(writers: Iterable[str]) -> str:
@@ -178,19 +185,20 @@ def _new_ca(writers: Iterable[str]) -> str:
 
     The names of its webhooks are unique.
     """
-    webhook = _equal("new", "old", "clientConfig")
-    client = _equal("new.clientConfig", "old.clientConfig", "caBundle")
-    webhooks = (
-        "has(object.webhooks) && has(oldObject.webhooks) && "
-        "size(object.webhooks) == size(oldObject.webhooks) && "
-        "object.webhooks.all(new, oldObject.webhooks.exists(old, "
-        f"new.name == old.name && {webhook} && {client}))"
+    same = _all(
+        "new.name == old.name",
+        _equal("new", "old", "clientConfig"),
+        _equal("new.clientConfig", "old.clientConfig", "caBundle"),
     )
-    return (
-        f"request.operation == 'UPDATE' && request.resource.resource == '{_REGISTRATIONS}' && "
-        f"{_by(_users(writers))} && "
-        f"{_same('', 'metadata', 'webhooks')} && {_same('.metadata', *_KEPT_BY_SERVER)} && "
-        f"{webhooks}"
+    return _all(
+        "request.operation == 'UPDATE'",
+        f"request.resource.resource == '{_REGISTRATIONS}'",
+        _by(_users(writers)),
+        _same("", "metadata", "webhooks"),
+        _same(".metadata", *_KEPT_BY_SERVER),
+        "has(object.webhooks) && has(oldObject.webhooks)",
+        "size(object.webhooks) == size(oldObject.webhooks)",
+        f"object.webhooks.all(new, oldObject.webhooks.exists(old, {same}))",
     )
 
 
@@ -201,8 +209,8 @@ def _same(path: str, *but: str) -> str:
 def _equal(new: str, old: str, *but: str) -> str:
     """Return a test that two objects have the same fields, known here or not, except some."""
     fields = _texts(but)
-    return (
-        f"dyn({new}).all(field, field in {fields} || "
-        f"(field in dyn({old}) && dyn({new})[field] == dyn({old})[field])) && "
-        f"dyn({old}).all(field, field in {fields} || field in dyn({new}))"
+    as_before = f"field in dyn({old}) && dyn({new})[field] == dyn({old})[field]"
+    return _all(
+        f"dyn({new}).all(field, field in {fields} || ({as_before}))",
+        f"dyn({old}).all(field, field in {fields} || field in dyn({new}))",
     )

@@ -3,17 +3,22 @@
 import base64
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from noderestrict.cli import main
 from noderestrict.render.admission_configuration import find_admission_configuration
 from noderestrict.render.client_verification import FOLDER
 from noderestrict.render.kubeadm import BARE, Kubeadm
+from noderestrict.render.policies import policies
 from noderestrict.render.protection import ADMINISTRATORS, Accounts, protection
 from noderestrict.render.registration import Registration, mirror_pod_policy
-from noderestrict.render.static import GATE, SUFFIX, Options, files
+from noderestrict.render.static import GATE, SUFFIX, Options, as_static, files
+from noderestrict.render.written import labelled
+from tests.serving.tls import authority
 
 Object = dict[str, Any]
 CA = b"-----BEGIN CERTIFICATE-----\n"
@@ -234,3 +239,79 @@ def test_no_name_ends_its_text_in_an_expression() -> None:
     (_, condition) = policy["spec"]["matchConditions"]
     assert json.dumps(odd) in condition["expression"]
     assert all(json.dumps(group) in condition["expression"] for group in ADMINISTRATORS)
+
+
+def command(folder: Path, *flags: str) -> dict[str, list[Object]]:
+    assert main(["render", "policies", str(folder / "out"), "--static", *flags]) == 0
+    return {
+        str(file.relative_to(folder / "out")): list(yaml.safe_load_all(file.read_text()))
+        for file in (folder / "out").rglob("*")
+        if file.is_file()
+    }
+
+
+def test_the_command_writes_the_rules_with_their_protection(tmp_path: Path) -> None:
+    written = command(tmp_path, "--kubernetes-version", "1.36", "--deployers", "a/b")
+    assert set(written) == {
+        "files/admission.yaml", "files/policies/noderestrict.yaml",
+        "files/policies/protection.yaml", "kubeadm.yaml",
+    }  # fmt: skip
+    expected = list(map(labelled, as_static(policies())))
+    assert written["files/policies/noderestrict.yaml"] == json.loads(json.dumps(expected))
+    assert flags(written)["feature-gates"] == f"{GATE}=true"
+    assert "system:serviceaccount:a:b" in str(written["files/policies/protection.yaml"])
+
+
+def test_the_command_adds_to_what_the_cluster_has(tmp_path: Path) -> None:
+    cluster, given, ca = (tmp_path / name for name in ("cluster.yaml", "admission.yaml", "ca.crt"))
+    has = kubeadm(admission_control_config_file="/etc/kubernetes/admission.yaml").cluster
+    cluster.write_text(yaml.safe_dump({**has, "kubernetesVersion": "v1.36.4"}))
+    given.write_text(yaml.safe_dump(admission(POD_SECURITY)))
+    ca.write_bytes(authority().certificate)
+    written = command(
+        tmp_path, "--kubeadm-config", str(cluster), "--admission-config", str(given),
+        "--ca-bundle", str(ca), "--api-server", "10.0.0.1:6443",
+    )  # fmt: skip
+    names = [one["name"] for one in written["files/admission.yaml"][0]["plugins"]]
+    assert names == ["PodSecurity", "ValidatingAdmissionWebhook", "ValidatingAdmissionPolicy"]
+    (registration,) = written["files/webhooks/noderestrict.yaml"]
+    client = registration["webhooks"][0]["clientConfig"]
+    assert client["url"] == "https://127.0.0.1:8443/validate"
+    assert base64.b64decode(client["caBundle"]) == ca.read_bytes()
+    assert "feature-gates" in flags({"kubeadm.yaml": written["kubeadm.yaml"][1:]})
+    assert written["kubeadm.yaml"][0]["localAPIEndpoint"]["advertiseAddress"] == "10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--deployers", "a/b"), "--deployers needs --static"),
+        (("--ca-bundle", "/none"), "--ca-bundle needs --static"),
+        (("--api-server", "a:1"), "--api-server needs --static"),
+        (("--static", "--kubernetes-version", "1.35"), "Kubernetes 1.35: API servers load"),
+        (("--static", "--deployers", "b"), "'b' is not a service account NAMESPACE/NAME"),
+        (("--static", "--ca-bundle", "/none"), "--ca-bundle /none: No such file"),
+        (("--static", "--webhook-url", "https://h/validate"), "--webhook-url: --ca-bundle"),
+        (("--static", "--kubeadm-config", "/none"), "--kubeadm-config /none: No such file"),
+        (("--static", "--admission-config", "/none"), "--admission-config /none: No such file"),
+    ],
+)
+def test_bad_flags_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], given: tuple[str, ...], message: str
+) -> None:
+    assert main(["render", "policies", str(tmp_path / "out"), *given]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_url_that_no_api_server_calls_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ca = tmp_path / "ca.crt"
+    ca.write_bytes(authority().certificate)
+    for url in ("http://h/validate", "h", "https://h/?a=b", "https://h/#a"):
+        given = ("--static", "--ca-bundle", str(ca), "--webhook-url", url)
+        assert main(["render", "policies", str(tmp_path / "out"), *given]) == 2
+        assert f"--webhook-url {url}: not an HTTPS URL" in capsys.readouterr().err
