@@ -1,0 +1,133 @@
+"""No policy costs an API server more than a tenth of its CEL budget, whatever a node sends.
+
+Measured with the API server's own library: what counts is the cost that it would count.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from noderestrict.render.policies import Options, policies
+from tests import largest
+from tests.builders import create_mirror, mirror_pod, node, obj, pod_status, review, update_node
+from tests.e2e.cel import PER_CALL_LIMIT, RUNTIME_BUDGET, Judged, build, judge
+
+Object = dict[str, Any]
+SHARE = 10
+#: Numbers of entries: around every bound of an expression, and up to what can be stored.
+COUNTS = (100, 250, 1000, 5000)
+LONG = "a" * 63
+POLICIES = {
+    "default": policies(),
+    "strict": policies(Options(settings=largest._STRICT)),
+}
+
+
+def requests() -> Iterator[tuple[str, Object]]:
+    """Yield what a node sends to make an API server work."""
+    for name, body, _ in largest.reviews():
+        yield name, json.loads(body).get("request")
+    for name, body in (*_mirror_pods(), *_others()):
+        if len(body) < 2 * largest.STORED:
+            yield name, json.loads(body)["request"]
+
+
+def _mirror_pods() -> Iterator[tuple[str, bytes]]:
+    entries: dict[str, Object] = {
+        "env": {"name": "E", "value": ""},
+        "valueFrom": {"name": "E", "valueFrom": {"fieldRef": {"fieldPath": "a"}}},
+        "references without a name": {"name": "E", "valueFrom": {"secretKeyRef": {"key": "k"}}},
+    }
+    for outer in COUNTS:
+        for inner in COUNTS:
+            if outer * inner > 70_000:
+                continue
+            for what, entry in entries.items():
+                containers = [{"name": "c", "env": [entry] * inner}] * outer
+                yield (
+                    f"{outer} containers, {inner} {what}",
+                    create_mirror(mirror_pod(containers=containers)),
+                )
+            containers = [{"name": "c", "envFrom": [{"configMapRef": {}}] * inner}] * outer
+            spec = dict.fromkeys(("initContainers", "containers"), containers)
+            yield f"{outer} containers, {inner} envFrom", create_mirror(mirror_pod(**spec))
+            sources: Object = {"sources": [{"downwardAPI": {"items": []}}] * inner}
+            volumes = [{"name": "v", "projected": sources}] * outer
+            yield f"{outer} volumes, {inner} sources", create_mirror(mirror_pod(volumes=volumes))
+    for count in COUNTS:
+        for source in ("emptyDir", "iscsi", "vsphereVolume", "csi"):
+            volumes = [{"name": "v", source: {"secretRef": {}}}] * count
+            yield f"{count} {source}", create_mirror(mirror_pod(volumes=volumes))
+        yield f"{count} pull secrets", create_mirror(mirror_pod(imagePullSecrets=[{}] * count))
+
+
+def _others() -> Iterator[tuple[str, bytes]]:
+    for count in COUNTS:
+        for domain in (
+            "", f"{LONG}.{LONG}.{LONG}.com/", f"{LONG}.{LONG}.kubelet.kubernetes.io/",
+            f"{LONG}.{LONG}.{LONG}.kubernetes.io/", "example.kubernetes.io/", "example.com/",
+        ):  # fmt: skip
+            labels = {f"{domain}{LONG[9:]}{number}": LONG for number in range(count)}
+            more = {**labels, "a": "b"}
+            for name, old, new in (
+                ("more", {}, labels), ("fewer", labels, {}), ("another", labels, more),
+            ):  # fmt: skip
+                yield (
+                    f"{name} {count} labels {domain}",
+                    update_node(node(labels=old), node(labels=new)),
+                )
+                yield (
+                    f"{name} {count} annotations {domain}",
+                    update_node(
+                        node(metadata={"annotations": old}), node(metadata={"annotations": new})
+                    ),
+                )
+            before, after = (
+                obj("pods", spec={"nodeName": "n1"}, metadata={"labels": one})
+                for one in (labels, more)
+            )
+            yield f"pod status, {count} labels {domain}", pod_status(before, after)
+        devices = obj("resourceslices", spec={"nodeName": "n1", "devices": [{"name": "d"}] * count})
+        yield f"{count} devices", review("resourceslices", "CREATE", name="s", new=devices)
+        groups = [f"g{number}" for number in range(count)]
+        user = {"username": "system:node:n1", "groups": [*groups, "system:nodes"]}
+        body = json.loads(update_node(node(), node()))
+        body["request"]["userInfo"] = user
+        yield f"{count} groups", json.dumps(body).encode()
+
+
+@pytest.fixture(scope="module")
+def program() -> Path:
+    return build()
+
+
+@pytest.mark.parametrize("given", POLICIES)
+def test_no_expression_uses_more_than_a_tenth_of_the_budget(program: Path, given: str) -> None:
+    cases = list(requests())
+    verdicts = judge(program, POLICIES[given], (request for _, request in cases if request))
+    names = [name for name, request in cases if request]
+    worst: dict[str, tuple[int, str]] = {}
+    over = []
+    slowest = 0
+    for name, found in zip(names, verdicts, strict=True):
+        for one in found:
+            for what, cost in _costs(one):
+                worst[what] = max(worst.get(what, (0, "")), (cost, name))
+                if cost * SHARE > PER_CALL_LIMIT:
+                    over.append((cost, what, name))
+            if not 0 <= one.total * SHARE <= RUNTIME_BUDGET:
+                over.append((one.total, one.policy, name))
+            slowest = max(slowest, sum(each.micros for each in one.validations))
+    for what, (cost, name) in sorted(worst.items(), key=lambda entry: entry[1], reverse=True)[:10]:
+        print(f"{cost:>8} of {PER_CALL_LIMIT}  {what}: {name}")
+    print(f"{slowest / 1000:.0f} ms the slowest request")
+    assert over == []
+
+
+def _costs(judged: Judged) -> Iterator[tuple[str, int]]:
+    for group in ("conditions", "validations", "messages", "annotations"):
+        for one in getattr(judged, group):
+            yield f"{judged.policy} {group} {one.name}", one.cost
