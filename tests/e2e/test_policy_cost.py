@@ -15,6 +15,8 @@ from tests import largest
 from tests.builders import create_mirror, mirror_pod, node, obj, pod_status, review, update_node
 from tests.e2e.cel import PER_CALL_LIMIT, RUNTIME_BUDGET, Judged, build, judge
 
+pytestmark = pytest.mark.long
+
 Object = dict[str, Any]
 SHARE = 10
 #: Numbers of entries: around every bound of an expression, and up to what can be stored.

@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -250,7 +250,8 @@ def test_without_the_webhook_nodes_live_and_hostile_requests_are_refused(
                     assert error.code in (403, 409), error
 
 
-def reviews() -> Iterator[dict[str, Any]]:
+def reviews(resources: Collection[str] = CONDITIONAL) -> Iterator[dict[str, Any]]:
+    """Yield the captured and made requests of nodes about some resources, each once."""
     seen = set()
     for file in ("admission/generated.jsonl", "captured/captured.jsonl"):
         for line in (CONFORMANCE / file).read_text().splitlines():
@@ -259,7 +260,7 @@ def reviews() -> Iterator[dict[str, Any]]:
             key = json.dumps({**request, "uid": ""}, sort_keys=True)
             if (
                 key in seen
-                or (request.get("resource") or {}).get("resource") not in CONDITIONAL
+                or (request.get("resource") or {}).get("resource") not in resources
                 or "system:nodes" not in (user.get("groups") or ())
                 or not re.fullmatch(r"system:node:[a-z0-9-]+", user.get("username") or "")
             ):
@@ -356,9 +357,13 @@ class Sender:
                 node.request("PUT", where, value)
         except APIError as error:
             return "refused" if "noderestrict.io" in str(error) else "invalid"
-        told = [warning for warning in node.warnings if WOULD in warning]
-        assert not told, (request, told)
+        self.passed(request, node.warnings)
         return "passed"
+
+    def passed(self, request: dict[str, Any], warnings: list[str]) -> None:
+        """Look at the warnings of an answer."""
+        told = [warning for warning in warnings if WOULD in warning]
+        assert not told, (request, told)
 
 
 def test_no_condition_skips_what_a_rule_would_refuse(enforced: Registered) -> None:

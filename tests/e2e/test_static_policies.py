@@ -1,7 +1,6 @@
 """Policies and registration from files: in force before the first request, changed by few."""
 
 import base64
-import contextlib
 import json
 import subprocess
 import tempfile
@@ -18,6 +17,7 @@ from noderestrict.cli import main
 from noderestrict.policy.features import parse_version
 from noderestrict.render.client_verification import FOLDER
 from noderestrict.render.kubeadm import BARE
+from noderestrict.render.policies import policies
 from noderestrict.render.protection import POLICY, Accounts
 from noderestrict.render.registration import (
     Registration,
@@ -29,7 +29,8 @@ from noderestrict.render.static import GATE, SINCE, Options, files
 from noderestrict.render.workload import CA_SECRET, NAMESPACE, NEW_CA, TLS_SECRET
 from tests.e2e.conftest import USER, let_nodes_do_all, namespace_ready
 from tests.e2e.control_plane import ISSUER, APIError, Client, ControlPlane, assets, free_port
-from tests.e2e.test_registration import LEASES, NODES, RBAC, WEBHOOKS, lease, node_object
+from tests.e2e.test_credentials import TOKEN_REQUEST
+from tests.e2e.test_registration import NODES, RBAC, WEBHOOKS, node_object
 from tests.render.overlays import FILES, build
 from tests.serving.tls import authority, serving
 
@@ -64,7 +65,7 @@ class Static:
         registration = None
         if webhook is not None:
             registration = Registration({"url": f"https://127.0.0.1:{webhook}/validate"})
-        rendered = files(Options(BARE, minor(), mirror_pod_policy(), ACCOUNTS, registration, ca))
+        rendered = files(Options(BARE, minor(), policies(), ACCOUNTS, registration, ca))
         for path, text in rendered.items():
             file = folder / path
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -140,15 +141,9 @@ def eventually(holds: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
-def mirror_pod(node: Client, admin: Client) -> str:
-    """Return why a node cannot create a mirror pod in our namespace."""
-    uid = admin.get(f"{NODES}/worker")["metadata"]["uid"]
-    owner = {"apiVersion": "v1", "kind": "Node", "name": "worker", "uid": uid, "controller": True}
-    metadata = {"name": "joined", "annotations": {"kubernetes.io/config.mirror": "a"},
-                "ownerReferences": [owner]}  # fmt: skip
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata,
-           "spec": {"nodeName": "worker", "containers": [{"name": "c", "image": "c"}]}}  # fmt: skip
-    return refusal(lambda: node.create(f"{SPACES}/{NAMESPACE}/pods?dryRun=All", pod))
+def labelling(node: Client) -> str:
+    """Return why a node cannot label itself."""
+    return refusal(lambda: node.patch(f"{NODES}/worker?dryRun=All", GUARDED))
 
 
 def namespace(name: str) -> Object:
@@ -162,9 +157,9 @@ def test_policies_hold_before_the_first_request_whatever_etcd_holds(tmp_path: Pa
         for _ in range(2):
             let_nodes_do_all(admin)
             assert admin.get(POLICIES)["items"] == []
-            eventually(lambda: not refusal(lambda: admin.create(SPACES, namespace(NAMESPACE))))
-            admin.create(NODES, node_object("worker"))
-            assert "nodes cannot create pods in namespace" in mirror_pod(node, admin)
+            assert "nodes/own-name" in refusal(lambda: node.create(NODES, node_object("other")))
+            node.create(NODES, node_object("worker"))
+            assert "nodes/labels" in labelling(node)
             static.control_plane.kill_api_server()
             static.control_plane.empty()
             static.control_plane.start_api_server()
@@ -197,6 +192,7 @@ class Attempt:
         return refusal(lambda: client.request(self.method, path, self.body, kind))
 
 
+GUARDED: Object = {"metadata": {"labels": {"node-restriction.kubernetes.io/a": "b"}}}
 LABELS: Object = {"metadata": {"labels": {"a": "b"}}}
 SUBJECTS = [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "thief"}]
 
@@ -510,13 +506,17 @@ def test_a_registration_from_a_file_asks_the_webhook_on_an_empty_etcd(tmp_path: 
         admin.create(f"{RBAC}/clusterrolebindings", cluster_role_binding(user))
         let_nodes_do_all(admin)
         namespace_ready(admin)
-        with contextlib.suppress(APIError):
-            admin.create(SPACES, namespace("kube-node-lease"))
         admin.create(NODES, node_object("worker"))
-        foreign = lambda: node.create(f"{LEASES}?dryRun=All", lease("another"))  # noqa: E731
+        accounts = f"{SPACES}/default/serviceaccounts"
+        admin.create(accounts, {"metadata": {"name": "web"}})
+
+        def token() -> str:
+            """Return why a node gets no token that is bound to no pod: no policy can tell."""
+            return refusal(lambda: node.create(f"{accounts}/web/token", TOKEN_REQUEST))
+
         # Nobody serves, and nobody gets past.
-        assert "failed calling webhook" in refusal(foreign)
-        node.create(f"{LEASES}?dryRun=All", lease("worker"))
+        assert "failed calling webhook" in token()
+        assert "nodes/labels" in labelling(node)
         kubeconfig = static.kubeconfig(static.control_plane.user(USER))
         (tmp_path / "serving").mkdir()
         with serving(
@@ -524,8 +524,7 @@ def test_a_registration_from_a_file_asks_the_webhook_on_an_empty_etcd(tmp_path: 
             "--port", str(port), ca=ca, state=False,
         ) as server:  # fmt: skip
             eventually(lambda: server.request("/readyz")[0] == 200)
-            assert "leases.noderestrict.io" in refusal(foreign)
-            assert "denied the request" in refusal(foreign)
+            assert "denied the request" in token()
         assert admin.get(WEBHOOKS)["items"] == []
     finally:
         static.control_plane.stop()
