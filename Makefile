@@ -9,7 +9,7 @@ IMAGE ?= noderestrict:$(VERSION)
 KUBERNETES ?= 1.36
 ASSETS := .assets/kubernetes-$(KUBERNETES)
 
-.PHONY: help install run test lint format fuzz docs manifests image bench bench-compare bench-ab assets node-assets cert-manager-assets test-e2e test-e2e-full test-cluster test-cluster-full soak e2e-kind lock clean
+.PHONY: help install run test lint format fuzz docs manifests image bench bench-api-server bench-compare bench-ab assets node-assets cert-manager-assets test-e2e test-e2e-full test-cluster test-cluster-full soak e2e-kind lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -106,6 +106,9 @@ manifests: install ## Regenerate manifests/
 # For example BENCH_ARGS="--only server --json new.json --peer https://127.0.0.1:9443/validate".
 bench: install ## Measure speed and memory
 	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
+
+bench-api-server: install ## Measure what policies and webhook cost an API server
+	KUBERNETES=$(KUBERNETES) $(BIN)/python -m tests.benchmarks.api_server $(BENCH_ARGS)
 
 bench-compare: install ## Compare two JSON results of make bench: OLD=, NEW=
 	$(BIN)/python -m tests.benchmarks.compare $(OLD) $(NEW)
