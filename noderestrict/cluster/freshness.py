@@ -59,6 +59,7 @@ class Probe:
     Args:
         connection: to the API server.
         troubled: returns whether there is a reason to check.
+        lost: called when the API server is found not to answer.
         recovered: called when the API server answers again.
         sleep: waits for seconds.
     """
@@ -74,11 +75,13 @@ class Probe:
         self,
         connection: Connection,
         troubled: Callable[[], bool],
+        lost: Callable[[], None],
         recovered: Callable[[], None],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._connection = connection
         self._troubled = troubled
+        self._lost = lost
         self._recovered = recovered
         self._sleep = sleep
         self.answers = True
@@ -102,6 +105,7 @@ class Probe:
                     LOGGER.warning(
                         "the API server does not answer", extra={"error": str(error)[:500]}
                     )
+                    self._lost()
                 self.answers = False
                 return
         if not self.answers:

@@ -59,6 +59,7 @@ class Informers:
         }
         self._clock = (pace or Pace()).clock
         self._failed: dict[str, float] = {}
+        self._outage = float("-inf")
         self.freshness = Freshness(
             {plural: reflector.age for plural, reflector in self._reflectors.items()},
             max_staleness,
@@ -70,6 +71,7 @@ class Informers:
             lambda: (
                 not connection.credentials.works() or any(map(self._troubled, self._reflectors))
             ),
+            self._note_outage,
             self._follow_again,
         )
         for plural, store in self.stores.items():
@@ -99,8 +101,12 @@ class Informers:
         age = self._reflectors[plural].age()
         if age is None or self.freshness.stale(plural):
             return True
-        # Nothing heard since the last failure?
-        return self._clock() - age <= self._failed.get(plural, float("-inf"))
+        # Nothing heard since the last failure, or since nobody answered?
+        failed = max(self._failed.get(plural, float("-inf")), self._outage)
+        return self._clock() - age <= failed
+
+    def _note_outage(self) -> None:
+        self._outage = self._clock()
 
     def _follow_again(self) -> None:
         """End the back-off and the hanging requests of reflectors in trouble."""
@@ -149,6 +155,8 @@ class Informers:
                 while not self._troubled(plural):
                     await self._again.wait()
                 following.cancel()
+            # It may have waited for an answer all the while, and so know of no failure.
+            self._reflectors[plural].forget()
 
 
 def _age(reflector: Reflector) -> Callable[[], float]:

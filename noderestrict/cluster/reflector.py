@@ -2,9 +2,9 @@
 
 A reflector lists (as a streaming list if the server supports it, else in pages) and then watches
 from the list's version. A watch that ends resumes from the last version seen. If the server has
-forgotten that version (410), the reflector lists again. Objects go to sinks, which see a list
-completely or not at all. An undecodable object affects only itself: the sinks do not have it, and
-the reflector knows its name.
+forgotten that version (410), or has not answered, the reflector lists again. Objects go to sinks,
+which see a list completely or not at all. An undecodable object affects only itself: the sinks do
+not have it, and the reflector knows its name.
 """
 
 import asyncio
@@ -197,6 +197,14 @@ class Reflector:
             except ClusterError as error:
                 await self._recover(verb, error)
 
+    def forget(self) -> None:
+        """List again next, instead of going on from the last version.
+
+        While nobody answered, etcd may have been restored from a snapshot. A watch from a version
+        that is yet to come hears nothing until then, and never what was undone.
+        """
+        self._version = None
+
     async def is_served(self) -> bool:
         """Return whether the API server serves the resource; if not, empty the sinks.
 
@@ -226,6 +234,8 @@ class Reflector:
             self._since_list += 1
             if error.code or isinstance(error, _UnexpectedError):
                 self._stuck_at = self._version
+            else:
+                self.forget()
             if error.code in _LIST_AGAIN or self._since_list >= _FAILURES_BEFORE_LIST:
                 self._version = None
         level = LOGGER.info if error.code == GONE else LOGGER.warning

@@ -310,6 +310,40 @@ async def test_an_outage_makes_unready_once_stores_are_stale_and_ends_with_it() 
         assert cluster.followed >= followed
 
 
+class Hanging(World):
+    """Ends watches in good order, and then accepts connections without answering."""
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        if self.down and request.path not in self.broken:
+            await asyncio.sleep(3600)
+        return await super().__call__(request)
+
+    async def _watch(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        if not self._cuts:
+            await self._moved.wait()
+        else:
+            await asyncio.sleep(3600)
+        return response
+
+
+@pytest.mark.parametrize("kind", [World, Hanging])
+async def test_what_a_restore_of_etcd_undid_in_an_outage_allows_nothing(kind: type[World]) -> None:
+    cluster = kind()
+    cluster.objects = world().objects
+    async with following(cluster) as state:
+        assert isinstance(await state.decide(evict()), Allowed)
+        # One that fails makes it ask whether the API server answers.
+        cluster.broken.add("/apis/storage.k8s.io/v1/csidrivers")
+        cluster.cut()
+        await state.until(lambda: not state.judge.informers._probe.answers)
+        del cluster.objects[POD]
+        cluster.down = False
+        await state.until(lambda: ("ns", "p") not in state.judge.informers.stores["pods"].held())
+        assert isinstance(await state.decide(evict()), Denied)
+
+
 async def test_a_replica_that_starts_in_an_outage_is_ready_when_it_ends() -> None:
     cluster = world()
     cluster.down = True
