@@ -156,8 +156,12 @@ class Builder:
 
         return self._archive(image, checksum(binary.parent.name, str(shell)), make)
 
-    def pause(self) -> Path:
-        """Return the image of the container that holds a pod's namespaces."""
+    def pause(self, image: str = PAUSE_IMAGE) -> Path:
+        """Return the image of the container that holds a pod's namespaces.
+
+        Args:
+            image: its name; an image of another name is another image.
+        """
 
         def make(built: str) -> None:
             with tempfile.TemporaryDirectory() as folder:
@@ -166,11 +170,11 @@ class Builder:
                 source = Path(__file__).parent / "node" / "pause.go"
                 run("env", "CGO_ENABLED=0", "go", "build", "-ldflags=-s -w", "-o", str(target),
                     str(source))  # fmt: skip
-                self._commit(built, Path(folder), "--user", "65535",
+                self._commit(built, Path(folder), "--user", "65535", "--label", f"name={image}",
                              "--entrypoint", '["/pause"]')  # fmt: skip
 
         source = (Path(__file__).parent / "node" / "pause.go").read_bytes()
-        return self._archive(PAUSE_IMAGE, checksum(source), make)
+        return self._archive(image, checksum(source, image), make)
 
     def shell(self) -> Path:
         """Return an image with a shell, for pods that end."""

@@ -68,7 +68,9 @@ def registry(product: Product) -> Iterator[Product]:
         pytest.skip("it takes a kubelet with flags of ours")
     node = cluster.workers[0]
     images = cluster.folder / "registry"
-    run("skopeo", "copy", f"docker-archive:{cluster.builder.pause()}", f"dir:{images}")
+    # The kubelet remembers that an image takes credentials, under whatever name: so one of its own.
+    archive = cluster.builder.pause(IMAGE)
+    run("skopeo", "copy", f"docker-archive:{archive}", f"dir:{images}")
     command = (sys.executable, "-m", "tests.containers.registry", str(images), *REGISTRY.split(":"))
     server = subprocess.Popen(cluster.local(*command), stderr=subprocess.DEVNULL)
     hosts = f'[host."http://{REGISTRY}"]\ncapabilities = ["pull", "resolve"]\n'
