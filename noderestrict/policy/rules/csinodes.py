@@ -6,7 +6,7 @@ The source is admitCSINode in plugin/pkg/admission/noderestriction of Kubernetes
 from noderestrict.api import metav1
 from noderestrict.policy import features
 from noderestrict.policy.attributes import Attributes
-from noderestrict.policy.cel import NEVER, Context, Form, sections_kept
+from noderestrict.policy.cel import NEVER, Context, Form, quoted, sections_kept
 from noderestrict.policy.compare import listed
 from noderestrict.policy.decision import Denied, forbidden
 from noderestrict.policy.releases import since
@@ -27,6 +27,7 @@ UPDATE_STATUS = Target(
     old=metav1.PartialObject,
     whole=True,
 )
+CREATE_STATUS = Target(_GROUP, "csinodes", "status", CREATE, "CSINode", new=metav1.PartialObject)
 ANY_STATUS = Target(_GROUP, "csinodes", "status", ANY)
 
 _FIELDS = Fields(
@@ -44,6 +45,7 @@ _NOT_SPEC = frozenset({("apiVersion",), ("kind",), ("metadata",), ("status",)})
     "csinodes/own-name",
     CREATE_CSI_NODE,
     ANY_CSI_NODE,
+    CREATE_STATUS,
     UPDATE_STATUS,
     ANY_STATUS,
     demands="named after the node",
@@ -56,13 +58,15 @@ def own_csi_node(request: Attributes) -> Denied | None:
 
 
 def _only_reports_health(context: Context) -> tuple[str, ...]:
-    if context.operation != UPDATE or not context.settings.features[features.CSI_VOLUME_HEALTH]:
+    if not context.settings.features[features.CSI_VOLUME_HEALTH]:
         return NEVER
-    return sections_kept(_FIELDS.pointers, (), {"spec": ("spec",)})
+    kept = sections_kept(_FIELDS.pointers, (), {"spec": ("spec",)})
+    return (f"request.operation == {quoted(UPDATE)}", *kept)
 
 
 @rule(
     "csinodes/status",
+    CREATE_STATUS,
     UPDATE_STATUS,
     ANY_STATUS,
     demands="feature gate `CSIVolumeHealth`; only update, and `spec` stays as it is",
