@@ -7,6 +7,7 @@ failurePolicy decides.
 
 from collections.abc import Collection
 
+from noderestrict.policy.cel import IS_NODE_USER, MOST_KEYS, USER
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.rule import UPDATE, Rule, Target
 from noderestrict.policy.rules import csinodes, leases, nodes, nodes_strict, pods
@@ -14,15 +15,10 @@ from noderestrict.policy.table import table
 
 Condition = dict[str, str]
 
-_USER = "request.userInfo.username"
 _NOT_STRICT: frozenset[str] = frozenset()
 
 #: Node users only. The rules test this as well; here it saves calls.
-NODE_USERS: Condition = {
-    "name": "node-users",
-    "expression": "has(request.userInfo.username) && has(request.userInfo.groups) && "
-    f"'system:nodes' in request.userInfo.groups && {_USER}.startsWith('system:node:')",
-}
+NODE_USERS: Condition = {"name": "node-users", "expression": IS_NODE_USER}
 
 
 def _operation(operation: str, sub_resource: str = "") -> str:
@@ -36,7 +32,7 @@ def _operation(operation: str, sub_resource: str = "") -> str:
 def _is_the_node(path: str) -> str:
     """Return a test that a field is present and names the requesting node."""
     present = f"has({path})" if path.startswith("request.") else is_present(path)
-    return f"{present} && {path} != '' && 'system:node:' + {path} == {_USER}"
+    return f"{present} && {path} != '' && 'system:node:' + {path} == {USER}"
 
 
 def is_present(path: str) -> str:
@@ -94,12 +90,17 @@ def _skipped(
     return [_all(*tests)]
 
 
+def _few(path: str) -> str:
+    """Return a test of a map: an API server takes time with the square of the keys to test."""
+    return f"size({path}) <= {MOST_KEYS}"
+
+
 def _open_labels() -> str:
-    """Return a test that a new Node has only labels that nodes may set."""
+    """Return a test that a new Node has only labels that nodes may set, and not too many."""
     keys = ", ".join(f"'{key}'" for key in sorted(nodes.KUBELET_LABELS))
     labels = "object.metadata.labels"
     return (
-        f"(!({is_present(labels)}) || {labels}.all(key, "
+        f"(!({is_present(labels)}) || {_few(labels)} && {labels}.all(key, "
         r"!key.matches('^([^/]*[.])?(kubernetes[.]io|k8s[.]io)/') || "
         f"key in [{keys}] || "
         r"key.matches('^([^/]*[.])?(kubelet|node)[.]kubernetes[.]io/')))"
@@ -154,14 +155,15 @@ def _strict_create(extra: Extra) -> list[str]:
     if nodes_strict.annotations.id in extra.rules:
         keys = ", ".join(f"'{key}'" for key in sorted(nodes_strict.KUBELET_ANNOTATIONS))
         path = "object.metadata.annotations"
-        tests.append(f"({_absent(path)} || {path}.all(key, key in [{keys}]))")
+        tests.append(f"({_absent(path)} || {_few(path)} && {path}.all(key, key in [{keys}]))")
     forbidden = [
         f"key.startsWith('{key[:-1]}')" if key.endswith("*") else f"key == '{key}'"
         for key in extra.forbidden_labels.keys()  # noqa: SIM118 (no mapping)
     ]
     if forbidden:
         path = "object.metadata.labels"
-        tests.append(f"({_absent(path)} || !{path}.exists(key, {' || '.join(forbidden)}))")
+        some = f"{path}.exists(key, {' || '.join(forbidden)})"
+        tests.append(f"({_absent(path)} || {_few(path)} && !{some})")
     return tests
 
 

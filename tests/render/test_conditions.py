@@ -16,6 +16,7 @@ import pytest
 from noderestrict import admission
 from noderestrict.cli.argument_types import parse_strict_rules
 from noderestrict.policy import table as table_module
+from noderestrict.policy.cel import MOST_KEYS
 from noderestrict.policy.decision import Allowed, forbidden
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.keys import parse_node_keys
@@ -482,6 +483,18 @@ def test_a_node_that_registers_with_more_is_asked_about_if_a_rule_refuses_it(
     changes: Object, extra: Extra
 ) -> None:
     assert_asked_if_refused(registration(**changes), extra)
+
+
+@pytest.mark.parametrize("extra", POLICIES)
+@pytest.mark.parametrize("field", ["labels", "annotations"])
+def test_a_node_that_registers_with_more_than_a_condition_visits_is_asked_about(
+    field: str, extra: Extra
+) -> None:
+    prefix = {"labels": "example.com/", "annotations": "csi.volume.kubernetes.io/"}[field]
+    many = {f"{prefix}{index}": "" for index in range(MOST_KEYS + 1)}
+    body = registration(**{field: many})
+    found = outcome(json.loads(body)["request"], extra)
+    assert found == (ASKED if field == "labels" or extra is STRICT else SKIPPED)
 
 
 @pytest.mark.parametrize("name", ["n2", "", "1", "n11"])
