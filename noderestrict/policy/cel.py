@@ -119,25 +119,24 @@ def list_of(texts: Iterable[str]) -> str:
     return f"[{', '.join(map(quoted, texts))}]"
 
 
-def present(path: str) -> str:
+def present(path: str, known: str = "") -> str:
     """Return a test that every step of a path is present and not null.
 
     Args:
         path: starts at a variable.
+        known: its beginning that is known to be present, besides the variable.
     """
-    root, *steps = path.removeprefix("variables.").split(".")
-    tests = []
     if path.startswith("variables."):
         # Those that are read so are never null.
-        root = f"variables.{root}"
-    elif root in ("object", "oldObject"):
-        tests.append(f"{root} != null")
+        known = known or ".".join(path.split(".")[:2])
+    root, *steps = path.split(".")
+    tests = [f"{root} != null"] if root in ("object", "oldObject") and not known else []
     for step in steps:
         root = f"{root}.{step}"
-        tests.append(f"has({root})")
-        if not root.startswith("request."):
-            tests.append(f"{root} != null")
-    return " && ".join(tests)
+        if not known.startswith(root):
+            # Null has no fields, so that only the last step needs another test.
+            tests.append(f"has({root})")
+    return " && ".join(tests if path.startswith("request.") else [*tests, f"{path} != null"])
 
 
 def absent(path: str) -> str:
@@ -145,9 +144,20 @@ def absent(path: str) -> str:
     return f"!({present(path)})"
 
 
-def value(path: str, default: str = EMPTY_TEXT) -> str:
-    """Return what is at a path; the default if it is missing or null."""
-    return f"({present(path)} ? {path} : {default})"
+def value(path: str, default: str = EMPTY_TEXT, known: str = "") -> str:
+    """Return what is at a path; the default if it is missing or null.
+
+    Args:
+        path: starts at a variable.
+        default: an expression.
+        known: the beginning of the path that is known to be present.
+    """
+    return f"({present(path, known)} ? {path} : {default})"
+
+
+def if_present(path: str, test: str, known: str = "") -> str:
+    """Return a test that holds if a path is missing or null, and else if another test holds."""
+    return f"(!({present(path, known)}) || ({test}))"
 
 
 def each(list_: str, item: str, test: str, most: int = MOST_ENTRIES) -> str:
@@ -307,8 +317,13 @@ VARIABLES: Mapping[str, str] = {
     "resources": value("variables.spec.resources", EMPTY_MAP),
     "oldResources": value("variables.oldSpec.resources", EMPTY_MAP),
     "nodeName": value("variables.spec.nodeName"),
+    # Only v1alpha2 of ResourceSlices has no spec.
+    "sliceNodeName": f"request.kind.version == 'v1alpha2' ? {value('object.nodeName')} : "
+    "variables.nodeName",
     "empty": "[dyn(null), dyn(''), dyn(0), dyn(false), dyn([]), dyn({})]",
     "oldNodeName": value("variables.oldSpec.nodeName"),
+    "oldSliceNodeName": f"request.kind.version == 'v1alpha2' ? {value('oldObject.nodeName')} : "
+    "variables.oldNodeName",
 }
 
 

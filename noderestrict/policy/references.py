@@ -14,6 +14,7 @@ from noderestrict.policy.cel import (
     absent,
     any_of,
     each,
+    if_present,
     list_of,
     present,
     value,
@@ -245,12 +246,10 @@ def _unnamed(*paths: str) -> str:
 
 def _container_is_free() -> str:
     key = "variable.valueFrom"
-    variable = (
-        f"{absent(key)} || ({_unnamed(f'{key}.secretKeyRef.name', f'{key}.configMapKeyRef.name')})"
-    )
+    variable = _unnamed(f"{key}.secretKeyRef.name", f"{key}.configMapKeyRef.name")
     everything = _unnamed("source.secretRef.name", "source.configMapRef.name")
     return " && ".join(
-        f"({absent(path)} || ({each(path, item, test)}))"
+        if_present(path, each(path, item, test))
         for path, item, test in (
             ("container.env", "variable", variable),
             ("container.envFrom", "source", everything),
@@ -261,7 +260,7 @@ def _container_is_free() -> str:
 def _volume_is_free(demands: Callable[[Part], bool]) -> str:
     closed = demands(CLOSED_LIST)
     sources = each("volume[key].sources", "source", _source_is_free(demands), MOST_INNER)
-    projected = f"({absent('volume[key].sources')} || ({sources}))"
+    projected = if_present("volume[key].sources", sources)
     if closed:
         tests = [
             f"key in {list_of(_HARMLESS)}",

@@ -84,6 +84,12 @@ def judge_with_nulls(compiled: Policies, body: bytes) -> Judgement:
         return compiled.judge(json.loads(body)["request"])
 
 
+def variables_of(body: bytes) -> Mapping[str, Any]:
+    """Return what expressions read of a review: ``request``, ``object`` and ``oldObject``."""
+    with patch.object(evaluate, "_evened", _with_texts):
+        return evaluate._Review(json.loads(body)["request"]).variables
+
+
 def _with_texts(value: Any) -> Any:
     """Return an object in which no label or annotation is null, as in every API server."""
     metadata = value.get("metadata") if isinstance(value, dict) else None
@@ -278,6 +284,10 @@ _PROJECTIONS: tuple[Object, ...] = (
     {"serviceAccountToken": {"path": "p"}},
     {"clusterTrustBundle": {"path": "p"}},
     {"podCertificate": {"signerName": "s"}},
+    {"secret": {"name": None}},
+    {"configMap": {"name": None}},
+    {"clusterTrustBundle": None, "downwardAPI": {}},
+    {"downwardAPI": {}, "secret": {"name": "s"}},
     {"ofTomorrow": {}},
     {},
 )
@@ -290,6 +300,11 @@ _SOURCES: tuple[Object, ...] = (
     {"azureFile": {"shareName": "s"}},
     {"csi": {"driver": "d"}},
     {"csi": {"driver": "d", "nodePublishSecretRef": {"name": "s"}}},
+    {"csi": {"driver": "d", "nodePublishSecretRef": {}}},
+    {"csi": {"driver": "d", "nodePublishSecretRef": {"name": None}}},
+    {"secret": {"secretName": None}},
+    {"configMap": {"name": None}},
+    {"azureFile": {"secretName": None}},
     {"glusterfs": {"endpoints": "e"}},
     {"persistentVolumeClaim": {"claimName": "c"}},
     {"ephemeral": {"volumeClaimTemplate": {}}},
@@ -329,6 +344,10 @@ def _pod(**status: Any) -> Object:
     )
 
 
+def _relabelled(value: Object) -> Object:
+    return {**value, "metadata": {**value["metadata"], "labels": {"other": "label"}}}
+
+
 _CLAIMED = _pod(
     resourceClaimStatuses=[{"name": "a", "resourceClaimName": "b"}, {"name": "c"}],
     extendedResourceClaimStatus={
@@ -354,8 +373,8 @@ _PVC = claim(
     conditions=[{"type": "Resizing", "status": "True"}],
     allocatedResources={"storage": "2Gi"},
     allocatedResourceStatuses={"storage": "NodeResizePending"},
-    currentVolumeAttributesClassName="gold",
-    modifyVolumeStatus={"status": "Pending"},
+    currentVolumeAttributesClassName="",
+    modifyVolumeStatus={},
 )
 _PVC["metadata"] |= {
     "labels": {"a": "b"},
@@ -443,8 +462,47 @@ BASES: tuple[bytes, ...] = (
     ),
     _request("CREATE"),
 )
+_CONFIGS: tuple[Object | None, ...] = (None, {}, {"configMap": {}})
 #: Reviews that rules refuse whatever is in them, or that need no variants.
 OTHERS: tuple[bytes, ...] = (
+    *(
+        review("pods", "CREATE", name="static", namespace="ns", new=pod)
+        for owner in (
+            {**OWNERS[0], "kind": "Node", "name": "n1", "blockOwnerDeletion": True},
+            {**OWNERS[0], "kind": "Node", "name": "n1", "blockOwnerDeletion": False},
+        )
+        for pod in [mirror_pod()]
+        if pod["metadata"].update(ownerReferences=[owner]) is None
+    ),
+    # What other rules refuse already.
+    *(
+        review("pods", operation, sub=sub, name="p1", namespace="ns",
+               new=mirror_pod(volumes=[{"name": "v", "secret": {"secretName": "s"}}]),
+               old=mirror_pod() if operation == "UPDATE" else None)
+        for operation, sub in (("UPDATE", ""), ("CREATE", "binding"), ("UPDATE", "status"))
+    ),
+    review("pods", "UPDATE", name="p1", namespace="ns", new=_CLAIMED, old=_relabelled(_pod())),
+    review("persistentvolumeclaims", "UPDATE", name="data", namespace="ns", new=_PVC,
+           old=_relabelled(_PVC)),
+    review("nodes", "CREATE", name="n1", new=node(spec={"configSource": None})),
+    *(
+        review("nodes", "UPDATE", name="n1", new=node(spec={"configSource": {}}),
+               old=node(spec={"configSource": old}))
+        for old in _CONFIGS
+    ),
+    *(
+        review("pods", "UPDATE", sub="status", name="p1", namespace="ns", new=new, old=old)
+        for claimed in [_pod(extendedResourceClaimStatus={})]
+        for old, new in ((claimed, _pod()), (_pod(), claimed))
+    ),
+    *(
+        review("nodes", "UPDATE", name=name, user=f"system:node:{name}",
+               new=node(new, metadata={"annotations": new}),
+               old=node(old, metadata={"annotations": old}))
+        for name in ("n1", "m", "x")
+        for key in ("example.k8s.io/z", "a.k8s.io/b", "k8s.io/z", "example.com/z")
+        for new, old in (({key: "v"}, {}), ({}, {key: "v"}), ({key: "v"}, {key: "w"}))
+    ),
     *(
         review("pods", "CREATE", name="static", namespace="ns", new=mirror_pod(**spec))
         for spec in REFERENCES
@@ -458,6 +516,18 @@ OTHERS: tuple[bytes, ...] = (
         if (resource, operation, sub) != ("pods", "DELETE", "")
         and (resource, operation) != ("nodes", "CREATE")
     ),
+    *(
+        review(resource, operation, sub="status", name=name, namespace=namespace,
+               new=value if operation == "CREATE" else None,
+               old=value if operation == "DELETE" else None)
+        for resource, name, namespace, value in (
+            ("pods", "p1", "ns", _CLAIMED),
+            ("persistentvolumeclaims", "data", "ns", _PVC),
+            ("csinodes", "n1", "", _CSI),
+            ("csinodes", "n1", "", obj("csinodes", metadata={"name": "n1"})),
+        )
+        for operation in ("CREATE", "DELETE")
+    ),
     review("pods", "CREATE", sub="eviction", name="p1", namespace="ns",
            new=obj("pods", eviction=True, metadata={"name": "p1"})),
     review("pods", "CREATE", sub="binding", name="p1", namespace="ns", new=_pod()),
@@ -466,6 +536,7 @@ USERS: tuple[Mapping[str, Any], ...] = (
     {"username": "system:node:n1", "groups": ["a", "system:nodes"]},
     {"username": "system:node:", "groups": ["system:nodes"]},
     {"username": "system:node:n1", "groups": []},
+    {"username": "system:node:n1", "groups": ["system:masters"]},
     {"username": "system:node:n1"},
     {"username": "system:nodes:n1", "groups": ["system:nodes"]},
     {"username": "alice", "groups": ["system:nodes"]},
@@ -479,6 +550,11 @@ def with_user(body: bytes, user: Mapping[str, Any]) -> bytes:
     document = json.loads(body)
     document["request"]["userInfo"] = user
     return json.dumps(document).encode()
+
+
+def is_of_a_node(body: bytes) -> bool:
+    """Tell whether a node user sent a review."""
+    return admission.decode(body).node is not None
 
 
 def made_reviews(bases: Sequence[bytes] = BASES) -> Iterator[bytes]:
@@ -505,6 +581,14 @@ def _many(count: int, entry: Any) -> list[Any]:
 def _labelled(prefix: str, before: int, after: int) -> bytes:
     old, new = ({f"{prefix}{one}": "" for one in range(count)} for count in (before, after))
     return review("nodes", "UPDATE", name="n1", new=node(new), old=node(old))
+
+
+def annotated(by: int) -> Iterator[bytes]:
+    """Yield such reviews for the strict rule on annotations."""
+    many = {f"example.com/{one}": "" for one in range(MOST_KEYS + by)}
+    few, more = node(), node(metadata={"annotations": many})
+    for old, new in ((few, more), (more, few)):
+        yield review("nodes", "UPDATE", name="n1", new=new, old=old)
 
 
 def bounded(by: int) -> Iterator[bytes]:

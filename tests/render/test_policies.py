@@ -31,6 +31,7 @@ from noderestrict.render.policy_modes import ACTIONS
 from noderestrict.replay.policies.documents import convert
 from noderestrict.replay.policies.evaluate import Policies
 from tests.builders import LISTERS, Object, node, obj, pod_status, review, update_node
+from tests.render.overlays import build
 from tests.render.policy_reviews import (
     BASES,
     UNCOVERED,
@@ -559,3 +560,10 @@ def test_a_user_who_is_no_node_meets_no_policy() -> None:
     for user in ({"username": "alice", "groups": ["system:nodes"]}, {"username": "system:node:n1"}):
         for base in BASES:
             assert judged(with_user(base, user), EVERYTHING).matched == frozenset()
+
+
+def test_an_overlay_takes_the_policies_as_a_component() -> None:
+    plain, more = build("self-signed"), build("self-signed", ["policies"])
+    added = {(one["kind"], one["metadata"]["name"]) for one in more if one not in plain}
+    assert added == {(one["kind"], one["metadata"]["name"]) for one in policies()}
+    assert len(more) == len(plain) + len(added)

@@ -15,6 +15,7 @@ from noderestrict.policy.cel import (
     Form,
     absent,
     among,
+    if_present,
     kept,
     list_of,
     only_changes,
@@ -93,19 +94,17 @@ def own_name(request: Attributes) -> Denied | None:
     )
 
 
-_CONFIG = "spec.configSource"
-
-
 def _keeps_config_source(context: Context) -> tuple[str, ...]:
-    new, old = (f"variables.{section}.configSource.configMap" for section in ("spec", "oldSpec"))
+    old, new = "variables.oldSpec.configSource", "variables.spec.configSource"
     if context.operation == CREATE:
-        return (absent("variables.spec.configSource"),)
-    fields = " && ".join(
-        f"{value(f'{old}.{field}')} == {value(f'{new}.{field}')}"
+        return (absent(new),)
+    old_map, new_map = f"{old}.configMap", f"{new}.configMap"
+    fields = (
+        f"{value(f'{old_map}.{field}', known=old)} == {value(f'{new_map}.{field}', known=new)}"
         for field in corev1.ConfigMapNodeConfigSource.__struct_fields__
     )
-    both = f"{present('variables.oldSpec.configSource')} && ({present(old)}) == ({present(new)})"
-    return (f"{absent('variables.spec.configSource')} || ({both} && {fields})",)
+    same = f"({present(old_map, old)}) == ({present(new_map, new)})"
+    return (if_present(new, " && ".join((present(old), same, *fields))),)
 
 
 _Labels = dict[str, str | None]

@@ -97,7 +97,9 @@ def mirror_node_name(request: Attributes) -> Denied | None:
     )
 
 
-_OWNER = "variables.owners[0]"
+def _owner_has(field: str, wanted: str) -> str:
+    path = f"variables.owners[0].{field}"
+    return f"has({path}) && {path} == {wanted}"
 
 
 @rule(
@@ -107,11 +109,11 @@ _OWNER = "variables.owners[0]"
     cel=Form(
         (
             "size(variables.owners) == 1",
-            f"{value(f'{_OWNER}.apiVersion')} == 'v1'",
-            f"{value(f'{_OWNER}.kind')} == 'Node'",
-            f"{value(f'{_OWNER}.name')} == variables.node",
-            f"{value(f'{_OWNER}.controller', 'false')} == true",
-            f"{value(f'{_OWNER}.blockOwnerDeletion', 'false')} == false",
+            _owner_has("apiVersion", "'v1'"),
+            _owner_has("kind", "'Node'"),
+            _owner_has("name", "variables.node"),
+            _owner_has("controller", "true"),
+            f"!({_owner_has('blockOwnerDeletion', 'true')})",
         ),
         "metadata.ownerReferences is not as it must be; set exactly one: Node {node}, as "
         "controller, without blockOwnerDeletion",
@@ -380,7 +382,8 @@ _OLD_CLAIM, _NEW_CLAIM = (
 
 
 def _same_claim(field: str, empty: str) -> str:
-    return f"{value(f'{_OLD_CLAIM}.{field}', empty)} == {value(f'{_NEW_CLAIM}.{field}', empty)}"
+    old, new = (value(f"{claim}.{field}", empty) for claim in (_OLD_CLAIM, _NEW_CLAIM))
+    return f"{old} == {new}"
 
 
 @rule(

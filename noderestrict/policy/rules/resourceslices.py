@@ -5,7 +5,7 @@ The source is admitResourceSlice in plugin/pkg/admission/noderestriction of Kube
 
 from noderestrict.api import resourcev1
 from noderestrict.policy.attributes import Attributes
-from noderestrict.policy.cel import Context, Form, value
+from noderestrict.policy.cel import Context, Form
 from noderestrict.policy.decision import Denied, forbidden
 from noderestrict.policy.releases import Part, since
 from noderestrict.policy.rule import ANY, CREATE, DELETE, Target, rule
@@ -20,13 +20,8 @@ DELETE_PART = Part("the same for delete", since(31))
 def _allows(context: Context) -> tuple[str, ...]:
     if context.operation == DELETE and not context.demands(DELETE_PART):
         return ()
-    root = "oldObject" if context.operation == DELETE else "object"
-    # Only v1alpha2 has no spec.
-    node_name = (
-        f"(request.kind.version == 'v1alpha2' ? {value(f'{root}.nodeName')} : "
-        f"{value(f'{root}.spec.nodeName')})"
-    )
-    return (f"{node_name} == variables.node",)
+    name = "oldSliceNodeName" if context.operation == DELETE else "sliceNodeName"
+    return (f"variables.{name} == variables.node",)
 
 
 @rule(
