@@ -11,6 +11,7 @@ from noderestrict.cli.config import variable
 from noderestrict.cli.fields import settings_of
 from noderestrict.cli.serve_config import ServeConfig
 from noderestrict.exposure import findings as exposure_findings
+from noderestrict.policy.cel import Uncovered
 from noderestrict.policy.releases import LATEST_MINOR, OLDEST_MINOR
 from noderestrict.policy.rule import ANY, Rule
 from noderestrict.policy.table import RULES
@@ -267,6 +268,29 @@ def rights() -> str:
     )
 
 
+def policies() -> str:
+    """Return the page of the rules that are in policies."""
+    rows = []
+    for rule in RULES:
+        strict = "strict" if rule.strict else ""
+        found = f"no | {rule.cel.value}" if isinstance(rule.cel, Uncovered) else "yes |"
+        rows.append(f"| `{rule.id}` | {strict} | {found} |")
+    return "\n".join(
+        (
+            "# Rules in policies",
+            "",
+            "`noderestrict render policies` and `manifests/policies` have these rules; see "
+            "[the rules as",
+            "policies](../policies.md). Strict rules are in them if they are turned on.",
+            "",
+            "| Rule | | In policies | Why not |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+        )
+    )
+
+
 def exposure_schema() -> str:
     """Return the JSON Schema of what ``exposure`` reports."""
     return json.dumps(exposure_findings.schema(), indent=2) + "\n"
@@ -279,6 +303,7 @@ PAGES = {
     "exposure.schema.json": exposure_schema,
     "flags.md": flags,
     "metrics.md": metrics,
+    "policies.md": policies,
     "rights.md": rights,
 }
 
