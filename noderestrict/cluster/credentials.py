@@ -266,7 +266,7 @@ class Credentials:
             self._issued = issued
             self._due = self._clock() + _interval(left)
         token, pair, ca = await asyncio.to_thread(self._contents, user, cluster)
-        token = _sendable(self._issued.token or token, user.where)
+        token = _sendable(self._issued.token or token, user)
         pair = self._issued.pair or pair
         known = [self._issued.expires, expiry_of(token)]
         context = self.current.context
@@ -341,7 +341,7 @@ def _not_after(certificate: bytes, user: User) -> float:
         return x509.load_pem_x509_certificate(certificate).not_valid_after_utc.timestamp()
 
 
-def _sendable(token: str, where: str) -> str:
+def _sendable(token: str, user: User) -> str:
     """Return a token without white space around it.
 
     Raises:
@@ -349,7 +349,11 @@ def _sendable(token: str, where: str) -> str:
     """
     token = token.strip()
     if not (token.isascii() and token.isprintable()):
-        raise ConnectionFailedError(f"{where}: the token holds characters that no token may have")
+        file = user.token_file.path if user.token_file is not None else None
+        which = "" if file is None else f" in tokenFile {file}"
+        raise ConnectionFailedError(
+            f"{user.where}: the token{which} holds characters that no token may have"
+        )
     return token
 
 

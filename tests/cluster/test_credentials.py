@@ -182,6 +182,14 @@ async def test_what_stands_in_the_kubeconfig_needs_no_renewal(
     assert not await it.credentials.replaced(it.credentials.current, 60)
 
 
+async def test_a_token_file_that_no_header_can_hold_is_named(tmp_path: Path) -> None:
+    (tmp_path / "odd").write_text("a\nhush\n")
+    with pytest.raises(ConnectionFailedError) as error:
+        await Renewed(tmp_path, {"tokenFile": "odd"}).read()
+    assert f"users[u].user: the token in tokenFile {tmp_path}/odd holds" in str(error.value)
+    assert "hush" not in str(error.value)
+
+
 async def test_a_token_that_no_header_can_hold_is_refused_but_not_quoted(tmp_path: Path) -> None:
     for token in ("a\nhush", "hüsh", "a\x00hush"):
         with pytest.raises(ConnectionFailedError, match=r"users\[u\].user: the token") as error:
