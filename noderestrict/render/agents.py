@@ -46,6 +46,9 @@ _RESERVED = frozenset(
         "while",
     )
 )
+#: Characters of an expression. An API server compiles 100,000; what is longer than this is split,
+#: and what cannot be split leaves nothing out.
+_LONGEST, _LONGEST_OF_ONE = 50_000, 95_000
 #: Since then, conditions of authorizers see selectors.
 _SELECTORS_SINCE = 32
 
@@ -77,26 +80,48 @@ def webhooks(agents: Sequence[Agent]) -> dict[str, tuple[list[Object], Object]]:
     closed = [agent for agent in agents if agent.unnamed_writes == Unnamed.REFUSE]
     named = [agent for agent in agents if agent.unnamed_writes == Unnamed.ALLOW and agent.write]
     found: dict[str, tuple[list[Object], Object]] = {}
-    if closed:
-        found[f"all.{DOMAIN}"] = [_rule(_ALL, _OPERATIONS, ["*/*"])], _condition(closed)
-    if named:
-        found[f"named.{DOMAIN}"] = list(_rules(named)), _condition(named)
+    for number, part in enumerate(_parts(closed, _write_expression)):
+        condition = _condition(part)
+        found[_name("all", number)] = [_rule(_ALL, _OPERATIONS, ["*/*"])], condition
+    for number, part in enumerate(_parts(named, _write_expression)):
+        found[_name("named", number)] = list(_rules(part)), _condition(part)
     return found
 
 
-def read_condition(agents: Sequence[Agent], minor: int) -> str:
-    """Return the CEL expression that selects the reads that agents are asked about.
+def _name(kind: str, number: int) -> str:
+    return f"{kind}-{number + 1}.{DOMAIN}" if number else f"{kind}.{DOMAIN}"
+
+
+def _parts(
+    agents: Iterable[Agent], expression: Callable[[Sequence[Agent]], str]
+) -> Iterator[list[Agent]]:
+    """Yield the agents in parts whose expressions an API server takes."""
+    part: list[Agent] = []
+    for agent in agents:
+        if part and len(expression([*part, agent])) > _LONGEST:
+            yield part
+            part = []
+        part.append(agent)
+    if part:
+        yield part
+
+
+def read_conditions(agents: Sequence[Agent], minor: int) -> list[str]:
+    """Return the CEL expressions that select the reads that agents are asked about.
 
     Args:
         agents: of checked policies.
         minor: Kubernetes version of the API server, 1.``minor``.
 
     Returns:
-        The expression; "" if no reads are held.
+        One for each part of the agents; none if no reads are held.
     """
     held = [agent for agent in agents if agent.read is not None]
-    if not held:
-        return ""
+    parts = _parts(held, lambda part: _read_expression(part, minor))
+    return [_read_expression(part, minor) for part in parts]
+
+
+def _read_expression(held: Sequence[Agent], minor: int) -> str:
     reads = f"request.resourceAttributes.verb in {_texts(_READS)}"
     cases = list(_cases(held, _AUTHORIZATION, lambda agent: _read_cases(agent, minor)))
     asked = _all(
@@ -106,7 +131,7 @@ def read_condition(agents: Sequence[Agent], minor: int) -> str:
         "has(request.user)",
         _any(_is_agent(agent, _AUTHORIZATION) for agent in held),
     )
-    return _all(asked, f"!{_any(cases)}") if cases else asked
+    return _unless(asked, cases)
 
 
 def _rule(group: str, operations: Sequence[str], resources: Sequence[str]) -> Object:
@@ -138,11 +163,21 @@ def _rules(agents: Iterable[Agent]) -> Iterator[Object]:
 
 
 def _condition(agents: Sequence[Agent]) -> Object:
+    name = "agents-beyond-what-is-surely-theirs"
+    return {"name": name, "expression": _write_expression(agents)}
+
+
+def _write_expression(agents: Sequence[Agent]) -> str:
     users = _any(_is_agent(agent, _ADMISSION) for agent in agents)
     asked = _all("has(request.userInfo.username)", users)
     cases = list(_cases(agents, _ADMISSION, _write_cases))
-    expression = _all(asked, f"!{_any(cases)}") if cases else asked
-    return {"name": "agents-beyond-what-is-surely-theirs", "expression": expression}
+    return _unless(asked, cases)
+
+
+def _unless(asked: str, cases: Sequence[str]) -> str:
+    """Return a test that is asked about, but in some cases; in all if that gets too long."""
+    whole = _all(asked, f"!{_any(cases)}") if cases else asked
+    return whole if len(whole) <= _LONGEST_OF_ONE else asked
 
 
 def _cases(

@@ -19,7 +19,7 @@ def authorization_configuration(
     seconds: int = 1,
     failure_policy: str = "NoOpinion",
     version: str = "v1",
-    agents: str = "",
+    agents: Sequence[str] = (),
 ) -> Object:
     """Return an AuthorizationConfiguration with RBAC, and our webhook for nodes and agents only.
 
@@ -28,12 +28,18 @@ def authorization_configuration(
         seconds: how long answers are cached; access is revoked no faster than this.
         failure_policy: ``NoOpinion`` or ``Deny``, for requests without an answer.
         version: ``v1``, or ``v1beta1`` for Kubernetes 1.30 and 1.31.
-        agents: CEL expression that selects the reads of agents to ask about; "" for none.
+        agents: CEL expressions that each select reads of agents to ask about.
     """
-    of_agents: list[Object] = []
-    if agents:
-        conditions: list[Object] = [{"expression": agents}]
-        of_agents = [_webhook("noderestrict-agents", kubeconfig, seconds, "Deny", conditions)]
+    of_agents = [
+        _webhook(
+            f"noderestrict-agents-{number}" if number > 1 else "noderestrict-agents",
+            kubeconfig,
+            seconds,
+            "Deny",
+            [{"expression": expression}],
+        )
+        for number, expression in enumerate(agents, 1)
+    ]
     return {
         "apiVersion": f"apiserver.config.k8s.io/{version}",
         "kind": "AuthorizationConfiguration",

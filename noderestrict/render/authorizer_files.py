@@ -7,7 +7,7 @@ import yaml
 
 from noderestrict.agents.file import Agent
 from noderestrict.render import authorizer
-from noderestrict.render.agents import read_condition
+from noderestrict.render.agents import read_conditions
 from noderestrict.render.client_verification import FOLDER
 from noderestrict.render.kubeadm import Kubeadm
 from noderestrict.render.load import Object, documents
@@ -71,7 +71,7 @@ def files(options: Options) -> dict[str, str]:
         flags = authorizer.structured_flags(configuration)
         rendered["files/authorization.yaml"] = [
             authorizer.authorization_configuration(
-                webhook, version=version, agents=read_condition(options.agents, options.minor)
+                webhook, version=version, agents=read_conditions(options.agents, options.minor)
             )
         ]
     cluster = options.kubeadm.with_arguments(flags, dropped, FOLDER)

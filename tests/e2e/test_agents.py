@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from noderestrict.agents.load import parse
-from noderestrict.render.agents import read_condition
+from noderestrict.render.agents import read_conditions
 from noderestrict.render.authorizer import authorization_configuration, webhook_kubeconfig
 from noderestrict.render.registration import (
     cluster_role,
@@ -145,7 +145,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     held = parse(POLICY.encode(), "agents.yaml").agents
     ca, config, webhook = folder / "ca.crt", folder / "authorization.yaml", folder / "webhook.yaml"
     config.write_text(
-        yaml.safe_dump(authorization_configuration(str(webhook), agents=read_condition(held, 36)))
+        yaml.safe_dump(authorization_configuration(str(webhook), agents=read_conditions(held, 36)))
     )
     webhook.write_text(
         yaml.safe_dump(webhook_kubeconfig(f"https://127.0.0.1:{port}/authorize", str(ca)))

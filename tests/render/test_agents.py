@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from noderestrict.agents.agents import Agents
+from noderestrict.agents.file import Agent
 from noderestrict.agents.load import parse
 from noderestrict.agents.reads import Asked
 from noderestrict.agents.reads import evaluate as evaluate_read
@@ -22,7 +23,8 @@ from noderestrict.cli import main
 from noderestrict.doctor.registration_differences import registration_differences
 from noderestrict.policy.decision import Allowed
 from noderestrict.policy.extra import Extra
-from noderestrict.render.agents import DOMAIN, read_condition, webhooks
+from noderestrict.render.agents import DOMAIN, read_conditions, webhooks
+from noderestrict.render.authorizer import authorization_configuration
 from noderestrict.render.manifests import Options, manifests
 from noderestrict.render.registration import Registration
 from tests.agents.builders import (
@@ -363,7 +365,7 @@ def test_reads_that_the_server_is_not_asked_about_are_not_denied(
     entry: str, credential: str
 ) -> None:
     held = reading(entry)
-    condition = read_condition(held.all, 36)
+    (condition,) = read_conditions(held.all, 36)
     counts = {SKIPPED: 0, ASKED: 0}
     for body in accesses(CREDENTIALS[credential]):
         spec = json.loads(body)["spec"]
@@ -385,12 +387,12 @@ def test_reads_that_the_server_is_not_asked_about_are_not_denied(
 
 def test_no_condition_names_selectors_that_old_api_servers_lack() -> None:
     held = reading(f"{READS[2]}, {READS[3]}").all
-    assert "Selector" in read_condition(held, 32)
-    assert "Selector" not in read_condition(held, 31)
+    assert "Selector" in read_conditions(held, 32)[0]
+    assert "Selector" not in read_conditions(held, 31)[0]
 
 
 def test_agents_whose_reads_are_not_held_are_not_asked_about() -> None:
-    assert read_condition(policy(ENTRIES[0]).all, 36) == ""
+    assert read_conditions(policy(ENTRIES[0]).all, 36) == []
 
 
 @pytest.mark.parametrize("minor", ["1.32", "1.36"])
@@ -438,3 +440,49 @@ def test_before_1_30_no_authorizer_can_select_agents(
     command = ["render", "authorizer", str(tmp_path), "--kubernetes-version", "1.29"]
     assert main([*command, "--agents", str(file)]) == 2
     assert "since 1.30" in capsys.readouterr().err
+
+
+def many(count: int, entries: int) -> tuple[Agent, ...]:
+    write = ", ".join(
+        f"{{resources: [things{number}], operations: [CREATE, UPDATE, DELETE], "
+        "relation: {field: spec.nodeName}}"
+        for number in range(entries)
+    )
+    read = ", ".join(
+        f"{{resources: [r{number}], relation: {{name: '{{node}}'}}}}" for number in range(entries)
+    )
+    return agents(
+        "agents:\n"
+        + "".join(
+            f"- {{name: a{number}, users: [{{serviceAccount: a/b{number}}}], write: [{write}], "
+            f"read: [{read}]}}\n"
+            for number in range(count)
+        )
+    ).all
+
+
+def test_no_expression_is_longer_than_an_api_server_takes() -> None:
+    held = many(30, 10)
+    found = webhooks(held)
+    assert list(found)[:2] == [ALL, f"all-2.{DOMAIN}"]
+    expressions = [condition["expression"] for _, condition in found.values()]
+    reads = read_conditions(held, 36)
+    assert len(expressions) > 1
+    assert len(reads) > 1
+    assert max(map(len, (*expressions, *reads))) < 100_000
+    for agent in held:
+        user = f'"system:serviceaccount:a:{agent.name.replace("a", "b")}"'
+        for some in (expressions, reads):
+            assert len([one for one in some if user in one]) == 1
+    names = [one["name"] for one in authorization_configuration("x", agents=reads)["authorizers"]]
+    assert names[:2] == ["noderestrict-agents", "noderestrict-agents-2"]
+    assert len(set(names)) == len(names)
+
+
+def test_a_policy_that_is_too_long_for_a_condition_leaves_nothing_out() -> None:
+    held = many(1, 400)
+    ((_, condition),) = webhooks(held).values()
+    (read,) = read_conditions(held, 36)
+    for expression in (condition["expression"], read):
+        assert len(expression) < 1000
+        assert "things" not in expression
