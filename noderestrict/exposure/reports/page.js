@@ -3,6 +3,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 const MOST_DRAWN = 6;
+const MOST_DRAWN_NARROW = 3;
 const MOST_LISTED = 200;
 
 const title = (index) => {
@@ -94,7 +95,7 @@ const drawing = (ways, wide) => {
   const [w, h] = wide ? [long, broad] : [broad, long];
   const svg = drawn("svg", {
     viewBox: `0 0 ${w} ${h}`, "aria-hidden": "true",
-    style: `width: 100%; max-width: ${w}px; min-width: ${Math.min(w, wide ? 900 : 300)}px`,
+    style: `width: 100%; max-width: ${w}px; min-width: ${wide ? Math.min(w, 900) : Math.round(0.9 * w)}px`,
   });
   const arrow = drawn("marker", {
     id: "arrow", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7,
@@ -125,9 +126,9 @@ const drawing = (ways, wide) => {
     group.append(
       drawn("title", {}, title(thing)),
       drawn("rect", { x, y, width, height, rx: 8 }),
-      drawn("text", { x: x + 9, y: y + (second ? 18 : 28), class: "kind" }, cut(first, 23)),
+      drawn("text", { x: x + 9, y: y + (second ? 18 : 28), class: "kind" }, cut(first, 21)),
     );
-    if (second) group.append(drawn("text", { x: x + 9, y: y + 35 }, cut(second, 20)));
+    if (second) group.append(drawn("text", { x: x + 9, y: y + 35 }, cut(second, 18)));
     svg.append(group);
   }
   return svg;
@@ -184,8 +185,10 @@ const show = (index, part) => {
       class: "drawing", role: "region", tabindex: 0, "aria-label": "Drawing of the paths listed below",
     });
     paths.append(box);
-    box.append(drawing(ways.slice(0, MOST_DRAWN), box.clientWidth > 640));
-    const more = leading.length - MOST_DRAWN;
+    const isWide = box.clientWidth > 640;
+    const most = isWide ? MOST_DRAWN : MOST_DRAWN_NARROW;
+    box.append(drawing(ways.slice(0, most), isWide));
+    const more = leading.length - most;
     if (more > 0) paths.append(element("p", { class: "note" }, `${more} longer paths are listed alone.`));
   }
   let target = null;
@@ -195,6 +198,8 @@ const show = (index, part) => {
       return kinds ? kinds.includes(kind) : !NAMED.has(kind);
     });
     if (!found.length && id !== part) continue;
+    // What counts the most comes first; paths to the cluster are in order.
+    if (id !== "cluster") found.sort((one, other) => other[1] - one[1]);
     const head = element("h3", { id: `part-${id}`, tabindex: -1 }, heading);
     paths.append(head);
     if (id === part) target = head;
