@@ -8,6 +8,7 @@ from noderestrict.doctor.differences import without_empty
 from noderestrict.doctor.findings import Finding, failed, warned
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.rule import ANY
+from noderestrict.render.agents import is_for_agents
 from noderestrict.render.conditions import NODE_USERS
 from noderestrict.render.infrastructure import Infrastructure, infrastructure_in
 from noderestrict.render.registration import (
@@ -49,7 +50,8 @@ def holes(
         audited: whether nothing is to be denied.
         conditions: whether the API server has match conditions, as Kubernetes 1.28 does.
     """
-    webhooks = configuration.get("webhooks") or []
+    # What those for agents are sent is not what a node sends.
+    webhooks = [one for one in configuration.get("webhooks") or () if not is_for_agents(one)]
     missing = [
         f"{operation} {group or 'core'}/{resource}"
         for rule in webhook_rules(extra=extra)

@@ -7,7 +7,7 @@ every request that its rules match, so there is one, which begins with the users
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +86,11 @@ def webhooks(agents: Sequence[Agent]) -> dict[str, tuple[list[Object], Object]]:
     for number, part in enumerate(_parts(named, _write_expression)):
         found[_name("named", number)] = list(_rules(part)), _condition(part)
     return found
+
+
+def is_for_agents(webhook: Mapping[str, Any]) -> bool:
+    """Return whether a webhook of a registration is one for agents."""
+    return str(webhook.get("name")).endswith(DOMAIN)
 
 
 def _name(kind: str, number: int) -> str:

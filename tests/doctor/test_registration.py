@@ -16,6 +16,7 @@ import pytest
 from noderestrict.agents.file import Agent, User
 from noderestrict.cluster.connection import ClusterError
 from noderestrict.doctor.checks.registration import check_registration
+from noderestrict.doctor.holes import holes
 from noderestrict.doctor.registration_differences import registration_differences
 from noderestrict.doctor.watch import SECONDS, Expected, watch_registration
 from noderestrict.policy.extra import Extra
@@ -424,3 +425,11 @@ async def test_webhooks_of_agents_are_compared_with_the_policies_as_they_are_now
     assert await watched.look() == 0
     webhook["rules"][0]["operations"].remove("DELETE")
     assert await watched.look() == 1
+
+
+def test_a_webhook_for_agents_hides_no_hole_for_nodes() -> None:
+    everything = {"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"],
+                  "resources": ["*/*"], "scope": "*"}  # fmt: skip
+    webhook = {"name": "all.agents.noderestrict.io", "rules": [everything]}
+    found = list(holes({"webhooks": [webhook]}, Extra(), audited=False, conditions=True))
+    assert [one.finding.message[:27] for one in found] == ["not sent to any webhook: CR"]
