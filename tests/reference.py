@@ -99,7 +99,7 @@ def metrics() -> str:
 def doctor() -> str:
     """Return the page of the doctor's checks."""
     from noderestrict.doctor.findings import STATUSES
-    from noderestrict.doctor.run import CHECKS
+    from noderestrict.doctor.run import AGENT_CHECKS, CHECKS
 
     return "\n".join(
         (
@@ -132,6 +132,12 @@ def doctor() -> str:
             "| Check | Question |",
             "|---|---|",
             *(f"| {check.name} | {check.title} |" for check in CHECKS),
+            "",
+            "With `--agents FILE`, these as well:",
+            "",
+            "| Check | Question |",
+            "|---|---|",
+            *(f"| {check.name} | {check.title} |" for check in AGENT_CHECKS),
             "",
         )
     )

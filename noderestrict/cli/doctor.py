@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._errors import UsageError
+from noderestrict.cli.agent_files import add_agents_flag, agents_to_examine
 from noderestrict.cli.argument_types import checked, parse_host_and_port
 from noderestrict.cli.fields import add_flags, from_flags
 from noderestrict.cli.shared_flags import ClusterAccess, StrictPolicy
@@ -68,6 +69,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="FILE",
         help="copy of the API server's AuthorizationConfiguration",
     )
+    add_agents_flag(parser)
     add_flags(parser, StrictPolicy)
     parser.add_argument(
         "--expect-mode",
@@ -121,8 +123,9 @@ def _print_table(findings: "list[tuple[Check, Finding]]") -> None:
 async def _findings(options: argparse.Namespace) -> "list[tuple[Check, Finding]]":
     from noderestrict.cluster.judge import connected
     from noderestrict.doctor.cluster import Options
-    from noderestrict.doctor.run import examine
+    from noderestrict.doctor.run import AGENT_CHECKS, CHECKS, examine
 
+    agents = agents_to_examine(options.agents)
     wanted = Options(
         options.webhook_configuration,
         options.connect,
@@ -132,7 +135,9 @@ async def _findings(options: argparse.Namespace) -> "list[tuple[Check, Finding]]
         from_flags(StrictPolicy, options).extra(),
         options.expect_mode,
         tuple(options.metrics),
+        agents,
     )
+    checks = (*CHECKS, *AGENT_CHECKS) if options.agents else CHECKS
     access = from_flags(ClusterAccess, options)
     async with connected(access.kubeconfig, access.context, access.api_server) as connection:
-        return [finding async for finding in examine(connection, wanted)]
+        return [finding async for finding in examine(connection, wanted, checks)]

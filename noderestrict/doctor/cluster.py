@@ -12,6 +12,7 @@ from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.objects import tree
 from noderestrict.cluster.publish import CONFIGURATIONS
 from noderestrict.cluster.server_info import server_version
+from noderestrict.doctor.agent_policies import AgentPolicies
 from noderestrict.policy.extra import Extra
 from noderestrict.render.registration import MATCH_CONDITIONS_SINCE
 from noderestrict.serving.modes import ENFORCE
@@ -34,6 +35,7 @@ class Options:
         extra: policy beyond the in-tree plugin, with which the manifests were rendered.
         expected_mode: mode in which every rule must run.
         metrics: where the metrics of servers are reachable from here.
+        agents: that are held to their node.
     """
 
     configuration: str = "noderestrict"
@@ -44,6 +46,7 @@ class Options:
     extra: Extra = field(default_factory=Extra)
     expected_mode: str = ENFORCE
     metrics: tuple[Address, ...] = ()
+    agents: AgentPolicies = field(default_factory=AgentPolicies)
 
     @property
     def audited(self) -> bool:

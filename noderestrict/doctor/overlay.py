@@ -106,6 +106,8 @@ def _options(cluster: Cluster, servers: Sequence[Workload]) -> Options:
         tuple(_flag(commands, "--api-server")),
         infrastructure,
         kubernetes_version=version,
+        agents=cluster.options.agents.agents.all,
+        agent_files=cluster.options.agents.texts,
     )
 
 

@@ -54,6 +54,7 @@ async def restore(cluster: Cluster, *flags: str, overlay: str = "") -> str:
         ClusterError: the installation could not be read.
     """
     overlay = overlay or await installed_overlay(cluster)
+    flags = (*cluster.options.agents.flags, *flags)
     minor = await cluster.minor_before_match_conditions()
     if minor is not None:
         flags = (*flags, f"--kubernetes-version=1.{max(minor, OLDEST_MINOR)}")

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.checks import (
+    agents_accounts,
+    agents_registration,
     api_audiences,
     api_server,
     authorizer,
@@ -56,6 +58,8 @@ CHECKS = (
     node_credentials.CHECK,
     authorizer.CHECK,
 )
+#: Of the policies that --agents names.
+AGENT_CHECKS = (agents_accounts.CHECK, agents_registration.CHECK)
 
 
 async def examine(

@@ -18,7 +18,7 @@ from noderestrict.render.workload import NAMESPACE, TLS_SECRET
 from noderestrict.telemetry.metrics import Metrics
 from tests.cli.store import kubeconfig
 from tests.doctor.test_credentials import CONTROL_PLANE, is_list, path_of
-from tests.render.overlays import build
+from tests.render.overlays import FILES, build
 from tests.serving.tls import authority, client_leaf
 from tests.verify.cluster import APIServer
 
@@ -41,6 +41,7 @@ class Healthy(APIServer):
     """An API server whose objects are all in order.
 
     Attributes:
+        rendered: the files of the manifests that are installed.
         version: of the API server.
         exposed: metrics, by path.
         rights: of users other than node users: user, verb, resource.
@@ -48,6 +49,8 @@ class Healthy(APIServer):
         authorizes: the answer to a node that asks for its own Node; None for that of the rules.
         files: kubeconfig of a kubelet, and the API server's AuthorizationConfiguration.
     """
+
+    rendered: Mapping[str, str] = FILES
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +76,7 @@ class Healthy(APIServer):
         self._cluster()
 
     def _install(self) -> None:
-        for value in build("self-signed", COMPONENTS):
+        for value in build("self-signed", COMPONENTS, self.rendered):
             self.objects[path_of(value)] = copy.deepcopy(value)
         bundle = base64.b64encode(CA.certificate).decode()
         for webhook in self.objects[REGISTRATION]["webhooks"]:

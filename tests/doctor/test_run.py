@@ -17,7 +17,7 @@ from noderestrict.doctor.checks import authorizer, in_tree_plugin
 from noderestrict.doctor.cluster import Cluster, Options
 from noderestrict.doctor.findings import Finding, exit_code, passed
 from noderestrict.doctor.report import as_json
-from noderestrict.doctor.run import CHECKS, examine
+from noderestrict.doctor.run import AGENT_CHECKS, CHECKS, examine
 
 PANIC = type("PanicException", (BaseException,), {})
 API_SERVERS = "/api/v1/namespaces/kube-system/pods"
@@ -95,8 +95,8 @@ async def test_a_cancelled_examination_ends() -> None:
 
 def test_every_module_of_the_folder_is_a_check_that_runs() -> None:
     modules = {f"{checks.__name__}.{one.name}" for one in pkgutil.iter_modules(checks.__path__)}
-    assert {check.check.__module__ for check in CHECKS} == modules
-    assert len(CHECKS) == len(modules)
+    assert {check.check.__module__ for check in (*CHECKS, *AGENT_CHECKS)} == modules
+    assert len(CHECKS) + len(AGENT_CHECKS) == len(modules)
 
 
 @pytest.mark.parametrize(

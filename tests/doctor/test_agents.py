@@ -1,0 +1,226 @@
+"""The checks of policies for agents: a fault planted per finding; and blind is never green."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from noderestrict.cli.agent_files import agents_to_examine
+from noderestrict.cluster.judge import connected
+from noderestrict.doctor.check import Check
+from noderestrict.doctor.cluster import Options
+from noderestrict.doctor.findings import Finding, exit_code
+from noderestrict.doctor.run import AGENT_CHECKS, CHECKS, examine
+from noderestrict.render.manifests import Options as Rendering
+from noderestrict.render.manifests import manifests
+from tests.agents.builders import agents
+from tests.doctor.healthy import REGISTRATION, Healthy
+from tests.doctor.test_faults import Plant, assert_typable, change, lose
+from tests.verify.cluster import running
+
+Object = dict[str, Any]
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+STORAGE = "/api/v1/namespaces/storage"
+ACCOUNT = f"{STORAGE}/serviceaccounts/driver"
+DAEMON_SET = "/apis/apps/v1/namespaces/storage/daemonsets/driver"
+POLICY = """agents:
+- name: driver
+  users: [{serviceAccount: storage/driver}]
+  write: [{resources: [nodes/status], operations: [UPDATE], relation: own-node}]
+  read: [{resources: [nodes], relation: own-node}, {resources: [pods], relation: own-pods}]
+- name: reporter
+  users: [{serviceAccount: storage/reporter}]
+  unnamedWrites: allow
+  write: [{resources: [nodes/status], operations: [UPDATE], relation: own-node}]
+"""
+
+
+class WithAgents(Healthy):
+    """A cluster with policies for two agents, both in order.
+
+    Attributes:
+        policy: the text of the policy file.
+    """
+
+    rendered = manifests(Rendering(agents=agents(POLICY).all, agent_files={"agents.yaml": POLICY}))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.policy = POLICY
+        for name in ("driver", "reporter"):
+            self.put(f"{STORAGE}/serviceaccounts/{name}")
+            spec = {"serviceAccountName": name, "containers": [{"name": "c"}]}
+            self.put(
+                f"/apis/apps/v1/namespaces/storage/daemonsets/{name}",
+                spec={"template": {"spec": spec}},
+            )
+
+
+def run_as(name: str, owner: str = "") -> Plant:
+    """Let a pod run as an account, of a DaemonSet or of nothing."""
+
+    def plant(server: Healthy) -> None:
+        pod = server.put(f"{STORAGE}/pods/one", spec={"nodeName": "n1", "serviceAccountName": name})
+        if owner:
+            pod["metadata"]["ownerReferences"] = [
+                {"kind": "DaemonSet", "name": owner, "controller": True}
+            ]
+
+    return plant
+
+
+def write_policy(text: str) -> Plant:
+    return lambda server: setattr(server, "policy", text)
+
+
+def webhook(name: str, *steps: str | int, to: Any) -> Plant:
+    """Change a value of an agents' webhook."""
+
+    def plant(server: Healthy) -> None:
+        names = [one["name"] for one in server.objects[REGISTRATION]["webhooks"]]
+        change(REGISTRATION, "webhooks", names.index(name), *steps, to=to)(server)
+
+    return plant
+
+
+def lose_webhooks(*names: str) -> Plant:
+    def plant(server: Healthy) -> None:
+        found = server.objects[REGISTRATION]["webhooks"]
+        server.objects[REGISTRATION]["webhooks"] = [
+            one for one in found if one["name"] not in names
+        ]
+
+    return plant
+
+
+ALL, NAMED = "all.agents.noderestrict.io", "named.agents.noderestrict.io"
+EXTRA_USER = POLICY.replace("/driver}]", "/driver}, {serviceAccount: storage/old}]")
+FAULTS: dict[str, dict[str, tuple[Plant, str, str]]] = {
+    "agent accounts": {
+        "no account": (
+            lambda server: [lose(ACCOUNT)(server), lose(DAEMON_SET)(server)], "fail",
+            "service account storage/driver does not exist, so the policy holds nobody; "
+            "DaemonSets there run: storage/reporter as storage/reporter",
+        ),
+        "another account": (
+            change(DAEMON_SET, "spec", "template", "spec", "serviceAccountName", to="plugin"),
+            "fail", "no DaemonSet runs as storage/driver, so the policy holds nobody; "
+            "DaemonSets there run: storage/driver as storage/plugin",
+        ),
+        "one of two": (write_policy(EXTRA_USER), "warn",
+                       "service account storage/old does not exist; another account"),
+        "shared": (run_as("driver"), "warn", "held to their node as well: storage/one"),
+    },
+    "agent registration": {
+        "all missing": (lose_webhooks(ALL, NAMED), "fail", f"{ALL}, {NAMED}: missing"),
+        "one missing": (lose_webhooks(NAMED), "fail", f"{NAMED}: missing"),
+        "fewer rules": (webhook(ALL, "rules", 0, "resources", to=["*"]), "fail",
+                        f"{ALL}: rules"),
+        "others": (webhook(ALL, "matchConditions", 0, "expression", to="false"), "fail",
+                   "expression"),
+        "open": (webhook(NAMED, "failurePolicy", to="Ignore"), "fail", "failurePolicy"),
+        "confined": (webhook(ALL, "namespaceSelector", to={"matchLabels": {"a": "b"}}), "fail",
+                     "namespaceSelector"),
+        "no registration": (lose(REGISTRATION), "unknown", "not found"),
+    },
+}  # fmt: skip
+EVERY = [
+    pytest.param(check, fault, id=f"{check}: {name}")
+    for check, faults in FAULTS.items()
+    for name, fault in faults.items()
+]
+
+
+async def examined(
+    server: WithAgents, folder: Path, checks: tuple[Check, ...] = AGENT_CHECKS
+) -> list[tuple[str, Finding]]:
+    file = folder / "agents.yaml"
+    await asyncio.to_thread(file.write_text, server.policy)
+    options = Options(agents=agents_to_examine([str(file)]))
+    async with running(server, folder) as kubeconfig, connected(kubeconfig, None) as connection:
+        return [(check.name, one) async for check, one in examine(connection, options, checks)]
+
+
+def test_each_check_of_agents_has_a_fault_of_its_own() -> None:
+    assert set(FAULTS) == {check.name for check in AGENT_CHECKS}
+
+
+async def test_agents_in_order_are_green_for_every_check(tmp_path: Path) -> None:
+    found = await examined(WithAgents(), tmp_path, (*CHECKS, *AGENT_CHECKS))
+    assert [(check, one) for check, one in found if one.status != "pass"] == []
+    assert {check.name for check in AGENT_CHECKS} <= {check for check, _ in found}
+
+
+@pytest.mark.parametrize(("check", "fault"), EVERY)
+async def test_a_planted_fault_of_an_agent_is_seen_with_what_mends_it(
+    tmp_path: Path, check: str, fault: tuple[Plant, str, str]
+) -> None:
+    plant, status, says = fault
+    server = WithAgents()
+    plant(server)
+    (wanted,) = [one for one in AGENT_CHECKS if one.name == check]
+    found = [one for _, one in await examined(server, tmp_path, (wanted,))]
+    order = ("pass", "warn", "unknown", "fail")
+    assert max(found, key=lambda one: order.index(one.status)).status == status, found
+    assert any(says in one.message and one.status == status for one in found), found
+    for one in found:
+        assert "\n" not in one.message
+        if one.status != "pass":
+            assert one.remedy
+            assert one.command, one
+            for command in one.command.splitlines():
+                assert_typable(command)
+
+
+async def test_pods_of_a_daemon_set_that_now_has_another_account_still_count(
+    tmp_path: Path,
+) -> None:
+    server = WithAgents()
+    change(DAEMON_SET, "spec", "template", "spec", "serviceAccountName", to="new")(server)
+    run_as("driver", "driver")(server)
+    assert {one.status for _, one in await examined(server, tmp_path)} == {"pass"}
+
+
+class Blind(WithAgents):
+    """Notes what is read, and refuses some of it.
+
+    Attributes:
+        asked: method and path of each request.
+        refuses: tells which requests are refused.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: set[tuple[str, str]] = set()
+        self.refuses: Callable[[tuple[str, str]], bool] = lambda _: False
+
+    async def answer(self, request: web.Request) -> web.Response:
+        one = (request.method, request.path)
+        self.asked.add(one)
+        if self.refuses(one):
+            return web.json_response({"kind": "Status", "message": "no", "code": 403}, status=403)
+        return await super().answer(request)
+
+
+@pytest.mark.parametrize("check", AGENT_CHECKS, ids=[one.name for one in AGENT_CHECKS])
+async def test_a_check_of_agents_that_a_source_is_hidden_from_is_not_green(
+    tmp_path: Path, check: Check
+) -> None:
+    server = Blind()
+    await examined(server, tmp_path, (check,))
+    green = []
+    for source in sorted(server.asked - HELPFUL):
+        blind = Blind()
+        blind.refuses = source.__eq__
+        found = await examined(blind, tmp_path, (check,))
+        if exit_code(one for _, one in found) != 2:
+            green.append(source)
+        assert all(one.status == "pass" or one.command for _, one in found), found
+    assert green == []
+
+
+#: Asked for what it adds.
+HELPFUL = {("GET", "/version")}
