@@ -71,8 +71,8 @@ def test_a_guarded_cluster_passes(registered: Registered, doctor: Examined, tmp_
     found = doctor("--node-kubeconfig", str(kubelet), "--authorization-config", str(authorization))
     for check in ("registration", "rights", "node credentials", "authorizer"):
         assert found[check][0] == "pass", found
-    # Without pods on the node, rules about them cannot be told.
-    assert found["rules"][0] in ("pass", "unknown"), found
+    # A cluster without Nodes has nothing to try some rules on.
+    assert found["rules"][0] == "pass" or "could not be tried" in found["rules"][1], found
     known = int(registered.admin.get("/version")["minor"]) <= LATEST_MINOR
     assert found["server version"][0] == ("pass" if known else "warn")
     # The certificate of a test lives for a day.
