@@ -101,7 +101,11 @@ def deployment(replicas: int) -> dict[str, Any]:
 
 
 def denials(exposition: str) -> list[str]:
-    return [line for line in exposition.splitlines() if 'decision="denied"' in line]
+    return [
+        line
+        for line in exposition.splitlines()
+        if line.startswith("noderestrict_admission_decisions_") and 'decision="denied"' in line
+    ]
 
 
 def scale(control_plane: ControlPlane, replicas: int) -> None:

@@ -94,22 +94,22 @@ class Policed(Registered):
             self.kubectl("delete", "-f", "-", stdin=text)
             self.until_free()
 
-    def judged(self) -> bool:
-        """Tell whether the policies of two resources are in force."""
+    def judged(self) -> set[bool]:
+        """Tell of the policies of two resources whether they are in force."""
         probe = self.control_plane.node("probe")
         acts: list[Callable[[], object]] = [
             lambda: probe.create(f"{LEASES}?dryRun=All", lease("somebody-else")),
             lambda: probe.create(f"{NODES}?dryRun=All", {"metadata": {"name": "somebody-else"}}),
         ]
-        return all("ValidatingAdmissionPolicy" in said(probe, act) for act in acts)
+        return {"ValidatingAdmissionPolicy" in said(probe, act) for act in acts}
 
     def until_judged(self) -> None:
-        eventually(self.judged)
+        eventually(lambda: self.judged() == {True})
         # An API server takes over what changed once a second.
         time.sleep(1.5)
 
     def until_free(self) -> None:
-        eventually(lambda: not self.judged())
+        eventually(lambda: self.judged() == {False})
 
 
 def eventually(holds: Callable[[], bool]) -> None:
