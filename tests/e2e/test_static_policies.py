@@ -34,6 +34,8 @@ from tests.e2e.test_registration import NODES, RBAC, WEBHOOKS, node_object
 from tests.render.overlays import FILES, build
 from tests.serving.tls import authority, serving
 
+pytestmark = pytest.mark.long
+
 Object = dict[str, Any]
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 POLICIES = f"{ADMISSION}/validatingadmissionpolicies"
