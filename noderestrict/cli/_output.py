@@ -33,6 +33,11 @@ def shows_unicode(otherwise: str = "backslashreplace") -> bool:
     return True
 
 
+def has_colours() -> bool:
+    """Return whether standard output shows colours, and its reader wants them."""
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
+
+
 def silence() -> None:
     """Let standard output go nowhere, so that flushing it at exit does not fail again."""
     _to_nowhere(sys.stdout)

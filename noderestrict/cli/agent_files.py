@@ -9,7 +9,6 @@ from noderestrict.agents.file import Agent
 from noderestrict.agents.load import MAX_BYTES, PolicyFileError, merge, parse
 from noderestrict.agents.reads import needs_selectors
 from noderestrict.cli._errors import UsageError
-from noderestrict.doctor.agent_policies import AgentPolicies
 from noderestrict.pki.files import read_regular
 from noderestrict.policy.features import defaults
 
@@ -39,6 +38,18 @@ def read_agents(files: Sequence[str], features: Mapping[str, bool] | None = None
     return _merged({file: _text(file) for file in files}, features)
 
 
+def agents_of(files: Sequence[str]) -> Agents:
+    """Return the agents of some files.
+
+    Raises:
+        UsageError: a file is unusable.
+    """
+    try:
+        return read_agents(files)
+    except PolicyFileError as error:
+        raise UsageError(f"--agents {error}") from None
+
+
 def agents_to_render(
     files: Sequence[str], minor: int | None
 ) -> tuple[tuple[Agent, ...], dict[str, str]]:
@@ -63,22 +74,6 @@ def agents_to_render(
             raise UsageError(f"--agents {file}: another file is called {name}, too")
         named[name] = text.decode()
     return agents.all, named
-
-
-def agents_to_examine(files: Sequence[str]) -> AgentPolicies:
-    """Return the agents of some files, and which file has each.
-
-    Raises:
-        UsageError: a file is unusable, or two have the same name.
-    """
-    found, texts = agents_to_render(files, None)
-    named = {Path(file).name: file for file in files}
-    file_of = {
-        agent.name: named[name]
-        for name, text in texts.items()
-        for agent in parse(text.encode(), name).agents
-    }
-    return AgentPolicies(Agents(found), file_of, texts)
 
 
 def _text(file: str) -> bytes:

@@ -1,20 +1,20 @@
 """``noderestrict agents find``: what a stolen node would get with the agents on it."""
 
 import argparse
-import asyncio
-import os
-import sys
 from typing import TYPE_CHECKING, Any
 
-from noderestrict.cli._errors import UsageError
-from noderestrict.cli._output import shows_unicode
-from noderestrict.cli.argument_types import KUBERNETES_VERSION, checked
-from noderestrict.cli.fields import add_flags, from_flags
+from noderestrict.cli._output import has_colours
+from noderestrict.cli.cluster_objects import (
+    add_version_flag,
+    check_version_flag,
+    from_cluster,
+    from_files,
+)
+from noderestrict.cli.fields import add_flags
 from noderestrict.cli.shared_flags import ClusterAccess, add_size_flag
 from noderestrict.survey import reports
 
 if TYPE_CHECKING:
-    from noderestrict.agents.agents import Agents
     from noderestrict.survey.objects import Objects
 
 
@@ -45,12 +45,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="FILE",
         help="policy files of agents, whose rights count as held",
     )
-    parser.add_argument(
-        "--kubernetes-version",
-        type=checked(KUBERNETES_VERSION.parse),
-        metavar=KUBERNETES_VERSION.metavar,
-        help="Kubernetes version of the API server that the files come from",
-    )
+    add_version_flag(parser)
     parser.add_argument(
         "--output", choices=reports.NAMES, default="table", help="format (default: table)"
     )
@@ -65,67 +60,31 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UsageError: a file cannot be read, or no cluster can be reached.
     """
+    from noderestrict.cli.agent_files import agents_of
     from noderestrict.survey.run import survey
 
-    if options.kubernetes_version is not None and not options.state:
-        raise UsageError("--kubernetes-version is for --state; a live cluster tells its version")
+    check_version_flag(options)
     agents = agents_of(options.agents).all
-    objects = objects_of(options)
+    objects = objects_of(options, options.kubernetes_version)
     findings = survey(objects, agents)
-    shows_unicode()
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    print(reports.written(options.output, findings, colour=colour), end="")
+    print(reports.written(options.output, findings, colour=has_colours()), end="")
     return findings.exit_code
 
 
-def agents_of(files: "list[str]") -> "Agents":
-    """Return the agents of some policy files.
-
-    Raises:
-        UsageError: a file is unusable.
-    """
-    from noderestrict.agents.load import PolicyFileError
-    from noderestrict.cli.agent_files import read_agents
-
-    try:
-        return read_agents(files)
-    except PolicyFileError as error:
-        raise UsageError(f"--agents {error}") from None
-
-
-def objects_of(options: argparse.Namespace) -> "Objects":
+def objects_of(options: argparse.Namespace, minor: int | None = None) -> "Objects":
     """Return the objects of the files that are given, or else of the live cluster.
+
+    Args:
+        options: with the flags of the command.
+        minor: Kubernetes version that the files come from, None if it is not known.
 
     Raises:
         UsageError: a file cannot be read, or no cluster can be reached.
     """
-    return _from_files(options) if options.state else _from_cluster(options)
+    if not options.state:
+        from noderestrict.survey import live
 
+        return from_cluster(live.from_cluster, options)
+    from noderestrict.survey import files
 
-def _from_files(options: argparse.Namespace) -> "Objects":
-    from noderestrict.replay.sources import MIB
-    from noderestrict.replay.state import StateError
-    from noderestrict.survey.files import from_files
-
-    try:
-        minor = getattr(options, "kubernetes_version", None)
-        return from_files(options.state, minor, options.max_file_mib * MIB)
-    except StateError as error:
-        raise UsageError(str(error)) from None
-
-
-def _from_cluster(options: argparse.Namespace) -> "Objects":
-    from noderestrict.cluster.connection import ClusterError
-    from noderestrict.cluster.judge import connected
-    from noderestrict.survey.live import from_cluster
-
-    access = from_flags(ClusterAccess, options)
-
-    async def read() -> "Objects":
-        async with connected(access.kubeconfig, access.context, access.api_server) as connection:
-            return await from_cluster(connection)
-
-    try:
-        return asyncio.run(read())
-    except ClusterError as error:
-        raise UsageError(str(error)) from None
+    return from_files(lambda limit: files.from_files(options.state, minor, limit), options)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._errors import UsageError
 from noderestrict.cli.agents_find import objects_of
+from noderestrict.cli.cluster_objects import from_files
 from noderestrict.cli.fields import add_flags
 from noderestrict.cli.shared_flags import ClusterAccess, add_size_flag
 
@@ -89,16 +90,12 @@ def run(options: argparse.Namespace) -> int:
     from noderestrict.replay.audit.read import Seen, events
     from noderestrict.replay.learn.learner import Learner
     from noderestrict.replay.learn.policy import text_of
-    from noderestrict.replay.sources import MIB
-    from noderestrict.replay.state import StateError, load_state
+    from noderestrict.replay.state import load_state
     from noderestrict.survey.files import files_of
 
     agents = _agents(options)
     graph = Graph(most_edges=None)
-    try:
-        listers = load_state(files_of(options.state), graph, options.max_file_mib * MIB)
-    except StateError as error:
-        raise UsageError(str(error)) from None
+    listers = from_files(lambda limit: load_state(files_of(options.state), graph, limit), options)
     learner = Learner(agents, graph)
     log = AuditLog(Policy().offline(), listers, agents=learner, judges_nodes=False)
     seen = Seen()

@@ -2,11 +2,12 @@
 
 import argparse
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._errors import UsageError
-from noderestrict.cli.agent_files import add_agents_flag, agents_to_examine
+from noderestrict.cli.agent_files import add_agents_flag, agents_to_render
 from noderestrict.cli.argument_types import checked, parse_host_and_port
 from noderestrict.cli.fields import add_flags, from_flags
 from noderestrict.cli.shared_flags import ClusterAccess, StrictPolicy
@@ -14,6 +15,7 @@ from noderestrict.policy.text import printable
 from noderestrict.serving.modes import ENFORCE, MODES
 
 if TYPE_CHECKING:
+    from noderestrict.doctor.agent_policies import AgentPolicies
     from noderestrict.doctor.check import Check
     from noderestrict.doctor.findings import Finding
 
@@ -141,3 +143,23 @@ async def _findings(options: argparse.Namespace) -> "list[tuple[Check, Finding]]
     access = from_flags(ClusterAccess, options)
     async with connected(access.kubeconfig, access.context, access.api_server) as connection:
         return [finding async for finding in examine(connection, wanted, checks)]
+
+
+def agents_to_examine(files: Sequence[str]) -> "AgentPolicies":
+    """Return the agents of some files, and which file has each.
+
+    Raises:
+        UsageError: a file is unusable, or two have the same name.
+    """
+    from noderestrict.agents.agents import Agents
+    from noderestrict.agents.load import parse
+    from noderestrict.doctor.agent_policies import AgentPolicies
+
+    found, texts = agents_to_render(files, None)
+    named = {Path(file).name: file for file in files}
+    file_of = {
+        agent.name: named[name]
+        for name, text in texts.items()
+        for agent in parse(text.encode(), name).agents
+    }
+    return AgentPolicies(Agents(found), file_of, texts)

@@ -1,20 +1,22 @@
 """``noderestrict exposure``: what would fall with each node if it were taken over now."""
 
 import argparse
-import asyncio
-import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._errors import UsageError
-from noderestrict.cli._output import shows_unicode
-from noderestrict.cli.agents_find import agents_of
-from noderestrict.cli.argument_types import KUBERNETES_VERSION, checked
-from noderestrict.cli.fields import add_flags, from_flags
+from noderestrict.cli._output import has_colours
+from noderestrict.cli.cluster_objects import (
+    add_version_flag,
+    check_version_flag,
+    from_cluster,
+    from_files,
+)
+from noderestrict.cli.fields import add_flags
 from noderestrict.cli.shared_flags import ClusterAccess, add_size_flag
 from noderestrict.exposure import reports
 
 if TYPE_CHECKING:
+    from noderestrict.cluster.connection import Connection
     from noderestrict.exposure.detect import Answers
     from noderestrict.exposure.findings import Findings
     from noderestrict.exposure.setups import SetUp
@@ -58,12 +60,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="FILE",
         help="policy file of agents, for the set-up with them; may be repeated",
     )
-    parser.add_argument(
-        "--kubernetes-version",
-        type=checked(KUBERNETES_VERSION.parse),
-        metavar=KUBERNETES_VERSION.metavar,
-        help="Kubernetes version of the API server that the files come from",
-    )
+    add_version_flag(parser)
     parser.add_argument(
         "--secrets",
         action="store_true",
@@ -105,17 +102,14 @@ def run(options: argparse.Namespace) -> int:
 
     if options.state and options.secrets:
         raise UsageError("--secrets is for a live cluster; put Secrets into the files of --state")
-    if options.kubernetes_version is not None and not options.state:
-        raise UsageError("--kubernetes-version is for --state; a live cluster tells its version")
+    check_version_flag(options)
     if options.set_up == "agents" and not options.agents:
         raise UsageError("--set-up agents needs --agents")
     findings = _findings(options)
     code = _exit_code(findings) if options.fail_on else 0
     if options.redact:
         findings = redacted(findings)
-    shows_unicode()
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    print(reports.written(options.output, findings, colour=colour), end="")
+    print(reports.written(options.output, findings, colour=has_colours()), end="")
     return code
 
 
@@ -128,6 +122,7 @@ def _exit_code(findings: "Findings") -> int:
 def _findings(options: argparse.Namespace) -> "Findings":
     import msgspec
 
+    from noderestrict.cli.agent_files import agents_of
     from noderestrict.exposure.baseline import BaselineError, changes, read
     from noderestrict.exposure.detect import detect
     from noderestrict.exposure.run import expose
@@ -138,7 +133,7 @@ def _findings(options: argparse.Namespace) -> "Findings":
         before = read(options.baseline) if options.baseline else None
     except BaselineError as error:
         raise UsageError(f"--baseline {error}") from None
-    world, answers = (_from_files(options), None) if options.state else _from_cluster(options)
+    world, answers = _world(options)
     known = set_ups(agents, world.minor)
     chosen: SetUp
     if options.set_up == _DETECT:
@@ -153,31 +148,18 @@ def _findings(options: argparse.Namespace) -> "Findings":
     return msgspec.structs.replace(findings, changes=changes(before, findings))
 
 
-def _from_files(options: argparse.Namespace) -> "World":
-    from noderestrict.exposure.files import from_files
-    from noderestrict.replay.sources import MIB
-    from noderestrict.replay.state import StateError
+def _world(options: argparse.Namespace) -> "tuple[World, Answers | None]":
+    """Return the cluster, and what it answers; files answer nothing."""
+    if options.state:
+        from noderestrict.exposure import files
 
-    try:
-        return from_files(options.state, options.kubernetes_version, options.max_file_mib * MIB)
-    except StateError as error:
-        raise UsageError(str(error)) from None
-
-
-def _from_cluster(options: argparse.Namespace) -> "tuple[World, Answers | None]":
-    from noderestrict.cluster.connection import ClusterError
-    from noderestrict.cluster.judge import connected
+        state, minor = options.state, options.kubernetes_version
+        return from_files(lambda limit: files.from_files(state, minor, limit), options), None
+    from noderestrict.exposure import live
     from noderestrict.exposure.detect import ask
-    from noderestrict.exposure.live import from_cluster
 
-    access = from_flags(ClusterAccess, options)
+    async def read(connection: "Connection") -> "tuple[World, Answers | None]":
+        world = await live.from_cluster(connection, secrets=options.secrets)
+        return world, await ask(connection) if options.set_up == _DETECT else None
 
-    async def read() -> "tuple[World, Answers | None]":
-        async with connected(access.kubeconfig, access.context, access.api_server) as connection:
-            world = await from_cluster(connection, secrets=options.secrets)
-            return world, await ask(connection) if options.set_up == _DETECT else None
-
-    try:
-        return asyncio.run(read())
-    except ClusterError as error:
-        raise UsageError(str(error)) from None
+    return from_cluster(read, options)

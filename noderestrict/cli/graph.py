@@ -1,12 +1,12 @@
 """``noderestrict graph``: show what a node's credential gives access to."""
 
 import argparse
-import asyncio
 import sys
 from typing import Any
 
 from noderestrict.cli._errors import UsageError
-from noderestrict.cli.fields import add_flags, from_flags
+from noderestrict.cli.cluster_objects import from_cluster, from_files
+from noderestrict.cli.fields import add_flags
 from noderestrict.cli.shared_flags import ClusterAccess, add_size_flag
 from noderestrict.graph import views
 from noderestrict.graph.graph import Graph
@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
         vertex = views.vertex_of(options.kind, options.name) if "kind" in options else None
     except ValueError as error:
         raise UsageError(str(error)) from None
-    graph = _from_state(options) if options.state else _from_cluster(options)
+    graph = _graph(options)
     if vertex is None:
         paths = views.reachable(graph, options.node)
     elif options.question == "who":
@@ -86,30 +86,14 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _from_state(options: argparse.Namespace) -> Graph:
-    from noderestrict.replay.sources import MIB
-    from noderestrict.replay.state import StateError, load_state
+def _graph(options: argparse.Namespace) -> Graph:
+    """Return the graph of the files of ``--state``, or else of the live cluster."""
+    if not options.state:
+        from noderestrict.cluster.graph_sink import read_graph
+
+        return from_cluster(read_graph, options)
+    from noderestrict.replay.state import load_state
 
     graph = Graph(most_edges=None)
-    try:
-        load_state(options.state, graph, options.max_file_mib * MIB)
-    except StateError as error:
-        raise UsageError(str(error)) from None
+    from_files(lambda limit: load_state(options.state, graph, limit), options)
     return graph
-
-
-def _from_cluster(options: argparse.Namespace) -> Graph:
-    from noderestrict.cluster.connection import ClusterError
-    from noderestrict.cluster.graph_sink import read_graph
-    from noderestrict.cluster.judge import connected
-
-    access = from_flags(ClusterAccess, options)
-
-    async def read() -> Graph:
-        async with connected(access.kubeconfig, access.context, access.api_server) as connection:
-            return await read_graph(connection)
-
-    try:
-        return asyncio.run(read())
-    except ClusterError as error:
-        raise UsageError(str(error)) from None

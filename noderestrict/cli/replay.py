@@ -1,7 +1,6 @@
 """``noderestrict replay``: judge captured reviews offline."""
 
 import argparse
-import os
 import shutil
 import sys
 import time
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from noderestrict import __version__
 from noderestrict.agents.load import PolicyFileError
 from noderestrict.cli._errors import UsageError
-from noderestrict.cli._output import shows_unicode, silence
+from noderestrict.cli._output import has_colours, shows_unicode, silence
 from noderestrict.cli.agent_files import read_agents
 from noderestrict.cli.argument_types import RULES_OF, checked
 from noderestrict.cli.fields import add_flags, from_flags
@@ -267,7 +266,7 @@ def _report(options: argparse.Namespace, rules: Release, sources: tuple[str, ...
         Options(
             out=sys.stdout,
             notes=sys.stderr,
-            colour=terminal and "NO_COLOR" not in os.environ,
+            colour=has_colours(),
             explain=options.explain,
             show_all=options.show == "all",
             fail_on_denied=options.fail_on_denied,

@@ -2,11 +2,10 @@
 
 import argparse
 import asyncio
-import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._errors import UsageError
+from noderestrict.cli._output import has_colours
 from noderestrict.cli.argument_types import RULES_OF, checked, parse_host_and_port
 from noderestrict.cli.fields import add_flags, from_flags
 from noderestrict.cli.shared_flags import ClusterAccess, StrictPolicy
@@ -73,8 +72,7 @@ def run(options: argparse.Namespace) -> int:
         findings = asyncio.run(_findings(options))
     except (ClusterError, NodeMismatchError) as error:
         raise UsageError(str(error)) from None
-    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    print(reports.written(options.output, findings, colour=colour), end="")
+    print(reports.written(options.output, findings, colour=has_colours()), end="")
     return findings.exit_code
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from noderestrict.cli.agent_files import agents_to_examine
+from noderestrict.cli.doctor import agents_to_examine
 from noderestrict.cluster.judge import connected
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Options
