@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from noderestrict.agents import paths
+from noderestrict.policy.json_schema import json_schema
 
 #: Of the user names of service accounts, before NAMESPACE:NAME.
 ACCOUNT_PREFIX = "system:serviceaccount:"
@@ -280,20 +281,11 @@ class PolicyFile(_Strict, frozen=True):
 
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of the file."""
-    found = msgspec.json.schema(PolicyFile)
-    definitions: dict[str, Any] = found["$defs"]
+    found = json_schema(PolicyFile, "noderestrict agents", SCHEMA_ID)
     for name, choices in _ONE_OF.items():
         # What a Struct cannot say, the loader checks, too.
-        definitions[name]["oneOf"] = [{"required": list(keys)} for keys in choices]
-    for definition in definitions.values():
-        # Docstrings are about Python's names.
-        definition.pop("description", None)
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": SCHEMA_ID,
-        "title": "noderestrict agents",
-        **found,
-    }
+        found["$defs"][name]["oneOf"] = [{"required": list(keys)} for keys in choices]
+    return found
 
 
 #: The properties of which exactly one set must be there.

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from noderestrict.policy.json_schema import json_schema
 from noderestrict.survey.objects import NotSeen
 
 
@@ -225,12 +226,4 @@ class Findings(_Part, frozen=True):
 
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of the report."""
-    found = msgspec.json.schema(Findings)
-    for definition in found["$defs"].values():
-        # Docstrings are about Python's names.
-        definition.pop("description", None)
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "noderestrict exposure",
-        **found,
-    }
+    return json_schema(Findings, "noderestrict exposure")
