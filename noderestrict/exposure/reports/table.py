@@ -1,15 +1,14 @@
 """A table for terminals: set-ups side by side, nodes worst first, and what leads to the cluster."""
 
-import textwrap
 from collections.abc import Iterator, Sequence
 
 from noderestrict.exposure.findings import Compared, ExposedNode, Findings, Way
 from noderestrict.exposure.remedies import told
 from noderestrict.exposure.reports import fall, told_steps
+from noderestrict.policy.lines import WIDTH, shortened, wrapped
 from noderestrict.policy.text import printable
 
 _RED, _GREEN, _PLAIN = "\033[31m", "\033[32m", "\033[0m"
-_WIDTH = 80
 _MOST_NODES = 20
 _MOST_PATHS = 10
 _NAMED = 3
@@ -23,23 +22,23 @@ def report(findings: Findings, *, colour: bool) -> str:
     lines += ["", *_overview("Workers", findings.nodes, colour=colour)]
     if findings.control_planes:
         lines += ["", *_overview("Control planes", findings.control_planes, colour=False)]
-        lines += _wrapped("Whoever has one of these has the cluster.", 0)
+        lines += wrapped("Whoever has one of these has the cluster.", 0)
     lines += _paths(findings)
     if findings.changes is not None:
         lines += ["", "Since the baseline:" if findings.changes else "Nothing changed."]
         for change in findings.changes[:_MOST_NODES]:
             text = f"{change.change:<6} {change.node}: {fall(change.before)} → {fall(change.after)}"
-            lines += _wrapped(text, 2, 9)
+            lines += wrapped(text, 2, 9)
         lines += _more(len(findings.changes) - _MOST_NODES, "node")
     lines.append("")
     for note in findings.notes:
-        lines += _wrapped(note, 0)
+        lines += wrapped(note, 0)
     for missing in findings.not_seen:
-        lines += _wrapped(f"Not seen: {missing.what}: {missing.why}", 0)
+        lines += wrapped(f"Not seen: {missing.what}: {missing.why}", 0)
         if missing.hidden:
-            lines += _wrapped(f"Hidden by that: {missing.hidden}", 2)
-    lines += _wrapped(f"Set-up {findings.set_up}: {findings.why_set_up}.", 0)
-    lines += _wrapped(f"{findings.summary}.", 0)
+            lines += wrapped(f"Hidden by that: {missing.hidden}", 2)
+    lines += wrapped(f"Set-up {findings.set_up}: {findings.why_set_up}.", 0)
+    lines += wrapped(f"{findings.summary}.", 0)
     return "\n".join(lines) + "\n"
 
 
@@ -96,11 +95,11 @@ def _paths(findings: Findings) -> Iterator[str]:
         named = ", ".join(nodes[:_NAMED])
         more = f" and {len(nodes) - _NAMED} more" if len(nodes) > _NAMED else ""
         yield ""
-        yield from _wrapped(f"{_steps(way.steps)} from {named}{more}", 0)
+        yield from wrapped(f"{_steps(way.steps)} from {named}{more}", 0)
         for number, line in enumerate(told_steps(findings.steps[index] for index in way.path)):
-            yield from _wrapped(f"→ {line}" if number else line, 2, 6)
+            yield from wrapped(f"→ {line}" if number else line, 2, 6)
         for remedy in way.closed_by:
-            yield from _wrapped(f"closed by: {told(remedy)}", 2, 6)
+            yield from wrapped(f"closed by: {told(remedy)}", 2, 6)
     yield from _more(len(ranked) - _MOST_PATHS, "path")
 
 
@@ -119,25 +118,11 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     cells = [tuple(map(printable, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     rest = sum(widths[1:]) + 2 * (len(widths) - 1)
-    widths[0] = min(widths[0], max(12, _WIDTH - rest))
+    widths[0] = min(widths[0], max(12, WIDTH - rest))
     return [
         "  ".join(
-            f"{_cut(cell, width):<{width}}" if not number else f"{cell:>{width}}"
+            f"{shortened(cell, width):<{width}}" if not number else f"{cell:>{width}}"
             for number, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in cells
     ]
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
-
-
-def _wrapped(text: str, indent: int, hanging: int | None = None) -> list[str]:
-    return textwrap.wrap(
-        printable(text),
-        _WIDTH,
-        initial_indent=" " * indent,
-        subsequent_indent=" " * (indent if hanging is None else hanging),
-        break_on_hyphens=False,
-    )
