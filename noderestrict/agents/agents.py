@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 from noderestrict.agents.changed import Changeable
 from noderestrict.agents.file import (
-    ACCOUNT_PREFIX,
     Agent,
     Bound,
     Read,
@@ -17,6 +16,7 @@ from noderestrict.agents.file import (
     kind_of,
 )
 from noderestrict.agents.paths import Steps, parse_path
+from noderestrict.rbac.subjects import account_user
 
 RULE_PREFIX = "agents/"
 #: The last part of the ids of an agent's rules.
@@ -136,10 +136,8 @@ class Agents:
         self._by_prefix: list[tuple[str, str, Held]] = []
         for agent in self.all:
             for user in agent.users:
-                if user.service_account is not None:
-                    namespace, _, name = user.service_account.partition("/")
-                    held = _held(agent, account=(namespace, name))
-                    self._by_user[f"{ACCOUNT_PREFIX}{namespace}:{name}"] = held
+                if user.account is not None:
+                    self._by_user[account_user(*user.account)] = _held(agent, user.account)
                 else:
                     held = _held(agent, prefix=user.prefix or "")
                     self._by_prefix.append((user.prefix or "", user.group or "", held))

@@ -13,7 +13,6 @@ from noderestrict.agents import paths
 from noderestrict.policy.json_schema import json_schema
 
 #: Of the user names of service accounts, before NAMESPACE:NAME.
-ACCOUNT_PREFIX = "system:serviceaccount:"
 SCHEMA_ID = "https://noderestrict.io/schemas/agents.json"
 _RESOURCE = r"^[a-z][a-z0-9.-]*(/([a-z][a-z0-9-]*|\*))?$"
 _LABEL_KEY = r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
@@ -177,6 +176,14 @@ class User(_Strict, frozen=True):
     group: (
         Annotated[str, Meta(min_length=1, max_length=256, description="group to be in")] | None
     ) = None
+
+    @property
+    def account(self) -> tuple[str, str] | None:
+        """Namespace and name of the service account, None if a prefix tells the users."""
+        if self.service_account is None:
+            return None
+        namespace, _, name = self.service_account.partition("/")
+        return namespace, name
 
 
 _Group = Annotated[str, Meta(pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$")]

@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 
 from noderestrict.agents.file import (
-    ACCOUNT_PREFIX,
     Agent,
     Bound,
     Mode,
@@ -34,6 +33,7 @@ from noderestrict.policy.hostile import refused_as
 from noderestrict.policy.identity import NODE_USER_PREFIX, NODES_GROUP
 from noderestrict.policy.text import printable
 from noderestrict.policy.yaml_nodes import unfolded
+from noderestrict.rbac.subjects import ACCOUNT_PREFIX
 
 #: Far longer than one that anybody writes.
 MAX_BYTES = 1024 * 1024

@@ -9,6 +9,7 @@ from noderestrict.cli.agents_find import objects_of
 from noderestrict.cli.cluster_objects import from_files
 from noderestrict.cli.fields import add_flags
 from noderestrict.cli.shared_flags import ClusterAccess, add_size_flag
+from noderestrict.rbac.subjects import ACCOUNT_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from noderestrict.agents.file import Agent
     from noderestrict.replay.learn.learner import Learner
     from noderestrict.replay.results import NotJudged, Result, Undecided
-
-_ACCOUNT = "system:serviceaccount:"
 
 
 def add_parser(subparsers: Any) -> None:
@@ -178,4 +177,6 @@ def _agents(options: argparse.Namespace) -> "Sequence[Agent]":
 
 def _account(text: str) -> str:
     """Return NAMESPACE/NAME of a service account that is written so, or as its user name."""
-    return text.removeprefix(_ACCOUNT).replace(":", "/", 1) if text.startswith(_ACCOUNT) else text
+    if not text.startswith(ACCOUNT_PREFIX):
+        return text
+    return text.removeprefix(ACCOUNT_PREFIX).replace(":", "/", 1)

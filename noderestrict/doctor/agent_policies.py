@@ -39,8 +39,7 @@ class AgentPolicies:
 
 def accounts_of(agent: Agent) -> list[tuple[str, str]]:
     """Return namespace and name of each service account that an agent may be."""
-    found = [user.service_account.partition("/") for user in agent.users if user.service_account]
-    return [(namespace, name) for namespace, _, name in found]
+    return [user.account for user in agent.users if user.account is not None]
 
 
 def is_enforced(agent: Agent) -> bool:

@@ -15,7 +15,6 @@ from noderestrict.rbac.subjects import AUTHENTICATED, User, account_of, service_
 
 _ROLES = ("clusterroles", "roles")
 _BINDINGS = ("clusterrolebindings", "rolebindings")
-SERVICE_ACCOUNT = "system:serviceaccount:"
 _RBAC = "/apis/rbac.authorization.k8s.io/v1"
 _REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 

@@ -7,7 +7,8 @@ from noderestrict.policy.identity import NODE_USER_PREFIX, NODES_GROUP
 AUTHENTICATED = "system:authenticated"
 UNAUTHENTICATED = "system:unauthenticated"
 SERVICE_ACCOUNTS = "system:serviceaccounts"
-_ACCOUNT_PREFIX = "system:serviceaccount:"
+#: What the user names of service accounts begin with.
+ACCOUNT_PREFIX = "system:serviceaccount:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,12 @@ def node(name: str) -> User:
 
 def account_user(namespace: str, name: str) -> str:
     """Return the user name of a service account."""
-    return f"{_ACCOUNT_PREFIX}{namespace}:{name}"
+    return f"{ACCOUNT_PREFIX}{namespace}:{name}"
 
 
 def account_of(user: str) -> tuple[str, str] | None:
     """Return namespace and name of the service account that a user name means, None if none."""
-    namespace, colon, name = user.removeprefix(_ACCOUNT_PREFIX).partition(":")
-    if not user.startswith(_ACCOUNT_PREFIX) or not (colon and namespace and name) or ":" in name:
+    namespace, colon, name = user.removeprefix(ACCOUNT_PREFIX).partition(":")
+    if not user.startswith(ACCOUNT_PREFIX) or not (colon and namespace and name) or ":" in name:
         return None
     return namespace, name

@@ -14,7 +14,6 @@ from typing import Any
 from msgspec.structs import replace
 
 from noderestrict.agents.file import (
-    ACCOUNT_PREFIX,
     Agent,
     Bound,
     Operation,
@@ -29,6 +28,7 @@ from noderestrict.agents.file import (
     kind_of,
 )
 from noderestrict.agents.paths import FieldPath, parse_path
+from noderestrict.rbac.subjects import account_user
 from noderestrict.render.load import Object
 
 #: End of the names of all webhooks for agents.
@@ -247,9 +247,7 @@ def _prefixes(agent: Agent) -> tuple[User, ...]:
 
 def _is_agent(agent: Agent, terms: _Terms) -> str:
     """Return a test of the user, who has a name."""
-    accounts = [
-        ACCOUNT_PREFIX + (user.service_account or "").replace("/", ":") for user in _accounts(agent)
-    ]
+    accounts = [account_user(*user.account) for user in agent.users if user.account is not None]
     tests = [_is_one(terms.username, accounts)] if accounts else []
     tests += [
         f"{terms.username}.startsWith({_text(user.prefix or '')}) && has({terms.groups}) && "

@@ -9,6 +9,7 @@ from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, unknown, warned
 from noderestrict.doctor.restore import restore
 from noderestrict.doctor.workloads import SERVERS, elements, setting, words, workloads
+from noderestrict.rbac.subjects import ACCOUNT_PREFIX
 
 _FLAG = "--api-audiences"
 
@@ -45,7 +46,7 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
 
 async def _configured(cluster: Cluster, user: str) -> list[tuple[str, Sequence[str]]]:
     """Return the audiences that each workload of a service account is configured with."""
-    _, _, account = user.partition("system:serviceaccount:")
+    _, _, account = user.partition(ACCOUNT_PREFIX)
     namespace, _, name = account.partition(":")
     if not name:
         return []

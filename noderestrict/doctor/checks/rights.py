@@ -7,13 +7,13 @@ from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster, Options
 from noderestrict.doctor.findings import Finding, failed, passed
 from noderestrict.doctor.permissions import (
-    SERVICE_ACCOUNT,
     Permission,
     changes_of_registration,
     granted,
     listed,
     revoking,
 )
+from noderestrict.rbac.subjects import ACCOUNT_PREFIX
 from noderestrict.render.registration import NAME, cluster_role
 
 #: What a server that only reads must not be allowed to do.
@@ -59,8 +59,8 @@ def _granting(user: str) -> str:
         return command
     binding = f"{NAME}-{user.rpartition(':')[2]}"
     subject = f"--user={user}"
-    if user.startswith(SERVICE_ACCOUNT):
-        subject = f"--serviceaccount={user.removeprefix(SERVICE_ACCOUNT)}"
+    if user.startswith(ACCOUNT_PREFIX):
+        subject = f"--serviceaccount={user.removeprefix(ACCOUNT_PREFIX)}"
     words = ["kubectl", "create", "clusterrolebinding", binding, f"--clusterrole={NAME}", subject]
     return f"{command}\n{shlex.join(words)}"
 

@@ -9,13 +9,14 @@ import msgspec
 from noderestrict.admission import Request
 from noderestrict.agents import reads
 from noderestrict.agents.agents import NODE, Agents, Entry, Held
-from noderestrict.agents.file import ACCOUNT_PREFIX, RelationKind
+from noderestrict.agents.file import RelationKind
 from noderestrict.agents.identity import Unknown, node_of, user_of
 from noderestrict.agents.relations import Objects, broken
 from noderestrict.api.admissionv1 import NULL
 from noderestrict.graph.graph import Graph
 from noderestrict.policy.decision import Denied
 from noderestrict.policy.settings import Settings
+from noderestrict.rbac.subjects import account_user
 from noderestrict.replay.audit.events import AuditEvent
 from noderestrict.replay.audit.lookups import LoggedListers
 from noderestrict.replay.audit.objects import Place
@@ -34,9 +35,7 @@ _BY_NAME = (RelationKind.OWN_NODE, RelationKind.NAME, RelationKind.ANY)
 def users_of(agents: Agents) -> list[str]:
     """Return what the user names of agents begin with."""
     return [
-        f"{ACCOUNT_PREFIX}{user.service_account.replace('/', ':', 1)}"
-        if user.service_account is not None
-        else user.prefix or ""
+        account_user(*user.account) if user.account is not None else user.prefix or ""
         for agent in agents.all
         for user in agent.users
     ]

@@ -208,8 +208,8 @@ def agent_for(user: User, taken: set[str]) -> Agent:
         taken: names of other agents; this one's is added.
     """
     wanted = [(user.prefix or "").rstrip(":").rpartition(":")[2]]
-    if user.service_account is not None:
-        namespace, _, name = user.service_account.partition("/")
+    if user.account is not None:
+        namespace, name = user.account
         wanted = [name, f"{namespace}-{name}"]
     label = next((one for one in map(_as_label, wanted) if one not in taken), "")
     number = 2
