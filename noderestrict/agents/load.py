@@ -5,7 +5,6 @@ Each error is one line that names the file, the agent, the field and the value.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import msgspec
@@ -32,7 +31,7 @@ from noderestrict.errors import NoderestrictError
 from noderestrict.policy.hostile import refused_as
 from noderestrict.policy.identity import NODE_USER_PREFIX, NODES_GROUP
 from noderestrict.policy.text import printable
-from noderestrict.policy.yaml_nodes import unfolded
+from noderestrict.policy.yaml_nodes import settings_loader, unfolded
 from noderestrict.rbac.subjects import ACCOUNT_PREFIX
 
 #: Far longer than one that anybody writes.
@@ -132,31 +131,11 @@ def dump(policy: PolicyFile) -> str:
     return yaml.safe_dump(msgspec.to_builtins(policy), sort_keys=False, width=100)
 
 
-@cache
-def _loader() -> Any:
-    """Return a safe loader for which ``off`` and ``on`` are text: a mode is called ``off``."""
-    # Imported here: most commands never need it.
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    Loader.yaml_implicit_resolvers = {
-        first: [
-            (tag, pattern)
-            for tag, pattern in resolvers
-            if not (first in "oO" and tag == "tag:yaml.org,2002:bool")
-        ]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    return Loader
-
-
 def _content(text: bytes, file: str) -> Any:
     if len(text) > MAX_BYTES:
         raise PolicyFileError(f"{file}: longer than {MAX_BYTES} bytes")
     with refused_as(PolicyFileError, file):
-        loader = _loader()(text.decode("utf-8"))
+        loader = settings_loader()(text.decode("utf-8"))
         try:
             node = loader.get_single_node()
             if node is None:

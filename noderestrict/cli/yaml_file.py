@@ -1,13 +1,12 @@
 """Read a YAML file that may hold anything."""
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from noderestrict.errors import NoderestrictError
 from noderestrict.pki.files import read_regular
 from noderestrict.policy.hostile import refused_as
-from noderestrict.policy.yaml_nodes import unfolded
+from noderestrict.policy.yaml_nodes import settings_loader, unfolded
 
 #: Far longer than one that anybody writes; reading it takes about a second.
 _LONGEST_FILE = 256 * 1024
@@ -68,7 +67,7 @@ class YamlFile:
         """Return what a text holds, or the error that rejects it."""
         try:
             with refused_as(ConfigError, str(self)):
-                loader = _loader()(text.decode("utf-8"))
+                loader = settings_loader()(text.decode("utf-8"))
                 try:
                     node = loader.get_single_node()
                     if node is None:
@@ -83,26 +82,6 @@ class YamlFile:
                     loader.dispose()
         except ConfigError as error:
             return error
-
-
-@cache
-def _loader() -> Any:
-    """Return a safe loader for which ``off`` and ``on`` are text: a mode is called ``off``."""
-    # Imported here: most commands never need it.
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        pass
-
-    Loader.yaml_implicit_resolvers = {
-        first: [
-            (tag, pattern)
-            for tag, pattern in resolvers
-            if not (first in "oO" and tag == "tag:yaml.org,2002:bool")
-        ]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    return Loader
 
 
 def _repeated_key(node: Any) -> str | None:

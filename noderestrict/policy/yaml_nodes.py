@@ -1,8 +1,29 @@
-"""Judge YAML before it is made into values."""
+"""Read YAML that people write, and judge it before it is made into values."""
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
+
+
+@cache
+def settings_loader() -> Any:
+    """Return a safe loader for which ``off`` and ``on`` are text: a mode is called ``off``."""
+    # Imported here: most commands never need it.
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.yaml_implicit_resolvers = {
+        first: [
+            (tag, pattern)
+            for tag, pattern in resolvers
+            if not (first in "oO" and tag == "tag:yaml.org,2002:bool")
+        ]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    return Loader
 
 
 def unfolded(node: Any) -> float:
