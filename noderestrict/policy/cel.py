@@ -36,6 +36,12 @@ MOST_ENTRIES = 250
 MOST_INNER = 100
 MOST_KEYS = 1000
 
+#: What CEL keeps for itself.
+_RESERVED = (
+    "as|break|const|continue|else|false|for|function|if|import|in|let|loop|null|package|namespace|"
+    "return|true|var|void|while"
+)
+_IDENTIFIER = re.compile(rf"(?!(?:{_RESERVED})$)[A-Za-z_][A-Za-z0-9_]*")
 _VARIABLE = re.compile(r"\bvariables\.([A-Za-z_]+)")
 _NAMED = re.compile(r"\{([A-Za-z]+)\}")
 
@@ -106,6 +112,11 @@ def message_expression(rule: str, message: str) -> str:
         after = "'" if index < len(literals) - 1 else ""
         parts.append(quoted(f"{before}{part}{after}"))
     return " + ".join(parts)
+
+
+def is_identifier(name: str) -> bool:
+    """Return whether a field or variable of this name can be written after a dot."""
+    return _IDENTIFIER.fullmatch(name) is not None
 
 
 def quoted(text: str) -> str:

@@ -28,6 +28,7 @@ from noderestrict.agents.file import (
     kind_of,
 )
 from noderestrict.agents.paths import FieldPath, parse_path
+from noderestrict.policy.cel import is_identifier
 from noderestrict.rbac.subjects import account_user
 from noderestrict.render.load import Object
 
@@ -37,15 +38,6 @@ _PREFIX = "authentication.kubernetes.io/"
 _ALL = "*"
 _OPERATIONS: tuple[str, ...] = tuple(operation.value for operation in Operation)
 _READS = ("get", "list", "watch")
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-#: What CEL keeps for itself.
-_RESERVED = frozenset(
-    (
-        *("as", "break", "const", "continue", "else", "false", "for", "function", "if", "import"),
-        *("in", "let", "loop", "namespace", "null", "package", "return", "true", "var", "void"),
-        "while",
-    )
-)
 #: Characters of an expression. An API server compiles 100,000; what is longer than this is split,
 #: and what cannot be split leaves nothing out.
 _LONGEST, _LONGEST_OF_ONE = 50_000, 95_000
@@ -390,8 +382,7 @@ def _at(root: str, steps: Sequence[str]) -> str:
 
 
 def _step(step: str) -> str:
-    plain = _IDENTIFIER.fullmatch(step) and step not in _RESERVED
-    return f".{step}" if plain else f"[{_text(step)}]"
+    return f".{step}" if is_identifier(step) else f"[{_text(step)}]"
 
 
 def _present(steps: Sequence[str], root: str) -> str:

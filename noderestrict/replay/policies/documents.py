@@ -20,6 +20,7 @@ from noderestrict.api.admissionregistrationv1 import (
     ValidatingAdmissionPolicyBinding,
 )
 from noderestrict.errors import NoderestrictError
+from noderestrict.policy.cel import is_identifier
 from noderestrict.policy.text import printable
 from noderestrict.replay.documents import documents
 from noderestrict.replay.sources import MIB, STDIN, Document, Unreadable
@@ -29,11 +30,6 @@ _SUFFIXES = (".yaml", ".yml", ".json")
 #: Files of a folder of policies that are none.
 _OTHER_KINDS = frozenset({"Kustomization", "Component", "AdmissionConfiguration"})
 _MAX_BYTES = 16 * MIB
-_RESERVED = (
-    "as|break|const|continue|else|false|for|function|if|import|in|let|loop|null|package|namespace|"
-    "return|true|var|void|while"
-)
-_IDENTIFIER = re.compile(rf"(?!(?:{_RESERVED})$)[A-Za-z_][A-Za-z0-9_]*")
 _MOST_CONDITIONS = 64
 _LONGEST = 60
 
@@ -192,7 +188,7 @@ def _check_policy(policy: ValidatingAdmissionPolicy, at: str) -> None:
             f"{at}spec.matchConditions: {len(conditions)} are more than {_MOST_CONDITIONS}"
         )
     _check_names((one.name for one in conditions), f"{at}spec.matchConditions", bool)
-    _check_names((one.name for one in variables), f"{at}spec.variables", _is_identifier)
+    _check_names((one.name for one in variables), f"{at}spec.variables", is_identifier)
     annotations = spec.auditAnnotations or ()
     _check_names((one.key for one in annotations), f"{at}spec.auditAnnotations", bool, "key")
     for number, validation in enumerate(spec.validations or ()):
@@ -255,10 +251,6 @@ def _check_names(
         if name in seen:
             raise PolicyError(f"{at}[{number}].{field}: {_shown(name)} is there twice")
         seen.add(name)
-
-
-def _is_identifier(name: str) -> bool:
-    return _IDENTIFIER.fullmatch(name) is not None
 
 
 def _shown(value: Any) -> str:
