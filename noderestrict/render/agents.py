@@ -216,7 +216,8 @@ def _any(tests: Iterable[str]) -> str:
 
 
 def _text(text: str) -> str:
-    return json.dumps(text)
+    # CEL knows no surrogates, which JSON writes for characters beyond the first 65,536.
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _texts(texts: Iterable[str]) -> str:

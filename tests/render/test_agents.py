@@ -486,3 +486,18 @@ def test_a_policy_that_is_too_long_for_a_condition_leaves_nothing_out() -> None:
     for expression in (condition["expression"], read):
         assert len(expression) < 1000
         assert "things" not in expression
+
+
+def test_a_user_name_of_any_characters_is_compared_as_it_is() -> None:
+    odd = "x\N{GRINNING FACE}é'\\\":"
+    text = {"agents": [{"name": "a", "users": [{"prefix": odd, "group": odd}]}]}
+    held = parse(json.dumps(text, ensure_ascii=False).encode(), "a.json").agents
+    ((_, condition),) = webhooks(held).values()
+    body = json.loads(review("nodes", "UPDATE", new=node("n1"), old=node("n1")))
+    for user, groups, wanted in (
+        (f"{odd}n1", [odd], ASKED),
+        (f"{odd}n1", [f"{odd}s"], SKIPPED),
+        (f"x{odd}n1", [odd], SKIPPED),
+    ):
+        body["request"]["userInfo"] = {"username": user, "groups": groups}
+        assert outcome(condition["expression"], json.dumps(body).encode()) == wanted
