@@ -88,6 +88,19 @@ class Resource:
 
 _RBAC = "rbac.authorization.k8s.io"
 
+#: Group and plural of what asks the API server and is never stored. No policy is asked about these:
+#: it could stop the cluster, or what repairs it.
+REVIEWS = frozenset(
+    {
+        ("authentication.k8s.io", "selfsubjectreviews"),
+        ("authentication.k8s.io", "tokenreviews"),
+        ("authorization.k8s.io", "localsubjectaccessreviews"),
+        ("authorization.k8s.io", "selfsubjectaccessreviews"),
+        ("authorization.k8s.io", "selfsubjectrulesreviews"),
+        ("authorization.k8s.io", "subjectaccessreviews"),
+    }
+)
+
 RESOURCES: Mapping[str, Resource] = {
     resource.plural: resource
     for resource in (

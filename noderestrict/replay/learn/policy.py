@@ -21,6 +21,7 @@ from noderestrict.agents.file import (
     shown,
 )
 from noderestrict.agents.load import PolicyFileError, dump, parse
+from noderestrict.api.resources import REVIEWS
 from noderestrict.policy.text import printable
 from noderestrict.replay.learn.fields import Field, generalised
 from noderestrict.replay.learn.learner import Key, Learned, Learner
@@ -29,17 +30,6 @@ from noderestrict.replay.learn.tally import Tally
 _WIDTH = 100
 #: Objects by name, where no relation tells them.
 _MOST_NAMES = 3
-#: They ask, and change nothing.
-_QUESTIONS = frozenset(
-    {
-        ("authentication.k8s.io", "selfsubjectreviews"),
-        ("authentication.k8s.io", "tokenreviews"),
-        ("authorization.k8s.io", "localsubjectaccessreviews"),
-        ("authorization.k8s.io", "selfsubjectaccessreviews"),
-        ("authorization.k8s.io", "selfsubjectrulesreviews"),
-        ("authorization.k8s.io", "subjectaccessreviews"),
-    }
-)
 _OPERATIONS = tuple(Operation)
 _VERBS = tuple(Verb)
 
@@ -193,7 +183,7 @@ def _merged(one: Entry, other: Entry) -> Entry:
 
 def _entry(key: Key, tally: Tally) -> Entry:
     relation = tally.relation
-    if (key.group, key.resource) in _QUESTIONS:
+    if (key.group, key.resource) in REVIEWS:
         relation = Plain.ANY
         tally = Tally(tally.count + tally.without_node, nodes=tally.nodes)
     notes = [_counted(key, tally, relation)]

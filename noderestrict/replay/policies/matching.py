@@ -12,20 +12,10 @@ from noderestrict.api.admissionregistrationv1 import (
     MatchResources,
     NamedRuleWithOperations,
 )
+from noderestrict.api.resources import REVIEWS
 
 #: The label with its name that every namespace has.
 _NAMESPACE_NAME = "kubernetes.io/metadata.name"
-#: No policy is asked about these: it could stop the cluster, or what repairs it.
-_NEVER = frozenset(
-    {
-        ("authentication.k8s.io", "selfsubjectreviews"),
-        ("authentication.k8s.io", "tokenreviews"),
-        ("authorization.k8s.io", "localsubjectaccessreviews"),
-        ("authorization.k8s.io", "selfsubjectaccessreviews"),
-        ("authorization.k8s.io", "selfsubjectrulesreviews"),
-        ("authorization.k8s.io", "subjectaccessreviews"),
-    }
-)
 #: About these, none but those from files.
 _ADMISSION = "admissionregistration.k8s.io"
 _FROM_FILES_ONLY = frozenset(
@@ -49,7 +39,7 @@ def is_exempt(request: Request, policy: str) -> bool:
     """
     resource = request["requestResource"]
     asked = resource["group"], resource["resource"]
-    return asked in _NEVER or (asked in _FROM_FILES_ONLY and not policy.endswith(_STATIC))
+    return asked in REVIEWS or (asked in _FROM_FILES_ONLY and not policy.endswith(_STATIC))
 
 
 def matches(criteria: MatchResources, request: Request, objects: Sequence[Any]) -> tuple[bool, str]:
