@@ -13,7 +13,7 @@ from noderestrict.doctor.differences import Difference, differences
 from noderestrict.pki.bundle import certificates
 from noderestrict.pki.check import KeyPairError
 from noderestrict.pki.system_roots import system_roots
-from noderestrict.render.agents import DOMAIN
+from noderestrict.render.agents import is_for_agents
 
 _KIND = "ValidatingWebhookConfiguration"
 _CONDITIONS = "matchConditions"
@@ -54,7 +54,7 @@ def registration_differences(
 def _is_of_agent(difference: Difference) -> bool:
     """Tell whether a webhook was added for an agent: one more lets nothing through."""
     whole = difference.is_surplus and difference.path.count("/") == 2
-    return whole and difference.within.endswith(DOMAIN)
+    return whole and is_for_agents({"name": difference.within})
 
 
 def _webhooks(registration: Mapping[str, Any]) -> dict[str, Any]:
