@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import yaml
-
 from noderestrict.agents.file import Agent
 from noderestrict.render import authorizer
 from noderestrict.render.agents import read_conditions
@@ -13,6 +11,7 @@ from noderestrict.render.kubeadm import Kubeadm
 from noderestrict.render.load import Object, documents
 from noderestrict.render.registration import cluster_role, cluster_role_binding
 from noderestrict.render.workload import IMAGE
+from noderestrict.render.written import yaml_text
 
 #: Common name of the client certificate.
 USER = "noderestrict-authorizer"
@@ -85,7 +84,7 @@ def files(options: Options) -> dict[str, str]:
     if options.node_leases:
         rendered["node-leases.yaml"] = documents("node-leases.yaml")
     return {
-        **{path: _text(objects) for path, objects in rendered.items()},
+        **{path: yaml_text(objects, header=_HEADER) for path, objects in rendered.items()},
         **{f"files/{_AGENTS}/{name}": text for name, text in options.agent_files.items()},
     }
 
@@ -132,7 +131,3 @@ def _static_pod(options: Options) -> Object:
     container["volumeMounts"] = [{"name": "files", "mountPath": FOLDER, "readOnly": True}]
     pod["spec"]["volumes"] = [{"name": "files", "hostPath": {"path": FOLDER, "type": "Directory"}}]
     return pod
-
-
-def _text(objects: Sequence[Object]) -> str:
-    return _HEADER + yaml.safe_dump_all(objects, sort_keys=False, width=100)
