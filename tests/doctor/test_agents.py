@@ -18,7 +18,7 @@ from noderestrict.render.manifests import Options as Rendering
 from noderestrict.render.manifests import manifests
 from tests.agents.builders import agents
 from tests.doctor.healthy import REGISTRATION, Healthy
-from tests.doctor.test_faults import Plant, assert_typable, change, lose
+from tests.doctor.test_faults import Plant, assert_seen, change, lose
 from tests.verify.cluster import running
 
 Object = dict[str, Any]
@@ -163,16 +163,7 @@ async def test_a_planted_fault_of_an_agent_is_seen_with_what_mends_it(
     plant(server)
     (wanted,) = [one for one in AGENT_CHECKS if one.name == check]
     found = [one for _, one in await examined(server, tmp_path, (wanted,))]
-    order = ("pass", "warn", "unknown", "fail")
-    assert max(found, key=lambda one: order.index(one.status)).status == status, found
-    assert any(says in one.message and one.status == status for one in found), found
-    for one in found:
-        assert "\n" not in one.message
-        if one.status != "pass":
-            assert one.remedy
-            assert one.command, one
-            for command in one.command.splitlines():
-                assert_typable(command)
+    assert_seen(found, status, says)
 
 
 async def test_pods_of_a_daemon_set_that_now_has_another_account_still_count(

@@ -7,7 +7,7 @@ import argparse
 import asyncio
 import base64
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -323,6 +323,11 @@ async def test_a_planted_fault_is_seen_with_what_mends_it(
     plant(server)
     (wanted,) = [one for one in CHECKS if one.name == check]
     found = [one for _, one in await examined(server, tmp_path, (wanted,))]
+    assert_seen(found, status, says)
+
+
+def assert_seen(found: Sequence[Finding], status: str, says: str) -> None:
+    """Assert that a fault shows as the worst finding, and that each finding says what mends it."""
     order = ("pass", "warn", "unknown", "fail")
     worst = max(found, key=lambda one: order.index(one.status))
     assert worst.status == status, found
