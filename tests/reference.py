@@ -133,7 +133,7 @@ def doctor() -> str:
             "|---|---|",
             *(f"| {check.name} | {check.title} |" for check in CHECKS),
             "",
-            "With `--agents FILE`, these as well:",
+            "With policies of agents, from `--agents FILE` or else of the servers, these as well:",
             "",
             "| Check | Question |",
             "|---|---|",

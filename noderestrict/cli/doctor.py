@@ -125,9 +125,9 @@ def _print_table(findings: "list[tuple[Check, Finding]]") -> None:
 async def _findings(options: argparse.Namespace) -> "list[tuple[Check, Finding]]":
     from noderestrict.cluster.judge import connected
     from noderestrict.doctor.cluster import Options
-    from noderestrict.doctor.run import AGENT_CHECKS, CHECKS, examine
+    from noderestrict.doctor.installed_agents import with_installed_agents
+    from noderestrict.doctor.run import examine
 
-    agents = agents_to_examine(options.agents)
     wanted = Options(
         options.webhook_configuration,
         options.connect,
@@ -137,12 +137,12 @@ async def _findings(options: argparse.Namespace) -> "list[tuple[Check, Finding]]
         from_flags(StrictPolicy, options).extra(),
         options.expect_mode,
         tuple(options.metrics),
-        agents,
+        agents_to_examine(options.agents),
     )
-    checks = (*CHECKS, *AGENT_CHECKS) if options.agents else CHECKS
     access = from_flags(ClusterAccess, options)
     async with connected(access.kubeconfig, access.context, access.api_server) as connection:
-        return [finding async for finding in examine(connection, wanted, checks)]
+        wanted = await with_installed_agents(connection, wanted)
+        return [finding async for finding in examine(connection, wanted)]
 
 
 def agents_to_examine(files: Sequence[str]) -> "AgentPolicies":
@@ -151,15 +151,10 @@ def agents_to_examine(files: Sequence[str]) -> "AgentPolicies":
     Raises:
         UsageError: a file is unusable, or two have the same name.
     """
-    from noderestrict.agents.agents import Agents
-    from noderestrict.agents.load import parse
-    from noderestrict.doctor.agent_policies import AgentPolicies
+    from noderestrict.doctor.agent_policies import policies
 
-    found, texts = agents_to_render(files, None)
-    named = {Path(file).name: file for file in files}
-    file_of = {
-        agent.name: named[name]
-        for name, text in texts.items()
-        for agent in parse(text.encode(), name).agents
-    }
-    return AgentPolicies(Agents(found), file_of, texts)
+    _, texts = agents_to_render(files, None)
+    return policies(
+        {name: text.encode() for name, text in texts.items()},
+        {Path(file).name: file for file in files},
+    )

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from noderestrict.render.registration import (
     Registration,
     parse_registration,
 )
-from noderestrict.render.workload import NAMESPACE, TLS_SECRET
+from noderestrict.render.workload import AGENTS, NAMESPACE, TLS_SECRET
 
 _DAEMON_SET = "daemonset"
 _EXPECTED = "--expected-registration"
@@ -32,16 +32,19 @@ class Rendering:
     Attributes:
         overlay: its name.
         files: rendered with the flags that the servers run with, by path.
-        flags: of ``render`` that write these files, besides those of the policy.
+        flags: of ``render`` that write these files, besides those of the policies.
+        hidden: kinds and names of objects whose content is not known.
     """
 
     overlay: str
     files: Mapping[str, str]
     flags: Sequence[str] = ()
+    hidden: Collection[tuple[str, str]] = ()
 
     def objects(self, *components: str, part: str = "install") -> list[Object]:
-        """Return the objects of the overlay, changed by components."""
-        return build(self.overlay, self.files, components, [part])
+        """Return the objects of the overlay, changed by components, but those that are hidden."""
+        found = build(self.overlay, self.files, components, [part])
+        return [one for one in found if (one["kind"], one["metadata"]["name"]) not in self.hidden]
 
 
 async def installed_overlay(cluster: Cluster) -> str:
@@ -84,7 +87,9 @@ async def rendering(cluster: Cluster) -> Rendering | None:
     overlay = await _overlay(cluster, servers)
     own = [one for one in servers if (one.kind == _DAEMON_SET) == (overlay == "control-plane")]
     options = _options(cluster, own)
-    return Rendering(overlay, await asyncio.to_thread(manifests, options), _flags(options))
+    files = await asyncio.to_thread(manifests, options)
+    hidden = [("ConfigMap", AGENTS)] if cluster.options.agents.problem else []
+    return Rendering(overlay, files, _flags(options), hidden)
 
 
 def _options(cluster: Cluster, servers: Sequence[Workload]) -> Options:
@@ -112,7 +117,7 @@ def _options(cluster: Cluster, servers: Sequence[Workload]) -> Options:
 
 
 def _flags(options: Options) -> list[str]:
-    """Return the flags of ``render`` that differ from their defaults, but for the policy."""
+    """Return the flags of ``render`` that differ from their defaults, but for the policies."""
     given = {
         "api-audiences": ",".join(options.api_audiences or ()),
         "api-server": ",".join(one for one in options.api_servers),

@@ -1,8 +1,10 @@
 """What to type to install the rendered objects again."""
 
 import shlex
+from collections.abc import Sequence
 
-from noderestrict.doctor.cluster import Cluster
+from noderestrict.agents.file import Agent
+from noderestrict.doctor.cluster import Cluster, Options
 from noderestrict.doctor.overlay import installed_overlay
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.releases import OLDEST_MINOR
@@ -31,34 +33,51 @@ def render(extra: Extra, *flags: str) -> list[str]:
     return [shlex.join(["noderestrict", "render", "manifests", *words])] if words else []
 
 
-def applying(extra: Extra, overlay: str, *flags: str) -> str:
+def applying(options: Options, overlay: str, *flags: str) -> str:
     """Return the commands that install the objects of an overlay, but for its registration.
 
     Args:
-        extra: policy beyond the in-tree plugin.
+        options: what the cluster is examined for.
         overlay: its name.
-        flags: of ``render`` besides those of the policy.
+        flags: of ``render`` besides those of the policies.
     """
-    return "\n".join((*render(extra, *flags), f"kubectl apply -k {_FOLDER}/{overlay}/install"))
+    rendering = _rendering(options, *flags)
+    return "\n".join((*rendering, f"kubectl apply -k {_FOLDER}/{overlay}/install"))
 
 
-async def restore(cluster: Cluster, *flags: str, overlay: str = "") -> str:
+def _rendering(options: Options, *flags: str, edits: Sequence[str] = ()) -> list[str]:
+    agents = options.agents
+    return [*agents.saving, *edits, *render(options.extra, *agents.flags, *flags)]
+
+
+async def correcting(cluster: Cluster, agent: Agent) -> str:
+    """Return the commands that edit an agent's policy, and install it.
+
+    Raises:
+        ClusterError: the installation could not be read.
+    """
+    return await restore(cluster, edits=[cluster.options.agents.editing(agent)])
+
+
+async def restore(
+    cluster: Cluster, *flags: str, overlay: str = "", edits: Sequence[str] = ()
+) -> str:
     """Return the commands that install the rendered objects and the registration again.
 
     Args:
         cluster: where the kind of installation is visible.
-        flags: of ``render`` besides those of the policy.
+        flags: of ``render`` besides those of the policies.
         overlay: to install; the one that is installed if empty.
+        edits: what to type before that.
 
     Raises:
         ClusterError: the installation could not be read.
     """
     overlay = overlay or await installed_overlay(cluster)
-    flags = (*cluster.options.agents.flags, *flags)
     minor = await cluster.minor_before_match_conditions()
     if minor is not None:
         flags = (*flags, f"--kubernetes-version=1.{max(minor, OLDEST_MINOR)}")
-    return "\n".join((*render(cluster.options.extra, *flags), *_install(overlay)))
+    return "\n".join((*_rendering(cluster.options, *flags, edits=edits), *_install(overlay)))
 
 
 def _install(overlay: str) -> list[str]:

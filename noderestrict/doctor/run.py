@@ -6,6 +6,7 @@ from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.checks import (
     agents_accounts,
+    agents_policies,
     agents_registration,
     api_audiences,
     api_server,
@@ -57,13 +58,14 @@ CHECKS = (
     old_manifests.CHECK,
     node_credentials.CHECK,
     authorizer.CHECK,
+    agents_policies.CHECK,
 )
-#: Of the policies that --agents names.
+#: Of the policies that --agents names, or else of those that the servers have.
 AGENT_CHECKS = (agents_accounts.CHECK, agents_registration.CHECK)
 
 
 async def examine(
-    connection: Connection, options: Options, checks: Sequence[Check] = CHECKS
+    connection: Connection, options: Options, checks: Sequence[Check] | None = None
 ) -> AsyncIterator[tuple[Check, Finding]]:
     """Yield what each check finds; what one that fails to complete would find is unknown.
 
@@ -72,8 +74,10 @@ async def examine(
     Args:
         connection: to the API server, preferably as an administrator.
         options: what to examine.
-        checks: in order.
+        checks: in order; None for all that there are, those of agents where policies hold some.
     """
+    if checks is None:
+        checks = (*CHECKS, *AGENT_CHECKS) if options.agents else CHECKS
     cluster = Cluster(connection, options)
     for check in checks:
         try:

@@ -15,7 +15,7 @@ TLS_SECRET = "noderestrict-tls"  # noqa: S105 (a name)
 CA_SECRET = "noderestrict-ca"  # noqa: S105 (a name)
 RENEWAL, NEW_CA = "noderestrict-renewal", "noderestrict-new-ca"
 #: ConfigMap with the policies of agents, and where it is mounted.
-_AGENTS, _AGENTS_FOLDER = "noderestrict-agents", "/etc/noderestrict/agents"
+AGENTS, _AGENTS_FOLDER = "noderestrict-agents", "/etc/noderestrict/agents"
 _NONE: Mapping[str, str] = {}
 CONTROL_PLANE = "noderestrict-control-plane"
 #: Label and taint of dedicated nodes, for clusters without control-plane nodes.
@@ -52,7 +52,7 @@ def _completed(path: str, flags: Sequence[str], agent_files: Mapping[str, str]) 
         container["args"] += [f"--agents={_AGENTS_FOLDER}/{name}" for name in agent_files]
         mount = {"name": "agents", "mountPath": _AGENTS_FOLDER, "readOnly": True}
         container["volumeMounts"].append(mount)
-        spec["volumes"].append({"name": "agents", "configMap": {"name": _AGENTS}})
+        spec["volumes"].append({"name": "agents", "configMap": {"name": AGENTS}})
     return value
 
 
@@ -64,7 +64,7 @@ def agent_policies(agent_files: Mapping[str, str]) -> list[Object]:
     """
     if not agent_files:
         return []
-    metadata = {"name": _AGENTS, "namespace": NAMESPACE}
+    metadata = {"name": AGENTS, "namespace": NAMESPACE}
     value = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}
     return [{**value, "data": dict(agent_files)}]
 

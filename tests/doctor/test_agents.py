@@ -11,13 +11,15 @@ from aiohttp import web
 from noderestrict.cli.doctor import agents_to_examine
 from noderestrict.cluster.judge import connected
 from noderestrict.doctor.check import Check
+from noderestrict.doctor.checks import agents_policies
 from noderestrict.doctor.cluster import Options
 from noderestrict.doctor.findings import Finding, exit_code
+from noderestrict.doctor.installed_agents import with_installed_agents
 from noderestrict.doctor.run import AGENT_CHECKS, CHECKS, examine
 from noderestrict.render.manifests import Options as Rendering
 from noderestrict.render.manifests import manifests
 from tests.agents.builders import agents
-from tests.doctor.healthy import REGISTRATION, Healthy
+from tests.doctor.healthy import DEPLOYMENT, REGISTRATION, SPACE, Healthy
 from tests.doctor.test_faults import Plant, assert_seen, change, lose
 from tests.verify.cluster import running
 
@@ -135,12 +137,20 @@ EVERY = [
 
 
 async def examined(
-    server: WithAgents, folder: Path, checks: tuple[Check, ...] = AGENT_CHECKS
+    server: WithAgents,
+    folder: Path,
+    checks: tuple[Check, ...] = AGENT_CHECKS,
+    *,
+    given: bool = True,
 ) -> list[tuple[str, Finding]]:
-    file = folder / "agents.yaml"
-    await asyncio.to_thread(file.write_text, server.policy)
-    options = Options(agents=agents_to_examine([str(file)]))
+    """Return the findings, with the policy file as the operator gives it, or without it."""
+    options = Options()
+    if given:
+        file = folder / "agents.yaml"
+        await asyncio.to_thread(file.write_text, server.policy)
+        options = Options(agents=agents_to_examine([str(file)]))
     async with running(server, folder) as kubeconfig, connected(kubeconfig, None) as connection:
+        options = await with_installed_agents(connection, options)
         return [(check.name, one) async for check, one in examine(connection, options, checks)]
 
 
@@ -215,3 +225,107 @@ async def test_a_check_of_agents_that_a_source_is_hidden_from_is_not_green(
 
 #: Asked for what it adds.
 HELPFUL = {("GET", "/version")}
+
+
+# Policies that the servers have, without a file.
+
+POLICIES = (agents_policies.CHECK,)
+CONFIG_MAP = f"{SPACE}/configmaps/noderestrict-agents"
+
+
+async def test_without_their_files_agents_are_examined_by_the_policies_of_the_servers(
+    tmp_path: Path,
+) -> None:
+    found = await examined(WithAgents(), tmp_path, (*CHECKS, *AGENT_CHECKS), given=False)
+    assert [(check, one) for check, one in found if one.status != "pass"] == []
+    assert {check.name for check in AGENT_CHECKS} <= {check for check, _ in found}
+    (told,) = [one.message for check, one in found if check == "agent policies"]
+    assert told.startswith("ConfigMap noderestrict/noderestrict-agents holds driver, reporter;")
+
+
+async def test_without_their_files_a_fault_of_an_agent_is_seen(tmp_path: Path) -> None:
+    server = WithAgents()
+    lose_webhooks(NAMED)(server)
+    found = [one for _, one in await examined(server, tmp_path, given=False)]
+    assert_seen(found, "fail", f"{NAMED}: missing")
+    (again,) = {one.command for one in found if one.status == "fail"}
+    saving, *_ = again.splitlines()
+    assert saving.endswith(r"-o 'jsonpath={.data.agents\.yaml}' > agents.yaml")
+
+
+@pytest.mark.parametrize(
+    ("plant", "says"),
+    [
+        (lose(CONFIG_MAP), "ConfigMap noderestrict/noderestrict-agents does not exist"),
+        (change(CONFIG_MAP, "data", to={"b": ""}), "has no agents.yaml"),
+        (change(CONFIG_MAP, "data", "agents.yaml", to="agents: 1"), "agents.yaml: agents: "),
+        (change(DEPLOYMENT, "spec", "template", "spec", "volumes", to=[]), "is in no ConfigMap"),
+    ],
+)
+async def test_policies_that_are_not_seen_are_neither_green_nor_a_difference(
+    tmp_path: Path, plant: Plant, says: str
+) -> None:
+    server = WithAgents()
+    plant(server)
+    found = [one for _, one in await examined(server, tmp_path, POLICIES, given=False)]
+    assert_seen(found, "unknown", says)
+    if "volumes" not in says:
+        checks = tuple(one for one in CHECKS if one.name in ("manifests", "registration"))
+        others = await examined(server, tmp_path, checks, given=False)
+        hidden = [one for _, one in others if "agents" in one.message and one.status != "pass"]
+        assert ("is in no ConfigMap" in says) == bool(hidden), hidden
+
+
+async def test_a_config_map_that_may_not_be_read_is_not_green(tmp_path: Path) -> None:
+    server = Blind()
+    server.refuses = ("GET", CONFIG_MAP).__eq__
+    found = await examined(server, tmp_path, POLICIES, given=False)
+    assert [one.status for _, one in found] == ["unknown"]
+
+
+async def test_files_other_than_those_of_the_servers_are_told(tmp_path: Path) -> None:
+    server = WithAgents()
+    server.policy = POLICY.replace("own-pods", "any")
+    found = [one for _, one in await examined(server, tmp_path, POLICIES)]
+    assert_seen(found, "fail", "has other policies than the files, for driver")
+    server.policy = POLICY.replace("agents:", "# Only a comment.\nagents:")
+    assert [one.status for _, one in await examined(server, tmp_path, POLICIES)] == ["pass"]
+
+
+async def test_servers_without_the_policies_of_the_files_are_told(tmp_path: Path) -> None:
+    server = WithAgents()
+    container = ("spec", "template", "spec", "containers", 0)
+    arguments = server.objects[DEPLOYMENT]["spec"]["template"]["spec"]["containers"][0]["args"]
+    others = [one for one in arguments if not one.startswith("--agents")]
+    change(DEPLOYMENT, *container, "args", to=others)(server)
+    found = [one for _, one in await examined(server, tmp_path, POLICIES)]
+    assert_seen(found, "fail", "deployment noderestrict has no policies of agents")
+    # What a file of settings names is not visible here; its metrics tell.
+    change(DEPLOYMENT, *container, "args", to=[*others, "--config=/c.yaml"])(server)
+    assert [one.status for _, one in await examined(server, tmp_path, POLICIES)] == ["pass"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--agents=/p/a.yaml"], ["--agents", "/p/a.yaml"], ["--agents", "/p/a.yaml", "--mode=audit"]],
+)
+async def test_policies_are_found_however_they_are_named_and_mounted(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    server = WithAgents()
+    spec = server.objects[DEPLOYMENT]["spec"]["template"]["spec"]
+    spec["containers"][0]["args"] = ["serve", *arguments]
+    items = [{"key": "agents.yaml", "path": "a.yaml"}]
+    spec["volumes"] = [{"name": "p", "configMap": {"name": "noderestrict-agents", "items": items}}]
+    spec["containers"][0]["volumeMounts"] = [{"name": "p", "mountPath": "/p"}]
+    found = await examined(server, tmp_path, POLICIES, given=False)
+    assert [one.status for _, one in found] == ["pass"], found
+    spec["containers"][0]["args"] = ["serve"]
+    spec["containers"][0]["env"] = [{"name": "NODERESTRICT_AGENTS", "value": "/p/a.yaml"}]
+    found = await examined(server, tmp_path, POLICIES, given=False)
+    assert [one.status for _, one in found] == ["pass"], found
+    spec["containers"][0]["volumeMounts"] = [
+        {"name": "p", "mountPath": "/p/a.yaml", "subPath": "a.yaml"}
+    ]
+    found = await examined(server, tmp_path, POLICIES, given=False)
+    assert [one.status for _, one in found] == ["pass"], found

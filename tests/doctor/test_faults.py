@@ -150,6 +150,11 @@ def policies(*then: Plant, mode: str = "deny") -> Plant:
     return plant
 
 
+def ask_about_agents(server: Healthy) -> None:
+    webhooks = server.objects[REGISTRATION]["webhooks"]
+    webhooks.append({**webhooks[0], "name": "all.agents.noderestrict.io"})
+
+
 def files(name: str, value: Object) -> Plant:
     return lambda server: server.files.__setitem__(name, value)
 
@@ -275,6 +280,9 @@ FAULTS: dict[str, dict[str, tuple[Plant, str, str]]] = {
             {"type": "RBAC"}, {"type": "Webhook", "webhook": {}}]}), "warn", "is unset"),
         "before RBAC": (lambda server: server.objects[PROXY]["spec"]["containers"][0][
             "command"].append("--authorization-mode=Webhook,RBAC"), "warn", "precedes RBAC in"),
+    },
+    "agent policies": {
+        "not seen": (ask_about_agents, "unknown", "no server with their policies is visible"),
     },
 }  # fmt: skip
 EVERY = [

@@ -11,7 +11,7 @@ from noderestrict.doctor.agent_policies import accounts_of
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, warned
-from noderestrict.doctor.restore import restore
+from noderestrict.doctor.restore import correcting
 from noderestrict.doctor.trust import some
 
 _CORRECT = "name the account of the DaemonSet's pods in the policy"
@@ -21,14 +21,13 @@ _Account = tuple[str, str]
 async def check(cluster: Cluster) -> AsyncIterator[Finding]:
     """Yield which policies hold nobody, and who else is held by them."""
     running = await _runners(cluster)
-    again = await restore(cluster)
     for agent in cluster.options.agents:
         accounts = accounts_of(agent)
         if not accounts:
             yield passed(f"agent {agent.name!r}: its users have certificates, and no account")
             continue
         used = [one for one in accounts if running.get(one, _NOBODY).daemon_sets]
-        correct = f"{cluster.options.agents.editing(agent)}\n{again}"
+        correct = await correcting(cluster, agent)
         for account in accounts:
             if account not in used:
                 exists = await _exists(cluster, account)

@@ -66,7 +66,7 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
     for value in leftovers(wanted.files)[wanted.overlay]:
         found = await installed.find(value)
         compared.append(_Compared(value, found is not None, differences(found, None)))
-    again = applying(cluster.options.extra, wanted.overlay, *wanted.flags)
+    again = applying(cluster.options, wanted.overlay, *wanted.flags)
     findings = [finding for one in compared for finding in _findings(one, again)]
     for finding in findings or [passed(f"overlay {wanted.overlay} is installed as rendered")]:
         yield finding
