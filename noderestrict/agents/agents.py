@@ -1,7 +1,11 @@
 """The agents of all policy files, as requests are judged by them."""
 
+import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+
+import msgspec
 
 from noderestrict.agents.changed import Changeable
 from noderestrict.agents.file import (
@@ -32,6 +36,7 @@ RULES = (
     READ,
 )
 _ANY = "*"
+_DIGITS = 16
 
 #: group, resource, subresource (``*`` any), operation or verb
 _Key = tuple[str, str, str, str]
@@ -179,6 +184,11 @@ class Agents:
         """Return the modes that the files give, by agent."""
         return {agent.name: agent.mode.value for agent in self.all if agent.mode is not None}
 
+    @cached_property
+    def digests(self) -> Mapping[str, str]:
+        """A text for each agent, which differs for another policy."""
+        return {agent.name: _digest(agent) for agent in self.all}
+
     def rules(self) -> Iterator[str]:
         """Yield the ids of all rules."""
         for agent in self.all:
@@ -195,6 +205,10 @@ class InForce:
     """
 
     agents: Agents = field(default_factory=Agents)
+
+
+def _digest(agent: Agent) -> str:
+    return hashlib.sha256(msgspec.json.encode(agent)).hexdigest()[:_DIGITS]
 
 
 def agent_of(rule: str) -> str:

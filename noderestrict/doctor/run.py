@@ -6,8 +6,10 @@ from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.checks import (
     agents_accounts,
+    agents_modes,
     agents_policies,
     agents_registration,
+    agents_tokens,
     api_audiences,
     api_server,
     authorizer,
@@ -61,7 +63,12 @@ CHECKS = (
     agents_policies.CHECK,
 )
 #: Of the policies that --agents names, or else of those that the servers have.
-AGENT_CHECKS = (agents_accounts.CHECK, agents_registration.CHECK)
+AGENT_CHECKS = (
+    agents_accounts.CHECK,
+    agents_tokens.CHECK,
+    agents_registration.CHECK,
+    agents_modes.CHECK,
+)
 
 
 async def examine(

@@ -19,8 +19,9 @@ _PORT = 9090
 _MODE, _GATE = "noderestrict_rule_mode", "noderestrict_feature_gate"
 _AGE, _BUILD = "noderestrict_store_age_seconds", "noderestrict_build_info"
 _KUBERNETES = "noderestrict_kubernetes_info"
+_AGENT = "noderestrict_agent_policy_info"
 _SELF_TEST, _BAD_PAIR = "noderestrict_self_test_ok", "noderestrict_certificate_problem"
-_OURS = (_MODE, _GATE, _AGE, _BUILD, _KUBERNETES, _SELF_TEST, _BAD_PAIR)
+_OURS = (_MODE, _GATE, _AGE, _BUILD, _KUBERNETES, _SELF_TEST, _BAD_PAIR, _AGENT)
 
 
 @dataclass(slots=True)
@@ -32,6 +33,7 @@ class Server:
         modes: by rule.
         gates: by name.
         ages: seconds, by resource.
+        agents: digests of the policies of agents, by agent.
         version: of the server, "" if it does not say.
         release: whose rules apply, None if it does not say.
         api_server: version that the API server had when the server started, None if unknown.
@@ -43,6 +45,7 @@ class Server:
     modes: dict[str, str] = field(default_factory=dict)
     gates: dict[str, bool] = field(default_factory=dict)
     ages: dict[str, float] = field(default_factory=dict)
+    agents: dict[str, str] = field(default_factory=dict)
     version: str = ""
     release: Release | None = None
     api_server: Release | None = None
@@ -64,6 +67,8 @@ class Server:
                 self.gates[labels["name"]] = sample.value == 1
             case name if name == _AGE:
                 self.ages[labels["resource"]] = sample.value
+            case name if name == _AGENT:
+                self.agents[labels["agent"]] = labels["digest"]
             case name if name == _BUILD:
                 self.version = labels["version"]
             case name if name == _KUBERNETES:

@@ -1,6 +1,6 @@
 """Pod templates and API server pods, and the command lines in them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +96,46 @@ def _counts(plural: str, value: Any) -> tuple[int, int, int]:
 def serves(workload: Workload) -> bool:
     """Tell whether a workload runs our servers."""
     return any("serve" in command for command in workload.commands())
+
+
+def is_network_agent(pod_spec: Mapping[str, Any]) -> bool:
+    """Tell whether a pod may change the network of its node."""
+    return bool(pod_spec.get("hostNetwork")) and any(
+        context.get("privileged")
+        or not {"NET_ADMIN", "ALL"}.isdisjoint((context.get("capabilities") or {}).get("add") or ())
+        for context in _contexts(pod_spec)
+    )
+
+
+def _contexts(pod_spec: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for field in ("containers", "initContainers"):
+        for container in pod_spec.get(field) or ():
+            yield container.get("securityContext") or {}
+
+
+def account_of(workload: Workload) -> str:
+    """Return the service account of the pods, NAMESPACE/NAME."""
+    spec = workload.pod_spec
+    name = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
+    return f"{workload.namespace}/{name}"
+
+
+async def mounts_token(cluster: Cluster, workload: Workload) -> bool:
+    """Tell whether the kubelet asks for a token before it starts the pods.
+
+    Raises:
+        ClusterError: the service account could not be read.
+    """
+    for volume in workload.pod_spec.get("volumes") or ():
+        sources = (volume.get("projected") or {}).get("sources") or ()
+        if any("serviceAccountToken" in source for source in sources):
+            return True
+    mounted = workload.pod_spec.get("automountServiceAccountToken")
+    if mounted is None:
+        namespace, _, name = account_of(workload).partition("/")
+        found = await cluster.find(f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}")
+        mounted = (found or {}).get("automountServiceAccountToken")
+    return mounted is not False
 
 
 async def api_servers(cluster: Cluster) -> dict[str, Sequence[str]]:

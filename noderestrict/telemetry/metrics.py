@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import (
     CollectorRegistry,
@@ -89,13 +89,13 @@ class _Policy(Collector):
     Attributes:
         settings: of the rules.
         mode_of: returns the mode of a rule that applies, by its id.
-        agent_rules: returns the ids of the rules of agents.
+        agents: those that are held.
     """
 
     def __init__(self) -> None:
         self.settings = Settings()
         self.mode_of: Callable[[str], str] = str
-        self.agent_rules: Callable[[], Iterable[str]] = tuple
+        self.agents = InForce()
 
     def modes(self) -> Mapping[str, str]:
         """Return the mode of each rule, by its id."""
@@ -105,7 +105,7 @@ class _Policy(Collector):
             if rule.since.includes(release):
                 applies = not rule.strict or rule.id in on
                 modes[rule.id] = self.mode_of(rule.id) if applies else OFF
-        return modes | {rule: self.mode_of(rule) for rule in self.agent_rules()}
+        return modes | {rule: self.mode_of(rule) for rule in self.agents.agents.rules()}
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the metric families."""
@@ -124,6 +124,14 @@ class _Policy(Collector):
         for name, on in self.settings.features.items():
             features.add_metric([name], on)
         yield features
+        policies = GaugeMetricFamily(
+            "noderestrict_agent_policy_info",
+            "1 for each agent that is held, with a digest of its policy.",
+            labels=("agent", "digest"),
+        )
+        for agent, digest in self.agents.agents.digests.items():
+            policies.add_metric([agent, digest], 1)
+        yield policies
 
 
 class Metrics:
@@ -357,8 +365,8 @@ class Metrics:
         ).labels(__version__, platform.python_version()).set(1)
 
     def follow_agents(self, in_force: InForce) -> None:
-        """Expose the modes of the agents' rules, and count the resources in policies by name."""
-        self.policy.agent_rules = lambda: in_force.agents.rules()
+        """Expose the agents and the modes of their rules, and count their resources by name."""
+        self.policy.agents = in_force
         self.decisions.resources = frozenset(_RESOURCES) | in_force.agents.resources()
 
     def kubernetes(self, minor: int, rules: Release) -> None:

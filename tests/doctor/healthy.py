@@ -9,12 +9,14 @@ from typing import Any
 
 from aiohttp import web
 
+from noderestrict.agents.agents import Agents, InForce
 from noderestrict.policy.features import OFFLINE_MINOR, defaults
 from noderestrict.policy.releases import LATEST
 from noderestrict.policy.settings import Settings
 from noderestrict.render.authorizer import authorization_configuration
 from noderestrict.render.registration import cluster_role
 from noderestrict.render.workload import NAMESPACE, TLS_SECRET
+from noderestrict.serving.modes import Modes
 from noderestrict.telemetry.metrics import Metrics
 from tests.cli.store import kubeconfig
 from tests.doctor.test_credentials import CONTROL_PLANE, is_list, path_of
@@ -197,10 +199,14 @@ def kubelet(certificate: bytes) -> Object:
     return {**value, "users": [{"name": "u", "user": user}]}
 
 
-def metrics(settings: Settings | None = None, mode: str = "enforce") -> bytes:
+def metrics(
+    settings: Settings | None = None, mode: str = "enforce", held: Agents | None = None
+) -> bytes:
     """Return the metrics of one of our servers."""
     found = Metrics()
-    found.policy.mode_of = lambda _: mode
+    held = held or Agents()
+    found.policy.mode_of = Modes(mode, by_agent=held.modes()).of
+    found.follow_agents(InForce(held))
     found.policy.settings = settings or Settings(features=GATES)
     found.self_test.set(1)
     found.store_age.labels("pods").set(3)

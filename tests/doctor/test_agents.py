@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,17 @@ from aiohttp import web
 from noderestrict.cli.doctor import agents_to_examine
 from noderestrict.cluster.judge import connected
 from noderestrict.doctor.check import Check
-from noderestrict.doctor.checks import agents_policies
+from noderestrict.doctor.checks import agents_modes, agents_policies, agents_tokens
 from noderestrict.doctor.cluster import Options
 from noderestrict.doctor.findings import Finding, exit_code
 from noderestrict.doctor.installed_agents import with_installed_agents
 from noderestrict.doctor.run import AGENT_CHECKS, CHECKS, examine
+from noderestrict.doctor.token_claims import GATE
 from noderestrict.render.manifests import Options as Rendering
 from noderestrict.render.manifests import manifests
 from tests.agents.builders import agents
-from tests.doctor.healthy import DEPLOYMENT, REGISTRATION, SPACE, Healthy
-from tests.doctor.test_faults import Plant, assert_seen, change, lose
+from tests.doctor.healthy import DEPLOYMENT, REGISTRATION, SPACE, Healthy, gates, metrics
+from tests.doctor.test_faults import Plant, assert_seen, change, expose, lose
 from tests.verify.cluster import running
 
 Object = dict[str, Any]
@@ -59,6 +61,41 @@ class WithAgents(Healthy):
                 f"/apis/apps/v1/namespaces/storage/daemonsets/{name}",
                 spec={"template": {"spec": spec}},
             )
+        for name in "ab":
+            self.exposed[f"{SPACE}/pods/{name}:9090/proxy/metrics"] = serving(POLICY)
+
+
+def serving(policy: str, mode: str = "enforce") -> bytes:
+    """Return the metrics of a server with a policy."""
+    return metrics(mode=mode, held=agents(policy))
+
+
+def serve(policy: str, mode: str = "enforce") -> Plant:
+    return expose("a", serving(policy, mode))
+
+
+def old_server(version: str, *others: Plant, **gates_of: bool) -> Plant:
+    """Let the API server have a version, and feature gates."""
+
+    def plant(server: Healthy) -> None:
+        server.version = version
+        server.exposed["/metrics"] = gates(gates_of)
+        for one in others:
+            one(server)
+
+    return plant
+
+
+def token_secret(used_by: str = "") -> Plant:
+    """Add a Secret with a token of an agent."""
+
+    def plant(server: Healthy) -> None:
+        secret = server.put(f"{STORAGE}/secrets/old", type="kubernetes.io/service-account-token")
+        secret["metadata"]["annotations"] = {"kubernetes.io/service-account.name": "driver"}
+        volume = {"name": "v", "secret": {"secretName": used_by}}
+        change(DAEMON_SET, "spec", "template", "spec", "volumes", to=[volume])(server)
+
+    return plant
 
 
 def run_as(name: str, owner: str = "") -> Plant:
@@ -99,6 +136,11 @@ def lose_webhooks(*names: str) -> Plant:
 
 
 ALL, NAMED = "all.agents.noderestrict.io", "named.agents.noderestrict.io"
+ONLY_TOKEN = POLICY.replace("- name: driver", "- name: driver\n  node: [token]")
+AUDITED = POLICY.replace("- name: driver", "- name: driver\n  mode: audit")
+ONE_MORE = """- name: more
+  users: [{serviceAccount: storage/more}]
+"""
 EXTRA_USER = POLICY.replace("/driver}]", "/driver}, {serviceAccount: storage/old}]")
 FAULTS: dict[str, dict[str, tuple[Plant, str, str]]] = {
     "agent accounts": {
@@ -115,6 +157,33 @@ FAULTS: dict[str, dict[str, tuple[Plant, str, str]]] = {
         "one of two": (write_policy(EXTRA_USER), "warn",
                        "service account storage/old does not exist; another account"),
         "shared": (run_as("driver"), "warn", "held to their node as well: storage/one"),
+    },
+    "agent tokens": {
+        "old API server": (old_server("v1.28.2", write_policy(ONLY_TOKEN)), "fail",
+                           "takes the node from the token alone"),
+        "gate off": (old_server("v1.31.2", write_policy(ONLY_TOKEN), **{GATE: False}), "fail",
+                     f"without feature gate {GATE}, on since 1.30: the node is never known"),
+        "gate hidden": (old_server("v1.31.2", write_policy(ONLY_TOKEN)), "unknown", GATE),
+        "a Secret": (token_secret(), "warn", "Secret storage/old has a token of storage/driver"),
+        "a Secret in use": (token_secret("old"), "fail", "DaemonSet storage/driver gets a token"),
+        "no token": (change(DAEMON_SET, "spec", "template", "spec", "automountServiceAccountToken",
+                            to=False), "warn", "mounts no token of storage/driver"),
+    },
+    "agent modes": {
+        "no policy": (serve(POLICY.partition("- name: reporter")[0]), "fail",
+                      "a: it has no policy of reporter, and allows them everything"),
+        "another policy": (serve(POLICY.replace("own-pods", "any")), "fail",
+                           "a: it has another policy of driver"),
+        "one more": (serve(POLICY + ONE_MORE), "warn", "a: it also holds more"),
+        "weaker": (serve(POLICY, "audit"), "fail",
+                   "a: agent 'driver': all its rules run in mode audit instead of enforce"),
+        "meant to be weak": (
+            lambda server: [write_policy(AUDITED)(server), serve(AUDITED)(server),
+                            expose("b", serving(AUDITED))(server)],
+            "warn", "agent 'driver': its policy has mode audit, and refuses nothing"),
+        "hidden": (expose("a", b"noderestrict_agent_policy_info{a=\n"), "unknown", "not visible"),
+        "no server": (lambda server: [lose(f"{SPACE}/pods/a")(server),
+                                      lose(f"{SPACE}/pods/b")(server)], "unknown", "no server"),
     },
     "agent registration": {
         "all missing": (lose_webhooks(ALL, NAMED), "fail", f"{ALL}, {NAMED}: missing"),
@@ -142,13 +211,14 @@ async def examined(
     checks: tuple[Check, ...] = AGENT_CHECKS,
     *,
     given: bool = True,
+    expected: str = "enforce",
 ) -> list[tuple[str, Finding]]:
     """Return the findings, with the policy file as the operator gives it, or without it."""
-    options = Options()
+    options = Options(expected_mode=expected)
     if given:
         file = folder / "agents.yaml"
         await asyncio.to_thread(file.write_text, server.policy)
-        options = Options(agents=agents_to_examine([str(file)]))
+        options = replace(options, agents=agents_to_examine([str(file)]))
     async with running(server, folder) as kubeconfig, connected(kubeconfig, None) as connection:
         options = await with_installed_agents(connection, options)
         return [(check.name, one) async for check, one in examine(connection, options, checks)]
@@ -329,3 +399,38 @@ async def test_policies_are_found_however_they_are_named_and_mounted(
     ]
     found = await examined(server, tmp_path, POLICIES, given=False)
     assert [one.status for _, one in found] == ["pass"], found
+
+
+@pytest.mark.parametrize(
+    ("plant", "says"),
+    [
+        (old_server("v1.31.2", **{GATE: True}), "since tokens tell it"),
+        (old_server("v1.31.2", **{GATE: False}), "which is looked up"),
+        (old_server("v1.31.2"), "which is looked up"),
+        (old_server("v1.28.2"), "which is looked up"),
+        (old_server("v1.32.0"), "since tokens tell it"),
+    ],
+)
+async def test_a_policy_that_looks_up_the_pod_knows_the_node_on_every_api_server(
+    tmp_path: Path, plant: Plant, says: str
+) -> None:
+    server = WithAgents()
+    plant(server)
+    found = [one for _, one in await examined(server, tmp_path, (agents_tokens.CHECK,))]
+    assert [one.status for one in found] == ["pass", "pass"]
+    assert all(says in one.message for one in found), found
+
+
+@pytest.mark.parametrize(
+    ("expected", "statuses"), [("enforce", {"pass", "fail"}), ("audit", {"fail", "pass"})]
+)
+async def test_the_modes_of_agents_are_expected_as_those_of_rules(
+    tmp_path: Path, expected: str, statuses: set[str]
+) -> None:
+    server = WithAgents()
+    serve(POLICY, "audit")(server)
+    found = await examined(server, tmp_path, (agents_modes.CHECK,), expected=expected)
+    by_server = {one.message[0]: one.status for _, one in found}
+    assert by_server["a"] == ("fail" if expected == "enforce" else "pass")
+    assert by_server["b"] == ("pass" if expected == "enforce" else "fail")
+    assert set(by_server.values()) == statuses

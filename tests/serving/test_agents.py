@@ -66,6 +66,9 @@ def listed(
     return listening(Limits(), judge, agents=InForce(held), modes=modes, **fields)
 
 
+_POLICY_INFO = "noderestrict_agent_policy_info"
+
+
 async def test_an_agent_is_held_to_its_node() -> None:
     async with listed(policy(NODES)) as running:
         # Twice: a kind of review that was seen before is decoded in another way.
@@ -131,6 +134,24 @@ async def test_decisions_are_counted_by_rule_and_resource() -> None:
         assert rules == {("widgets", "agents/driver/name"), ("other", "agents/driver/unnamed")}
         running.metrics.policy.mode_of = lambda rule: running.app.state.modes.of(rule)
         assert running.metrics.policy.modes()["agents/driver/name"] == ENFORCE
+
+
+async def test_metrics_tell_which_policy_of_an_agent_is_in_force() -> None:
+    async with listed(policy(NODES)) as running:
+        running.metrics.follow_agents(running.app.state.in_force)
+
+        def told() -> set[str]:
+            text = running.metrics.exposition().decode()
+            return {line for line in text.splitlines() if line.startswith(_POLICY_INFO)}
+
+        (before,) = told()
+        assert before.startswith(f'{_POLICY_INFO}{{agent="driver",digest="')
+        running.app.state.in_force.agents = policy(NODES.replace("own-node", "any"))
+        (after,) = told()
+        assert before != after
+        # The same in other words.
+        running.app.state.in_force.agents = policy(NODES, unnamedWrites="refuse")
+        assert told() == {before}
 
 
 async def test_refusals_are_logged_with_the_agent(caplog: pytest.LogCaptureFixture) -> None:

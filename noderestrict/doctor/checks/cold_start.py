@@ -5,7 +5,7 @@ network. Such a pod needs a token, for which the API server asks the webhook, wh
 without the pod.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from noderestrict.doctor.audiences import known_audiences
@@ -16,9 +16,11 @@ from noderestrict.doctor.restore import restore
 from noderestrict.doctor.trust import some
 from noderestrict.doctor.workloads import (
     SERVERS,
-    Workload,
+    account_of,
     api_servers,
     daemon_sets,
+    is_network_agent,
+    mounts_token,
     values,
     workloads,
 )
@@ -67,11 +69,11 @@ async def _its_way(cluster: Cluster, webhooks: list[Any]) -> AsyncIterator[Findi
     routed = await _routes_to_endpoints(cluster)
     daemons = [one for one in await daemon_sets(cluster) if one.namespace != NAMESPACE]
     agents = {
-        _account(one): f"{one.namespace}/{one.name}"
+        account_of(one): f"{one.namespace}/{one.name}"
         for one in daemons
         if is_network_agent(one.pod_spec)
         and not (routed and one.name == _KUBE_PROXY)
-        and await _has_token(cluster, one)
+        and await mounts_token(cluster, one)
     }
     waiting = sorted(agents.keys() - set(left_out))
     if waiting:
@@ -101,7 +103,7 @@ async def _its_way(cluster: Cluster, webhooks: list[Any]) -> AsyncIterator[Findi
                 f"render with --api-audiences={','.join(audiences)}; {_SEE}",
                 await restore(cluster, f"--api-audiences={','.join(audiences)}"),
             )
-    on_host = {_account(one) for one in daemons if one.pod_spec.get("hostNetwork")}
+    on_host = {account_of(one) for one in daemons if one.pod_spec.get("hostNetwork")}
     for account in left_out:
         if account not in on_host:
             others = [one for one in left_out if one != account]
@@ -111,39 +113,6 @@ async def _its_way(cluster: Cluster, webhooks: list[Any]) -> AsyncIterator[Findi
                 "take it out of --infrastructure-accounts",
                 await restore(cluster, f"--infrastructure-accounts={','.join(others)}"),
             )
-
-
-def is_network_agent(pod_spec: Mapping[str, Any]) -> bool:
-    """Tell whether a pod may change the network of its node."""
-    return bool(pod_spec.get("hostNetwork")) and any(
-        context.get("privileged")
-        or not {"NET_ADMIN", "ALL"}.isdisjoint((context.get("capabilities") or {}).get("add") or ())
-        for context in _contexts(pod_spec)
-    )
-
-
-def _contexts(pod_spec: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    for field in ("containers", "initContainers"):
-        for container in pod_spec.get(field) or ():
-            yield container.get("securityContext") or {}
-
-
-def _account(workload: Workload) -> str:
-    return f"{workload.namespace}/{workload.pod_spec.get('serviceAccountName') or 'default'}"
-
-
-async def _has_token(cluster: Cluster, workload: Workload) -> bool:
-    """Tell whether the kubelet asks for a token before it starts the pods."""
-    for volume in workload.pod_spec.get("volumes") or ():
-        sources = (volume.get("projected") or {}).get("sources") or ()
-        if any("serviceAccountToken" in source for source in sources):
-            return True
-    mounted = workload.pod_spec.get("automountServiceAccountToken")
-    if mounted is None:
-        namespace, _, name = _account(workload).partition("/")
-        found = await cluster.find(f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}")
-        mounted = (found or {}).get("automountServiceAccountToken")
-    return mounted is not False
 
 
 async def _routes_to_endpoints(cluster: Cluster) -> bool:
