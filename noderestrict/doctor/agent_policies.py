@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from noderestrict.agents.agents import Agents
 from noderestrict.agents.file import Agent
 from noderestrict.agents.load import merge, parse
+from noderestrict.rbac.subjects import AUTHENTICATED, User, service_account
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,3 +75,13 @@ def policies(texts: Mapping[str, bytes], paths: Mapping[str, str] | None = None)
 def accounts_of(agent: Agent) -> list[tuple[str, str]]:
     """Return namespace and name of each service account that an agent may be."""
     return [user.account for user in agent.users if user.account is not None]
+
+
+def users_of(agent: Agent) -> list[User]:
+    """Return who an agent may be, as RBAC sees it; of a prefix, what all such users have."""
+    return [
+        service_account(*user.account)
+        if user.account is not None
+        else User(user.prefix or "", frozenset((user.group or "", AUTHENTICATED)))
+        for user in agent.users
+    ]

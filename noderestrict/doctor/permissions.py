@@ -1,5 +1,6 @@
 """What a user is allowed to do, according to the cluster's authorizers."""
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ import msgspec
 from noderestrict.api import rbacv1
 from noderestrict.cluster.connection import ClusterError
 from noderestrict.doctor.cluster import Cluster
-from noderestrict.rbac.grants import RBAC
+from noderestrict.rbac.grants import RBAC, Reference
 from noderestrict.rbac.rules import Request
 from noderestrict.rbac.subjects import AUTHENTICATED, User, account_of, service_account
 
@@ -120,13 +121,8 @@ async def revoking(cluster: Cluster, user: str, permissions: Iterable[Permission
         Request(one.verb, one.group, one.resource, namespace=one.namespace, name=one.name)
         for one in permissions
     ]
-    found = [await cluster.items(f"{_RBAC}/{kind}") for kind in (*_ROLES, *_BINDINGS)]
-    try:
-        roles = msgspec.convert([*found[0], *found[1]], list[rbacv1.Role])
-        bindings = msgspec.convert([*found[2], *found[3]], list[rbacv1.RoleBinding])
-    except msgspec.ValidationError as error:
-        raise ClusterError(f"{_RBAC}: {error}") from None
-    grants = RBAC.of(roles, bindings).grants(User(user, frozenset(_groups(user))))
+    rbac = await read_rbac(cluster)
+    grants = rbac.grants(User(user, frozenset(_groups(user))))
     unwanted_bindings = dict.fromkeys(
         grant.binding
         for grant in grants
@@ -141,6 +137,32 @@ async def revoking(cluster: Cluster, user: str, permissions: Iterable[Permission
     ]
     # Another authorizer than RBAC may grant it.
     return "\n".join(commands) or f"kubectl auth can-i --list --as={user}"
+
+
+async def read_rbac(cluster: Cluster) -> RBAC:
+    """Return what RBAC grants.
+
+    Raises:
+        ClusterError: roles or bindings could not be read.
+    """
+    found = [await cluster.items(f"{_RBAC}/{kind}") for kind in (*_ROLES, *_BINDINGS)]
+    try:
+        roles = msgspec.convert([*found[0], *found[1]], list[rbacv1.Role])
+        bindings = msgspec.convert([*found[2], *found[3]], list[rbacv1.RoleBinding])
+    except msgspec.ValidationError as error:
+        raise ClusterError(f"{_RBAC}: {error}") from None
+    return RBAC.of(roles, bindings)
+
+
+def describing(bindings: Iterable[Reference]) -> str:
+    """Return the commands that show bindings with their subjects."""
+    return "\n".join(
+        shlex.join(
+            ["kubectl", *(["-n", one.namespace] if one.namespace else []), "describe",
+             one.kind.lower(), one.name]
+        )
+        for one in dict.fromkeys(bindings)
+    )  # fmt: skip
 
 
 def listed(permissions: Iterable[Permission]) -> str:

@@ -6,9 +6,11 @@ from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.checks import (
     agents_accounts,
+    agents_identity,
     agents_modes,
     agents_policies,
     agents_registration,
+    agents_rights,
     agents_tokens,
     api_audiences,
     api_server,
@@ -68,6 +70,8 @@ AGENT_CHECKS = (
     agents_tokens.CHECK,
     agents_registration.CHECK,
     agents_modes.CHECK,
+    agents_rights.CHECK,
+    agents_identity.CHECK,
 )
 
 

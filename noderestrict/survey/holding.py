@@ -37,8 +37,8 @@ _THROUGH: Mapping[str, Collection[tuple[str, str]]] = {
         for subresource in ("approval", "status")
     ],
 }
-#: No admission sees these: the request is another user's.
-UNSEEN = ("impersonate",)
+#: No admission webhook sees these: the request is another user's, or about what turns admission on.
+UNSEEN = ("impersonate", "admission/")
 #: The kubelet's request differs from what an agent means by it.
 _NOT_AS_NODE = {
     ("create", "pods"): "but for mirror pods",
@@ -103,6 +103,28 @@ def _names(entry: Write | Read, group: str, resource: str) -> bool:
     whole = f"{resource.partition('/')[0]}/*"
     wanted = (resource, whole) if "/" in resource else (resource,)
     return group in entry.api_groups and any(one in wanted for one in entry.resources)
+
+
+def unnamed_writes(agent: Agent, grants: Iterable[Grant]) -> list[str]:
+    """Return the writes of a role that no entry names, and that pass therefore.
+
+    Args:
+        agent: of a policy; one whose unnamed writes are refused has none.
+        grants: what its users may do.
+    """
+    if agent.unnamed_writes is Unnamed.REFUSE:
+        return []
+    found: dict[str, None] = {}
+    for rule in (grant.rule for grant in grants):
+        for verb, operation in _OPERATIONS.items():
+            if ALL not in rule.verbs and verb not in rule.verbs:
+                continue
+            named = [one for one in agent.write if operation in one.operations]
+            for group in rule.groups:
+                for resource in rule.resources:
+                    if not any(_names(one, group, resource) for one in named):
+                        found[f"{verb} {_with_group(resource, group)}"] = None
+    return sorted(found)
 
 
 def impersonates(grants: Iterable[Grant]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The checks of policies for agents: a fault planted per finding; and blind is never green."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,19 @@ from aiohttp import web
 from noderestrict.cli.doctor import agents_to_examine
 from noderestrict.cluster.judge import connected
 from noderestrict.doctor.check import Check
-from noderestrict.doctor.checks import agents_modes, agents_policies, agents_tokens
+from noderestrict.doctor.checks import (
+    agents_identity,
+    agents_modes,
+    agents_policies,
+    agents_rights,
+    agents_tokens,
+)
 from noderestrict.doctor.cluster import Options
 from noderestrict.doctor.findings import Finding, exit_code
 from noderestrict.doctor.installed_agents import with_installed_agents
 from noderestrict.doctor.run import AGENT_CHECKS, CHECKS, examine
 from noderestrict.doctor.token_claims import GATE
+from noderestrict.rbac.rights import parts_of
 from noderestrict.render.manifests import Options as Rendering
 from noderestrict.render.manifests import manifests
 from tests.agents.builders import agents
@@ -98,6 +105,53 @@ def token_secret(used_by: str = "") -> Plant:
     return plant
 
 
+def role(name: str, *rights: str, namespace: str = "", names: Sequence[str] = ()) -> Plant:
+    """Bind a role to a subject.
+
+    Args:
+        name: KIND NAME of the subject; NAMESPACE/NAME of a service account.
+        rights: VERB RESOURCE[.GROUP][/SUBRESOURCE].
+        namespace: in which they hold, "" for all.
+        names: of the objects.
+    """
+    kind, _, who = name.partition(" ")
+    space, _, account = who.rpartition("/")
+    subject = {"kind": kind, "name": account if kind == "ServiceAccount" else who}
+    if kind == "ServiceAccount":
+        subject["namespace"] = space
+    rules = []
+    for right in rights:
+        verb, _, text = right.partition(" ")
+        group, resource, sub = parts_of(text)
+        whole = f"{resource}/{sub}" if sub else resource
+        rules.append({"verbs": [verb], "apiGroups": [group], "resources": [whole],
+                      "resourceNames": list(names)})  # fmt: skip
+    return bind("given", subject, rules, namespace)
+
+
+def bind(
+    name: str, subject: Object, rules: Sequence[Object], namespace: str = "", role_name: str = ""
+) -> Plant:
+    def plant(server: Healthy) -> None:
+        called = role_name or name
+        server.put(f"{RBAC}/clusterroles/{called}", rules=list(rules))
+        where = f"namespaces/{namespace}/rolebindings" if namespace else "clusterrolebindings"
+        server.put(
+            f"{RBAC}/{where}/{name}",
+            roleRef={"kind": "ClusterRole", "name": called}, subjects=[subject],
+        )  # fmt: skip
+
+    return plant
+
+
+def aggregate(server: Healthy) -> None:
+    """Let another API server answer for a group, to which an agent may write."""
+    path = "/apis/apiregistration.k8s.io/v1/apiservices/v1.volumes.example.com"
+    service = {"namespace": "volumes", "name": "api"}
+    server.put(path, spec={"group": "volumes.example.com", "service": service})
+    role(DRIVER, "update volumes.volumes.example.com")(server)
+
+
 def run_as(name: str, owner: str = "") -> Plant:
     """Let a pod run as an account, of a DaemonSet or of nothing."""
 
@@ -136,6 +190,11 @@ def lose_webhooks(*names: str) -> Plant:
 
 
 ALL, NAMED = "all.agents.noderestrict.io", "named.agents.noderestrict.io"
+DRIVER = "ServiceAccount storage/driver"
+CLAIMS = [
+    f"impersonate userextras.authentication.k8s.io/authentication.kubernetes.io/{key}"
+    for key in ("pod-name", "pod-uid")
+]
 ONLY_TOKEN = POLICY.replace("- name: driver", "- name: driver\n  node: [token]")
 AUDITED = POLICY.replace("- name: driver", "- name: driver\n  mode: audit")
 ONE_MORE = """- name: more
@@ -184,6 +243,45 @@ FAULTS: dict[str, dict[str, tuple[Plant, str, str]]] = {
         "hidden": (expose("a", b"noderestrict_agent_policy_info{a=\n"), "unknown", "not visible"),
         "no server": (lambda server: [lose(f"{SPACE}/pods/a")(server),
                                       lose(f"{SPACE}/pods/b")(server)], "unknown", "no server"),
+    },
+    "agent rights": {
+        "grown beyond any policy": (
+            role(DRIVER, "impersonate serviceaccounts"), "fail",
+            "agent 'driver': RBAC lets it impersonate serviceaccounts, which no policy can hold"),
+        "admission": (
+            role(DRIVER, "delete validatingwebhookconfigurations.admissionregistration.k8s.io"),
+            "fail", "which no policy can hold: Turns off what holds others"),
+        "everything": (role(DRIVER, "* *.*"), "fail", "RBAC lets it do everything"),
+        "grown beyond the entries": (
+            role("ServiceAccount storage/reporter", "update secrets", "patch nodes/status"), "warn",
+            "agent 'reporter': RBAC lets it update secrets, which its policy does not name"),
+        "reads": (role("ServiceAccount storage/reporter", "list secrets"), "warn",
+                  "does not hold what RBAC lets it do on any node: list secrets"),
+        "elsewhere": (aggregate, "warn", "another API server answers"),
+    },
+    "agent identity": {
+        "pods": (role("User jane", "create pods", namespace="storage"), "warn",
+                 "User jane can run pods as driver, reporter (RoleBinding storage/given → "
+                 "ClusterRole given): it can be an agent of any node"),
+        "workloads": (role("Group devs", "patch cronjobs.batch"), "warn",
+                      "Group devs can run pods as driver, reporter"),
+        "tokens": (role("ServiceAccount ci/x", "create serviceaccounts/token", names=["driver"]),
+                   "warn", "ServiceAccount ci/x can make tokens for pods of driver ("),
+        "exec": (role("User jane", "create pods/exec"), "warn", "can enter pods of driver"),
+        "an agent": (role("ServiceAccount kube-system/kube-proxy", "create pods"), "fail",
+                     "can run pods as driver, reporter (ClusterRoleBinding given → ClusterRole "
+                     "given): it can be an agent of any node, as can whoever takes a node"),
+        "everybody": (role("Group system:serviceaccounts", "create pods"), "fail", "takes a node"),
+        "its namespace": (role("Group system:serviceaccounts:storage", "create jobs.batch"), "fail",
+                          "takes a node"),
+        "kubelets": (role("Group system:nodes", "create jobs.batch"), "fail", "takes a node"),
+        "impersonation": (role("User jane", "impersonate serviceaccounts", *CLAIMS), "warn",
+                          "User jane can impersonate driver, reporter"),
+        "no claim": (role("User jane", "impersonate serviceaccounts"), "warn",
+                     "can impersonate, without a node, driver, reporter (ClusterRoleBinding given "
+                     "→ ClusterRole given): it can do what is held to no node"),
+        "an administrator on nodes": (role("ServiceAccount kube-system/kube-proxy", "* *.*"),
+                                      "fail", "can do everything, and so run pods as driver"),
     },
     "agent registration": {
         "all missing": (lose_webhooks(ALL, NAMED), "fail", f"{ALL}, {NAMED}: missing"),
@@ -434,3 +532,72 @@ async def test_the_modes_of_agents_are_expected_as_those_of_rules(
     assert by_server["a"] == ("fail" if expected == "enforce" else "pass")
     assert by_server["b"] == ("pass" if expected == "enforce" else "fail")
     assert set(by_server.values()) == statuses
+
+
+# Who is no finding.
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        role("User jane", "create pods", namespace="default"),
+        role("User jane", "create serviceaccounts/token", names=["other"]),
+        role("User jane", "impersonate serviceaccounts", *CLAIMS, names=["other"]),
+        role("User jane", "impersonate users", "impersonate groups"),
+        role("User jane", "list pods", "delete pods", "get jobs.batch"),
+        # Administrators, kubelets, whom the rules for nodes hold, and agents with a policy.
+        role("User jane", "* *.*"),
+        role("Group system:nodes", "create pods", "create serviceaccounts/token"),
+        role(DRIVER, "create pods", "create serviceaccounts/token"),
+        bind(
+            "system:controller:job-controller",
+            {"kind": "ServiceAccount", "namespace": "kube-system", "name": "job-controller"},
+            [{"verbs": ["create"], "apiGroups": [""], "resources": ["pods"]}],
+        ),
+        bind(
+            "system:kube-controller-manager",
+            {"kind": "User", "name": "system:kube-controller-manager"},
+            [{"verbs": ["create"], "apiGroups": [""], "resources": ["serviceaccounts/token"]}],
+        ),
+    ],
+)
+async def test_nobody_is_suspected_who_cannot_be_an_agent(tmp_path: Path, plant: Plant) -> None:
+    server = WithAgents()
+    plant(server)
+    found = [one for _, one in await examined(server, tmp_path, (agents_identity.CHECK,))]
+    assert [one.status for one in found] == ["pass"], found
+
+
+@pytest.mark.parametrize(
+    ("subject", "binding"),
+    [
+        ({"kind": "ServiceAccount", "namespace": "default", "name": "x"}, "system:controller:x"),
+        ({"kind": "ServiceAccount", "namespace": "kube-system", "name": "x"}, "system:other"),
+        ({"kind": "User", "name": "jane"}, "jane"),
+    ],
+)
+async def test_the_names_of_bindings_alone_make_nobody_a_controller(
+    tmp_path: Path, subject: Object, binding: str
+) -> None:
+    server = WithAgents()
+    rule = {"verbs": ["create"], "apiGroups": [""], "resources": ["pods"]}
+    bind(binding, subject, [rule])(server)
+    found = [one for _, one in await examined(server, tmp_path, (agents_identity.CHECK,))]
+    assert [one.status for one in found] == ["warn"], found
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        # The policy refuses, or ties to the node, all of that.
+        role(DRIVER, "patch nodes", "patch nodes/status", "delete pods", "list pods"),
+        role(DRIVER, "create secrets", "update daemonsets.apps", namespace="storage"),
+        role("ServiceAccount storage/reporter", "update nodes/status", "patch nodes/status"),
+        role("ServiceAccount storage/other", "* *.*"),
+    ],
+)
+async def test_rights_that_a_policy_holds_are_no_finding(tmp_path: Path, plant: Plant) -> None:
+    server = WithAgents()
+    plant(server)
+    found = [one for _, one in await examined(server, tmp_path, (agents_rights.CHECK,))]
+    assert [one.status for one in found] == ["pass", "pass"], found

@@ -206,6 +206,9 @@ def test_a_right_of_no_api_verb_is_held_as_the_write_that_uses_it(
     [
         [(["*"], ["*"], ["*"])],
         [([""], ["users"], ["impersonate"])],
+        # An API server asks no webhook about what turns webhooks on.
+        [(["admissionregistration.k8s.io"], ["validatingwebhookconfigurations"], ["update"])],
+        [(["admissionregistration.k8s.io"], ["mutatingadmissionpolicies"], ["patch"])],
     ],
 )
 def test_no_policy_holds_what_admission_never_sees(
