@@ -69,7 +69,7 @@ def described_metrics() -> Iterator[tuple[str, str, Sequence[str], str]]:
         for family in collector.collect():
             if family.name.startswith("noderestrict_"):
                 total = "_total" if family.type == "counter" else ""
-                labels = getattr(collector, "label_names", getattr(collector, "_labelnames", ()))
+                labels = getattr(family, "_labelnames", getattr(collector, "_labelnames", ()))
                 yield family.name + total, family.type, labels, family.documentation
 
 
@@ -83,10 +83,11 @@ def metrics() -> str:
         (
             "# Metrics",
             "",
-            "Served at `/metrics` of `--metrics-address` in the Prometheus text format, together",
-            "with the metrics of the process (`process_*`, `python_info`). No label contains the "
-            "name of a node,",
-            "pod or user.",
+            "Served at `/metrics` of `--metrics-address` in the Prometheus text format, or as "
+            "OpenMetrics if the",
+            "client accepts that, together with the metrics of the process (`process_*`, "
+            "`python_info`). No label",
+            "contains the name of a node, pod or user.",
             "",
             "| Metric | Type | Labels | Meaning |",
             "|---|---|---|---|",

@@ -4,10 +4,11 @@ import argparse
 import asyncio
 import os
 import ssl
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from noderestrict import __version__
 from noderestrict.agents.agents import InForce
 from noderestrict.agents.load import PolicyFileError
 from noderestrict.cli._errors import UsageError
@@ -20,6 +21,7 @@ from noderestrict.cli.yaml_file import ConfigError
 
 if TYPE_CHECKING:
     from noderestrict.cluster.connection import Connection
+    from noderestrict.policy.settings import Settings
     from noderestrict.render.registration import Registration
     from noderestrict.serving.authorize import Authorizer
     from noderestrict.serving.background import Jobs
@@ -120,6 +122,7 @@ def _with_state(server: "_Server") -> "Main":
     async def serve(stop: "Stop") -> None:
         metrics = Metrics()
         metrics.policy.settings = settings
+        _log_start(config, server.in_force, settings, stores=config.state)
         await server.serve(judge, authorizer, metrics, stop, {}, server.certificates(metrics))
 
     return serve
@@ -172,14 +175,17 @@ async def _serve_cluster(
     except PolicyFileError as error:
         raise StartError(str(error)) from None
     graph = Graph()
+    sinks = graph_sinks(graph, settings.features) if config.authorizer else ()
     judge = ClusterJudge(
         connection,
         settings,
         metrics,
         streaming=minor >= STREAMING_SINCE,
-        sinks=graph_sinks(graph, settings.features) if config.authorizer else (),
+        sinks=sinks,
         max_staleness=config.max_staleness,
     )
+    followed = {*judge.informers.stores, *(resource.plural for resource, _ in sinks)}
+    _log_start(config, server.in_force, settings, stores=sorted(followed), api_server=f"1.{minor}")
     authorizer = None
     if config.authorizer:
         nodes = NodeAuthorizer(
@@ -214,6 +220,42 @@ async def _serve_cluster(
             minor,
         )
     await server.serve(judge, authorizer, metrics, stop, jobs, certificates)
+
+
+def _log_start(
+    config: ServeConfig,
+    in_force: InForce,
+    settings: "Settings",
+    *,
+    stores: Sequence[str],
+    api_server: str = "",
+) -> None:
+    """Log what the server runs with, in one line.
+
+    Args:
+        config: of the server.
+        in_force: the agents.
+        settings: of the rules.
+        stores: resources that are followed, or files that stand in for them.
+        api_server: its version, "" without one.
+    """
+    from noderestrict.telemetry.logs import LOGGER
+
+    LOGGER.info(
+        "starting",
+        extra={
+            "version": __version__,
+            "api_server": api_server,
+            "rules": str(settings.release),
+            "mode": config.mode,
+            "rule_modes": dict(config.rule_modes),
+            "strict_rules": sorted(settings.extra.rules),
+            "feature_gates": settings.enabled(),
+            "authorizer": config.authorizer,
+            "agents": sorted(agent.name for agent in in_force.agents.all),
+            "stores": list(stores),
+        },
+    )
 
 
 async def _watch_registration(

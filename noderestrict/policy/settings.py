@@ -50,3 +50,7 @@ class Settings:
         features = gates.resolve(minor, overrides or {})
         pending = audiences_pending and features[gates.AUDIENCE_RESTRICTION]
         return cls(features, api_audiences, pending, extra or Extra(), release)
+
+    def enabled(self) -> list[str]:
+        """Return the feature gates that count as on, sorted."""
+        return sorted(name for name, on in self.features.items() if on)

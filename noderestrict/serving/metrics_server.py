@@ -7,11 +7,10 @@ from noderestrict.serving.connections import Connection, Server
 from noderestrict.serving.limits import InFlight, Limits
 from noderestrict.serving.room import Room
 from noderestrict.serving.turns import Turns
-from noderestrict.telemetry.metrics import Exposition, Metrics
+from noderestrict.telemetry.metrics import Exposition, Metrics, content_type
 
 #: Responses, so that scrapes do not delay reviews.
 _PER_SECOND = 200
-_TEXT = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
 
 
 def metrics_server(app: App, metrics: Metrics, limits: Limits) -> Server:
@@ -28,7 +27,8 @@ def metrics_server(app: App, metrics: Metrics, limits: Limits) -> Server:
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         await turns.wait()
         if request.path == "/metrics" and request.method == "GET":
-            return web.Response(body=exposition.text(), headers=_TEXT)
+            form = content_type(",".join(request.headers.getall("Accept", ())))
+            return web.Response(body=exposition.text(form), headers={"Content-Type": form})
         if request.path in ("/livez", "/readyz"):
             return await app.handle(request)
         return web.Response(status=404, text="there is only /metrics, /livez and /readyz\n")

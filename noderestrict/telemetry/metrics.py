@@ -10,9 +10,12 @@ from prometheus_client import (
     Gauge,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from noderestrict import __version__
@@ -37,6 +40,14 @@ CLOSED = (
     "unread",
 )  # fmt: skip
 _EXPOSED_SECONDS = 1.0
+#: Prometheus' text format, and OpenMetrics: how each is made, by its content type.
+_FORMS: Mapping[str, Callable[[CollectorRegistry], bytes]] = {
+    CONTENT_TYPE_PLAIN_0_0_4: generate_latest,
+    openmetrics.CONTENT_TYPE_LATEST: openmetrics.generate_latest,
+}
+
+# Else each counter has a second series, of when it was made. process_start_time_seconds says that.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class _Decisions(hot.Counter):
@@ -132,6 +143,16 @@ class _Policy(Collector):
         for agent, digest in self.agents.agents.digests.items():
             policies.add_metric([agent, digest], 1)
         yield policies
+        build = GaugeMetricFamily(
+            "noderestrict_build_info",
+            "1, with the version, the release of Kubernetes whose rules apply, and the feature "
+            "gates that count as on.",
+            labels=("version", "python_version", "rules", "feature_gates"),
+        )
+        gates = ",".join(self.settings.enabled())
+        release = str(self.settings.release)
+        build.add_metric([__version__, platform.python_version(), release, gates], 1)
+        yield build
 
 
 class Metrics:
@@ -357,12 +378,6 @@ class Metrics:
         )
         self.policy = _Policy()
         registry.register(self.policy)
-        Gauge(
-            "noderestrict_build_info",
-            "1, with the version.",
-            ("version", "python_version"),
-            registry=registry,
-        ).labels(__version__, platform.python_version()).set(1)
 
     def follow_agents(self, in_force: InForce) -> None:
         """Expose the agents and the modes of their rules, and count their resources by name."""
@@ -392,9 +407,29 @@ class Metrics:
         """Count a renewal of the credential: ``renewed`` or ``failed``."""
         self._credential_renewals.labels(result).inc()
 
-    def exposition(self) -> bytes:
-        """Return all metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
+    def exposition(self, content_type: str = CONTENT_TYPE_PLAIN_0_0_4) -> bytes:
+        """Return all metrics.
+
+        Args:
+            content_type: of ``content_type``.
+        """
+        return _FORMS[content_type](self.registry)
+
+
+def content_type(accept: str) -> str:
+    """Return the content type in which a client gets metrics: OpenMetrics if it asks for that.
+
+    Args:
+        accept: what the client accepts, as in the header of that name.
+    """
+    try:
+        _, chosen = choose_encoder(accept)
+    except (TypeError, ValueError):
+        # It compares versions that are no numbers.
+        return CONTENT_TYPE_PLAIN_0_0_4
+    # The encoder's version and escaping are the client's; our names need no escaping.
+    asked = chosen.partition(";")[0]
+    return next((one for one in _FORMS if one.partition(";")[0] == asked), CONTENT_TYPE_PLAIN_0_0_4)
 
 
 class Exposition:
@@ -408,13 +443,17 @@ class Exposition:
     def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
         self._metrics = metrics
         self._clock = clock
-        self._text = b""
-        self._made = float("-inf")
+        self._made: dict[str, tuple[float, bytes]] = {}
 
-    def text(self) -> bytes:
-        """Return the text, at most a second old."""
+    def text(self, content_type: str = CONTENT_TYPE_PLAIN_0_0_4) -> bytes:
+        """Return the text, at most a second old.
+
+        Args:
+            content_type: of ``content_type``.
+        """
         now = self._clock()
-        if now - self._made >= _EXPOSED_SECONDS:
-            self._text = self._metrics.exposition()
-            self._made = now
-        return self._text
+        made, text = self._made.get(content_type, (float("-inf"), b""))
+        if now - made >= _EXPOSED_SECONDS:
+            text = self._metrics.exposition(content_type)
+            self._made[content_type] = (now, text)
+        return text

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from noderestrict import __version__
 from tests.admission.test_review import body, hostile
 from tests.serving.tls import DAY, NOW, Server, authority, client_leaf, leaf, serving, write_pair
+from tests.telemetry.test_metrics import PROMETHEUS
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,46 @@ def test_metrics_are_on_their_own_port(server: Server) -> None:
     assert 'decision="denied",mode="enforce",operation="UPDATE",resource="nodes"' in text
     assert "noderestrict_self_test_ok 1.0" in text
     assert "n1" not in text.replace("process_", "")
+
+
+def test_metrics_are_openmetrics_for_who_asks_for_that(server: Server) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.metrics_port, timeout=10)
+    connection.request("GET", "/metrics", headers={"Accept": PROMETHEUS})
+    response = connection.getresponse()
+    text = response.read().decode()
+    connection.close()
+    assert response.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0")
+    assert "# TYPE noderestrict_admission_decisions counter\n" in text
+    assert "noderestrict_rule_mode{" in text
+    assert text.endswith("# EOF\n")
+    assert "# EOF" not in server.metrics()
+
+
+def test_one_line_says_what_the_server_runs_with(tmp_path: Path) -> None:
+    flags = (
+        "--mode=audit", "--rule-modes=nodes/labels=enforce", "--rules=1.33.4", "--authorizer",
+        "--strict-rules=nodes/finalizers", "--feature-gates=ClusterTrustBundle=true",
+    )  # fmt: skip
+    with serving(tmp_path, *flags) as running:
+        (line,) = running.wait_for_log('"starting"')
+        (listening,) = running.wait_for_log('"listening"')
+        assert running.log.index(line) < running.log.index(listening)
+    said = json.loads(line)
+    assert {"AuthorizeWithSelectors", "ClusterTrustBundle"} < set(said.pop("feature_gates"))
+    assert said.pop("stores") == [str(tmp_path / "state.json")]
+    del said["time"]
+    assert said == {
+        "level": "info",
+        "message": "starting",
+        "version": __version__,
+        "api_server": "",
+        "rules": "1.33.4",
+        "mode": "audit",
+        "rule_modes": {"nodes/labels": "enforce"},
+        "strict_rules": ["nodes/finalizers"],
+        "authorizer": True,
+        "agents": [],
+    }
 
 
 def test_a_refusal_is_one_log_line_without_the_object(server: Server) -> None:
