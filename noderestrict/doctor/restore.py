@@ -80,6 +80,18 @@ async def restore(
     return "\n".join((*_rendering(cluster.options, *flags, edits=edits), *_install(overlay)))
 
 
+def rendering_authorizer(cluster: Cluster, minor: int) -> str:
+    """Return the commands that render the authorizer for agents.
+
+    Args:
+        cluster: which policies it is for.
+        minor: Kubernetes version of the API server, 1.``minor``.
+    """
+    agents = cluster.options.agents
+    words = ["noderestrict", "render", "authorizer", *agents.flags]
+    return "\n".join((*agents.saving, shlex.join([*words, f"--kubernetes-version=1.{minor}"])))
+
+
 def _install(overlay: str) -> list[str]:
     folder = f"{_FOLDER}/{overlay or 'control-plane'}"
     registration = f"{folder}/enforce/registration.yaml"

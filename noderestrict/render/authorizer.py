@@ -32,7 +32,7 @@ def authorization_configuration(
     """
     of_agents = [
         _webhook(
-            f"noderestrict-agents-{number}" if number > 1 else "noderestrict-agents",
+            f"{_AGENTS}-{number}" if number > 1 else _AGENTS,
             kubeconfig,
             seconds,
             "Deny",
@@ -51,6 +51,12 @@ def authorization_configuration(
     }
 
 
+def is_for_agents(name: str) -> bool:
+    """Return whether an authorizer of this name is one that asks about agents."""
+    return name == _AGENTS or name.startswith(f"{_AGENTS}-")
+
+
+_AGENTS = "noderestrict-agents"
 _NODES: Sequence[Object] = (
     {
         "expression": "has(request.user) && has(request.groups) && "

@@ -1,14 +1,20 @@
 """The checks of policies for agents: a fault planted per finding; and blind is never green."""
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 
+from noderestrict.agents.reads import Asked
+from noderestrict.api import rbacv1
+from noderestrict.authorization.decode import decode
+from noderestrict.authorization.evaluate import evaluate_agent
 from noderestrict.cli.doctor import agents_to_examine
 from noderestrict.cluster.judge import connected
 from noderestrict.doctor.check import Check
@@ -16,20 +22,31 @@ from noderestrict.doctor.checks import (
     agents_identity,
     agents_modes,
     agents_policies,
+    agents_reads,
     agents_rights,
     agents_tokens,
+    authorizer,
 )
 from noderestrict.doctor.cluster import Options
 from noderestrict.doctor.findings import Finding, exit_code
+from noderestrict.doctor.gates import NODE_IN_TOKENS as GATE
 from noderestrict.doctor.installed_agents import with_installed_agents
 from noderestrict.doctor.run import AGENT_CHECKS, CHECKS, examine
-from noderestrict.doctor.token_claims import GATE
+from noderestrict.graph.rules import Opinion
+from noderestrict.policy.features import OFFLINE_MINOR
+from noderestrict.policy.listers import MemoryListers
+from noderestrict.rbac import grants
 from noderestrict.rbac.rights import parts_of
+from noderestrict.rbac.rules import Request
+from noderestrict.rbac.subjects import User
+from noderestrict.render.agents import read_conditions
+from noderestrict.render.authorizer import authorization_configuration
 from noderestrict.render.manifests import Options as Rendering
 from noderestrict.render.manifests import manifests
 from tests.agents.builders import agents
-from tests.doctor.healthy import DEPLOYMENT, REGISTRATION, SPACE, Healthy, gates, metrics
-from tests.doctor.test_faults import Plant, assert_seen, change, expose, lose
+from tests.doctor import test_faults as faults
+from tests.doctor.healthy import DEPLOYMENT, REGISTRATION, SPACE, SYSTEM, Healthy, gates, metrics
+from tests.doctor.test_faults import FLAGS, Plant, assert_seen, change, expose, files, lose
 from tests.verify.cluster import running
 
 Object = dict[str, Any]
@@ -54,13 +71,17 @@ class WithAgents(Healthy):
 
     Attributes:
         policy: the text of the policy file.
+        authorizer: where it stands: before or after RBAC; or it is absent, or away.
+        authorized: the policies of the authorizer.
     """
 
     rendered = manifests(Rendering(agents=agents(POLICY).all, agent_files={"agents.yaml": POLICY}))
 
     def __init__(self) -> None:
         super().__init__()
-        self.policy = POLICY
+        self.policy = self.authorized = POLICY
+        self.authorizer = "before"
+        self.files["authorization.yaml"] = authorization(POLICY)
         for name in ("driver", "reporter"):
             self.put(f"{STORAGE}/serviceaccounts/{name}")
             spec = {"serviceAccountName": name, "containers": [{"name": "c"}]}
@@ -70,6 +91,58 @@ class WithAgents(Healthy):
             )
         for name in "ab":
             self.exposed[f"{SPACE}/pods/{name}:9090/proxy/metrics"] = serving(POLICY)
+
+    def _access(self, body: Object) -> Object:
+        asked = decode(json.dumps(body).encode(), agents(self.authorized)).asked
+        if asked is None or asked.agent.reads is None:
+            return super()._access(body)
+        if self.authorizer == "away":
+            return {"allowed": False, "denied": True, "evaluationError": "connection refused"}
+        opinion = evaluate_agent(asked, MemoryListers([]))
+        assert isinstance(opinion, Opinion)
+        denied = {"allowed": False, "denied": True, "reason": opinion.reason}
+        if self.authorizer == "before" and opinion.denied:
+            return denied
+        if self._granted(asked):
+            return {"allowed": True, "reason": "RBAC: allowed by a binding"}
+        return denied if self.authorizer == "after" and opinion.denied else {"allowed": False}
+
+    def _granted(self, asked: Asked) -> bool:
+        def of(plural: str, struct: type) -> list[Any]:
+            return msgspec.convert(self._items(f"{RBAC}/{plural}", {}), list[struct])  # type: ignore[valid-type]
+
+        rbac = grants.RBAC.of(
+            of("clusterroles", rbacv1.Role), of("clusterrolebindings", rbacv1.RoleBinding)
+        )
+        request = Request(asked.verb, asked.group, asked.resource, name=asked.name)
+        groups = frozenset(("ovn-nodes",)) if asked.agent.prefix else frozenset[str]()
+        return rbac.allows(User(asked.user.name, groups), request) is not None
+
+
+def authorization(policy: str, **changed: Any) -> Object:
+    """Return the AuthorizationConfiguration for the reads of a policy."""
+    conditions = read_conditions(agents(policy).all, OFFLINE_MINOR)
+    value = authorization_configuration("/w", agents=conditions)
+    value["authorizers"][0]["webhook"].update(changed)
+    return value
+
+
+def reordered(*first: Object) -> Object:
+    """Return the AuthorizationConfiguration with other authorizers before ours."""
+    value = authorization(POLICY)
+    value["authorizers"] = [*first, *(one for one in value["authorizers"] if one not in first)]
+    return value
+
+
+def stand(authorizer: str, *others: Plant) -> Plant:
+    """Let the authorizer stand elsewhere, with a read that RBAC allows."""
+
+    def plant(server: Healthy) -> None:
+        vars(server)["authorizer"] = authorizer
+        for one in others:
+            one(server)
+
+    return plant
 
 
 def serving(policy: str, mode: str = "enforce") -> bytes:
@@ -190,6 +263,15 @@ def lose_webhooks(*names: str) -> Plant:
 
 
 ALL, NAMED = "all.agents.noderestrict.io", "named.agents.noderestrict.io"
+
+
+def authorization_of(minor: int) -> Object:
+    """Return the AuthorizationConfiguration for an API server of another version."""
+    conditions = read_conditions(agents(POLICY).all, minor)
+    return authorization_configuration("/w", agents=conditions)
+
+
+API_SERVER = f"{SYSTEM}/pods/kube-apiserver-cp"
 DRIVER = "ServiceAccount storage/driver"
 CLAIMS = [
     f"impersonate userextras.authentication.k8s.io/authentication.kubernetes.io/{key}"
@@ -283,6 +365,43 @@ FAULTS: dict[str, dict[str, tuple[Plant, str, str]]] = {
         "an administrator on nodes": (role("ServiceAccount kube-system/kube-proxy", "* *.*"),
                                       "fail", "can do everything, and so run pods as driver"),
     },
+    "agent reads": {
+        "after RBAC": (stand("after", role(DRIVER, "list pods")), "fail",
+                       "its policy refuses to list pods, but RBAC: allowed by a binding allows it"),
+        "absent": (stand("absent"), "fail",
+                   "its policy refuses to get nodes/noderestrict-doctor, but nobody denies it"),
+        "away": (stand("away"), "fail", "gets no answer about its reads, and denies them: connec"),
+        "other policies": (
+            lambda server: [vars(server).update(authorized=POLICY.replace("own-node", "any")),
+                            role(DRIVER, "get nodes")(server)],
+            "fail", "its policy refuses to get nodes/noderestrict-doctor, but RBAC"),
+        "no file of authorizers": (change(API_SERVER, *FLAGS, to=["kube-apiserver"]), "fail",
+                                   "kube-apiserver-cp: without --authorization-config, nobody"),
+        "old API server": (old_server("v1.29.2"), "fail", "nobody holds the reads"),
+        "no selectors": (old_server("v1.31.2", AuthorizeWithSelectors=False), "fail",
+                         "read[1].verbs: the API server tells authorizers no selectors"),
+        "selectors hidden": (
+            lambda server: [old_server("v1.31.2")(server),
+                            files("authorization.yaml", authorization_of(31))(server)],
+            "unknown", "feature gate AuthorizeWithSelectors is on"),
+        "not deny": (files("authorization.yaml", authorization(POLICY, failurePolicy="NoOpinion")),
+                     "fail", "noderestrict-agents: failurePolicy is 'NoOpinion'"),
+        "other conditions": (
+            files("authorization.yaml", authorization(POLICY.replace("own-node", "any"))), "fail",
+            "noderestrict-agents: matchConditions are not those that are rendered"),
+        "RBAC first": (files("authorization.yaml", reordered({"type": "RBAC", "name": "rbac"})),
+                       "fail", "rbac (RBAC) precedes noderestrict-agents, and allows first"),
+        "another webhook first": (
+            files("authorization.yaml", reordered({"type": "Webhook", "name": "x"})), "warn",
+            "x (Webhook) precedes noderestrict-agents, and may allow first"),
+        "no entry": (files("authorization.yaml", authorization_configuration("/w")), "fail",
+                     "no authorizer asks about agents"),
+        "no file": (lambda server: server.files.pop("authorization.yaml"), "unknown",
+                    "is in its AuthorizationConfiguration alone"),
+        "not enforced": (write_policy(POLICY.replace("- name: driver",
+                                                     "- name: driver\n  mode: audit")),
+                         "unknown", "its reads are not enforced"),
+    },
     "agent registration": {
         "all missing": (lose_webhooks(ALL, NAMED), "fail", f"{ALL}, {NAMED}: missing"),
         "one missing": (lose_webhooks(NAMED), "fail", f"{NAMED}: missing"),
@@ -312,7 +431,9 @@ async def examined(
     expected: str = "enforce",
 ) -> list[tuple[str, Finding]]:
     """Return the findings, with the policy file as the operator gives it, or without it."""
-    options = Options(expected_mode=expected)
+    await asyncio.to_thread(server.flags, folder)
+    there = folder / "authorization.yaml" if "authorization.yaml" in server.files else None
+    options = Options(expected_mode=expected, authorization_config=there)
     if given:
         file = folder / "agents.yaml"
         await asyncio.to_thread(file.write_text, server.policy)
@@ -601,3 +722,44 @@ async def test_rights_that_a_policy_holds_are_no_finding(tmp_path: Path, plant: 
     plant(server)
     found = [one for _, one in await examined(server, tmp_path, (agents_rights.CHECK,))]
     assert [one.status for one in found] == ["pass", "pass"], found
+
+
+PREFIXED = """agents:
+- name: ovn
+  users: [{prefix: "ovn:", group: ovn-nodes}]
+  write: [{resources: [nodes/status], operations: [UPDATE], relation: own-node}]
+  read: [{resources: [nodes], relation: own-node}]
+"""
+
+
+@pytest.mark.parametrize(("authorizer", "status"), [("before", "pass"), ("after", "fail")])
+async def test_reads_of_users_whose_names_tell_the_node_are_tried_too(
+    tmp_path: Path, authorizer: str, status: str
+) -> None:
+    server = WithAgents()
+    server.policy = server.authorized = PREFIXED
+    server.authorizer = authorizer
+    server.files["authorization.yaml"] = authorization(PREFIXED)
+    role("Group ovn-nodes", "list nodes")(server)
+    found = [one for _, one in await examined(server, tmp_path, (agents_reads.CHECK,))]
+    assert [one.status for one in found] == [status, "pass"], found
+
+
+async def test_reads_that_are_not_enforced_show_in_the_metrics_of_the_api_server(
+    tmp_path: Path,
+) -> None:
+    server = WithAgents()
+    text = b'apiserver_authorization_match_condition_exclusions_total{name="%s",type="Webhook"} 9\n'
+    for name, status in ((b"noderestrict-agents", "pass"), (b"noderestrict", "unknown")):
+        server.exposed["/metrics"] = text % name
+        found = await examined(server, tmp_path, (agents_reads.CHECK,), expected="audit")
+        assert [one.status for _, one in found] == [status, "pass"], found
+
+
+async def test_authorizers_for_agents_without_policies_are_not_green(tmp_path: Path) -> None:
+    server = Healthy()
+    server.files["authorization.yaml"] = authorization(POLICY)
+    found = dict(await faults.examined(server, tmp_path, (authorizer.CHECK, *POLICIES)))
+    assert found["authorizer"].status == "pass"
+    assert found["agent policies"].status == "unknown"
+    assert "(noderestrict-agents)" in found["agent policies"].message

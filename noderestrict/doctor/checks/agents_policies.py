@@ -1,8 +1,11 @@
 """Which policies hold agents, and are they those that were given?"""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 from noderestrict.doctor.agent_policies import AgentPolicies
+from noderestrict.doctor.authorization_config import ConfigurationError, read_authorizers
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, unknown
@@ -25,7 +28,7 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
         yield passed(f"{given.origin} holds {_named(given)}; --agents FILE compares it with files")
     elif given:
         yield await _compared(cluster)
-    elif asked := await _webhooks(cluster):
+    elif asked := await _asked(cluster):
         yield unknown(
             f"the API server asks about agents ({some(asked)}), but no server with their policies "
             "is visible, so that none was examined",
@@ -35,10 +38,16 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
         yield passed("no policy holds an agent to its node")
 
 
-async def _webhooks(cluster: Cluster) -> list[str]:
-    """Return the names of the registered webhooks for agents."""
+async def _asked(cluster: Cluster) -> list[str]:
+    """Return the names of the webhooks and authorizers that are for agents."""
     webhooks = (await cluster.registration() or {}).get("webhooks") or ()
-    return [str(one["name"]) for one in webhooks if is_for_agents(one)]
+    found = [str(one["name"]) for one in webhooks if is_for_agents(one)]
+    if (file := cluster.options.authorization_config) is not None:
+        # Another check says what is wrong with the file.
+        with contextlib.suppress(ConfigurationError):
+            authorizers = await asyncio.to_thread(read_authorizers, file)
+            found += [one.name for one in authorizers if one.is_for_agents]
+    return found
 
 
 def _unseen(policies: AgentPolicies) -> Finding:

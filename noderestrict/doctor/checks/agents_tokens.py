@@ -14,8 +14,8 @@ from noderestrict.doctor.agent_policies import accounts_of
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, unknown, warned
+from noderestrict.doctor.gates import NODE_IN_TOKENS, NODE_IN_TOKENS_SINCE, is_on
 from noderestrict.doctor.restore import EDIT_API_SERVER, correcting
-from noderestrict.doctor.token_claims import BETA, GATE, tokens_tell_nodes
 from noderestrict.doctor.trust import some
 from noderestrict.doctor.workloads import Workload, account_of, daemon_sets, mounts_token
 
@@ -26,7 +26,7 @@ _USUAL = (Source.TOKEN, Source.POD)
 
 async def check(cluster: Cluster) -> AsyncIterator[Finding]:
     """Yield whose node no token tells, and which tokens tell none."""
-    told = await tokens_tell_nodes(cluster)
+    told = await is_on(cluster, NODE_IN_TOKENS)
     running = await daemon_sets(cluster)
     for agent in cluster.options.agents:
         accounts = accounts_of(agent)
@@ -61,13 +61,14 @@ async def _source(cluster: Cluster, agent: Agent, *, told: bool | None) -> Findi
     if told is None:
         return unknown(
             f"{who}: its policy takes the node from the token alone; the metrics of the API server "
-            f"do not say whether feature gate {GATE} puts it there",
+            f"do not say whether feature gate {NODE_IN_TOKENS} puts it there",
             "see whether the API server turns it off",
             EDIT_API_SERVER,
         )
     return failed(
         f"{who}: its policy takes the node from the token alone, but the API server does not put "
-        f"it there, without feature gate {GATE}, on since 1.{BETA}: the node is never known",
+        f"it there, without feature gate {NODE_IN_TOKENS}, on since 1.{NODE_IN_TOKENS_SINCE}: the "
+        "node is never known",
         "let the policy look up the pod, with node: [token, pod]",
         await correcting(cluster, agent),
     )

@@ -9,9 +9,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from noderestrict.doctor import exposition
+from noderestrict.doctor.authorization_config import ConfigurationError, read_authorizers
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, unknown, warned
@@ -20,7 +19,6 @@ from noderestrict.doctor.probe import FORBIDDEN, probe
 from noderestrict.doctor.restore import EDIT_API_SERVER
 from noderestrict.doctor.trust import some
 from noderestrict.doctor.workloads import api_servers, elements, values
-from noderestrict.policy.hostile import brief, is_failure
 from noderestrict.policy.identity import NODE_USER_PREFIX, NODES_GROUP
 from noderestrict.serving.limits import parse_timeout
 
@@ -173,22 +171,18 @@ async def _answers(cluster: Cluster) -> list[Finding]:
 def check_authorization_config(file: Path) -> list[Finding]:
     """Return what is wrong with an AuthorizationConfiguration."""
     try:
-        config = yaml.safe_load(file.read_text())
-        authorizers = [(str(one["type"]), dict(one.get("webhook") or {}))
-                       for one in config["authorizers"]]  # fmt: skip
-    except BaseException as error:
-        if not is_failure(error):
-            raise
-        return [failed(f"{file}: not an AuthorizationConfiguration: {brief(error)}",
-                       "render it again", _RENDER)]  # fmt: skip
-    types = [kind for kind, _ in authorizers]
-    if "Webhook" not in types:
+        authorizers = read_authorizers(file)
+    except ConfigurationError as error:
+        return [failed(str(error), "render it again", _RENDER)]
+    # Another check judges those that ask about agents, which come before RBAC.
+    of_nodes = [one.kind for one in authorizers if not one.is_for_agents]
+    if "Webhook" not in of_nodes:
         return [failed(f"{file}: no authorizer is a Webhook", "render it again", _RENDER)]
-    found = list(_order(file, types))
-    for kind, webhook in authorizers:
-        if kind == "Webhook":
-            found += _caches(file, webhook)
-    return found or [passed(f"{file}: {', '.join(types)}")]
+    found = list(_order(file, of_nodes))
+    for one in authorizers:
+        if one.kind == "Webhook":
+            found += _caches(file, one.webhook)
+    return found or [passed(f"{file}: {', '.join(one.kind for one in authorizers)}")]
 
 
 def _order(file: Path, types: Sequence[str]) -> Iterator[Finding]:

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 from noderestrict.cluster.connection import ClusterError
 from noderestrict.cluster.server_info import server_version
-from noderestrict.doctor import exposition
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, unknown, warned
+from noderestrict.doctor.gates import exposed_gates
 from noderestrict.doctor.restore import restore
 from noderestrict.doctor.servers import LOGS, Server, read_servers, serving
 from noderestrict.doctor.trust import some
@@ -22,8 +22,6 @@ from noderestrict.telemetry.metrics import ABSENT, OFF
 
 #: As the default of --max-staleness.
 _STALE_SECONDS = 90
-#: Of the API server: 1 for each feature gate that is on.
-_ENABLED = "kubernetes_feature_enabled"
 
 
 async def check(cluster: Cluster) -> AsyncIterator[Finding]:
@@ -37,7 +35,7 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
             servers.append(found)
         else:
             yield found
-    gates = await _enabled(cluster) if servers else {}
+    gates = await exposed_gates(cluster) if servers else {}
     version = await _version(cluster)
     for server in servers:
         findings = [
@@ -68,14 +66,6 @@ def _complete(workload: Workload) -> Finding:
             f"kubectl -n {NAMESPACE} rollout status {workload.kind} {workload.name}",
         )
     return passed(text)
-
-
-async def _enabled(cluster: Cluster) -> Mapping[str, bool]:
-    """Return the feature gates of the API server; none if it does not expose them."""
-    text = await exposition.of_api_server(cluster)
-    return {
-        sample.labels["name"]: sample.value == 1 for sample in exposition.samples(text, (_ENABLED,))
-    }
 
 
 def _judged(server: Server) -> Iterator[Finding]:
