@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from noderestrict import __version__
-from noderestrict.agents.agents import InForce
+from noderestrict.agents.agents import Agents, InForce
 from noderestrict.agents.load import PolicyFileError
 from noderestrict.cli._errors import UsageError
 from noderestrict.cli.agent_files import read_agents
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     Main = Callable[[Stop], Coroutine[Any, Any, None]]
 
 _REPORT_DROPS_SECONDS = 5.0
+#: Requests that a line of the log names.
+_SHOWN = 8
 #: The fields of the configuration that take effect while the server runs.
 _APPLIED = frozenset({"agents", "mode", "rule_modes"})
 
@@ -171,7 +173,7 @@ async def _serve_cluster(
     metrics.kubernetes(minor, settings.release)
     metrics.policy.settings = settings
     try:
-        server.hold_agents(settings.features)
+        server.hold_agents(settings.features, minor)
     except PolicyFileError as error:
         raise StartError(str(error)) from None
     graph = Graph()
@@ -293,19 +295,40 @@ class _Server:
         self._files = certificate_files(config)
         self._sources = sources
         self._features: Mapping[str, bool] | None = None
+        self._minor: int | None = None
         self.in_force = InForce()
 
-    def hold_agents(self, features: Mapping[str, bool]) -> None:
+    def hold_agents(self, features: Mapping[str, bool], minor: int | None = None) -> None:
         """Read the agents.
 
         Args:
             features: all feature gates of the API server.
+            minor: its version, 1.``minor``; None without one.
 
         Raises:
             PolicyFileError: a file is unusable, or needs a newer API server.
         """
         self._features = features
         self.in_force.agents = read_agents(self.config.agents, features)
+        self._minor = minor
+        self._warn(self.in_force.agents)
+
+    def _warn(self, agents: Agents) -> None:
+        """Log which policies could keep a cluster from starting while no server answers."""
+        from noderestrict.render.agent_start import NODE_IN_TOKENS_SINCE, waiting
+        from noderestrict.render.registration import parse_registration
+        from noderestrict.telemetry.logs import LOGGER
+
+        expected = self.config.expected_registration
+        if expected is not None and parse_registration(expected).failure_policy == "Ignore":
+            return
+        told = self._minor is None or self._minor >= NODE_IN_TOKENS_SINCE
+        for agent in agents.all:
+            if asks := waiting(agent, node_in_tokens=told):
+                LOGGER.warning(
+                    "an agent's start may wait for a server",
+                    extra={"agent": agent.name, "waits_for": asks[:_SHOWN], "count": len(asks)},
+                )
 
     def certificates(self, metrics: "Metrics", secret: "Source | None" = None) -> "Certificates":
         """Return the certificates that follow a Secret and the configured files.
@@ -343,7 +366,12 @@ class _Server:
         jobs = {"log": _report_drops, **background}
         if self._sources.has_file or config.agents:
             jobs["configuration"] = partial(
-                follow_configuration, app.state, metrics, self._read, config.config_poll
+                follow_configuration,
+                app.state,
+                metrics,
+                self._read,
+                config.config_poll,
+                changed=self._warn,
             )
         try:
             await serve(

@@ -8,8 +8,6 @@ from noderestrict.doctor.cluster import Cluster
 
 #: Puts the node of the pod into a token.
 NODE_IN_TOKENS = "ServiceAccountTokenPodNodeInfo"
-#: The first minor version with that gate on by default.
-NODE_IN_TOKENS_SINCE = 30
 #: Of each gate, the first minor version that has it, and the first with which it is always on.
 _LIVES: Mapping[str, tuple[int, int]] = {
     NODE_IN_TOKENS: (29, 32),

@@ -37,6 +37,7 @@ async def follow_configuration(
     read: Callable[[], Reloaded],
     seconds: float,
     *,
+    changed: Callable[[Agents], None] = lambda _: None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
     """Read the configuration again and again; its modes and agents hold from the next request on.
@@ -49,6 +50,7 @@ async def follow_configuration(
         metrics: counted into.
         read: reads the file once, in a thread; what it raises rejects the file.
         seconds: between reads.
+        changed: told of agents that differ from the former ones, in a thread.
         sleep: waits so many seconds.
     """
     follower = _Follower(state, metrics)
@@ -64,7 +66,8 @@ async def follow_configuration(
             follower.reject(brief(error))
         else:
             follower.accept(modes)
-            follower.accept_agents(reloaded.agents)
+            if follower.accept_agents(reloaded.agents):
+                await asyncio.to_thread(changed, reloaded.agents)
 
 
 class _Follower:
@@ -104,10 +107,13 @@ class _Follower:
                 "rule modes", extra={"default": modes.default, "by_rule": dict(modes.by_rule)}
             )
 
-    def accept_agents(self, agents: Agents) -> None:
+    def accept_agents(self, agents: Agents) -> bool:
+        """Let agents be held, and return whether they are others than before."""
         in_force = self._state.in_force
-        if agents.all != in_force.agents.all:
-            in_force.agents = agents
-            self._metrics.follow_agents(in_force)
-            self._metrics.config_loaded.inc()
-            LOGGER.info("agents", extra={"agents": [agent.name for agent in agents.all]})
+        if agents.all == in_force.agents.all:
+            return False
+        in_force.agents = agents
+        self._metrics.follow_agents(in_force)
+        self._metrics.config_loaded.inc()
+        LOGGER.info("agents", extra={"agents": [agent.name for agent in agents.all]})
+        return True

@@ -12,6 +12,7 @@ from noderestrict.cli.agent_files import read_agents
 from noderestrict.cli.config import Sources
 from noderestrict.cli.serve_config import ServeConfig
 from noderestrict.policy.features import defaults
+from noderestrict.render.registration import Registration
 from tests.agents.builders import node, review
 
 ONE = """
@@ -69,6 +70,43 @@ def test_a_changed_file_is_read_again(file: Path) -> None:
     file.write_text("agents: []")
     with pytest.raises(PolicyFileError):
         running._read()
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[tuple[str, list[str]]]:
+    return [
+        (one.__dict__["agent"], one.__dict__["waits_for"])
+        for one in caplog.records
+        if one.message == "an agent's start may wait for a server"
+    ]
+
+
+OWNED = """- name: owner
+  users: [{serviceAccount: a/b}]
+  write: [{resources: [x], apiGroups: [a.b], operations: [UPDATE], relation: {owner: node}}]
+"""
+
+
+def test_a_policy_that_could_stop_a_cluster_start_is_logged(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file.write_text(ONE + OWNED)
+    running = server("--agents", str(file))
+    running.hold_agents(defaults(36), 36)
+    assert warned(caplog) == [("owner", ["UPDATE x.a.b"])]
+    # The tokens of an older API server do not tell the node.
+    caplog.clear()
+    file.write_text(ONE.partition("  read:")[0])
+    running.hold_agents(defaults(29), 29)
+    assert warned(caplog) == [("driver", ["UPDATE nodes"])]
+
+
+def test_nothing_waits_for_a_server_that_nobody_must_ask(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file.write_text(OWNED.replace("- name", "agents:\n- name"))
+    flag = Registration({"url": "https://127.0.0.1:8443/validate"}, "Ignore").flag()
+    server("--agents", str(file), flag).hold_agents(defaults(36), 36)
+    assert warned(caplog) == []
 
 
 @pytest.mark.parametrize("rule", ["agents/driver", "agents/driver/own-node", "agents/driver/read"])

@@ -24,6 +24,7 @@ from noderestrict.doctor.checks import (
     agents_policies,
     agents_reads,
     agents_rights,
+    agents_start,
     agents_tokens,
     authorizer,
 )
@@ -271,6 +272,26 @@ def authorization_of(minor: int) -> Object:
     return authorization_configuration("/w", agents=conditions)
 
 
+OWNED = POLICY.replace(
+    "write: [", "write: [{resources: [x], apiGroups: [a.b], operations: [UPDATE], "
+    "relation: {owner: node}}, ", 1,
+)  # fmt: skip
+
+
+def on_the_way(policy: str, *others: Plant) -> Plant:
+    """Let an agent with a policy be the network plugin."""
+
+    def plant(server: Healthy) -> None:
+        write_policy(policy)(server)
+        spec = server.objects[DAEMON_SET]["spec"]["template"]["spec"]
+        spec["hostNetwork"] = True
+        spec["containers"][0]["securityContext"] = {"privileged": True}
+        for one in others:
+            one(server)
+
+    return plant
+
+
 API_SERVER = f"{SYSTEM}/pods/kube-apiserver-cp"
 DRIVER = "ServiceAccount storage/driver"
 CLAIMS = [
@@ -364,6 +385,14 @@ FAULTS: dict[str, dict[str, tuple[Plant, str, str]]] = {
                      "→ ClusterRole given): it can do what is held to no node"),
         "an administrator on nodes": (role("ServiceAccount kube-system/kube-proxy", "* *.*"),
                                       "fail", "can do everything, and so run pods as driver"),
+    },
+    "agent start": {
+        "waits": (on_the_way(OWNED), "warn",
+                  "agent 'driver': the network depends on it, and these writes wait for a server "
+                  "that is reached through it: UPDATE x.a.b"),
+        "old API server": (on_the_way(POLICY, old_server("v1.28.0")), "warn",
+                           "UPDATE nodes/status"),
+        "gate hidden": (on_the_way(POLICY, old_server("v1.30.0")), "unknown", f"gate {GATE}"),
     },
     "agent reads": {
         "after RBAC": (stand("after", role(DRIVER, "list pods")), "fail",
@@ -763,3 +792,24 @@ async def test_authorizers_for_agents_without_policies_are_not_green(tmp_path: P
     assert found["authorizer"].status == "pass"
     assert found["agent policies"].status == "unknown"
     assert "(noderestrict-agents)" in found["agent policies"].message
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        write_policy(OWNED),
+        on_the_way(POLICY),
+        on_the_way(OWNED, webhook(ALL, "failurePolicy", to="Ignore"),
+                   webhook(NAMED, "failurePolicy", to="Ignore")),
+        on_the_way(OWNED, webhook(ALL, "clientConfig", to={"url": "https://127.0.0.1"}),
+                   webhook(NAMED, "clientConfig", to={"url": "https://127.0.0.1"})),
+    ],
+    ids=["no network", "decided", "ignored", "beside API servers"],
+)  # fmt: skip
+async def test_a_start_that_waits_for_nothing_it_depends_on_is_green(
+    tmp_path: Path, plant: Plant
+) -> None:
+    server = WithAgents()
+    plant(server)
+    found = [one for _, one in await examined(server, tmp_path, (agents_start.CHECK,))]
+    assert [one.status for one in found] == ["pass"], found

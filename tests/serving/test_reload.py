@@ -28,6 +28,7 @@ class Followed:
         self.state = ServerState(Limits(), RUNNING)
         self.threads: list[threading.Thread] = []
         self.slept: list[float] = []
+        self.changed: list[Agents] = []
         self._looks = list(looks)
         asyncio.run(self._run())
 
@@ -42,7 +43,9 @@ class Followed:
             return self._looks.pop(0)()
 
         with contextlib.suppress(asyncio.CancelledError):
-            await follow_configuration(self.state, self.metrics, read, 5.0, sleep=sleep)
+            await follow_configuration(
+                self.state, self.metrics, read, 5.0, changed=self.changed.append, sleep=sleep
+            )
 
     def counted(self, result: str) -> float:
         value = self.metrics.registry.get_sample_value(
@@ -170,6 +173,7 @@ def test_changed_agents_take_effect_and_a_bad_file_keeps_the_last_good_ones(
         ]
     )
     assert followed.state.in_force.agents is second
+    assert followed.changed == [first, second]
     assert [
         record.__dict__["agents"] for record in caplog.records if record.message == "agents"
     ] == [

@@ -14,10 +14,11 @@ from noderestrict.doctor.agent_policies import accounts_of
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, unknown, warned
-from noderestrict.doctor.gates import NODE_IN_TOKENS, NODE_IN_TOKENS_SINCE, is_on
+from noderestrict.doctor.gates import NODE_IN_TOKENS, is_on
 from noderestrict.doctor.restore import EDIT_API_SERVER, correcting
 from noderestrict.doctor.trust import some
 from noderestrict.doctor.workloads import Workload, account_of, daemon_sets, mounts_token
+from noderestrict.render.agent_start import NODE_IN_TOKENS_SINCE
 
 _TYPE = "kubernetes.io/service-account-token"
 _NAME = "kubernetes.io/service-account.name"
