@@ -410,31 +410,79 @@ class Event(msgspec.Struct):
     regarding: ObjectReference | None = None
 
 
-class SecurityContext(msgspec.Struct, gc=False):
+class Capabilities(msgspec.Struct):
+    """What a container may do besides, or may not do."""
+
+    add: list[str] | None = None
+
+
+class SecurityContext(msgspec.Struct):
     """Whether a container is all but outside of its container."""
 
     privileged: bool | None = None
+    capabilities: Capabilities | None = None
+
+
+class VolumeMount(msgspec.Struct, gc=False):
+    """Where a container has a volume."""
+
+    name: str | None = None
+    readOnly: bool | None = None
+    subPath: str | None = None
+    subPathExpr: str | None = None
 
 
 class RunningContainer(Container):
-    """A container with its command line."""
+    """A container with its command line, and what it has of its node."""
 
     command: list[str] | None = None
     args: list[str] | None = None
+    restartPolicy: str | None = None
     securityContext: SecurityContext | None = None
+    volumeMounts: list[VolumeMount] | None = None
+
+
+class HostPathSource(msgspec.Struct, gc=False):
+    """A hostPath or local volume: files of the node."""
+
+    path: str | None = None
+
+
+class RunningVolume(Volume):
+    """A volume of a pod, with what it has of the node."""
+
+    hostPath: HostPathSource | None = None  # type: ignore[assignment]
 
 
 class RunningPodSpec(PodSpec):
     """A pod's specification, with what it runs and whether it has a token."""
 
+    initContainers: list[RunningContainer] | None = None  # type: ignore[assignment]
     containers: list[RunningContainer] | None = None  # type: ignore[assignment]
+    ephemeralContainers: list[RunningContainer] | None = None  # type: ignore[assignment]
+    volumes: list[RunningVolume] | None = None  # type: ignore[assignment]
     automountServiceAccountToken: bool | None = None
+    hostPID: bool | None = None
+    hostUsers: bool | None = None
 
 
 class RunningPod(Pod):
     """A Pod, with what whoever takes it over gets."""
 
     spec: RunningPodSpec | None = None
+
+
+class HostVolumeSpec(PersistentVolumeSpec):
+    """A PersistentVolume's source and claim, with what it has of a node."""
+
+    hostPath: HostPathSource | None = None
+    local: HostPathSource | None = None
+
+
+class HostVolume(PersistentVolume):
+    """A PersistentVolume, with what it has of a node."""
+
+    spec: HostVolumeSpec | None = None
 
 
 class HoldingAccount(ServiceAccount):

@@ -59,6 +59,7 @@ class Step(_Part, frozen=True):
         by: how.
         costs: 1 if it takes a credential or uses a right, else 0.
         requests: that it takes.
+        volume: the PersistentVolume that it goes through; null for none.
     """
 
     start: Thing
@@ -66,6 +67,7 @@ class Step(_Part, frozen=True):
     by: str
     costs: int
     requests: tuple[UsedRequest, ...] = ()
+    volume: Thing | None = None
 
 
 class Remedy(_Part, frozen=True):

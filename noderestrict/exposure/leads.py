@@ -1,16 +1,17 @@
 """What the rights of one holder lead to.
 
 The table of rights says what a right gives; here are the conditions, such as a second right that
-it takes. Sources: the API server's checks in pkg/registry/rbac, the impersonation filter, and
-pkg/registry/certificates of Kubernetes.
+it takes. Sources: the API server's checks in pkg/registry/rbac, the impersonation filter,
+pkg/registry/certificates and pkg/controller/certificates/approver of Kubernetes, and the
+kube-aggregator.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from noderestrict.exposure.steps import CLUSTER, UNHELD, By, Edge, Use
-from noderestrict.exposure.world import Index, World
+from noderestrict.exposure.steps import APPROVAL, BOOTSTRAP, CLUSTER, UNHELD, By, Edge, Use
+from noderestrict.exposure.world import SCALED, SYSTEM, Index, World
 from noderestrict.graph.edges import Vertex
 from noderestrict.policy.identity import NODE_USER_PREFIX, NODES_GROUP
 from noderestrict.rbac.grants import Reference
@@ -28,6 +29,16 @@ _POLICIES = "mutatingadmissionpolicies"
 _POLICY_BINDINGS = "mutatingadmissionpolicybindings"
 #: Rights to change the image, which a static pod's kubelet takes from its file alone.
 _NOT_STATIC = ("pods/image", "pods/ephemeralcontainers")
+#: From this minor version on, to connect by WebSocket takes ``create`` too.
+_EXEC_CREATES_SINCE = 35
+_API_SERVICES = "apiservices"
+#: Whoever answers for one of these has the cluster; an APIService is named ``VERSION.GROUP``.
+_TAKING_GROUPS = (
+    "", "apps", "batch", "rbac.authorization.k8s.io", "admissionregistration.k8s.io",
+    "certificates.k8s.io", "authentication.k8s.io",
+)  # fmt: skip
+_AUTOSCALERS = "horizontalpodautoscalers"
+_SCALING = ("workloads/scale", "autoscalers/write")
 _OF_NODES = ("nodes/write", "nodes/status", "nodes/delete")
 
 
@@ -68,7 +79,7 @@ _Edges = Iterator[Edge]
 
 def _step(
     right: str, part: Part, end: Vertex, *others: tuple[str, Part, Request],
-    verbs: Sequence[str] = (), namespace: str | None = None, name: str = "",
+    verbs: Iterable[str] = (), namespace: str | None = None, name: str = "",
 ) -> Edge:  # fmt: skip
     """Return a step.
 
@@ -124,6 +135,11 @@ def _cluster(holder: Holder, right: str, part: Part) -> _Edges:
                 yield _step(right, part, CLUSTER, (right, other, request))
     elif right != "everything" and part.names and set(part.verbs) == {"create"}:
         return
+    elif resource == _API_SERVICES and part.names:
+        for name in part.names:
+            _, dot, group = name.partition(".")
+            if dot and group in _TAKING_GROUPS and set(part.verbs).intersection(ALTER):
+                yield _step(right, part, CLUSTER, verbs=ALTER, name=name)
     else:
         yield _step(right, part, CLUSTER)
 
@@ -137,6 +153,8 @@ def _accounts(holder: Holder, right: str, part: Part) -> _Edges:
         return
     if "create" not in part.verbs:
         return
+    if part.grant.namespace in ("", SYSTEM) and holder.world.bootstrap_user is not None:
+        yield _step(right, part, BOOTSTRAP, verbs=("create",), namespace=SYSTEM)
     # Whoever asks for a token Secret must read what the controller puts in it.
     for other_right, verbs in (("secrets/read", READ), (right, ALTER)):
         for other in holder.parts(other_right):
@@ -170,6 +188,9 @@ def _secrets(holder: Holder, right: str, part: Part) -> _Edges:
 
 def _pods(holder: Holder, right: str, part: Part) -> _Edges:
     index = holder.world.index
+    minor = holder.world.minor
+    if right == "pods/exec" and "create" not in part.verbs and (minor or 0) >= _EXEC_CREATES_SINCE:
+        return
     if right not in _NOT_STATIC:
         yield from _each(right, part, "containers", index["pods"])
     elif part.names:
@@ -199,9 +220,17 @@ def _nodes(holder: Holder, right: str, part: Part) -> _Edges:
             if other.grant.namespace in ("", space) and (not other.names or space in other.names):
                 lifting = "namespaces/write", other, asked(other, verb or "", space, space)
                 yield _step(right, part, ("nodes", "", ""), lifting, namespace=space)
+    # No pod security level looks at the volume behind a claim, and pods bring claims along.
+    for other in holder.parts("persistentvolumes/write"):
+        if "create" in other.verbs:
+            making = "persistentvolumes/write", other, asked(other, "create", "")
+            yield _step(right, part, ("nodes", "", ""), making, namespace=spaces[0])
 
 
 def _moved(holder: Holder, right: str, part: Part) -> _Edges:
+    if right in _SCALING:
+        yield from _scaled(holder, right, part)
+        return
     if right not in _OF_NODES:
         yield from _each(right, part, "pods", holder.world.index["moving"])
         return
@@ -211,6 +240,29 @@ def _moved(holder: Holder, right: str, part: Part) -> _Edges:
         for pod in holder.world.by_node.get(node, ()):
             if pod.can_move:
                 yield _step(right, part, pod.vertex, name=node)
+
+
+def _scaled(holder: Holder, right: str, part: Part) -> _Edges:
+    """Yield pods of which more can be made, one of them on the stolen node."""
+    _, resource, _ = parts_of(part.resource)
+    where = part.grant.namespace
+    if resource == _AUTOSCALERS:
+        # What it scales is in the object: a name binds it to nothing.
+        verbs = [verb for verb in part.verbs if verb != "create" or not part.names]
+        for scope in SCALED if verbs else ():
+            yield _step(right, part, (scope, where, ""), verbs=verbs)
+        return
+    scope = "replicasets" if resource == "deployments" else resource
+    if not part.names:
+        yield _step(right, part, (scope, where, ""))
+        return
+    for pod in holder.world.pods.values():
+        name = pod.owner_name
+        if resource == "deployments":
+            # Its ReplicaSets are named after it and the pod template.
+            name = name.rpartition("-")[0]
+        if pod.owner == SCALED[scope] and name in part.names and where in ("", pod.namespace):
+            yield _step(right, part, pod.vertex, namespace=pod.namespace, name=name)
 
 
 def _others(holder: Holder, right: str, part: Part) -> _Edges:
@@ -262,6 +314,8 @@ def _escalated(holder: Holder, right: str, part: Part, resource: str) -> _Edges:
     of_cluster = resource == "clusterroles"
     if of_cluster and part.grant.namespace:
         return
+    if of_cluster:
+        yield from _gathered(holder, right, part)
     own = {
         (part.grant.role, part.grant.namespace): part.grant
         for held in holder.held
@@ -285,6 +339,28 @@ def _escalated(holder: Holder, right: str, part: Part, resource: str) -> _Edges:
                     right, part, end, writing,
                     verbs=("escalate",), namespace=space, name=role.name,
                 )  # fmt: skip
+
+
+def _gathered(holder: Holder, right: str, part: Part) -> _Edges:
+    """Yield what a holder gets by ClusterRoles that one of its own gathers by their labels."""
+    if part.names:
+        # To create one is to name none, and the labels of others are not known here.
+        return
+    own = {
+        part.grant.namespace
+        for held in holder.held
+        for part in held.parts
+        if part.grant.role in holder.world.rbac.gathering
+    }
+    for other in holder.parts("roles/write"):
+        if parts_of(other.resource)[1] != "clusterroles" or "create" not in other.verbs:
+            continue
+        if other.names or other.grant.namespace:
+            continue
+        for where in own:
+            end = ("namespaces", "", where) if where else CLUSTER
+            making = "roles/write", other, asked(other, "create", "")
+            yield _step(right, part, end, making, verbs=("escalate",), namespace="")
 
 
 def _bound(holder: Holder, right: str, part: Part, resource: str) -> _Edges:
@@ -341,19 +417,45 @@ def _bindable(
 
 
 def _certificates(holder: Holder, right: str, part: Part) -> _Edges:
-    """Yield what a holder gets that may approve requests for certificates of its own."""
+    """Yield what a holder gets that has certificates approved.
+
+    A controller approves those of nodes if who requests them has the right to. Others are for
+    whoever may approve them; the kubelet of the stolen node may request them, but admission
+    refuses it those of other nodes.
+    """
+    if right == "certificates/nodeclient":
+        for asking in _asking(holder):
+            if not part.names:
+                yield _step(right, part, ("kubelets", "", ""), asking)
+        return
     if "approve" not in part.verbs:
         return
     for other in holder.parts("certificates/approve"):
         if other.names or not other.resource.endswith("/approval"):
             continue
         approving = "certificates/approve", other, asked(other, other.verbs[0], "")
-        for signer, end in ((_CLIENT_SIGNER, CLUSTER), (_KUBELET_SIGNER, ("kubelets", "", ""))):
-            of_domain = f"{signer.partition('/')[0]}/{ALL}"
-            for name in (signer, of_domain):
-                if not part.names or name in part.names:
-                    yield _step(right, part, end, approving, verbs=("approve",), name=name)
-                    break
+        for name in _signers(part, _CLIENT_SIGNER):
+            yield _step(right, part, CLUSTER, approving, verbs=("approve",), name=name)
+        for name in _signers(part, _KUBELET_SIGNER):
+            yield _step(right, part, APPROVAL, approving, verbs=("approve",), name=name)
+            for asking in _asking(holder):
+                end = "kubelets", "", ""
+                yield _step(right, part, end, approving, asking, verbs=("approve",), name=name)
+
+
+def _signers(part: Part, signer: str) -> Iterator[str]:
+    """Yield a name by which a part of a right allows a signer, if it does."""
+    for name in (signer, f"{signer.partition('/')[0]}/{ALL}"):
+        if not part.names or name in part.names:
+            yield name
+            return
+
+
+def _asking(holder: Holder) -> Iterator[tuple[str, Part, Request]]:
+    """Yield how a holder may request certificates."""
+    for other in holder.parts("certificates/request"):
+        if not other.names:
+            yield "certificates/request", other, asked(other, "create", "")
 
 
 def _unheld(holder: Holder, right: str, part: Part) -> _Edges:

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from noderestrict.exposure.escape import Escape
 from noderestrict.exposure.leads import Holder
 from noderestrict.exposure.setups import Half, SetUp
-from noderestrict.exposure.steps import CLUSTER, UNHELD, By, Edge, Use
-from noderestrict.exposure.world import Key, World
+from noderestrict.exposure.steps import APPROVAL, BOOTSTRAP, CLUSTER, UNHELD, By, Edge, Use
+from noderestrict.exposure.world import SCALED, SYSTEM, Key, World
 from noderestrict.graph.edges import Vertex
 from noderestrict.graph.graph import NODE_NAMED
 from noderestrict.graph.rules import Access, authorize
@@ -31,7 +32,14 @@ _CONNECTED = ("exec", "attach", "portforward", "proxy")
 NODE_AUTHORIZER = Reference("Authorizer", "", "Node")
 SYSTEM_NODE = Reference("ClusterRole", "", "system:node")
 ASSUMED = Reference("ClusterRoleBinding", "", "(assumed)")
+_REQUESTS = "certificatesigningrequests.certificates.k8s.io"
 _NOBODY: Vertex = ("users", "", ANONYMOUS.name)
+
+_BY = {
+    Escape.PRIVILEGED: By.PRIVILEGED,
+    Escape.CAPABILITY: By.CAPABILITY,
+    Escape.HOST_FILES: By.HOST_FILES,
+}
 
 #: A step, with where it starts.
 Walked = tuple[Vertex, Edge]
@@ -77,6 +85,9 @@ class Structure:
                 self._member("images", pod.namespace, pod.name, "containers")
             if pod.can_move:
                 self._member("pods", pod.namespace, pod.name, "pods")
+            for scope, kind in SCALED.items():
+                if pod.owner == kind:
+                    self._member(scope, pod.namespace, pod.name, "pods")
         for namespace, name in sorted(world.accounts):
             self._member("serviceaccounts", namespace, name, "serviceaccounts")
         for key, account in sorted(world.secrets.items()):
@@ -85,7 +96,9 @@ class Structure:
                 self.edges["secrets", *key].append(
                     Edge(("serviceaccounts", key[0], account), By.HOLDS)
                 )
-        for kind in ("containers", "images", "pods", "serviceaccounts", "secrets"):
+            if key in world.bootstrap and world.bootstrap_user is not None:
+                self.edges["secrets", *key].append(Edge(BOOTSTRAP, By.HOLDS))
+        for kind in ("containers", "images", "pods", *SCALED, "serviceaccounts", "secrets"):
             for namespace in sorted(world.namespaces):
                 if (kind, namespace, "") in self.edges:
                     self.edges[kind, "", ""].append(Edge((kind, namespace, ""), By.MEMBER))
@@ -97,6 +110,8 @@ class Structure:
                 ),
                 Edge(("nodes", "", ""), By.MEMBER),
             )
+        if world.bootstrap_user is not None:
+            self.edges["namespaces", "", SYSTEM].append(Edge(BOOTSTRAP, By.MEMBER))
 
     def _member(self, scope: str, namespace: str, name: str, kind: str) -> None:
         self.edges[scope, namespace, ""].append(Edge((kind, namespace, name), By.MEMBER))
@@ -124,8 +139,9 @@ class Structure:
         if pod.mounts_token:
             edges[inside].append(Edge(pod.account_vertex, By.TOKEN))
         edges[inside] += (Edge(("secrets", pod.namespace, name), By.MOUNTS) for name in pod.secrets)
-        if pod.privileged:
-            edges[inside].append(Edge(("nodes", "", pod.node), By.PRIVILEGED))
+        if pod.escape is not None:
+            by = _BY[pod.escape]
+            edges[inside].append(Edge(("nodes", "", pod.node), by, volume=pod.host_volume))
         if pod.control_plane:
             edges[inside].append(Edge(CLUSTER, By.CONTROL_PLANE))
         for vertex in pod.refers:
@@ -226,6 +242,7 @@ class Network:
         self._add(_NOBODY, self._rights.of(ANONYMOUS)[1])
         self._add_kubelets()
         waiting = [edge.end for edges in self._held.values() for edge in edges]
+        waiting.append(BOOTSTRAP)
         while waiting:
             vertex = waiting.pop()
             if vertex in self._held:
@@ -235,6 +252,8 @@ class Network:
                 self._add(vertex, self._rights.of(User(name, frozenset((AUTHENTICATED,))))[1])
             elif kind == "groups":
                 self._add(vertex, self._rights.of(User("", frozenset((name, AUTHENTICATED))))[1])
+            elif vertex == BOOTSTRAP and world.bootstrap_user is not None:
+                self._add(vertex, self._rights.of(world.bootstrap_user)[1])
             elif kind in ("roles", "clusterroles"):
                 role = (
                     Reference("Role", namespace, name)
@@ -275,6 +294,8 @@ class Network:
     def _add_kubelets(self) -> None:
         world, set_up = self._world, self.set_up
         release = set_up.release(world.minor)
+        if set_up.admission is Half.OFF or not _is_judged("create", _REQUESTS, release):
+            self._held[APPROVAL] = [Edge(("kubelets", "", ""), By.APPROVED)]
         own = list(_of_authorizer(set_up.authorizer, release))
         shared: dict[User, list[Edge]] = {}
         for name in world.nodes:

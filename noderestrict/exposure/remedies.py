@@ -6,7 +6,7 @@ from enum import StrEnum
 from noderestrict.api.resources import qualified
 from noderestrict.exposure.findings import Remedy, Thing
 from noderestrict.exposure.network import ASSUMED, NODE_AUTHORIZER, Walked
-from noderestrict.exposure.steps import UNHELD, By, Use
+from noderestrict.exposure.steps import BOOTSTRAP, UNHELD, By, Use
 from noderestrict.exposure.world import World
 from noderestrict.rbac.rights import EVERYTHING
 from noderestrict.survey.holding import IMPERSONATION_SINCE, UNSEEN, kubelet_lacks
@@ -73,7 +73,7 @@ class Remedies:
         for start, edge in path:
             if edge.by is By.CONTROL_PLANE and start[0] == "nodes" and start == path[0][0]:
                 return (Remedy(Do.APART),)
-            if edge.by is By.HOLDS:
+            if edge.by is By.HOLDS and edge.end != BOOTSTRAP:
                 return (Remedy(Do.DELETE, Thing(*start)),)
             if edge.by is not By.RIGHT or edge.use is None or not edge.use.rights:
                 continue

@@ -22,9 +22,10 @@ from noderestrict.graph.edges import Vertex
 
 #: What falls, for reports; the others are only on the way.
 _WORTH = (
-    "cluster", "nodes", "hosted", "kubelets", "serviceaccounts", "users", "groups", "clusterroles",
-    "roles", "namespaces", "secrets", "configmaps", "persistentvolumeclaims", "persistentvolumes",
-    "resourceclaims", "volumeattachments", "resourceslices", "podcertificaterequests",
+    "cluster", "nodes", "hosted", "kubelets", "serviceaccounts", "users", "groups", "bootstrap",
+    "clusterroles", "roles", "namespaces", "secrets", "configmaps", "persistentvolumeclaims",
+    "persistentvolumes", "resourceclaims", "volumeattachments", "resourceslices",
+    "podcertificaterequests",
 )  # fmt: skip
 _NOTHING = (CLUSTER, UNHELD)
 #: What pods refer to.
@@ -104,8 +105,9 @@ class _Steps:
                             Thing(*grant.role),
                         )
                     )  # fmt: skip
+            volume = Thing("persistentvolumes", "", edge.volume) if edge.volume else None
             self.steps.append(
-                Step(Thing(*start), Thing(*edge.end), edge.by, edge.cost, tuple(requests))
+                Step(Thing(*start), Thing(*edge.end), edge.by, edge.cost, tuple(requests), volume)
             )
         return self._indexes[key]
 

@@ -16,6 +16,10 @@ from noderestrict.rbac.rules import Request
 CLUSTER: Vertex = ("cluster", "", "")
 #: Our webhook refuses nothing any more.
 UNHELD: Vertex = ("unheld", "", "")
+#: Whatever a kubelet requests with a signer of kubelets is signed.
+APPROVAL: Vertex = ("approval", "", "")
+#: Whoever has a bootstrap token.
+BOOTSTRAP: Vertex = ("bootstrap", "", "")
 
 #: What a vertex is called: one object, and all of them.
 TITLES = {
@@ -25,6 +29,11 @@ TITLES = {
     "pods": ("pod", "pods that come here"),
     "containers": ("containers of pod", "containers of all pods"),
     "images": ("images of pod", "images of all pods"),
+    "replicasets": ("ReplicaSet", "more pods of all ReplicaSets"),
+    "statefulsets": ("StatefulSet", "more pods of all StatefulSets"),
+    "replicationcontrollers": (
+        "ReplicationController", "more pods of all ReplicationControllers",
+    ),
     "serviceaccounts": ("service account", "all service accounts"),
     "secrets": ("Secret", "all Secrets"),
     "configmaps": ("ConfigMap", "all ConfigMaps"),
@@ -36,12 +45,14 @@ TITLES = {
     "podcertificaterequests": ("PodCertificateRequest", "all PodCertificateRequests"),
     "users": ("user", "all users"),
     "groups": ("group", "all groups"),
+    "bootstrap": ("bootstrap token", "a bootstrap token"),
+    "approval": ("approval for nodes", "approval of any node's certificate"),
     "roles": ("rights of Role", "rights of all Roles"),
     "clusterroles": ("rights of ClusterRole", "rights of all ClusterRoles"),
     "namespaces": ("administrator of namespace", "administrator of all namespaces"),
     "cluster": ("cluster-admin", "cluster-admin"),
     "unheld": ("no admission by noderestrict", "no admission by noderestrict"),
-}
+}  # fmt: skip
 
 
 def titled(vertex: Vertex) -> str:
@@ -65,12 +76,15 @@ class By(StrEnum):
     RIGHT = "right"
     MEMBER = "member"
     PRIVILEGED = "privileged"
+    CAPABILITY = "capability"
+    HOST_FILES = "host-files"
     CONTROL_PLANE = "control-plane"
+    APPROVED = "approved"
     UNHELD = "unheld"
 
 
 #: What comes with a credential or a right that was taken before is no step of its own.
-_FREE = frozenset((By.RUNS, By.IS, By.REFERS, By.MOUNTS, By.MEMBER, By.UNHELD))
+_FREE = frozenset((By.RUNS, By.IS, By.REFERS, By.MOUNTS, By.MEMBER, By.APPROVED, By.UNHELD))
 
 
 class Use(NamedTuple):
@@ -94,11 +108,13 @@ class Edge(NamedTuple):
         end: where it leads.
         by: how.
         use: rights that it takes, None if none.
+        volume: the PersistentVolume that it goes through, "" for none.
     """
 
     end: Vertex
     by: By
     use: Use | None = None
+    volume: str = ""
 
     @property
     def cost(self) -> int:

@@ -13,11 +13,12 @@ import msgspec
 
 from noderestrict.api import certificatesv1, corev1, metav1, rbacv1, resourcev1, storagev1
 from noderestrict.api.metav1 import ObjectMeta
+from noderestrict.exposure.escape import ClaimMount, Escape, claim_mounts, escape
 from noderestrict.graph.edges import Vertex, pod_edges
 from noderestrict.graph.graph import Graph
 from noderestrict.policy.records import MIRROR_POD_ANNOTATION
 from noderestrict.rbac.grants import RBAC, Reference, aggregated
-from noderestrict.rbac.subjects import account_of
+from noderestrict.rbac.subjects import AUTHENTICATED, User, account_of
 from noderestrict.survey.objects import NotSeen
 
 #: What to read of an object, by plural resource.
@@ -27,7 +28,7 @@ STRUCTS: Mapping[str, type[msgspec.Struct]] = {
     "pods": corev1.RunningPod,
     "serviceaccounts": corev1.HoldingAccount,
     "secrets": corev1.SecretType,
-    "persistentvolumes": corev1.PersistentVolume,
+    "persistentvolumes": corev1.HostVolume,
     "volumeattachments": storagev1.VolumeAttachment,
     "resourceslices": resourcev1.ResourceSlice,
     "podcertificaterequests": certificatesv1.PodCertificateRequest,
@@ -43,7 +44,7 @@ HIDDEN = {
     "namespaces": "which namespaces refuse privileged pods: none is taken to",
     "pods": "all that runs on nodes, and so nearly everything",
     "serviceaccounts": "accounts that no pod runs as, and their Secrets with tokens",
-    "persistentvolumes": "Secrets of volumes",
+    "persistentvolumes": "Secrets of volumes, and which volumes are files of a node",
     "clusterroles": "what most accounts are granted",
     "clusterrolebindings": "what accounts are granted in all namespaces",
     "roles": "part of what accounts are granted in single namespaces",
@@ -53,6 +54,12 @@ HIDDEN = {
 #: Of these, many clusters have none.
 RARE = ("persistentvolumes", "validatingwebhookconfigurations")
 TOKEN_TYPE = "kubernetes.io/service-account-token"  # noqa: S105 (no secret)
+_BOOTSTRAP_TYPE = "bootstrap.kubernetes.io/token"
+_BOOTSTRAP_FLAG = "--enable-bootstrap-token-auth"
+#: The groups of a bootstrap token are this one and those below it that the token names.
+_BOOTSTRAPPERS = "system:bootstrappers"
+#: Where bootstrap tokens are.
+SYSTEM = "kube-system"
 _TOKEN_ACCOUNT = "kubernetes.io/service-account.name"  # noqa: S105 (no secret)
 _ENFORCED = "pod-security.kubernetes.io/enforce"
 #: Pod security levels that let no pod break out of its container.
@@ -62,8 +69,13 @@ _CONTROL_PLANE_LABELS = (
 )  # fmt: skip
 API_SERVER = "kube-apiserver"
 _CONTROL_PLANE_PROGRAMS = (API_SERVER, "etcd")
+#: What can be scaled, with its kind.
+SCALED = {
+    "replicasets": "ReplicaSet", "statefulsets": "StatefulSet",
+    "replicationcontrollers": "ReplicationController",
+}  # fmt: skip
 #: Their pods are made again elsewhere.
-_MOVING_OWNERS = ("ReplicaSet", "StatefulSet", "Job", "ReplicationController")
+_MOVING_OWNERS = (*SCALED.values(), "Job")
 
 #: A pod's edges that are no references to what else there is.
 _NOT_REFERRED = ("pods", "serviceaccounts")
@@ -86,9 +98,11 @@ class Pod:
         secrets: names of those that are in the pod.
         refers: everything that the pod refers to, and so its node may read.
         owner: kind of its controller, "" for none.
+        owner_name: likewise.
         is_static: whether its kubelet makes it from a file.
         control_plane: the program of a control plane that it is, as a static pod; else "".
-        privileged: whether a container is.
+        escape: how one gets from its containers to the node, None if not.
+        host_volume: the PersistentVolume by which one does, "" for none.
     """
 
     namespace: str
@@ -99,9 +113,11 @@ class Pod:
     secrets: tuple[str, ...]
     refers: tuple[Vertex, ...]
     owner: str
+    owner_name: str
     is_static: bool
     control_plane: str
-    privileged: bool
+    escape: Escape | None
+    host_volume: str = ""
 
     @property
     def vertex(self) -> Vertex:
@@ -130,6 +146,7 @@ class World:
         control_planes: of each node of the control plane, how one can tell.
         accounts: service accounts, with whether their pods get a token unless they say.
         secrets: known ones, with the account whose token they hold, "" for none.
+        bootstrap: of these, those that hold a bootstrap token.
         confined: namespaces in which no pod can break out of its container.
         rbac: what RBAC grants.
         namespaces: in which anything is.
@@ -149,6 +166,7 @@ class World:
     control_planes: dict[str, str] = field(default_factory=dict)
     accounts: dict[Key, bool] = field(default_factory=dict)
     secrets: dict[Key, str] = field(default_factory=dict)
+    bootstrap: set[Key] = field(default_factory=set)
     confined: set[str] = field(default_factory=set)
     rbac: RBAC = field(default_factory=RBAC)
     namespaces: set[str] = field(default_factory=set)
@@ -173,6 +191,21 @@ class World:
         """Return whether a role has a rule for everything."""
         return any(rule.is_everything for rule in self.rbac.roles[role])
 
+    @property
+    def bootstrap_user(self) -> User | None:
+        """Who a bootstrap token makes one, in every group that RBAC knows for it.
+
+        None if the API servers that can be seen take no such token.
+        """
+        if self.api_servers and not any(map(_takes_bootstrap_tokens, self.api_servers)):
+            return None
+        groups = (
+            one
+            for one in self.rbac.groups()
+            if one == _BOOTSTRAPPERS or one.startswith(f"{_BOOTSTRAPPERS}:")
+        )
+        return User("", frozenset((_BOOTSTRAPPERS, AUTHENTICATED, *groups)))
+
 
 @dataclass(slots=True)
 class Reader:
@@ -185,6 +218,8 @@ class Reader:
     _bindings: list[rbacv1.RoleBinding] = field(default_factory=list)
     _named: dict[Key, str] = field(default_factory=dict)
     _undecided: set[Key] = field(default_factory=set)
+    _claims: dict[Key, tuple[ClaimMount, ...]] = field(default_factory=dict)
+    _host_volumes: dict[Key, tuple[str, str]] = field(default_factory=dict)
 
     def add(self, plural: str, value: Any) -> None:
         """Take note of an object of ``STRUCTS``."""
@@ -213,6 +248,11 @@ class Reader:
                 holds = value.type == TOKEN_TYPE
                 account = (metadata.annotations or {}).get(_TOKEN_ACCOUNT) if holds else ""
                 world.secrets[key] = account or ""
+                if value.type == _BOOTSTRAP_TYPE and key[0] == SYSTEM:
+                    world.bootstrap.add(key)
+            case "persistentvolumes":
+                world.graph.upsert(plural, value)
+                self._add_volume(key[1], value)
             case "clusterroles" | "roles":
                 self._roles.append(value)
             case "clusterrolebindings" | "rolebindings":
@@ -221,6 +261,13 @@ class Reader:
                 world.registrations.add(key[1])
             case _:
                 world.graph.upsert(plural, value)
+
+    def _add_volume(self, name: str, value: corev1.HostVolume) -> None:
+        spec = value.spec
+        source = (spec.hostPath or spec.local) if spec else None
+        if spec is not None and spec.claimRef is not None and source is not None:
+            claim = spec.claimRef.namespace or "", spec.claimRef.name or ""
+            self._host_volumes[claim] = name, source.path or ""
 
     def _add_node(self, metadata: ObjectMeta) -> None:
         name = metadata.name or ""
@@ -241,6 +288,7 @@ class Reader:
         account = "" if is_static else spec.serviceAccountName or spec.serviceAccount or "default"
         owners = metadata.ownerReferences or ()
         edges = pod_edges(value)
+        controller = next((one for one in owners if one.controller), None)
         pulled = {secret.name for secret in spec.imagePullSecrets or ()}
         pod = Pod(
             namespace=key[0],
@@ -252,12 +300,15 @@ class Reader:
                 sorted(name for kind, _, name in edges if kind == "secrets" and name not in pulled)
             ),
             refers=tuple(sorted(one for one in edges if one[0] not in _NOT_REFERRED)),
-            owner=next((one.kind or "" for one in owners if one.controller), ""),
+            owner=(controller and controller.kind) or "",
+            owner_name=(controller and controller.name) or "",
             is_static=is_static,
             control_plane=_control_plane(spec) if is_static else "",
-            privileged=any(_is_privileged(one) for one in spec.containers or ()),
+            escape=escape(spec),
         )
         world.pods[key] = pod
+        if pod.escape is None and (mounts := claim_mounts(pod.name, spec)):
+            self._claims[key] = mounts
         if spec.automountServiceAccountToken is None and not _has_token_volume(spec):
             self._undecided.add(key)
         if pod.control_plane == API_SERVER:
@@ -278,6 +329,11 @@ class Reader:
             pod = world.pods[key]
             if not world.accounts.get((pod.namespace, pod.account), True):
                 world.pods[key] = replace(pod, mounts_token=False)
+        for key, mounts in self._claims.items():
+            if volume := self._taking(key[0], mounts):
+                world.pods[key] = replace(
+                    world.pods[key], escape=Escape.HOST_FILES, host_volume=volume
+                )
         for pod in world.pods.values():
             if pod.account:
                 world.accounts.setdefault((pod.namespace, pod.account), True)
@@ -305,6 +361,19 @@ class Reader:
         world.namespaces.update(role.namespace for role in world.rbac.roles if role.namespace)
         return world
 
+    def _taking(self, namespace: str, mounts: Iterable[ClaimMount]) -> str:
+        """Return the volume of some by which one takes the node, "" for none."""
+        for mount in mounts:
+            volume, path = self._host_volumes.get((namespace, mount.claim), ("", ""))
+            if volume and mount.at(path).takes_node:
+                return volume
+        return ""
+
+
+def _takes_bootstrap_tokens(command: Sequence[str]) -> bool:
+    found = [word for word in command if word.partition("=")[0] == _BOOTSTRAP_FLAG]
+    return bool(found) and found[-1].partition("=")[2].lower() not in ("false", "f", "0")
+
 
 def _indexed(keys: Iterable[Key]) -> Index:
     found: dict[str, list[str]] = defaultdict(list)
@@ -322,11 +391,6 @@ def _control_plane(spec: corev1.RunningPodSpec) -> str:
             if program in programs:
                 return program
     return ""
-
-
-def _is_privileged(container: corev1.RunningContainer) -> bool:
-    context = container.securityContext
-    return context is not None and context.privileged is True
 
 
 def _has_token_volume(spec: corev1.PodSpec) -> bool:

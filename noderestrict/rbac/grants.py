@@ -78,11 +78,13 @@ class RBAC:
         roles: the rules of each role.
         bound: the role of each binding.
         dangling: bindings to roles that do not exist, with these roles: they grant nothing.
+        gathering: ClusterRoles that have the rules of others, by their labels.
     """
 
     roles: dict[Reference, tuple[Rule, ...]] = field(default_factory=dict)
     bound: dict[Reference, Reference] = field(default_factory=dict)
     dangling: list[tuple[Reference, Reference]] = field(default_factory=list)
+    gathering: set[Reference] = field(default_factory=set)
     _by_user: dict[str, list[_Bound]] = field(default_factory=lambda: defaultdict(list))
     _by_group: dict[str, list[_Bound]] = field(default_factory=lambda: defaultdict(list))
 
@@ -97,7 +99,10 @@ class RBAC:
         rbac = cls()
         for role in roles:
             rules = tuple(map(Rule.of, role.rules or ()))
-            rbac.roles[_reference("Role", role.metadata)] = rules
+            reference = _reference("Role", role.metadata)
+            rbac.roles[reference] = rules
+            if role.aggregationRule and role.aggregationRule.clusterRoleSelectors:
+                rbac.gathering.add(reference)
         found = sorted(bindings, key=lambda one: bool(one.metadata and one.metadata.namespace))
         for number, binding in enumerate(found):
             rbac._bind(number, binding)

@@ -24,9 +24,9 @@ _SYSTEM = "kube-system"
 #: ClusterRoles are bound in namespaces, too, by whoever may bind them there.
 _NAMESPACED = frozenset(
     ("bindings", "clusterroles", "configmaps", "cronjobs", "daemonsets", "deployments", "endpoints",
-     "endpointslices", "jobs", "leases", "namespaces", "networkpolicies", "pods", "replicasets",
-     "replicationcontrollers", "resourceclaims", "rolebindings", "roles", "secrets",
-     "serviceaccounts", "services", "statefulsets")
+     "endpointslices", "horizontalpodautoscalers", "jobs", "leases", "namespaces",
+     "networkpolicies", "pods", "replicasets", "replicationcontrollers", "resourceclaims",
+     "rolebindings", "roles", "secrets", "serviceaccounts", "services", "statefulsets")
 )  # fmt: skip
 #: A role that names objects does not grant these: the request names none.
 _NAMELESS = ("create", "deletecollection")
@@ -230,6 +230,11 @@ RIGHTS = (
         leads=(Lead.UNHELD,),
     ),
     Right(
+        "apiservices/write", CHANGE, ("apiservices.apiregistration.k8s.io",), _C,
+        "Answers for an API group itself, built-in ones too: it tells kubelets which pods to run.",
+        leads=(Lead.CLUSTER,),
+    ),
+    Right(
         "certificates/sign", ("approve", "sign"), (f"signers.{_CERTIFICATES}",), _C,
         "Has client certificates issued for any user, with the right to approve or sign requests.",
         leads=(Lead.CERTIFICATES,),
@@ -245,6 +250,11 @@ RIGHTS = (
         "certificates/nodeclient", ("create",),
         (f"certificatesigningrequests.{_CERTIFICATES}/nodeclient",), _H,
         "Has the controller approve a certificate of any node, once it may create requests.",
+        leads=(Lead.CERTIFICATES,),
+    ),
+    Right(
+        "certificates/request", ("create",), (f"certificatesigningrequests.{_CERTIFICATES}",), _M,
+        "Asks for certificates of whomever it names, which somebody may approve.",
     ),
     Right(
         "trust-bundles/write", (*WRITE, "attest"),
@@ -302,8 +312,8 @@ RIGHTS = (
         any_name=True,
     ),
     Right(
-        "apiservices/write", WRITE, ("apiservices.apiregistration.k8s.io",), _H,
-        "Answers for an API group itself, in place of whoever serves it.", any_name=True,
+        "apiservices/delete", REMOVE, ("apiservices.apiregistration.k8s.io",), _H,
+        "Takes away an API that others need, such as the one for metrics.",
     ),
     Right(
         "namespaces/write", (*ALTER, *REMOVE), ("namespaces",), _H,
@@ -342,7 +352,13 @@ RIGHTS = (
         "workloads/scale", ALTER,
         ("deployments.apps/scale", "replicasets.apps/scale", "statefulsets.apps/scale",
          "replicationcontrollers/scale"), _M,
-        "Stops what runs on other nodes, or starts more of it than they can run.",
+        "Stops what runs on other nodes, or starts more of it, until pods come to a stolen one.",
+        leads=(Lead.MOVED,),
+    ),
+    Right(
+        "autoscalers/write", CHANGE, ("horizontalpodautoscalers.autoscaling",), _M,
+        "Has a controller start more of what runs on other nodes, or less.",
+        leads=(Lead.MOVED,),
     ),
     Right(
         "pods/read", READ, ("pods",), _M,

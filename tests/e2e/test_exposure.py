@@ -1,14 +1,21 @@
 """Each path that ``exposure`` reports can be walked, as a real API server answers."""
 
+import base64
+import contextlib
 import json
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from noderestrict.cli import main
 from noderestrict.exposure.findings import Findings, Step, UsedRequest
@@ -24,7 +31,7 @@ from tests.exposure.clusters import (
     to_account,
     token,
 )
-from tests.exposure.test_exposure import BASE, LEADING
+from tests.exposure.test_exposure import BASE, LEADING, NODECLIENT
 from tests.exposure.test_paths import user_of
 
 READER = "ranger"
@@ -92,7 +99,7 @@ def started() -> ControlPlane:
     )
 
 
-@pytest.fixture(scope="module", params=[54, 68, 20])
+@pytest.fixture(scope="module", params=[73, 101, 125])
 def cluster(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
     running = started()
     try:
@@ -147,12 +154,7 @@ def allowed(admin: Client, start: Vertex, request: UsedRequest) -> bool:
 
 def soon_allowed(admin: Client, start: Vertex, request: UsedRequest) -> bool:
     """Return whether a request is allowed, once the authorizers have seen all objects."""
-    end = time.monotonic() + 10
-    while not allowed(admin, start, request):
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.2)
-    return True
+    return soon(lambda: allowed(admin, start, request))
 
 
 def asking(findings: Findings) -> Iterator[tuple[Step, UsedRequest]]:
@@ -223,3 +225,127 @@ def test_a_planted_weakness_is_found_with_its_path_and_gone_when_closed(
     assert right in [request.right for step in path for request in step.requests]
     closed = exposed(plain.admin, tmp_path, capsys)
     assert [node.cluster_steps for node in closed.nodes] == [None, None]
+
+
+def test_an_api_service_takes_over_a_built_in_group(plain: ControlPlane) -> None:
+    path = "/apis/apiregistration.k8s.io/v1/apiservices/v1.batch"
+    service = {"namespace": "b", "name": "gone"}
+    plain.admin.patch(path, {"spec": {"service": service, "insecureSkipTLSVerify": True}})
+    try:
+        # The API server looks for who answers now, and finds nobody.
+        assert soon(lambda: code_of(plain.admin, "/apis/batch/v1/jobs") == 503)
+    finally:
+        plain.admin.patch(path, {"spec": {"service": None, "insecureSkipTLSVerify": False}})
+    assert soon(lambda: code_of(plain.admin, "/apis/batch/v1/jobs") == 200)
+
+
+@pytest.mark.parametrize(
+    ("volume", "passes"),
+    [
+        ({"hostPath": {"path": "/"}}, False),
+        ({"persistentVolumeClaim": {"claimName": "files"}}, True),
+        ({"ephemeral": {"volumeClaimTemplate": {"spec": {
+            "accessModes": ["ReadWriteOnce"], "storageClassName": "files",
+            "resources": {"requests": {"storage": "1Gi"}}}}}}, True),
+    ],
+)  # fmt: skip
+def test_no_pod_security_level_refuses_the_files_of_a_node_behind_a_claim(
+    plain: ControlPlane, volume: dict[str, Any], passes: bool
+) -> None:
+    level = {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}
+    with contextlib.suppress(APIError):
+        plain.admin.create("/api/v1/namespaces", object_of("Namespace", "held", metadata=level))
+    files = {
+        "hostPath": {"path": "/"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "files",
+        "capacity": {"storage": "1Gi"},
+    }  # fmt: skip
+    body = object_of("PersistentVolume", "files", spec=files)
+    plain.admin.create("/api/v1/persistentvolumes?dryRun=All", body)
+    mount = {"name": "v", "mountPath": "/v"}
+    container = {
+        "name": "c", "image": "pause", "volumeMounts": [mount],
+        "securityContext": {
+            "allowPrivilegeEscalation": False, "runAsNonRoot": True, "runAsUser": 1,
+            "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }  # fmt: skip
+    spec = {
+        "containers": [container], "volumes": [{"name": "v", **volume}],
+        # To the group, files of root's group are open.
+        "securityContext": {"runAsGroup": 0, "supplementalGroups": [0]},
+    }  # fmt: skip
+    path = "/api/v1/namespaces/held/pods?dryRun=All"
+    body = object_of("Pod", "p", "held", spec=spec)
+    if passes:
+        plain.admin.create(path, body)
+        return
+    with pytest.raises(APIError) as refused:
+        plain.admin.create(path, body)
+    assert refused.value.code == 403
+
+
+def test_the_controller_approves_certificates_of_other_nodes_for_whoever_has_the_right(
+    plain: ControlPlane,
+) -> None:
+    plain.start_controllers("certificatesigningrequest-approving-controller")
+    created(plain.admin, granted(to_account("joins"), *NODECLIENT, name="joins"))
+    created(plain.admin, granted(to_account("asks"), NODECLIENT[0], name="asks"))
+    for name in ("joins", "asks"):
+        user = plain.user(f"system:serviceaccount:a:{name}")
+        assert soon(partial(request_as_node, user, name))
+
+    def approved(name: str) -> bool:
+        status = plain.admin.get(f"{REQUESTS}/{name}").get("status") or {}
+        return any(one["type"] == "Approved" for one in status.get("conditions", ()))
+
+    assert soon(lambda: approved("joins"))
+    assert not approved("asks")
+
+
+REQUESTS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+
+
+def request_as_node(client: Client, name: str) -> bool:
+    """Request a client certificate of node w2; return whether that was allowed."""
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:nodes"),
+            x509.NameAttribute(NameOID.COMMON_NAME, "system:node:w2"),
+        ]
+    )
+    key = ec.generate_private_key(ec.SECP256R1())
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    pem = request.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    body = object_of(
+        "CertificateSigningRequest", name,
+        spec={
+            "request": base64.b64encode(pem).decode(),
+            "usages": ["digital signature", "client auth"],
+            "signerName": "kubernetes.io/kube-apiserver-client-kubelet",
+        },
+    )  # fmt: skip
+    try:
+        client.create(REQUESTS, {**body, "apiVersion": "certificates.k8s.io/v1"})
+    except APIError as error:
+        if error.code != 403:
+            raise
+        return False
+    return True
+
+
+def code_of(client: Client, path: str) -> int:
+    try:
+        client.get(path)
+    except APIError as error:
+        return error.code
+    return 200
+
+
+def soon(is_so: Callable[[], bool]) -> bool:
+    """Return whether something comes true, once caches have caught up."""
+    end = time.monotonic() + 20
+    while not is_so():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.2)
+    return True

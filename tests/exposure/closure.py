@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from noderestrict.exposure.setups import Half, SetUp
 from noderestrict.exposure.steps import CLUSTER
-from noderestrict.exposure.world import World
+from noderestrict.exposure.world import Pod, World
 from noderestrict.graph.edges import Vertex
 from noderestrict.graph.rules import Access, authorize
 from noderestrict.policy.features import defaults
@@ -20,11 +20,17 @@ GROUP_OF = {
     "rolebindings": "rbac.authorization.k8s.io",
     "mutatingwebhookconfigurations": "admissionregistration.k8s.io",
     "validatingwebhookconfigurations": "admissionregistration.k8s.io",
+    "apiservices": "apiregistration.k8s.io",
+    "replicasets": "apps",
+    "statefulsets": "apps",
+    "horizontalpodautoscalers": "autoscaling",
     "signers": "certificates.k8s.io",
     "certificatesigningrequests": "certificates.k8s.io",
 }
 #: A name that only rules for any name cover, and those that rules name.
-NAMES = ("any", "x", "y", "p1", "n1", "n2")
+NAMES = ("any", "x", "y", "s", "t", "p1", "n1", "n2")
+BOOTSTRAP_GROUP = "system:bootstrappers:kubeadm"
+BOOTSTRAP_FLAG = "--enable-bootstrap-token-auth"
 #: What the plugin, or our webhook, holds to the own node.
 _HELD = {
     ("create", "pods"), ("update", "pods"), ("patch", "pods"), ("delete", "pods"),
@@ -32,6 +38,7 @@ _HELD = {
     ("patch", "pods/ephemeralcontainers"), ("update", "pods/ephemeralcontainers"),
     ("create", "serviceaccounts/token"), ("update", "nodes"), ("patch", "nodes"),
     ("delete", "nodes"), ("update", "nodes/status"), ("patch", "nodes/status"),
+    ("create", "certificatesigningrequests"),
 }  # fmt: skip
 May = Callable[..., bool]
 
@@ -73,6 +80,16 @@ class Closure:
                 yield from (one for one in reached if one[0] in ("secrets", "serviceaccounts"))
         elif kind == "users":
             yield from self._rights(User(name, frozenset(("system:authenticated",))))
+        elif kind == "bootstrap":
+            groups = ("system:bootstrappers", BOOTSTRAP_GROUP, "system:authenticated")
+            yield from self._rights(User("", frozenset(groups)))
+        if kind == "secrets" and name == "bootstrap-token" and self._takes_bootstrap_tokens:
+            yield "bootstrap", "", ""
+
+    @property
+    def _takes_bootstrap_tokens(self) -> bool:
+        servers = self.world.api_servers
+        return not servers or ["kube-apiserver", BOOTSTRAP_FLAG] in servers
 
     def _may(self, user: User) -> May:
         world, set_up = self.world, self.set_up
@@ -106,6 +123,12 @@ class Closure:
             )
         ):
             yield CLUSTER
+        if may("create", "apiservices") or any(
+            may(verb, "apiservices", "", name)
+            for verb in ("update", "patch")
+            for name in ("v1.", "v1.apps", "v1.rbac.authorization.k8s.io")
+        ):
+            yield CLUSTER
         for secret in world.secrets:
             if any(may(v, "secrets", *secret) for v in ("get", "list", "watch", "patch", "update")):
                 yield "secrets", *secret
@@ -125,7 +148,8 @@ class Closure:
             image = any(may(v, "pods", *key) for v in ("patch", "update")) or any(
                 may(v, "pods/ephemeralcontainers", *key) for v in ("patch", "update")
             )
-            if any(may(v, "pods/exec", *key) for v in ("create", "get")) or (
+            connects = ("create",) if (world.minor or 0) > 34 else ("create", "get")
+            if any(may(v, "pods/exec", *key) for v in connects) or (
                 image and not pod.control_plane
             ):
                 yield from self._inside(key)
@@ -136,11 +160,30 @@ class Closure:
                 or any(may(v, "nodes", "", pod.node) for v in ("patch", "update", "delete"))
                 or any(may(v, "pods/status", *key) for v in ("patch", "update"))
                 or may("create", "pods/eviction", *key)
+                or self._scales(may, pod)
             )
             if pod.can_move and moves:
                 yield from self._on_node(key)
         yield from self._identities(may)
         yield from self._roles(user, may)
+
+    def _scales(self, may: May, pod: Pod) -> bool:
+        """Return whether somebody may have more pods like one."""
+        scales = {"ReplicaSet": (("replicasets", "o-1"), ("deployments", "o")),
+                  "StatefulSet": (("statefulsets", "o-1"),)}.get(pod.owner, ())  # fmt: skip
+        return any(
+            may(verb, f"{resource}/scale", pod.namespace, name)
+            for verb in ("update", "patch")
+            for resource, name in scales
+        ) or (
+            bool(scales)
+            and any(
+                may(verb, "horizontalpodautoscalers", pod.namespace, name)
+                for verb, name in (
+                    ("create", ""), *((v, n) for v in ("update", "patch") for n in NAMES)
+                )
+            )
+        )  # fmt: skip
 
     def _in_namespace(self, may: May, namespace: str) -> Iterator[Vertex]:
         world = self.world
@@ -159,7 +202,11 @@ class Closure:
         if runs or all_of_it:
             yield from (("secrets", *key) for key in world.secrets if key[0] == namespace)
         lifts = any(may(v, "namespaces", namespace, namespace) for v in ("patch", "update"))
-        if (runs and (namespace not in world.confined or lifts)) or all_of_it:
+        leaves = namespace not in world.confined or lifts or may("create", "persistentvolumes")
+        makes_secrets = all_of_it or may("create", "secrets", namespace)
+        if namespace == "kube-system" and self._takes_bootstrap_tokens and makes_secrets:
+            yield "bootstrap", "", ""
+        if (runs and leaves) or all_of_it:
             yield from (("nodes", "", name) for name in world.nodes)
         if all_of_it:
             for key, pod in world.pods.items():
@@ -173,7 +220,7 @@ class Closure:
         if pod.mounts_token:
             yield pod.account_vertex
         yield from (("secrets", key[0], name) for name in pod.secrets)
-        if pod.privileged:
+        if pod.escape is not None:
             yield "nodes", "", pod.node
         if pod.control_plane:
             yield CLUSTER
@@ -207,6 +254,10 @@ class Closure:
             for name in world.nodes:
                 if may("impersonate", "users", "", f"system:node:{name}"):
                     yield "kubelets", "", name
+        if may("create", "certificatesigningrequests") and may(
+            "create", "certificatesigningrequests/nodeclient"
+        ):
+            yield from (("kubelets", "", name) for name in world.nodes)
         if any(
             may(v, "certificatesigningrequests/approval", "", "any") for v in ("update", "patch")
         ):
@@ -214,7 +265,9 @@ class Closure:
             if any(may("approve", "signers", "", name) for name in names):
                 yield CLUSTER
             names = "kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/*"
-            if any(may("approve", "signers", "", name) for name in names):
+            asks = may("create", "certificatesigningrequests")
+            asks = asks or self.set_up.admission is Half.OFF
+            if asks and any(may("approve", "signers", "", name) for name in names):
                 yield from (("kubelets", "", name) for name in world.nodes)
 
     def _roles(self, user: User, may: May) -> Iterator[Vertex]:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from noderestrict.exposure.world import STRUCTS, Reader, World
+from tests.exposure.closure import BOOTSTRAP_FLAG, BOOTSTRAP_GROUP
 
 Object = dict[str, Any]
 RBAC = "rbac.authorization.k8s.io"
@@ -44,7 +45,7 @@ def pod(
     metadata: Object = {"annotations": annotations or {}}
     if owner:
         metadata["ownerReferences"] = [
-            {"apiVersion": "v1", "kind": owner, "name": "o", "uid": "u", "controller": True}
+            {"apiVersion": "v1", "kind": owner, "name": "o-1", "uid": "u", "controller": True}
         ]
     volumes = [{"name": f"v{one}", "secret": {"secretName": one}} for one in secrets]
     return object_of(
@@ -130,6 +131,18 @@ _CHOICES: tuple[tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]], .
      ("create", "patch"), ("x",)),
     ("certificates.k8s.io", ("signers", "certificatesigningrequests/approval"),
      ("approve", "update"), ("kubernetes.io/kube-apiserver-client", "kubernetes.io/*")),
+    ("certificates.k8s.io",
+     ("signers", "certificatesigningrequests/approval", "certificatesigningrequests"),
+     ("approve", "patch", "create"), ("kubernetes.io/kube-apiserver-client-kubelet",)),
+    ("certificates.k8s.io",
+     ("certificatesigningrequests", "certificatesigningrequests/nodeclient"), ("create", "get"),
+     ()),
+    ("", ("persistentvolumes", "pods"), ("create", "get"), ()),
+    ("apps", ("replicasets/scale", "deployments/scale", "statefulsets/scale"),
+     ("patch", "update", "get"), ("o", "o-1")),
+    ("autoscaling", ("horizontalpodautoscalers",), ("create", "patch"), ("x",)),
+    ("apiregistration.k8s.io", ("apiservices",), ("create", "patch", "delete"),
+     ("v1.apps", "v1beta1.metrics.k8s.io")),
     (RBAC, ("clusterroles", "clusterrolebindings"), ("bind", "create", "get"),
      ("everything", "x")),
     ("*", ("*",), ("*",), ()),
@@ -146,7 +159,13 @@ def random_cluster(chance: random.Random) -> list[Object]:
         objects += (account(name, namespace) for name in ACCOUNTS)
         objects += (object_of("Secret", name, namespace) for name in ("x", "y"))
     if chance.random() < 0.3:
-        objects.append(api_server("n3"))
+        objects.append(api_server("n3", *chance.choice(((), (BOOTSTRAP_FLAG,)))))
+    if chance.random() < 0.3:
+        objects.append(
+            object_of(
+                "Secret", "bootstrap-token", "kube-system", type="bootstrap.kubernetes.io/token"
+            )
+        )
     for _ in range(chance.randint(0, 2)):
         space, owner = chance.choice(NAMESPACES), chance.choice(ACCOUNTS)
         objects.append(token(f"token-{owner}", owner, space))
@@ -155,7 +174,7 @@ def random_cluster(chance: random.Random) -> list[Object]:
         objects.append(
             pod(
                 f"p{number}", chance.choice(NODES), chance.choice(ACCOUNTS), space,
-                chance.choice(("DaemonSet", "ReplicaSet", "")),
+                chance.choice(("DaemonSet", "ReplicaSet", "StatefulSet", "")),
                 chance.sample(("x", "y", "z"), chance.randint(0, 2)),
                 automountServiceAccountToken=chance.choice((True, True, False, None)),
                 containers=[
@@ -173,6 +192,8 @@ def random_cluster(chance: random.Random) -> list[Object]:
                 to_group("system:serviceaccounts:a"),
                 to_group("system:authenticated"),
                 to_group("system:nodes"),
+                to_group("system:bootstrappers"),
+                to_group(BOOTSTRAP_GROUP),
                 {"kind": "User", "name": "system:node:n1"},
             )
         )

@@ -135,6 +135,7 @@ LEADING: dict[str, tuple[list[Object], int]] = {
         2,
     ),
     "secrets/write": ([rule([""], ["secrets"], ["create", "get"])], 3),
+    "apiservices/write": ([rule(["apiregistration.k8s.io"], ["apiservices"], ["patch"])], 2),
 }
 
 
@@ -151,6 +152,231 @@ def test_each_right_that_leads_to_the_cluster_is_found_and_gone_when_closed(
     assert right in used
     assert found.nodes["w2"].cluster_steps is None
     assert expose(BASE, "--fail-on", "cluster-admin").all.falling == 0
+
+
+CERTIFICATES = "certificates.k8s.io"
+NODECLIENT = (
+    rule([CERTIFICATES], ["certificatesigningrequests"], ["create"]),
+    rule([CERTIFICATES], ["certificatesigningrequests/nodeclient"], ["create"]),
+)
+#: All that a node has to do with in namespace b, but for the API server.
+WORKER = [one for one in BASE if one["metadata"]["name"] != "kube-apiserver-cp"]
+
+
+def test_whoever_may_have_certificates_of_nodes_approved_is_each_kubelet(expose: Any) -> None:
+    ways = expose([*BASE, *granted(to_account("s"), *NODECLIENT)]).ways("w1")
+    assert {"all kubelets", "Secret b/q", "service account b/other"} <= set(ways)
+    for one in NODECLIENT:
+        assert "all kubelets" not in expose([*BASE, *granted(to_account("s"), one)]).ways("w1")
+    own = rule([CERTIFICATES], ["certificatesigningrequests/selfnodeclient"], ["create"])
+    asks = granted(to_account("s"), NODECLIENT[0], own)
+    # A kubelet's own certificate is approved for this kubelet alone.
+    assert "all kubelets" not in expose([*BASE, *asks]).ways("w1")
+
+
+def test_a_kubelet_may_not_request_what_an_approver_would_approve_for_another_node(
+    expose: Any,
+) -> None:
+    approves = (
+        rule([CERTIFICATES], ["signers"], ["approve"],
+             ["kubernetes.io/kube-apiserver-client-kubelet"]),
+        rule([CERTIFICATES], ["certificatesigningrequests/approval"], ["patch"]),
+    )  # fmt: skip
+    objects = [*BASE, *granted(to_account("s"), *approves)]
+    assert "all kubelets" not in expose(objects).ways("w1")
+    asks = granted(to_account("s"), NODECLIENT[0], name="asks")
+    path = expose([*objects, *asks]).ways("w1")["all kubelets"]
+    assert path.steps == 2
+    # Without admission, and before Kubernetes 1.31, the kubelet itself may.
+    older = expose(objects, "--kubernetes-version", "1.30")
+    told_path = older.told(older.ways("w1")["all kubelets"])
+    assert told_path[-1] == "all kubelets (which the kubelet requests)"
+
+
+JOINING = granted(to_group("system:bootstrappers:kubeadm"), *NODECLIENT, name="join")
+
+
+@pytest.mark.parametrize(
+    ("flags", "leads"),
+    [
+        (["--enable-bootstrap-token-auth=true"], True),
+        (["--enable-bootstrap-token-auth"], True),
+        (["--enable-bootstrap-token-auth=false"], False),
+        ([], False),
+        (None, True),
+    ],
+)
+def test_whoever_makes_secrets_in_kube_system_makes_bootstrap_tokens(
+    expose: Any, flags: list[str] | None, leads: bool
+) -> None:
+    objects = [*WORKER, *JOINING, *([] if flags is None else [api_server("cp", *flags)])]
+    makes = rule([""], ["secrets"], ["create"])
+    makes_there = granted(to_account("s"), makes, namespace="kube-system", name="x")
+    found = expose([*objects, *makes_there])
+    assert ("all kubelets" in found.ways("w1")) is leads
+    if leads:
+        told_path = found.told(found.ways("w1")["all kubelets"])
+        assert told_path[3].endswith("RoleBinding kube-system/x → ClusterRole x: a bootstrap token")
+    elsewhere = granted(to_account("s"), makes, namespace="b", name="x")
+    assert "all kubelets" not in expose([*objects, *elsewhere]).ways("w1")
+
+
+def test_a_bootstrap_token_that_somebody_reads_leads_on(expose: Any) -> None:
+    reads = granted(to_account("s"), rule([""], ["secrets"], ["list"]))
+    objects = [*WORKER, *JOINING, *reads]
+    assert "all kubelets" not in expose(objects).ways("w1")
+    kind = "bootstrap.kubernetes.io/token"
+    found = expose([*objects, object_of("Secret", "bootstrap-token-x", "kube-system", type=kind)])
+    assert "all kubelets" in found.ways("w1")
+    other = object_of("Secret", "bootstrap-token-x", "b", type=kind)
+    assert "all kubelets" not in expose([*objects, other]).ways("w1")
+
+
+def confined(level: str = "restricted") -> list[Object]:
+    """Return ``BASE`` with a pod security level for namespace b, the only one with pods but a."""
+    labels = {"labels": {"pod-security.kubernetes.io/enforce": level}}
+    rest = [one for one in BASE if one["kind"] != "Namespace"]
+    return [*rest, object_of("Namespace", "b", metadata=labels)]
+
+
+@pytest.mark.parametrize("level", ["baseline", "restricted"])
+@pytest.mark.parametrize("runs", [rule([""], ["pods"], ["create"]),
+                                  rule(["apps"], ["statefulsets"], ["patch"])])  # fmt: skip
+def test_volumes_of_files_of_nodes_pass_every_pod_security_level(
+    expose: Any, level: str, runs: Object
+) -> None:
+    objects = [*confined(level), *granted(to_account("s"), runs, namespace="b", name="x")]
+    assert expose(objects).nodes["w1"].cluster_steps is None
+    volumes = rule([""], ["persistentvolumes"], ["create"])
+    found = expose([*objects, *granted(to_account("s"), volumes, name="v")])
+    assert found.nodes["w1"].cluster_steps == 3
+    assert "and create persistentvolumes by" in " ".join(found.told(found.nodes["w1"].ways[0]))
+    # A volume's source cannot be changed.
+    changes = granted(to_account("s"), rule([""], ["persistentvolumes"], ["patch"]), name="v")
+    assert expose([*objects, *changes]).nodes["w1"].cluster_steps is None
+    # There is nothing that mounts it.
+    makes = granted(to_account("s"), volumes, name="v")
+    assert expose([*confined(level), *makes]).nodes["w1"].cluster_steps is None
+
+
+def volume(name: str, claim: str, namespace: str = "b", **source: Any) -> Object:
+    reference = {"kind": "PersistentVolumeClaim", "namespace": namespace, "name": claim}
+    return object_of("PersistentVolume", name, spec={"claimRef": reference, **source})
+
+
+@pytest.mark.parametrize(
+    ("source", "mount", "leads"),
+    [
+        ({"hostPath": {"path": "/"}}, {}, True),
+        ({"local": {"path": "/etc"}}, {}, True),
+        ({"local": {"path": "/mnt/disks/ssd1"}}, {}, False),
+        ({"hostPath": {"path": "/data"}}, {}, False),
+        ({"hostPath": {"path": "/usr/local/bin"}}, {"readOnly": True}, False),
+        ({"hostPath": {"path": "/var/lib"}}, {"readOnly": True}, True),
+        ({"hostPath": {"path": "/var/lib"}}, {"subPath": "app"}, False),
+        ({"hostPath": {"path": "/var/lib"}}, {"subPath": "kubelet/pki"}, True),
+        ({"csi": {"driver": "x", "volumeHandle": "/"}}, {}, False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("ephemeral", [False, True])
+def test_a_claim_to_files_of_the_node_gives_the_node_to_whoever_is_in_the_pod(
+    expose: Any, source: Object, mount: Object, leads: bool, ephemeral: bool
+) -> None:
+    wanted: Object = {"ephemeral": {"volumeClaimTemplate": {"spec": {}}}}
+    named = {"persistentVolumeClaim": {"claimName": "q2-data"}}
+    with_volume = pod(
+        "q2", "w2", "other", "b",
+        containers=[{"name": "c", "volumeMounts": [{"name": "data", "mountPath": "/d", **mount}]}],
+        volumes=[{"name": "data", **(wanted if ephemeral else named)}],
+    )  # fmt: skip
+    exec_ = granted(to_account("s"), rule([""], ["pods/exec"], ["create"], ["q2"]))
+    objects = [*BASE, with_volume, volume("pv1", "q2-data", **source), *exec_]
+    found = expose(objects)
+    assert ("node w2" in found.ways("w1")) is leads
+    if leads:
+        last = found.told(found.ways("w1")["node w2"])[-1]
+        assert last == "node w2 (it mounts files of the node, by volume pv1)"
+    # The volume of a claim of the same name elsewhere is another one.
+    rest = [one for one in objects if one["kind"] != "PersistentVolume"]
+    elsewhere = volume("pv1", "q2-data", "a", **source)
+    assert "node w2" not in expose([*rest, elsewhere]).ways("w1")
+
+
+@pytest.mark.parametrize(
+    ("verbs", "version", "leads"),
+    [(["get"], "1.34", True), (["get"], "1.35", False), (["get"], None, True),
+     (["create"], "1.35", True)],
+)  # fmt: skip
+def test_from_1_35_on_only_create_connects_to_pods(
+    expose: Any, verbs: list[str], version: str | None, leads: bool
+) -> None:
+    exec_ = granted(to_account("s"), rule([""], ["pods/exec"], verbs), namespace="b", name="x")
+    given = ("--kubernetes-version", version) if version else ()
+    assert ("service account b/other" in expose([*BASE, *exec_], *given).ways("w1")) is leads
+
+
+@pytest.mark.parametrize(
+    ("groups", "resource", "verb", "names", "leads"),
+    [
+        (["apps"], "replicasets/scale", "patch", [], True),
+        (["apps"], "replicasets/scale", "patch", ["o-1"], True),
+        (["apps"], "deployments/scale", "update", ["o"], True),
+        (["apps"], "deployments/scale", "update", [], True),
+        (["apps"], "deployments/scale", "update", ["o-1"], False),
+        (["apps"], "statefulsets/scale", "update", [], False),
+        (["apps"], "deployments/scale", "get", [], False),
+        (["autoscaling"], "horizontalpodautoscalers", "create", [], True),
+        (["autoscaling"], "horizontalpodautoscalers", "create", ["o"], False),
+        (["autoscaling"], "horizontalpodautoscalers", "update", ["x"], True),
+    ],
+)  # fmt: skip
+def test_whoever_scales_has_more_of_a_pod_come(
+    expose: Any, groups: list[str], resource: str, verb: str, names: list[str], leads: bool
+) -> None:
+    scales = granted(to_account("s"), rule(groups, [resource], [verb], names))
+    assert ("Secret b/q" in expose([*BASE, *scales]).ways("w1")) is leads
+    elsewhere = granted(
+        to_account("s"), rule(groups, [resource], [verb], names), namespace="a", name="x"
+    )
+    assert "Secret b/q" not in expose([*BASE, *elsewhere]).ways("w1")
+
+
+@pytest.mark.parametrize(
+    ("names", "verb", "steps"),
+    [
+        ([], "create", 2),
+        (["v1."], "patch", 2),
+        (["v1.apps"], "update", 2),
+        (["v1.apps"], "create", None),
+        (["v1beta1.metrics.k8s.io"], "patch", None),
+        ([], "delete", None),
+    ],
+)
+def test_whoever_answers_for_a_built_in_api_has_the_cluster(
+    expose: Any, names: list[str], verb: str, steps: int | None
+) -> None:
+    rules = rule(["apiregistration.k8s.io"], ["apiservices"], [verb], names)
+    assert expose([*BASE, *granted(to_account("s"), rules)]).nodes["w1"].cluster_steps == steps
+
+
+@pytest.mark.parametrize(
+    ("escalates", "names", "verb", "gathers", "steps"),
+    [
+        (True, [], "create", True, 2),
+        (False, [], "create", True, None),
+        (True, [], "create", False, None),
+        (True, ["x"], "create", True, None),
+        (True, [], "delete", True, None),
+    ],
+)
+def test_whoever_may_put_rights_in_a_role_that_its_own_gathers_has_them(
+    expose: Any, escalates: bool, names: list[str], verb: str, gathers: bool, steps: int | None
+) -> None:
+    verbs = [verb, *(["escalate"] if escalates else [])]
+    own = granted(to_account("s"), rule([RBAC], ["clusterroles"], verbs, names))
+    if gathers:
+        own[0]["aggregationRule"] = {"clusterRoleSelectors": [{"matchLabels": {"to": "r"}}]}
+    assert expose([*BASE, *own]).nodes["w1"].cluster_steps == steps
 
 
 def test_every_critical_right_is_tried_or_leads_elsewhere() -> None:

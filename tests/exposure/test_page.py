@@ -13,6 +13,7 @@ import pytest
 
 from noderestrict.cli import main
 from noderestrict.exposure.findings import Findings
+from noderestrict.exposure.reports import told_how
 from noderestrict.exposure.steps import TITLES
 from tests.exposure.clusters import account, granted, object_of, pod, rule, to_account
 from tests.exposure.test_exposure import BASE
@@ -107,10 +108,12 @@ def test_the_script_has_every_path_of_the_report(page: Page, outputs: dict[str, 
     data = data_of(page)
     for node, shown in zip((*findings.nodes, *findings.control_planes), data["nodes"], strict=True):
         assert [list(way.path) for way in node.ways] == [way[3] for way in shown["ways"]]
-    for step, (start, end, by, costs, requests) in zip(findings.steps, data["steps"], strict=True):
+    for step, shown in zip(findings.steps, data["steps"], strict=True):
+        start, end, by, costs, requests, how = shown
         assert data["things"][start] == [step.start.kind, step.start.namespace, step.start.name]
         assert data["things"][end] == [step.end.kind, step.end.namespace, step.end.name]
         assert (by, costs, len(requests)) == (step.by, step.costs, len(step.requests))
+        assert data["texts"][how] == told_how(step)
 
 
 def test_everything_that_falls_has_a_title(page: Page) -> None:

@@ -14,16 +14,16 @@ from noderestrict.exposure.network import (
     Structure,
 )
 from noderestrict.exposure.setups import SetUp, set_ups
-from noderestrict.exposure.steps import CLUSTER, By, Edge
+from noderestrict.exposure.steps import BOOTSTRAP, CLUSTER, By, Edge
 from noderestrict.exposure.world import World
 from noderestrict.graph.edges import Vertex
 from noderestrict.rbac.rules import Request
 from noderestrict.rbac.subjects import AUTHENTICATED, User, node, service_account
-from tests.exposure.closure import Closure
+from tests.exposure.closure import BOOTSTRAP_GROUP, Closure
 from tests.exposure.clusters import NODES, random_cluster, world_of
 
 #: What the slow way speaks of.
-COMPARED = ("cluster", "secrets", "serviceaccounts", "nodes", "kubelets", "users")
+COMPARED = ("cluster", "secrets", "serviceaccounts", "nodes", "kubelets", "users", "bootstrap")
 SEEDS = int(os.environ.get("EXPOSURE_SEEDS", "40"))
 SET_UPS = [set_ups()[one] for one in ("nothing", "in-tree")]
 
@@ -33,7 +33,9 @@ def reached(search: Search, world: World) -> set[Vertex]:
     return {
         one
         for one in search.cost
-        if one[0] in COMPARED and (one[2] or one == CLUSTER) and (one[0] != "users" or one in users)
+        if one[0] in COMPARED
+        and (one[2] or one in (CLUSTER, BOOTSTRAP))
+        and (one[0] != "users" or one in users)
     }
 
 
@@ -48,6 +50,9 @@ def user_of(vertex: Vertex) -> User:
             return User(name, frozenset((AUTHENTICATED,)))
         case "groups":
             return User("", frozenset((name, AUTHENTICATED)))
+        case "bootstrap":
+            groups = ("system:bootstrappers", BOOTSTRAP_GROUP, AUTHENTICATED)
+            return User("", frozenset(groups))
     raise AssertionError(vertex)
 
 
@@ -62,7 +67,10 @@ def walk(world: World, start: Vertex, edge: Edge) -> None:
             assert edge.end == pod.account_vertex
             assert start[0] == "pods" or pod.mounts_token
         case By.HOLDS:
-            assert world.secrets[start[1:]] == edge.end[2]
+            if edge.end == BOOTSTRAP:
+                assert start[1:] == ("kube-system", "bootstrap-token")
+            else:
+                assert world.secrets[start[1:]] == edge.end[2]
         case By.RIGHT:
             assert edge.use is not None
             for request, grant in zip(edge.use.requests, edge.use.grants, strict=True):
@@ -80,6 +88,7 @@ def may(world: World, start: Vertex, request: Request) -> bool:
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_what_falls_is_what_asking_for_each_request_finds(seed: int, set_up: SetUp) -> None:
     world = world_of(random_cluster(random.Random(seed)))
+    world.minor = random.Random(seed).choice((None, 34, 35))
     network = Network(Structure(world), Rights(world), set_up)
     for name in NODES:
         search = network.search(("nodes", "", name))

@@ -132,8 +132,8 @@ def test_what_is_in_namespaces_is_as_the_api_has_it() -> None:
     named = {parts_of(text)[1] for text in texts if is_namespaced(text)}
     assert named <= {resource.plural for resource in RESOURCES.values() if resource.namespaced} | {
         "bindings", "clusterroles", "cronjobs", "deployments", "endpoints", "endpointslices",
-        "jobs", "leases", "namespaces", "networkpolicies", "replicasets", "resourceclaims",
-        "replicationcontrollers", "services", "statefulsets",
+        "horizontalpodautoscalers", "jobs", "leases", "namespaces", "networkpolicies",
+        "replicasets", "resourceclaims", "replicationcontrollers", "services", "statefulsets",
     }  # fmt: skip
 
 

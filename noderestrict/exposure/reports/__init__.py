@@ -12,14 +12,17 @@ from noderestrict.exposure.steps import By, titled
 NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 #: What is added to where a step leads, by how it does.
-HOW = {
+_HOW = {
     By.TOKEN: "its token",
     By.HOLDS: "the token in it",
     By.REFERS: "which it refers to",
     By.MOUNTS: "which it mounts",
     By.PRIVILEGED: "it is privileged",
+    By.CAPABILITY: "by a capability that it has",
+    By.HOST_FILES: "it mounts files of the node",
     By.CONTROL_PLANE: "control plane",
     By.IS: "with its credential",
+    By.APPROVED: "which the kubelet requests",
     By.UNHELD: "its kubelet may write what it likes",
 }
 
@@ -50,10 +53,16 @@ def told_steps(steps: Iterable[Step]) -> Iterator[str]:
         if step.by == By.MEMBER and not step.end.name:
             # All of them, and then those of a namespace: one line is enough.
             continue
-        how = HOW.get(By(step.by), "")
+        how = told_how(step)
         rights = " and ".join(map(told_request, step.requests))
         note = f" ({how})" if how else ""
         yield f"{rights}: {title(step.end)}" if rights else f"{title(step.end)}{note}"
+
+
+def told_how(step: Step) -> str:
+    """Return how a step leads on, "" if that is clear."""
+    how = _HOW.get(By(step.by), "")
+    return f"{how}, by {title(step.volume)}" if step.volume is not None else how
 
 
 def told_request(request: UsedRequest) -> str:

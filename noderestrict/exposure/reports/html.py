@@ -11,7 +11,7 @@ from typing import Any
 
 from noderestrict.exposure.findings import Compared, ExposedNode, Findings, Thing
 from noderestrict.exposure.remedies import told
-from noderestrict.exposure.reports import HOW, fall, told_request
+from noderestrict.exposure.reports import fall, told_how, told_request
 from noderestrict.exposure.steps import TITLES
 from noderestrict.policy.text import printable
 from noderestrict.replay.page import counted, page, shown
@@ -251,7 +251,6 @@ def _data(nodes: Iterable[ExposedNode], findings: Findings) -> str:
 
     value: Mapping[str, Any] = {
         "titles": TITLES,
-        "how": {str(by): text for by, text in HOW.items()},
         "steps": [
             [
                 thing(step.start),
@@ -259,6 +258,7 @@ def _data(nodes: Iterable[ExposedNode], findings: Findings) -> str:
                 step.by,
                 step.costs,
                 [text(told_request(request)) for request in step.requests],
+                text(told_how(step)),
             ]
             for step in findings.steps
         ],

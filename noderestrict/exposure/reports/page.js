@@ -31,8 +31,8 @@ const drawn = (name, attributes, ...children) => {
 const told = (step) => step[2] !== "member" || data.things[step[1]][2] !== "";
 
 const line = (step) => {
-  const [, end, by, , requests] = step;
-  const how = data.how[by];
+  const [, end, , , requests, at] = step;
+  const how = data.texts[at];
   if (requests.length) {
     return `${requests.map((one) => data.texts[one]).join(" and ")}: ${title(end)}`;
   }
