@@ -117,7 +117,7 @@ LEADING: dict[str, tuple[list[Object], int]] = {
     "pods/create": ([rule([""], ["pods"], ["create"])], 3),
     "workloads/write": ([rule(["batch"], ["cronjobs"], ["update"])], 3),
     "serviceaccounts/token": ([rule([""], ["serviceaccounts/token"], ["create"])], 3),
-    "pods/exec": ([rule([""], ["pods/exec"], ["get"])], 3),
+    "pods/exec": ([rule([""], ["pods/exec"], ["create"])], 3),
     "nodes/proxy": ([rule([""], ["nodes/proxy"], ["get"])], 3),
     "impersonate": ([rule([""], ["serviceaccounts"], ["impersonate"])], 3),
     "roles/escalate": (
