@@ -10,6 +10,8 @@ from noderestrict.doctor.cluster import Cluster
 SERVERS = ("deployments", "daemonsets")
 #: All that run our pods.
 ALL = (*SERVERS, "cronjobs", "jobs")
+#: Name of the static pods that answer for nodes.
+AUTHORIZER = "noderestrict-authorizer"
 _GROUPS = {"deployments": "apps", "daemonsets": "apps", "cronjobs": "batch", "jobs": "batch"}
 
 
@@ -148,6 +150,19 @@ async def api_servers(cluster: Cluster) -> dict[str, Sequence[str]]:
         "/api/v1/namespaces/kube-system/pods", {"labelSelector": "component=kube-apiserver"}
     )
     return {pod["metadata"]["name"]: words(pod["spec"]["containers"][0]) for pod in pods}
+
+
+async def authorizers(cluster: Cluster) -> list[Mapping[str, Any]]:
+    """Return the pods of our servers that run as static pods beside API servers.
+
+    Raises:
+        ClusterError: the pods could not be read.
+    """
+    pods = await cluster.items(
+        "/api/v1/namespaces/kube-system/pods",
+        {"labelSelector": f"app.kubernetes.io/name={AUTHORIZER}"},
+    )
+    return [pod for pod in pods if pod["metadata"]["name"].startswith(f"{AUTHORIZER}-")]
 
 
 def words(container: Mapping[str, Any]) -> Sequence[str]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from noderestrict.doctor.checks.api_audiences import check
 from noderestrict.doctor.cluster import Cluster as Examined
@@ -20,6 +21,22 @@ API_SERVERS = "/api/v1/namespaces/kube-system/pods"
 def api_server(*flags: str) -> dict[str, Any]:
     spec = {"containers": [{"command": ["kube-apiserver", *flags]}]}
     return {"metadata": {"name": "kube-apiserver-a"}, "spec": spec}
+
+
+class Selecting(Cluster):
+    """Lists of the pods of kube-system, our authorizer's if these are asked for."""
+
+    def __init__(self, *flags: str) -> None:
+        super().__init__("api")
+        spec = {"containers": [{"args": ["serve", *flags]}]}
+        pod = {"metadata": {"name": "noderestrict-authorizer-a"}, "spec": spec}
+        self._listed = {"app.kubernetes.io/name=noderestrict-authorizer": [pod]}
+
+    async def __call__(self, request: web.Request) -> web.Response:
+        if request.path == API_SERVERS:
+            items = self._listed.get(request.query["labelSelector"], [])
+            return web.json_response({"items": items})
+        return await super().__call__(request)
 
 
 async def examine(
@@ -84,3 +101,12 @@ async def test_the_issuer_is_a_hint_where_nothing_else_is_known() -> None:
 async def test_flags_that_are_not_visible_are_reported() -> None:
     found = await examine(installed=False)
     assert [status for status, _ in found] == ["unknown"]
+
+
+@pytest.mark.parametrize(("told", "status"), [("api", "pass"), (ISSUER, "fail")])
+async def test_the_flag_of_a_static_pod_is_compared(told: str, status: str) -> None:
+    async with connected(Selecting(f"--api-audiences={told}"), SECRET) as connection:
+        examined = Examined(connection, Options(server_user="noderestrict-authorizer"))
+        ((found, message),) = [(one.status, one.message) async for one in check(examined)]
+    assert found == status
+    assert "pod kube-system/noderestrict-authorizer-a has" in message

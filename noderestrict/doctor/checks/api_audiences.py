@@ -8,19 +8,19 @@ from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, unknown, warned
 from noderestrict.doctor.restore import restore
-from noderestrict.doctor.workloads import SERVERS, elements, setting, words, workloads
+from noderestrict.doctor.workloads import SERVERS, authorizers, elements, setting, words, workloads
 from noderestrict.rbac.subjects import ACCOUNT_PREFIX
 
 _FLAG = "--api-audiences"
 
 
 async def check(cluster: Cluster) -> AsyncIterator[Finding]:
-    """Yield a finding for each workload that serves."""
+    """Yield a finding for each workload that serves, or for each static pod."""
     user = cluster.options.server_user
     configured = await _configured(cluster, user)
     if not configured:
         yield unknown(
-            f"no workload runs as {user}, so whether the server has them is not seen",
+            f"no workload or static pod runs as {user}, so whether the server has them is not seen",
             f"compare the server's {_FLAG}, if any, with the API server's",
             "ps -o args= -C kube-apiserver",
         )
@@ -40,16 +40,30 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
                     f"{','.join(right)}: nodes are denied default tokens, or granted tokens that "
                     "no pod requests",
                     "render with those, or without the flag: the server learns them",
-                    await restore(cluster, f"{_FLAG}={','.join(right)}"),
+                    await _rendering(cluster, f"{_FLAG}={','.join(right)}"),
                 )
 
 
+async def _rendering(cluster: Cluster, flag: str) -> str:
+    """Return the command that renders the servers with another flag."""
+    if cluster.options.server_user.startswith(ACCOUNT_PREFIX):
+        return await restore(cluster, flag)
+    return f"noderestrict render authorizer {flag}"
+
+
 async def _configured(cluster: Cluster, user: str) -> list[tuple[str, Sequence[str]]]:
-    """Return the audiences that each workload of a service account is configured with."""
+    """Return the audiences that each workload of a service account is configured with.
+
+    Static pods have no service account, and so run as any other user.
+    """
     _, _, account = user.partition(ACCOUNT_PREFIX)
     namespace, _, name = account.partition(":")
     if not name:
-        return []
+        return [
+            (f"pod kube-system/{pod['metadata']['name']}", _audiences(container))
+            for pod in await authorizers(cluster)
+            for container in pod["spec"]["containers"]
+        ]
     return [
         (f"{workload.kind} {namespace}/{workload.name}", _audiences(container))
         for workload in await workloads(cluster, namespace, SERVERS)

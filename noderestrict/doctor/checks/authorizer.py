@@ -18,7 +18,7 @@ from noderestrict.doctor.permissions import Permission, granted, review
 from noderestrict.doctor.probe import FORBIDDEN, probe
 from noderestrict.doctor.restore import EDIT_API_SERVER
 from noderestrict.doctor.trust import some
-from noderestrict.doctor.workloads import api_servers, elements, values
+from noderestrict.doctor.workloads import AUTHORIZER, api_servers, authorizers, elements, values
 from noderestrict.policy.identity import NODE_USER_PREFIX, NODES_GROUP
 from noderestrict.serving.limits import parse_timeout
 
@@ -28,8 +28,7 @@ _LEASES = tuple(
     Permission(verb, "coordination.k8s.io", "leases", namespace="kube-node-lease")
     for verb in ("create", "update", "patch", "delete")
 )
-_NAMESPACE, _POD, _API_SERVER = "kube-system", "noderestrict-authorizer-", "kube-apiserver-"
-_OURS = {"labelSelector": "app.kubernetes.io/name=noderestrict-authorizer"}
+_NAMESPACE, _API_SERVER = "kube-system", "kube-apiserver-"
 _FLAGS = ("--authorization-config", "--authorization-webhook-config-file")
 _LOGS = f"kubectl -n {_NAMESPACE} logs"
 _REVOKE = "kubectl -n kube-node-lease delete role,rolebinding noderestrict-node-leases"
@@ -53,11 +52,7 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
             )
     for finding in await _leases(cluster):
         yield finding
-    pods = [
-        pod
-        for pod in await cluster.items(f"/api/v1/namespaces/{_NAMESPACE}/pods", _OURS)
-        if pod["metadata"]["name"].startswith(_POD)
-    ]
+    pods = await authorizers(cluster)
     if pods or any(_names_webhook(command) for command in servers.values()):
         for finding in [*_running(pods, servers), *await _answers(cluster)]:
             yield finding
@@ -127,7 +122,11 @@ async def _answers(cluster: Cluster) -> list[Finding]:
     groups = [NODES_GROUP, "system:authenticated"]
     status = await review(cluster, f"{NODE_USER_PREFIX}{_NODE}", own, groups)
     if error := status.get("evaluationError"):
-        return [failed(f"the API server gets no answer: {error}", "see why", f"{_LOGS} {_POD}NODE")]
+        return [
+            failed(
+                f"the API server gets no answer: {error}", "see why", f"{_LOGS} {AUTHORIZER}-NODE"
+            )
+        ]
     if not status.get("allowed"):
         return [
             failed(
