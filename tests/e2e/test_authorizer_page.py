@@ -5,7 +5,6 @@ their own, where /etc/kubernetes and the ports are free.
 """
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -17,11 +16,11 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.authorizer_page import PAGE, commands, variables
 from tests.e2e.control_plane import assets
 
 pytestmark = pytest.mark.long
 
-PAGE = Path(__file__).parents[2] / "docs" / "authorizer.md"
 ADDRESS = "10.77.0.10"
 KUBERNETES = "/etc/kubernetes"
 #: Where the container of the server has them; a process here runs as root.
@@ -42,16 +41,6 @@ apiServer:
   - {{name: profiling, value: "false"}}
 """
 Object = dict[str, Any]
-
-
-def commands(section: str) -> list[str]:
-    """Return what a section of the page types."""
-    text = PAGE.read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
-    return [
-        line.strip().removeprefix("# ")
-        for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL)
-        for line in block.splitlines()
-    ]
 
 
 class Machine:
@@ -191,9 +180,7 @@ def installed(machine: Machine) -> Machine:
     for count, command in enumerate(typed):
         if command.startswith("noderestrict doctor"):
             continue
-        script.write_text("set -e\n" + "\n".join(
-            one for one in typed[:count] if re.match(r"export |[A-Z]+=", one)
-        ) + f"\n{command}\n")  # fmt: skip
+        script.write_text("\n".join(("set -e", *variables(typed[:count]), command, "")))
         errors = machine.folder / "errors"
         with errors.open("wb") as file:
             process = subprocess.Popen(
