@@ -19,6 +19,7 @@ from noderestrict.policy.listers import Listers
 from noderestrict.policy.semantic import IncomparableError
 
 _ALLOWED = Allowed()
+_UNDECODABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, IncomparableError)
 
 
 def evaluate(
@@ -40,18 +41,7 @@ def evaluate(
     entries = agent.write_entries(
         request.group, request.resource, request.sub_resource, request.operation
     )
-    try:
-        return _Judgement(agent, request, listers, skipped).of(entries)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        problem = str(error)
-    except RecursionError:
-        problem = "it is nested too deeply"
-    except IncomparableError as error:
-        problem = str(error)
-    rule = agent.rule(OBJECT)
-    if rule in skipped:
-        return _ALLOWED
-    return forbidden(f"{where(request)}: an object cannot be judged: {problem}", rule=rule)
+    return _Judgement(agent, request, listers, skipped).of(entries)
 
 
 class _Judgement:
@@ -69,10 +59,14 @@ class _Judgement:
         objection: Denied | None = None
         named = False
         for entry in entries:
-            if not self._is_about(entry):
-                continue
+            try:
+                if not self._is_about(entry):
+                    continue
+                found, says_more = self._objection(entry)
+            except _UNDECODABLE as error:
+                # Another entry may allow the request, whatever the objects are.
+                found, says_more = self._undecodable(error), False
             named = True
-            found, says_more = self._objection(entry)
             if found is None:
                 return _ALLOWED
             # That a field may not change says more than that another relation does not hold.
@@ -81,6 +75,16 @@ class _Judgement:
         if named:
             return objection or _ALLOWED
         return self._unnamed(bool(entries))
+
+    def _undecodable(self, error: Exception) -> Denied | None:
+        rule = self._agent.rule(OBJECT)
+        if rule in self._skipped:
+            return None
+        deep = isinstance(error, RecursionError)
+        problem = "it is nested too deeply" if deep else str(error)
+        return forbidden(
+            f"{where(self._request)}: an object cannot be judged: {problem}", rule=rule
+        )
 
     def _is_about(self, entry: Entry) -> bool:
         request = self._request

@@ -102,7 +102,7 @@ class Comparison:
         if path in self._fields.pointers and (was is None) != (becomes is None):
             yield shown
         elif isinstance(was, dict) or isinstance(becomes, dict):
-            if not (_is_mapping(was) and _is_mapping(becomes)):
+            if not (self._is_mapping(was) and self._is_mapping(becomes)):
                 yield shown or "the whole object"
                 return
             yield from self._of_mappings(was or {}, becomes or {}, path, shown)
@@ -118,6 +118,9 @@ class Comparison:
         if self._fields.scalars and isinstance(value, str | bool | int | float):
             return False
         return _is_empty(value)
+
+    def _is_mapping(self, value: Any) -> bool:
+        return isinstance(value, dict) or self._is_empty(value)
 
     def _of_items(
         self, old: list[msgspec.Raw], new: list[msgspec.Raw], path: Path, shown: str
@@ -218,10 +221,6 @@ def _step(key: str) -> str:
 def _is_same(was: Any, becomes: Any) -> bool:
     # In Python, true equals 1.
     return type(was) is type(becomes) and bool(was == becomes)
-
-
-def _is_mapping(value: Any) -> bool:
-    return isinstance(value, dict) or _is_empty(value)
 
 
 def _is_sequence(value: Any) -> bool:

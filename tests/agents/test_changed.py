@@ -56,6 +56,8 @@ A, B = "metadata.annotations", """'metadata.annotations["x.io/*"]'"""
         ("", {"spec": {}}, {"spec": {"a": 0}}, "spec.a"),
         ("", {"spec": {"a": 1}}, {"spec": {"a": True}}, "spec.a"),
         ("", {"spec": {"a": "1"}}, {"spec": {"a": 1}}, "spec.a"),
+        ("", {"spec": {"a": ""}}, {"spec": {"a": {}}}, "spec.a"),
+        ("", {"spec": {"a": {}}}, {"spec": {"a": False}}, "spec.a"),
         # Keys by pattern.
         (B, meta(), meta(annotations={"x.io/a": "1"}), ""),
         (B, meta(annotations={"x.io/a": "1"}), meta(), ""),

@@ -60,6 +60,13 @@ def test_entries_are_alternatives() -> None:
     assert_denied(judge(held, other), "own-node")
 
 
+def test_an_object_that_one_entry_cannot_judge_may_be_allowed_by_another() -> None:
+    body = create(spec={"nodeName": 1})
+    related = entry("things", "{field: spec.nodeName}")
+    assert_denied(judge(policy(related), body), "object")
+    assert_allowed(judge(policy(f"{related}, {entry('things', 'any')}"), body))
+
+
 @pytest.mark.parametrize("kept", ["namespaces: [storage]", "names: [lock]"])
 def test_an_entry_can_be_about_some_objects_only(kept: str) -> None:
     held = policy(f"{{resources: [leases], operations: [UPDATE], relation: any, {kept}}}")
