@@ -5,8 +5,6 @@ much of an agent's work goes on while nobody answers. It evaluates every conditi
 every request that its rules match, so there is one, which begins with the users.
 """
 
-import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,22 +18,40 @@ from noderestrict.agents.file import (
     Plain,
     Read,
     RelationKind,
-    Source,
     Unnamed,
-    User,
     Verb,
     Write,
     kind_of,
 )
 from noderestrict.agents.paths import FieldPath, parse_path
-from noderestrict.policy.cel import is_identifier
-from noderestrict.rbac.subjects import account_user
+from noderestrict.render.agent_cel import (
+    ADMISSION,
+    ALL,
+    AUTHORIZATION,
+    NODE_NAME,
+    POD_NAME,
+    POD_UID,
+    Terms,
+    accounts,
+    at,
+    every,
+    has_token_source,
+    is_agent,
+    is_bound,
+    is_one,
+    matches,
+    node_of_token,
+    of_resources,
+    prefixes,
+    present,
+    some,
+    text,
+    texts,
+)
 from noderestrict.render.load import Object
 
 #: End of the names of all webhooks for agents.
 DOMAIN = "agents.noderestrict.io"
-_PREFIX = "authentication.kubernetes.io/"
-_ALL = "*"
 _OPERATIONS: tuple[str, ...] = tuple(operation.value for operation in Operation)
 _READS = ("get", "list", "watch")
 #: Characters of an expression. An API server compiles 100,000; what is longer than this is split,
@@ -43,21 +59,6 @@ _READS = ("get", "list", "watch")
 _LONGEST, _LONGEST_OF_ONE = 50_000, 95_000
 #: Since then, conditions of authorizers see selectors.
 _SELECTORS_SINCE = 32
-
-
-@dataclass(frozen=True, slots=True)
-class _Terms:
-    """How CEL names the requester: in admission, and in authorization."""
-
-    username: str
-    groups: str
-    extra: str
-
-
-_ADMISSION = _Terms(
-    "request.userInfo.username", "request.userInfo.groups", "request.userInfo.extra"
-)
-_AUTHORIZATION = _Terms("request.user", "request.groups", "request.extra")
 
 
 def webhooks(agents: Sequence[Agent]) -> dict[str, tuple[list[Object], Object]]:
@@ -74,9 +75,9 @@ def webhooks(agents: Sequence[Agent]) -> dict[str, tuple[list[Object], Object]]:
     found: dict[str, tuple[list[Object], Object]] = {}
     for number, part in enumerate(_parts(closed, _write_expression)):
         condition = _condition(part)
-        found[_name("all", number)] = [_rule(_ALL, _OPERATIONS, ["*/*"])], condition
+        found[_name("all", number)] = resource_rules(part), condition
     for number, part in enumerate(_parts(named, _write_expression)):
-        found[_name("named", number)] = list(_rules(part)), _condition(part)
+        found[_name("named", number)] = resource_rules(part), _condition(part)
     return found
 
 
@@ -119,14 +120,14 @@ def read_conditions(agents: Sequence[Agent], minor: int) -> list[str]:
 
 
 def _read_expression(held: Sequence[Agent], minor: int) -> str:
-    reads = f"request.resourceAttributes.verb in {_texts(_READS)}"
-    cases = list(_cases(held, _AUTHORIZATION, lambda agent: _read_cases(agent, minor)))
-    asked = _all(
+    reads = f"request.resourceAttributes.verb in {texts(_READS)}"
+    cases = list(_cases(held, AUTHORIZATION, lambda agent: _read_cases(agent, minor)))
+    asked = every(
         "has(request.resourceAttributes)",
         "has(request.resourceAttributes.verb)",
         reads,
         "has(request.user)",
-        _any(_is_agent(agent, _AUTHORIZATION) for agent in held),
+        some(is_agent(agent, AUTHORIZATION) for agent in held),
     )
     return _unless(asked, cases)
 
@@ -134,15 +135,28 @@ def _read_expression(held: Sequence[Agent], minor: int) -> str:
 def _rule(group: str, operations: Sequence[str], resources: Sequence[str]) -> Object:
     return {
         "apiGroups": [group],
-        "apiVersions": [_ALL],
+        "apiVersions": [ALL],
         "operations": list(operations),
         "resources": list(resources),
-        "scope": _ALL,
+        "scope": ALL,
     }
 
 
+def resource_rules(agents: Sequence[Agent]) -> list[Object]:
+    """Return rules for what an API server asks about agents.
+
+    Args:
+        agents: of checked policies, all of which refuse unnamed writes, or none.
+
+    Returns:
+        One for everything, or those for exactly what entries name.
+    """
+    if any(agent.unnamed_writes == Unnamed.REFUSE for agent in agents):
+        return [_rule(ALL, _OPERATIONS, ["*/*"])]
+    return list(_rules(agents))
+
+
 def _rules(agents: Iterable[Agent]) -> Iterator[Object]:
-    """Yield rules for exactly what entries name."""
     wanted: dict[str, dict[str, dict[str, None]]] = {}
     for agent in agents:
         for write in agent.write:
@@ -165,21 +179,21 @@ def _condition(agents: Sequence[Agent]) -> Object:
 
 
 def _write_expression(agents: Sequence[Agent]) -> str:
-    users = _any(_is_agent(agent, _ADMISSION) for agent in agents)
-    asked = _all("has(request.userInfo.username)", users)
-    cases = list(_cases(agents, _ADMISSION, _write_cases))
+    users = some(is_agent(agent, ADMISSION) for agent in agents)
+    asked = every("has(request.userInfo.username)", users)
+    cases = list(_cases(agents, ADMISSION, _write_cases))
     return _unless(asked, cases)
 
 
 def _unless(asked: str, cases: Sequence[str]) -> str:
     """Return a test that is asked about, but in some cases; in all if that gets too long."""
-    whole = _all(asked, f"!{_any(cases)}") if cases else asked
+    whole = every(asked, f"!{some(cases)}") if cases else asked
     return whole if len(whole) <= _LONGEST_OF_ONE else asked
 
 
 def _cases(
     agents: Iterable[Agent],
-    terms: _Terms,
+    terms: Terms,
     cases: Callable[[Agent], Iterable[tuple[bool, str]]],
 ) -> Iterator[str]:
     """Yield a test for what is surely allowed to the users of each agent.
@@ -190,7 +204,7 @@ def _cases(
         cases: returns a test for each kind of request, and whether it needs the node.
     """
     for agent in agents:
-        for users in (_accounts(agent), _prefixes(agent)):
+        for users in (accounts(agent), prefixes(agent)):
             if not users:
                 continue
             part = replace(agent, users=users)
@@ -198,94 +212,38 @@ def _cases(
             always = [test for needs_node, test in found if not needs_node]
             known = _node_is_known(part, terms)
             with_node = [test for needs_node, test in found if needs_node] if known else []
-            tests = [*always, *([_all(known, _any(with_node))] if with_node else [])]
+            tests = [*always, *([every(known, some(with_node))] if with_node else [])]
             if tests:
-                yield _all(_is_agent(part, terms), _any(tests))
+                yield every(is_agent(part, terms), some(tests))
 
 
-# Expressions.
+# The node.
 
 
-def _all(*tests: str) -> str:
-    return " && ".join(test for test in tests if test)
-
-
-def _any(tests: Iterable[str]) -> str:
-    found = list(tests)
-    return f"({' || '.join(f'({test})' for test in found)})" if len(found) > 1 else f"({found[0]})"
-
-
-def _text(text: str) -> str:
-    # CEL knows no surrogates, which JSON writes for characters beyond the first 65,536.
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _texts(texts: Iterable[str]) -> str:
-    return f"[{', '.join(map(_text, texts))}]"
-
-
-def _is_one(value: str, texts: Iterable[str]) -> str:
-    """Return a test that a value is one of some texts."""
-    found = list(texts)
-    return f"{value} == {_text(found[0])}" if len(found) == 1 else f"{value} in {_texts(found)}"
-
-
-def _accounts(agent: Agent) -> tuple[User, ...]:
-    return tuple(user for user in agent.users if user.service_account is not None)
-
-
-def _prefixes(agent: Agent) -> tuple[User, ...]:
-    return tuple(user for user in agent.users if user.prefix is not None)
-
-
-def _is_agent(agent: Agent, terms: _Terms) -> str:
-    """Return a test of the user, who has a name."""
-    accounts = [account_user(*user.account) for user in agent.users if user.account is not None]
-    tests = [_is_one(terms.username, accounts)] if accounts else []
-    tests += [
-        f"{terms.username}.startsWith({_text(user.prefix or '')}) && has({terms.groups}) && "
-        f"{_text(user.group or '')} in {terms.groups}"
-        for user in _prefixes(agent)
-    ]
-    return _any(tests)
-
-
-def _node_is_known(agent: Agent, terms: _Terms) -> str:
+def _node_is_known(agent: Agent, terms: Terms) -> str:
     """Return a test that CEL can tell the node of an agent; "" if it never can."""
-    if not _accounts(agent):
+    if not accounts(agent):
         return "true"
-    if Source.TOKEN not in (agent.node or (Source.TOKEN,)):
-        return ""
-    bound = (_has_one(terms, key) for key in ("pod-name", "pod-uid", "node-name"))
-    return _all(f"has({terms.extra})", *bound, f"{_node(terms)} != ''")
+    return is_bound(terms, POD_NAME, POD_UID, NODE_NAME) if has_token_source(agent) else ""
 
 
-def _node(terms: _Terms) -> str:
-    return f"{terms.extra}[{_text(f'{_PREFIX}node-name')}][0]"
-
-
-def _is_node(agent: Agent, terms: _Terms, value: str) -> str:
+def _is_node(agent: Agent, terms: Terms, value: str) -> str:
     """Return a test that a text is the name of the node, given that it is known."""
-    if _accounts(agent):
-        return f"{value} == {_node(terms)}"
-    names = (f"{_text(user.prefix or '')} + {value} == {terms.username}" for user in agent.users)
-    return _all(f"{value} != ''", _any(names))
+    if accounts(agent):
+        return f"{value} == {node_of_token(terms)}"
+    names = (f"{text(user.prefix or '')} + {value} == {terms.username}" for user in agent.users)
+    return every(f"{value} != ''", some(names))
 
 
-def _has_one(terms: _Terms, key: str) -> str:
-    name = _text(f"{_PREFIX}{key}")
-    return f"{name} in {terms.extra} && size({terms.extra}[{name}]) == 1"
-
-
-def _is_named(agent: Agent, terms: _Terms, relation: Plain | Bound, value: str) -> str:
+def _is_named(agent: Agent, terms: Terms, relation: Plain | Bound, value: str) -> str:
     """Return a test that a name belongs to the node; "false" if CEL cannot tell."""
     template = relation.name if isinstance(relation, Bound) else None
     prefix, _, suffix = (template or "{node}").partition("{node}")
     if not prefix and not suffix:
         return _is_node(agent, terms, value)
-    if not _accounts(agent):
+    if not accounts(agent):
         return "false"
-    return f"{value} == {_text(prefix)} + {_node(terms)} + {_text(suffix)}"
+    return f"{value} == {text(prefix)} + {node_of_token(terms)} + {text(suffix)}"
 
 
 # Writes.
@@ -299,35 +257,20 @@ def _write_cases(agent: Agent) -> Iterator[tuple[bool, str]]:
             if related == "false":
                 continue
             fields = "" if operation != Operation.UPDATE else _unchanged(write)
-            yield bool(related), _all(_about_write(write, operation), related, fields)
+            yield bool(related), every(_about_write(write, operation), related, fields)
 
 
 def _about_write(write: Write, operation: Operation) -> str:
     tests = [
-        f"request.operation == {_text(operation.value)}",
-        _is_one("request.resource.group", write.api_groups),
-        _of_resources(write.resources, "request.resource.resource", "request.subResource"),
+        f"request.operation == {text(operation.value)}",
+        is_one("request.resource.group", write.api_groups),
+        of_resources(write.resources, "request.resource.resource", "request.subResource"),
     ]
     if write.namespaces:
-        tests.append(_all("has(request.namespace)", _is_one("request.namespace", write.namespaces)))
+        tests.append(every("has(request.namespace)", is_one("request.namespace", write.namespaces)))
     if write.names:
-        tests.append(_all("has(request.name)", _is_one("request.name", write.names)))
-    return _all(*tests)
-
-
-def _of_resources(resources: Sequence[str], plural: str, sub_resource: str) -> str:
-    """Return a test that a request is about one of some resources."""
-    whole = [resource for resource in resources if "/" not in resource]
-    tests = []
-    if whole:
-        none = f"(!has({sub_resource}) || {sub_resource} == '')"
-        tests.append(f"{none} && {_is_one(plural, whole)}")
-    for resource in resources:
-        name, slash, sub = resource.partition("/")
-        if slash:
-            which = f"{sub_resource} != ''" if sub == _ALL else f"{sub_resource} == {_text(sub)}"
-            tests.append(f"has({sub_resource}) && {which} && {plural} == {_text(name)}")
-    return _any(tests)
+        tests.append(every("has(request.name)", is_one("request.name", write.names)))
+    return every(*tests)
 
 
 def _write_relation(agent: Agent, write: Write, operation: Operation) -> str:
@@ -338,32 +281,32 @@ def _write_relation(agent: Agent, write: Write, operation: Operation) -> str:
     if kind in (RelationKind.OWN_NODE, RelationKind.NAME):
         created = operation == Operation.CREATE and not any("/" in one for one in write.resources)
         name = "object.metadata.name" if created else "request.name"
-        there = _present(("metadata", "name"), "object") if created else "has(request.name)"
-        named = _is_named(agent, _ADMISSION, relation, name)
+        there = present(("metadata", "name"), "object") if created else "has(request.name)"
+        named = _is_named(agent, ADMISSION, relation, name)
         if named == "false" or (operation == Operation.CREATE and not created):
             return "false"
-        return _all(there, named)
+        return every(there, named)
     steps = _steps(relation)
     if steps is None:
         return "false"
     roots = {"CREATE": ("object",), "UPDATE": ("oldObject", "object"), "DELETE": ("oldObject",)}
     tests = []
     for root in roots.get(operation.value, ()):
-        value = _at(root, steps)
-        tests += [_present(steps, root), f"type({value}) == string"]
-        tests.append(_is_node(agent, _ADMISSION, value))
-    return _all(*tests) if tests and "false" not in tests else "false"
+        value = at(root, steps)
+        tests += [present(steps, root), f"type({value}) == string"]
+        tests.append(_is_node(agent, ADMISSION, value))
+    return every(*tests) if tests and "false" not in tests else "false"
 
 
 #: Subresources that send whole pods.
-_OF_PODS = ("", "ephemeralcontainers", "resize", "status")
+OF_PODS = ("", "ephemeralcontainers", "resize", "status")
 
 
 def _provable(write: Write) -> Write | None:
     """Return the part of an entry that CEL can tell: what sends objects, if that matters."""
     if write.relation != Plain.OWN_PODS:
         return write
-    resources = tuple(one for one in write.resources if one.partition("/")[2] in _OF_PODS)
+    resources = tuple(one for one in write.resources if one.partition("/")[2] in OF_PODS)
     return replace(write, resources=resources) if resources else None
 
 
@@ -378,25 +321,6 @@ def _steps(relation: Plain | Bound) -> tuple[str, ...] | None:
     return None
 
 
-def _at(root: str, steps: Sequence[str]) -> str:
-    return root + "".join(map(_step, steps))
-
-
-def _step(step: str) -> str:
-    return f".{step}" if is_identifier(step) else f"[{_text(step)}]"
-
-
-def _present(steps: Sequence[str], root: str) -> str:
-    """Return a test that every step of a path is there."""
-    tests = [f"{root} != null"]
-    for index, step in enumerate(steps):
-        value = _at(root, steps[:index])
-        if index:
-            tests.append(f"type({value}) == map")
-        tests.append(f"{_text(step)} in {value}")
-    return _all(*tests)
-
-
 def _unchanged(write: Write) -> str:
     """Return a test that an update changes only fields that may change."""
     if write.fields is None:
@@ -404,7 +328,7 @@ def _unchanged(write: Write) -> str:
     tree: _Tree = {}
     for path in map(parse_path, (*write.fields, *_BOOKKEEPING)):
         _grow(tree, path)
-    return _all("object != null", "oldObject != null", *_same("oldObject", "object", tree, 0))
+    return every("object != null", "oldObject != null", *_same("oldObject", "object", tree, 0))
 
 
 #: What the API server itself changes with each write.
@@ -426,7 +350,7 @@ _Tree = dict[str, Any]
 def _grow(tree: _Tree, path: FieldPath) -> None:
     """Add a path to what may change; not what is in an item of a list, which is asked about."""
     steps, last = path.steps, len(path.steps) - 1
-    if _ALL in steps or any(count != last for count, _ in path.lists):
+    if ALL in steps or any(count != last for count, _ in path.lists):
         return
     names = steps[:last] if path.lists else steps
     for step in names[:-1]:
@@ -446,9 +370,9 @@ def _grow(tree: _Tree, path: FieldPath) -> None:
 def _same(old: str, new: str, tree: _Tree, depth: int) -> Iterator[str]:
     """Yield tests that two maps are equal but for what a tree names."""
     key = f"k{depth}"
-    exact = [step for step in tree if _ALL not in step]
-    tests = [_is_one(key, exact)] if exact else []
-    tests += [f"{key}.matches({_text(_regex(step))})" for step in tree if _ALL in step]
+    exact = [step for step in tree if ALL not in step]
+    tests = [is_one(key, exact)] if exact else []
+    tests += [matches(key, step) for step in tree if ALL in step]
     free = " || ".join((*tests, ""))
     # Some checkers do not see by themselves that what has a key in brackets may be a map.
     yield f"dyn({new}).all({key}, {free}({key} in {old} && {old}[{key}] == {new}[{key}]))"
@@ -456,35 +380,29 @@ def _same(old: str, new: str, tree: _Tree, depth: int) -> Iterator[str]:
     for step, below in tree.items():
         if below is None:
             continue
-        both = [f"{_text(step)} in {old}", f"{_text(step)} in {new}"]
-        was, becomes = (_at(value, (step,)) for value in (old, new))
+        both = [f"{text(step)} in {old}", f"{text(step)} in {new}"]
+        was, becomes = (at(value, (step,)) for value in (old, new))
         kind = "list" if isinstance(below, _Items) else "map"
         alike = (
             _same_items(was, becomes, below)
             if isinstance(below, _Items)
             else _same(was, becomes, below, depth + 1)
         )
-        same = _all(*both, f"type({was}) == {kind}", f"type({becomes}) == {kind}", *alike)
-        yield _any((_all(*(f"!({test})" for test in both)), same))
+        same = every(*both, f"type({was}) == {kind}", f"type({becomes}) == {kind}", *alike)
+        yield some((every(*(f"!({test})" for test in both)), same))
 
 
 def _same_items(old: str, new: str, items: _Items) -> Iterator[str]:
     """Yield tests that two lists have the same items but for some, and no key twice."""
-    key = _text(items.key)
-    exact = [value for value in items.values if _ALL not in value]
-    tests = [_is_one(f"i[{key}]", exact)] if exact else []
-    tests += [
-        f"i[{key}].matches({_text(_regex(value))})" for value in items.values if _ALL in value
-    ]
+    key = text(items.key)
+    exact = [value for value in items.values if ALL not in value]
+    tests = [is_one(f"i[{key}]", exact)] if exact else []
+    tests += [matches(f"i[{key}]", value) for value in items.values if ALL in value]
     for value in (old, new):
         yield f"dyn({value}).all(i, type(i) == map && {key} in i && type(i[{key}]) == string)"
         yield f"dyn({value}).all(i, dyn({value}).exists_one(j, j[{key}] == i[{key}]))"
-    was, becomes = (f"dyn({value}).filter(i, !{_any(tests)})" for value in (old, new))
+    was, becomes = (f"dyn({value}).filter(i, !{some(tests)})" for value in (old, new))
     yield f"{becomes} == {was}"
-
-
-def _regex(step: str) -> str:
-    return f"^{'.*'.join(map(re.escape, step.split(_ALL)))}$"
 
 
 # Reads.
@@ -496,22 +414,22 @@ def _read_cases(agent: Agent, minor: int) -> Iterator[tuple[bool, str]]:
         for verb in read.verbs:
             related = _read_relation(agent, read, verb, minor)
             if related != "false":
-                yield bool(related), _all(_about_read(read, verb), related)
+                yield bool(related), every(_about_read(read, verb), related)
 
 
 def _about_read(read: Read, verb: Verb) -> str:
     asked = "request.resourceAttributes"
-    tests = [f"{asked}.verb == {_text(verb.value)}"]
+    tests = [f"{asked}.verb == {text(verb.value)}"]
     if set(read.api_groups) == {""}:
         tests.append(f"(!has({asked}.group) || {asked}.group == '')")
     else:
-        tests.append(_all(f"has({asked}.group)", _is_one(f"{asked}.group", read.api_groups)))
+        tests.append(every(f"has({asked}.group)", is_one(f"{asked}.group", read.api_groups)))
     tests.append(f"has({asked}.resource)")
-    tests.append(_of_resources(read.resources, f"{asked}.resource", f"{asked}.subresource"))
+    tests.append(of_resources(read.resources, f"{asked}.resource", f"{asked}.subresource"))
     for key, values in (("namespace", read.namespaces), ("name", read.names)):
         if values:
-            tests.append(_all(f"has({asked}.{key})", _is_one(f"{asked}.{key}", values)))
-    return _all(*tests)
+            tests.append(every(f"has({asked}.{key})", is_one(f"{asked}.{key}", values)))
+    return every(*tests)
 
 
 def _read_relation(agent: Agent, read: Read, verb: Verb, minor: int) -> str:
@@ -520,8 +438,8 @@ def _read_relation(agent: Agent, read: Read, verb: Verb, minor: int) -> str:
     if kind == RelationKind.ANY:
         return ""
     if kind in (RelationKind.OWN_NODE, RelationKind.NAME):
-        named = _is_named(agent, _AUTHORIZATION, relation, f"{asked}.name")
-        return named if named == "false" else _all(f"has({asked}.name)", named)
+        named = _is_named(agent, AUTHORIZATION, relation, f"{asked}.name")
+        return named if named == "false" else every(f"has({asked}.name)", named)
     if verb == Verb.GET or minor < _SELECTORS_SINCE:
         return "false"
     if kind == RelationKind.OWN_PODS:
@@ -536,14 +454,14 @@ def _read_relation(agent: Agent, read: Read, verb: Verb, minor: int) -> str:
 
 def _selects(agent: Agent, selector: str, key: str) -> str:
     """Return a test that a selector demands the node as the value of a key."""
-    demands = _all(
+    demands = every(
         "has(r.key)",
-        f"r.key == {_text(key)}",
+        f"r.key == {text(key)}",
         "has(r.operator)",
         "r.operator == 'In'",
         "has(r.values)",
         "size(r.values) == 1",
-        _is_node(agent, _AUTHORIZATION, "r.values[0]"),
+        _is_node(agent, AUTHORIZATION, "r.values[0]"),
     )
     requirements = f"{selector}.requirements"
-    return _all(f"has({selector})", f"has({requirements})", f"{requirements}.exists(r, {demands})")
+    return every(f"has({selector})", f"has({requirements})", f"{requirements}.exists(r, {demands})")
