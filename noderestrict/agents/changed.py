@@ -6,9 +6,7 @@ from noderestrict.agents.paths import FieldPath
 from noderestrict.policy.semantic import Comparison, Fields, Value
 
 #: What the API server itself changes with each write.
-_BOOKKEEPING = frozenset(
-    ("metadata", key) for key in ("generation", "managedFields", "resourceVersion")
-)
+BOOKKEEPING = tuple(("metadata", key) for key in ("generation", "managedFields", "resourceVersion"))
 
 
 class Changeable:
@@ -23,8 +21,9 @@ class Changeable:
 
     def __init__(self, paths: tuple[FieldPath, ...]) -> None:
         self._shown = ", ".join(map(str, paths)) or "nothing"
-        self._exact = _BOOKKEEPING | {
-            path.steps for path in paths if not any("*" in step for step in path.steps)
+        self._exact = {
+            *BOOKKEEPING,
+            *(path.steps for path in paths if not any("*" in step for step in path.steps)),
         }
         self._globs = tuple(path for path in paths if path.steps not in self._exact)
         self._fields = Fields(

@@ -27,6 +27,27 @@ class _Extra(msgspec.Struct):
 
 _decoder = msgspec.json.Decoder(_Extra | None)
 
+# What a credential looks like that tells no node, and what to do.
+IMPERSONATED = "as no API server writes: somebody impersonates the account"
+WITHOUT_POD = (
+    "there is neither a uid nor a pod: somebody impersonates the account; a node's work needs the "
+    "token that is mounted into the agent's pod"
+)
+OF_A_NODE = (
+    "the token is bound to a Node, not to a pod: whoever may create serviceaccounts/token chooses "
+    "that Node; use the token that is mounted into the agent's pod"
+)
+REQUESTED = (
+    "the token is bound to no pod: it was requested by itself, as by 'kubectl create token', or is "
+    "bound to a Secret; use the token that is mounted into the agent's pod"
+)
+NAMES_NO_POD = (
+    "the token names no pod: it looks like one from a Secret, which is good on any node; use the "
+    "token that is mounted into the agent's pod, and delete the Secret. A controller that shares "
+    "the account needs one of its own"
+)
+WITHOUT_NODE = "the token is bound to a pod, but does not name its node: that needs Kubernetes 1.30"
+
 
 @dataclass(frozen=True, slots=True)
 class User:
@@ -107,7 +128,7 @@ def node_of(agent: Held, user: User, listers: Listers) -> Known | Unknown:
     if agent.account is None:
         node = user.name[len(agent.prefix) :]
         if not node:
-            return Unknown(f"the user name ends with {agent.prefix!r}, and names no node")
+            return Unknown(without_name(agent.prefix))
         return Known(node)
     if len(user.extra) > _LONGEST_EXTRA:
         return Unknown(f"userInfo.extra has {len(user.extra)} bytes; no API server writes that")
@@ -117,10 +138,7 @@ def node_of(agent: Held, user: User, listers: Listers) -> Known | Unknown:
         return Unknown(f"userInfo.extra: {error}")
     for values, what in ((extra.node, "nodes"), (extra.pod, "pods"), (extra.pod_uid, "pods")):
         if values is not None and len(values) > 1:
-            return Unknown(
-                f"userInfo.extra names {len(values)} {what}, as no API server writes: somebody "
-                "impersonates the account"
-            )
+            return Unknown(f"userInfo.extra names {len(values)} {what}, {IMPERSONATED}")
     unknown = Unknown("")
     for source in agent.sources:
         found = _SOURCES[source](agent, user, extra, listers)
@@ -128,6 +146,11 @@ def node_of(agent: Held, user: User, listers: Listers) -> Known | Unknown:
             return found
         unknown = found
     return unknown
+
+
+def without_name(prefix: str) -> str:
+    """Return what is wrong with a user name that is nothing but a prefix."""
+    return f"the user name ends with {prefix!r}, and names no node"
 
 
 def _single(values: list[str] | None) -> str:
@@ -141,8 +164,7 @@ def _of_token(_agent: Held, user: User, extra: _Extra, _listers: Listers) -> Kno
     if node and _single(extra.pod) and _single(extra.pod_uid):
         return Known(node)
     return _seems(user, extra) or Unknown(
-        "the token is bound to a pod, but does not name its node: that needs Kubernetes 1.30; "
-        "let the policy look up the pod (node: [token, pod])"
+        f"{WITHOUT_NODE}; let the policy look up the pod (node: [token, pod])"
     )
 
 
@@ -175,22 +197,7 @@ def _seems(user: User, extra: _Extra) -> Unknown | None:
     if _single(extra.pod) and _single(extra.pod_uid):
         return None
     if not user.uid:
-        return Unknown(
-            "there is neither a uid nor a pod: somebody impersonates the account; a node's work "
-            "needs the token that is mounted into the agent's pod"
-        )
+        return Unknown(WITHOUT_POD)
     if extra.node:
-        return Unknown(
-            "the token is bound to a Node, not to a pod: whoever may create serviceaccounts/token "
-            "chooses that Node; use the token that is mounted into the agent's pod"
-        )
-    if extra.credential:
-        return Unknown(
-            "the token is bound to no pod: it was requested by itself, as by 'kubectl create "
-            "token', or is bound to a Secret; use the token that is mounted into the agent's pod"
-        )
-    return Unknown(
-        "the token names no pod: it looks like one from a Secret, which is good on any node; use "
-        "the token that is mounted into the agent's pod, and delete the Secret. A controller that "
-        "shares the account needs one of its own"
-    )
+        return Unknown(OF_A_NODE)
+    return Unknown(REQUESTED if extra.credential else NAMES_NO_POD)

@@ -52,14 +52,16 @@ class FieldPath:
 
     def matches(self, path: Steps) -> bool:
         """Return whether a path of the same length is meant."""
-        return len(path) == len(self.steps) and all(
-            step == wanted or ("*" in wanted and fnmatchcase(step, _as_glob(wanted)))
-            for step, wanted in zip(path, self.steps, strict=True)
-        )
+        return len(path) == len(self.steps) and all(map(is_meant, path, self.steps))
 
     def __str__(self) -> str:
         """Return the path as it was written."""
         return self.text
+
+
+def is_meant(step: str, wanted: str) -> bool:
+    """Return whether a step of a path is one that is wanted, in which ``*`` is any text."""
+    return step == wanted or ("*" in wanted and fnmatchcase(step, _as_glob(wanted)))
 
 
 def _as_glob(text: str) -> str:

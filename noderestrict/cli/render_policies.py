@@ -7,6 +7,7 @@ from typing import Any
 
 from noderestrict.cli._errors import UsageError
 from noderestrict.cli._files import write_files
+from noderestrict.cli.agent_files import add_agents_flag, agents_of
 from noderestrict.cli.argument_types import (
     FEATURE_GATES,
     POLICY_MODE,
@@ -45,7 +46,8 @@ class PoliciesConfig(StrictPolicy):
     rule_modes: dict[str, str] = setting(
         {},
         POLICY_RULE_MODES,
-        "modes of single rules, such as nodes/labels=audit; off leaves a rule out",
+        "modes of single rules, such as nodes/labels=audit; off leaves a rule out; agents/NAME is "
+        "all rules of an agent",
         RULES,
     )
 
@@ -74,6 +76,7 @@ def add_kind(render: Any) -> None:
     )
     add_flags(parser, PoliciesConfig)
     add_static_flags(parser)
+    add_agents_flag(parser)
     parser.set_defaults(run=run)
 
 
@@ -86,8 +89,9 @@ def run(options: argparse.Namespace) -> int:
     from noderestrict.render.policies import Options, files, policies
 
     config = from_flags(PoliciesConfig, options)
+    agents = agents_of(options.agents).all
     try:
-        chosen = Options(config.settings(), config.mode, config.rule_modes)
+        chosen = Options(config.settings(), config.mode, config.rule_modes, agents)
     except ValueError as error:
         raise UsageError(f"--{error}") from None
     static = static_files(options, policies(chosen), config.extra())

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from noderestrict import __version__
+from noderestrict.agents.agents import RULE_PREFIX
+from noderestrict.agents.file import Agent
 from noderestrict.policy.cel import (
     IS_NODE_USER,
     MOST_ENTRIES,
@@ -28,17 +30,16 @@ from noderestrict.policy.rule import OPERATIONS, Rule
 from noderestrict.policy.rules.review import NODE_NAME, OBJECT
 from noderestrict.policy.settings import Settings
 from noderestrict.policy.table import RULES, row_for, table
+from noderestrict.render import agent_policies
 from noderestrict.render.load import Object
 from noderestrict.render.policy_modes import ACTIONS, DENY, OFF
 from noderestrict.render.registration import NAME, RESOURCES, selects_everything
-from noderestrict.render.written import labelled, yaml_text
+from noderestrict.render.written import POLICIES, labelled, yaml_text
 
 #: The first minor version whose API servers have policies.
 POLICIES_SINCE = 30
-#: Tells policies from our other objects.
-COMPONENT = {"app.kubernetes.io/component": "policies"}
 
-_FILE = "policies.yaml"
+_FILE, _AGENTS = "policies.yaml", "agents.yaml"
 _API_VERSION = "admissionregistration.k8s.io/v1"
 #: Stands for every subresource that no rule names.
 _OTHER = "*"
@@ -54,12 +55,15 @@ class Options:
     Attributes:
         settings: of the rules; audiences do not matter.
         mode: of all rules: deny, warn or audit.
-        rule_modes: of single rules, by id; ``off`` leaves a rule out.
+        rule_modes: of single rules, by id; ``off`` leaves a rule out. ``agents/NAME`` stands for
+            all rules of an agent.
+        agents: of checked policies.
     """
 
     settings: Settings = field(default_factory=lambda: Settings.for_version(LATEST.minor))
     mode: str = DENY
     rule_modes: Mapping[str, str] = field(default_factory=dict)
+    agents: Sequence[Agent] = ()
 
     def mode_of(self, rule: Rule) -> str:
         """Return the mode of a rule."""
@@ -72,16 +76,19 @@ class Options:
             ValueError: one is not; the message names it.
         """
         for rule in self.rule_modes:
-            reason = _why_not(rule, self.settings)
+            is_agents = rule.startswith(RULE_PREFIX)
+            reason = (
+                agent_policies.why_not(rule, self.agents)
+                if is_agents
+                else _why_not(rule, self.settings)
+            )
             if reason:
                 raise ValueError(f"rule-modes: {rule!r} is in no policy: {reason}")
 
 
 def _why_not(rule_id: str, settings: Settings) -> str:
     """Return why a rule is in no policy; "" if it is in one."""
-    rule = next((rule for rule in RULES if rule.id == rule_id), None)
-    if rule is None:
-        return "it is a rule for agents"
+    rule = next(rule for rule in RULES if rule.id == rule_id)
     if isinstance(rule.cel, Uncovered):
         return f"it {rule.cel.value}"
     if rule.strict and rule.id not in settings.extra.rules:
@@ -105,6 +112,10 @@ def uncovered(settings: Settings) -> dict[Uncovered, list[Rule]]:
 def policies(options: Options | None = None) -> list[Object]:
     """Return every policy, each followed by its binding."""
     options = options or Options()
+    return [*_of_nodes(options), *_of_agents(options)]
+
+
+def _of_nodes(options: Options) -> list[Object]:
     return [
         one
         for name, resources in RESOURCES.items()
@@ -114,18 +125,26 @@ def policies(options: Options | None = None) -> list[Object]:
     ]
 
 
+def _of_agents(options: Options) -> list[Object]:
+    return agent_policies.policies(options.agents, _modes(options))
+
+
+def _modes(options: Options) -> agent_policies.Modes:
+    return agent_policies.Modes(options.mode, options.rule_modes)
+
+
 def files(options: Options | None = None) -> dict[str, str]:
     """Return the content of every file, by its name."""
     options = options or Options()
+    rendered = {_FILE: yaml_text(map(labelled, _of_nodes(options)), _header(options))}
+    if options.agents:
+        rendered[_AGENTS] = yaml_text(map(labelled, _of_agents(options)), _agents_header(options))
     kustomization: Object = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
-        "resources": [_FILE],
+        "resources": list(rendered),
     }
-    return {
-        _FILE: yaml_text(map(labelled, policies(options)), _header(options)),
-        "kustomization.yaml": yaml_text([kustomization]),
-    }
+    return {**rendered, "kustomization.yaml": yaml_text([kustomization])}
 
 
 def _header(options: Options) -> str:
@@ -145,6 +164,24 @@ def _header(options: Options) -> str:
         f"mirror pod and {MOST_KEYS} labels or annotations of a Node that change; more are denied. "
         "In the spec of a claim, quantities compare as text.",
     ]
+    return _comment(lines)
+
+
+def _agents_header(options: Options) -> str:
+    """Return what the policies of agents leave open, as a comment."""
+    parts = agent_policies.open_parts(options.agents, _modes(options))
+    return _comment(
+        [
+            f"What API servers of Kubernetes 1.{POLICIES_SINCE} or newer can tell themselves of "
+            "policies of agents. See docs/agents.md.",
+            *(["Open is what only the webhook or the authorizer can judge:"] if parts else []),
+            *(f"- {part}" for part in parts),
+            *agent_policies.STRICTER,
+        ]
+    )
+
+
+def _comment(lines: Iterable[str]) -> str:
     return "".join(
         f"{one}\n"
         for line in lines
@@ -184,7 +221,7 @@ def _of_resource(options: Options, name: str, resource: str, mode: str) -> Itera
     full_name = f"{NAME}-{name}" if mode == options.mode else f"{NAME}-{name}-{mode}"
     metadata = {
         "name": full_name,
-        "labels": {**COMPONENT, "app.kubernetes.io/version": __version__},
+        "labels": {**POLICIES, "app.kubernetes.io/version": __version__},
         "annotations": {RULES_ANNOTATION: str(settings.release)},
     }
     yield {

@@ -3,16 +3,17 @@
 from collections.abc import Iterator
 from itertools import pairwise
 
-_OPEN, _CLOSE = "([{", ")]}"
+_OPEN, _CLOSE, _QUOTES = "([{", ")]}", "'\""
 
 
 def _tokens(text: str) -> Iterator[tuple[int, str]]:
     """Yield what separates expressions, with its position; texts in quotes are skipped."""
     at = 0
     while at < len(text):
-        if text[at] == "'":
+        if text[at] in _QUOTES:
+            quote = text[at]
             at += 1
-            while text[at] != "'":
+            while text[at] != quote:
                 at += 2 if text[at] == "\\" else 1
         elif text[at : at + 2] in ("&&", "||"):
             yield at, text[at : at + 2]
