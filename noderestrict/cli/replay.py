@@ -165,7 +165,7 @@ def run(options: argparse.Namespace) -> int:
         before.audit_logs(logs)
     policies = None
     if options.policies:
-        policies = policy_judge(options.policies, policy.offline(rules))
+        policies = policy_judge(options.policies, policy.offline(rules), agents)
     replay = prepared(rules, _report(options, rules or LATEST, (*files, *logs)))
     replay.baseline, replay.policies = baseline, policies
     show.follow(replay)

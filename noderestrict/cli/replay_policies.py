@@ -4,10 +4,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from noderestrict.agents.agents import RULE_PREFIX, Agents
 from noderestrict.cli._errors import UsageError
 from noderestrict.policy.releases import RULES_ANNOTATION
 from noderestrict.policy.settings import Settings
 from noderestrict.policy.text import printable
+from noderestrict.render.policy_modes import DENY
 
 if TYPE_CHECKING:
     from noderestrict.replay.policies.compare import PolicyJudge
@@ -18,12 +20,13 @@ if TYPE_CHECKING:
 RENDERED = "rendered"
 
 
-def policy_judge(given: Sequence[str], settings: Settings) -> "PolicyJudge":
+def policy_judge(given: Sequence[str], settings: Settings, agents: Agents) -> "PolicyJudge":
     """Return what judges by policies, and say what a reader of its verdicts must know.
 
     Args:
         given: files and folders with the policies, or RENDERED alone.
         settings: of the rules that they are compared with.
+        agents: whose policies they are compared with, too.
 
     Raises:
         UsageError: a policy cannot be read, checked or compiled.
@@ -36,7 +39,7 @@ def policy_judge(given: Sequence[str], settings: Settings) -> "PolicyJudge":
     if RENDERED in given and len(given) > 1:
         raise UsageError(f"--policies: {RENDERED} stands alone; ./{RENDERED} is a file")
     try:
-        found = convert(_rendered(settings)) if RENDERED in given else read(given)
+        found = convert(_rendered(settings, agents)) if RENDERED in given else read(given)
         policies = Policies(found)
     except (PolicyError, MissingLibraryError) as error:
         raise UsageError(f"--policies: {error}") from None
@@ -55,10 +58,12 @@ def policy_judge(given: Sequence[str], settings: Settings) -> "PolicyJudge":
     return judge
 
 
-def _rendered(settings: Settings) -> list[Any]:
+def _rendered(settings: Settings, agents: Agents) -> list[Any]:
     from noderestrict.render.policies import Options, policies
 
-    return policies(Options(settings))
+    # Whatever the mode of an agent is, what its policy refuses is of interest.
+    modes = {f"{RULE_PREFIX}{agent.name}": DENY for agent in agents.all}
+    return policies(Options(settings, rule_modes=modes, agents=agents.all))
 
 
 def _releases(found: "PolicySet") -> dict[str, str]:

@@ -38,10 +38,14 @@ def judge_case(
 
 
 def compare_case(
-    case: Case, settings: Settings, listers: MemoryListers, policies: PolicyJudge
+    case: Case,
+    settings: Settings,
+    listers: MemoryListers,
+    policies: PolicyJudge,
+    agents: Agents = _NO_AGENTS,
 ) -> Result | Undecided | Unreadable:
     """Judge a case by policies; what the rules say is expected, whatever the case expects."""
-    judged = _judged(case, settings, listers)
+    judged = _judged(case, settings, listers, agents)
     if isinstance(judged, Unreadable):
         return judged
     found = policies.compared(*judged, case.review)

@@ -109,7 +109,7 @@ class Run:
         elif self.policies is None:
             yield judge_case(case, self.settings, self.listers, self.agents)
         else:
-            yield compare_case(case, self.settings, self.listers, self.policies)
+            yield compare_case(case, self.settings, self.listers, self.policies, self.agents)
 
     def _take(self, results: Iterable[_Found]) -> None:
         for found in results:

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from noderestrict import admission
+from noderestrict.agents.agents import RULE_PREFIX
+from noderestrict.agents.agents import RULES as AGENT_RULES
 from noderestrict.policy.hostile import brief
 from noderestrict.policy.rules.review import NODE_NAME
 from noderestrict.policy.table import RULE_IDS
@@ -98,7 +100,7 @@ class PolicyJudge:
 
     def _expecting(self, found: Result, rules: Result, judgement: Judgement) -> Result:
         """Return a verdict of policies with what the rules make one expect."""
-        if not rules.allowed and not self._covers(rules.rule, judgement):
+        if not rules.allowed and not self._covers(rules, judgement):
             return replace(found, uncovered=rules.rule if found.allowed else "")
         code = None if rules.allowed else rules.code
         ok = rules.allowed == found.allowed
@@ -106,15 +108,23 @@ class PolicyJudge:
             found = replace(found, detail=f"{rules.rule}: {rules.explanation}")
         return replace(found, expect=Expectation(rules.allowed, code), ok=ok)
 
-    def _covers(self, rule: str, judgement: Judgement) -> bool:
-        # It is checked for every resource, and policies are for those of their rules only.
-        return rule in self.covered and (rule != NODE_NAME.id or bool(judgement.matched))
+    def _covers(self, rules: Result, judgement: Judgement) -> bool:
+        rule = rules.rule
+        if rule == NODE_NAME.id:
+            # It is checked for every resource, and policies are for those of their rules only.
+            return rule in self.covered and bool(judgement.matched)
+        # What an agent's rule looks up, no policy knows.
+        return rule in self.covered and not (rules.agent and rules.lookups)
 
 
 def rule_of(message: str) -> str:
     """Return the rule that the message of a validation begins with; "" for none."""
     rule, colon, _ = message.partition(":")
-    return rule if colon and rule in RULE_IDS else ""
+    return rule if colon and (rule in RULE_IDS or _is_of_agent(rule)) else ""
+
+
+def _is_of_agent(rule: str) -> bool:
+    return rule.startswith(RULE_PREFIX) and rule.rpartition("/")[2] in AGENT_RULES
 
 
 def _verdict(refused: Objection | None) -> dict[str, Any]:
