@@ -54,9 +54,9 @@ class RenderConfig(StrictPolicy):
     kubernetes_version: int | None = setting(
         None,
         KUBERNETES_VERSION,
-        "Kubernetes version of the API servers; before 1.28 they have no match conditions, so that "
-        "requests about leases, nodes and pods are allowed while the webhook is away: else nodes "
-        "would stop",
+        "Kubernetes version of the API servers; before 1.29 they take no optional fields in match "
+        "conditions, and before 1.28 they have none at all, so that requests about leases, nodes "
+        "and pods are allowed while the webhook is away: else nodes would stop",
         PODS,
     )
     ca_bundle: Path | None = setting(

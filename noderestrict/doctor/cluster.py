@@ -14,7 +14,7 @@ from noderestrict.cluster.publish import CONFIGURATIONS
 from noderestrict.cluster.server_info import server_version
 from noderestrict.doctor.agent_policies import AgentPolicies
 from noderestrict.policy.extra import Extra
-from noderestrict.render.registration import MATCH_CONDITIONS_SINCE
+from noderestrict.render.registration import MATCH_CONDITIONS_SINCE, OPTIONAL_FIELDS_SINCE
 from noderestrict.serving.modes import ENFORCE
 
 _NOT_FOUND = 404
@@ -105,11 +105,22 @@ class Cluster:
             None if it has them, as one does whose version could not be read: most are newer, and
             the check of the version reports it.
         """
+        return await self._minor_before(MATCH_CONDITIONS_SINCE)
+
+    async def minor_to_render_for(self) -> int | None:
+        """Return the minor version of an API server that does not take the usual conditions.
+
+        Returns:
+            None if it takes them, or if its version could not be read.
+        """
+        return await self._minor_before(OPTIONAL_FIELDS_SINCE)
+
+    async def _minor_before(self, since: int) -> int | None:
         try:
             minor, _ = await server_version(self.connection)
         except ClusterError:
             return None
-        return minor if minor < MATCH_CONDITIONS_SINCE else None
+        return minor if minor < since else None
 
     @property
     def _registration(self) -> str:

@@ -9,7 +9,7 @@ from noderestrict.doctor.findings import Finding, failed, warned
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.rule import ANY
 from noderestrict.render.agents import is_for_agents
-from noderestrict.render.conditions import NODE_USERS
+from noderestrict.render.conditions import NODE_USERS, SYNTAXES, Syntax
 from noderestrict.render.infrastructure import Infrastructure, infrastructure_in
 from noderestrict.render.registration import (
     MATCH_CONDITIONS_SINCE,
@@ -67,21 +67,28 @@ def holes(
     if missing:
         text = f"not sent to any webhook: {', '.join(missing[:8])}"
         yield Hole("", RULES, failed(text, RENDER))
-    rendered = rendered_webhooks({}, extra, infrastructure_in(webhooks))
+    infrastructure = infrastructure_in(webhooks)
+    rendered = [rendered_webhooks({}, extra, infrastructure, syntax) for syntax in SYNTAXES]
     for webhook in webhooks:
         yield from _check_webhook(webhook)
         if conditions or NEEDED_BY_NODES.isdisjoint(_plurals(webhook)):
             yield from _check_failure_policy(webhook, audited=audited)
         else:
             yield from _check_failure_policy_without_conditions(webhook, audited=audited)
-        yield from _check_conditions(webhook, rendered.get(str(webhook.get("name")), {}))
+        name = str(webhook.get("name"))
+        yield from _check_conditions(webhook, [one.get(name, {}) for one in rendered])
 
 
 def rendered_webhooks(
-    client: Mapping[str, Any], extra: Extra, infrastructure: Infrastructure | None
+    client: Mapping[str, Any],
+    extra: Extra,
+    infrastructure: Infrastructure | None,
+    syntax: Syntax,
 ) -> dict[str, Mapping[str, Any]]:
-    """Return the rendered webhooks, by name."""
-    value = webhook_configuration(client, extra=extra, infrastructure=infrastructure)
+    """Return the rendered webhooks, by name; the arguments are those of the registration."""
+    value = webhook_configuration(
+        client, extra=extra, infrastructure=infrastructure, optional_fields=syntax.optional
+    )
     return {one["name"]: one for one in value["webhooks"]}
 
 
@@ -188,13 +195,23 @@ def _check_failure_policy_without_conditions(
         )
 
 
-def _check_conditions(webhook: Mapping[str, Any], rendered: Mapping[str, Any]) -> Iterator[Hole]:
+def _check_conditions(
+    webhook: Mapping[str, Any], rendered: Sequence[Mapping[str, Any]]
+) -> Iterator[Hole]:
     """Yield the conditions that may skip requests that a rule would deny.
 
     A condition is valid only for the resources of its own webhook.
+
+    Args:
+        webhook: as installed.
+        rendered: the same as rendered for older and newer API servers.
     """
-    known = [condition["expression"] for condition in rendered.get("matchConditions") or ()]
-    others = _plurals(webhook) - _plurals(rendered)
+    known = [
+        condition["expression"]
+        for one in rendered
+        for condition in one.get("matchConditions") or ()
+    ]
+    others = _plurals(webhook) - _plurals(rendered[0])
     for condition in webhook.get("matchConditions") or ():
         expression = condition.get("expression")
         if expression == NODE_USERS["expression"]:

@@ -14,6 +14,7 @@ from noderestrict.render.manifests import Options, manifests
 from noderestrict.render.overlay import build
 from noderestrict.render.registration import (
     MATCH_CONDITIONS_SINCE,
+    OPTIONAL_FIELDS_SINCE,
     Registration,
     parse_registration,
 )
@@ -101,9 +102,11 @@ def _options(cluster: Cluster, servers: Sequence[Workload]) -> Options:
     for expected in expected_by(servers)[:1]:
         if not expected.match_conditions:
             version = MATCH_CONDITIONS_SINCE - 1
-        elif expected.infrastructure is not None:
+        elif not expected.optional_fields:
+            version = OPTIONAL_FIELDS_SINCE - 1
+        if expected.infrastructure is not None:
             infrastructure = expected.infrastructure.accounts
-        elif expected.client_config.get("service"):
+        elif expected.match_conditions and expected.client_config.get("service"):
             infrastructure = ()
     return Options(
         cluster.options.extra,

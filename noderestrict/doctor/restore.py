@@ -74,7 +74,7 @@ async def restore(
         ClusterError: the installation could not be read.
     """
     overlay = overlay or await installed_overlay(cluster)
-    minor = await cluster.minor_before_match_conditions()
+    minor = await cluster.minor_to_render_for()
     if minor is not None:
         flags = (*flags, f"--kubernetes-version=1.{max(minor, OLDEST_MINOR)}")
     return "\n".join((*_rendering(cluster.options, *flags, edits=edits), *_install(overlay)))

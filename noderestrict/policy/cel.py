@@ -20,10 +20,11 @@ from noderestrict.policy.semantic import Path
 from noderestrict.policy.settings import Settings
 
 USER = "request.userInfo.username"
-#: Whether the requester is a node user, with or without a name of its node.
+#: Whether the requester is a node user, with or without a name of its node. The name comes first:
+#: it is what tells all other users apart.
 IS_NODE_USER = (
-    f"has({USER}) && has(request.userInfo.groups) && '{NODES_GROUP}' in request.userInfo.groups && "
-    f"{USER}.startsWith('{NODE_USER_PREFIX}')"
+    f"has({USER}) && {USER}.startsWith('{NODE_USER_PREFIX}') && "
+    f"has(request.userInfo.groups) && '{NODES_GROUP}' in request.userInfo.groups"
 )
 EMPTY_MAP, EMPTY_LIST, EMPTY_TEXT = "{}", "[]", "''"
 NEVER = ("false",)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from noderestrict.render.conditions import Condition, is_present
+from noderestrict.render.conditions import OPTIONAL, SYNTAXES, Condition, Syntax, among_node_users
 
 #: The default of a cluster that kubeadm sets up.
 AUDIENCES = ("https://kubernetes.default.svc.cluster.local",)
@@ -51,24 +51,26 @@ class Infrastructure:
         if not self.accounts or not self.audiences:
             raise ValueError("accounts and audiences cannot be empty")
 
-    def condition(self) -> Condition:
-        """Return the match condition: true for every other request."""
+    def condition(self, syntax: Syntax = OPTIONAL) -> Condition:
+        """Return the match condition: true for every other request of a node."""
         bound = "object.spec.boundObjectRef"
         tests = (
             "request.operation == 'CREATE'",
-            "has(request.subResource) && request.subResource == 'token'",
+            syntax.in_subresource("token"),
             "has(request.namespace) && has(request.name)",
             f"request.namespace + '/' + request.name in {_list(self.accounts)}",
-            *(is_present(f"{bound}.{field}") for field in ("apiVersion", "kind", "name", "uid")),
-            f"{bound}.apiVersion == 'v1' && {bound}.kind == 'Pod'",
-            f"{bound}.name != '' && {bound}.uid != ''",
-            is_present("object.spec.audiences"),
+            "object != null",
+            f"{syntax.text(f'{bound}.apiVersion')} == 'v1'",
+            f"{syntax.text(f'{bound}.kind')} == 'Pod'",
+            f"{syntax.text(f'{bound}.name')} != ''",
+            f"{syntax.text(f'{bound}.uid')} != ''",
+            syntax.present("object.spec.audiences"),
             "size(object.spec.audiences) > 0",
             f"object.spec.audiences.all(one, one in {_list(self.audiences)})",
-            is_present("object.spec.expirationSeconds"),
+            syntax.present("object.spec.expirationSeconds"),
             f"object.spec.expirationSeconds <= {SECONDS}",
         )
-        return {"name": NAME, "expression": f"!({' && '.join(tests)})"}
+        return among_node_users(NAME, f"!({' && '.join(tests)})")
 
 
 def _list(texts: Sequence[str]) -> str:
@@ -84,7 +86,8 @@ def infrastructure_of(expression: str) -> Infrastructure | None:
         found = Infrastructure(tuple(lists[0]), tuple(lists[1]))
     except ValueError:
         return None
-    return found if found.condition()["expression"] == expression else None
+    rendered = (found.condition(syntax)["expression"] for syntax in SYNTAXES)
+    return found if expression in rendered else None
 
 
 def infrastructure_in(webhooks: Iterable[Mapping[str, Any]]) -> Infrastructure | None:

@@ -22,6 +22,7 @@ from noderestrict.render.registration import (
     MATCH_CONDITIONS_SINCE,
     NAME,
     NEEDED_BY_NODES,
+    OPTIONAL_FIELDS_SINCE,
     Registration,
     mirror_pod_policy,
 )
@@ -60,7 +61,8 @@ class Options:
         api_servers: HOST:PORT, how our pods reach API servers; none for the default.
         infrastructure: accounts whose token requests are left out of registrations of a Service.
         ca_bundle: PEM, for registrations; None if ``certs bootstrap`` is to put it in.
-        kubernetes_version: minor version of the API servers; None if all have match conditions.
+        kubernetes_version: minor version of the API servers; None if all take the conditions of
+            the checked-in manifests.
         agents: that are held to their node.
         agent_files: the policy files that say so: names and texts.
     """
@@ -80,19 +82,31 @@ class Options:
         minor = self.kubernetes_version
         return minor is None or minor >= MATCH_CONDITIONS_SINCE
 
+    @property
+    def optional_fields(self) -> bool:
+        """Whether the API servers take optional field selection in match conditions."""
+        minor = self.kubernetes_version
+        return minor is None or minor >= OPTIONAL_FIELDS_SINCE
+
     def hosts(self) -> Registration:
         """Return the registration of servers on the hosts of API servers."""
-        return replace(HOSTS, match_conditions=self.match_conditions)
+        return self._for_version(HOSTS)
+
+    def _for_version(self, registration: Registration) -> Registration:
+        return replace(
+            registration,
+            match_conditions=self.match_conditions,
+            optional_fields=self.optional_fields,
+        )
 
     def service(self) -> Registration:
         """Return the registration of servers behind a Service."""
-        if not self.match_conditions:
-            # Nothing can be left out.
-            return replace(_SERVICE, match_conditions=False)
-        if not self.infrastructure:
-            return _SERVICE
+        service = self._for_version(_SERVICE)
+        if not self.match_conditions or not self.infrastructure:
+            # Nothing can be left out, or is.
+            return service
         audiences = self.api_audiences or AUDIENCES
-        return replace(_SERVICE, infrastructure=Infrastructure(self.infrastructure, audiences))
+        return replace(service, infrastructure=Infrastructure(self.infrastructure, audiences))
 
     def server_flags(self) -> list[str]:
         """Return the flags of every server."""

@@ -1,6 +1,6 @@
 """What makes the API server call the webhook, and what the webhook may ask the API server."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,18 +8,19 @@ import msgspec
 
 from noderestrict.agents.file import Agent
 from noderestrict.policy.extra import Extra
-from noderestrict.policy.rule import ANY
+from noderestrict.policy.rule import ANY, OPERATIONS
 from noderestrict.policy.rules.events import about_own
 from noderestrict.policy.table import table
 from noderestrict.render.agents import webhooks
 from noderestrict.render.conditions import (
     NODE_USERS,
-    OWN_CSI_NODE,
-    OWN_EVENT,
-    OWN_LEASE,
-    OWN_POD,
     Condition,
+    Syntax,
+    own_csi_node,
+    own_event,
+    own_lease,
     own_node,
+    own_pod,
 )
 from noderestrict.render.infrastructure import Infrastructure
 from noderestrict.render.load import Object, documents
@@ -27,18 +28,12 @@ from noderestrict.render.load import Object, documents
 NAME = "noderestrict"
 #: The first minor version whose API servers have match conditions.
 MATCH_CONDITIONS_SINCE = 28
+#: The first minor version whose API servers take optional field selection in them.
+OPTIONAL_FIELDS_SINCE = 29
 #: What every node has to write to stay Ready. Without match conditions no such write can be left
 #: out, so that a webhook that fails closed stops all nodes while it is away.
 NEEDED_BY_NODES = frozenset({"leases", "nodes", "pods"})
-_OPERATIONS = ("CREATE", "UPDATE", "DELETE")
 _VERSIONS = {"": ("v1",)}
-#: Subresources of each judged resource; a "*/*" rule would send far more than is judged.
-_SUB_RESOURCES = {
-    "pods": ("", "*"),
-    "nodes": ("", "*"),
-    "persistentvolumeclaims": ("", "*"),
-    "serviceaccounts": ("token",),
-}
 
 
 #: The resources of each webhook, by its name.
@@ -56,54 +51,74 @@ RESOURCES: Mapping[str, tuple[str, ...]] = {
 
 
 def _webhooks(
-    extra: Extra, infrastructure: Infrastructure | None
-) -> dict[str, tuple[tuple[str, ...], Condition | None]]:
+    extra: Extra, infrastructure: Infrastructure | None, syntax: Syntax
+) -> dict[str, tuple[tuple[str, ...], Condition]]:
     """Return the resources and the match condition of each webhook, by name.
 
     There are several webhooks so that each evaluates the condition of its own resource only.
     """
-    conditions: Mapping[str, Condition | None] = {
-        "pods": OWN_POD,
-        "nodes": own_node(extra),
-        "leases": OWN_LEASE,
-        "csinodes": OWN_CSI_NODE,
-        "tokens": infrastructure.condition() if infrastructure is not None else None,
-        "events": OWN_EVENT,
+    conditions = {
+        "pods": own_pod(syntax),
+        "nodes": own_node(extra, syntax),
+        "leases": own_lease(syntax),
+        "csinodes": own_csi_node(syntax),
+        "events": own_event(syntax),
     }
+    if infrastructure is not None:
+        conditions["tokens"] = infrastructure.condition(syntax)
     return {
-        name: (resources, conditions.get(name))
+        name: (resources, conditions.get(name, NODE_USERS))
         for name, resources in RESOURCES.items()
         if name != "events" or about_own.id in extra.rules
     }
 
 
 def webhook_rules(only: Collection[str] | None = None, extra: Extra | None = None) -> list[Object]:
-    """Return the rules of a webhook for everything that the policy judges.
+    """Return the rules of a webhook for everything that the policy judges, and for nothing else.
 
-    Each resource comes with all its subresources: what is not sent cannot be denied.
+    What is not sent cannot be denied. What is sent costs the API server time, whoever sends it.
 
     Args:
         only: plural resources; all if None.
         extra: policy beyond the in-tree plugin.
     """
-    resources: dict[str, dict[str, None]] = {}
-    for group, resource, _, _ in table((extra or Extra()).rules):
-        if only is None or resource in only:
-            resources.setdefault(group, {})[resource] = None
+    rows = [key for key in table((extra or Extra()).rules) if only is None or key[1] in only]
+    judged: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for group, resource in dict.fromkeys((group, resource) for group, resource, _, _ in rows):
+        of_it = [(sub, operation) for *of, sub, operation in rows if of == [group, resource]]
+        for sub in _sub_resources({sub for sub, _ in of_it}):
+            operations = _operations(sub, of_it)
+            judged.setdefault((group, operations), []).append(f"{resource}/{sub}".rstrip("/"))
     return [
         {
             "apiGroups": [group],
             "apiVersions": list(_VERSIONS.get(group, (ANY,))),
-            "operations": list(_OPERATIONS),
-            "resources": [
-                f"{name}/{sub}" if sub else name
-                for name in names
-                for sub in _SUB_RESOURCES.get(name, ("", "*"))
-            ],
+            "operations": list(operations),
+            "resources": resources,
             "scope": ANY,
         }
-        for group, names in resources.items()
+        for (group, operations), resources in judged.items()
     ]
+
+
+def _sub_resources(judged: Set[str]) -> Sequence[str]:
+    """Return the subresources to send, of which "" is the resource itself.
+
+    Args:
+        judged: those of the rows; ``*`` is any of them, and the resource itself.
+    """
+    return ("", ANY) if ANY in judged else sorted(judged)
+
+
+def _operations(sent: str, judged: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Return the operations to send for a subresource, "" for the resource itself.
+
+    Args:
+        sent: the subresource, ``*`` for all.
+        judged: subresource and operation of each row.
+    """
+    found = {operation for sub, operation in judged if sub in (sent, ANY) or (sent == ANY and sub)}
+    return tuple(one for one in OPERATIONS if not found.isdisjoint((one, ANY)))
 
 
 def webhook_configuration(
@@ -115,6 +130,7 @@ def webhook_configuration(
     extra: Extra | None = None,
     infrastructure: Infrastructure | None = None,
     match_conditions: bool = True,
+    optional_fields: bool = True,
     agents: Sequence[Agent] = (),
 ) -> Object:
     """Return the ValidatingWebhookConfiguration for all rules.
@@ -133,11 +149,14 @@ def webhook_configuration(
         infrastructure: whose token requests are left out; None for nobody's.
         match_conditions: whether the API server has them, as Kubernetes 1.28 does; without them,
             no token request is left out.
+        optional_fields: whether it takes optional field selection in them, as Kubernetes 1.29 does.
         agents: that are held to their node.
 
     Raises:
         ValueError: there are agents, but no match conditions.
     """
+    syntax = Syntax(optional_fields)
+    extra = extra or Extra()
     if agents and not match_conditions:
         raise ValueError(
             f"agents need match conditions, which Kubernetes has since 1.{MATCH_CONDITIONS_SINCE}"
@@ -165,9 +184,9 @@ def webhook_configuration(
                     else "Ignore"
                 ),
                 "timeoutSeconds": timeout_seconds,
-                **(_match_conditions(condition) if match_conditions else {}),
+                **({"matchConditions": [dict(condition)]} if match_conditions else {}),
             }
-            for name, (resources, condition) in _webhooks(extra or Extra(), infrastructure).items()
+            for name, (resources, condition) in _webhooks(extra, infrastructure, syntax).items()
         ]
         + agent_webhooks(agents, client_config, failure_policy, timeout_seconds),
     }
@@ -198,10 +217,6 @@ def agent_webhooks(
     ]
 
 
-def _match_conditions(condition: Condition | None) -> Object:
-    return {"matchConditions": [NODE_USERS, *([condition] if condition else [])]}
-
-
 def selects_everything() -> Object:
     """Return a selector that excludes nothing.
 
@@ -228,6 +243,7 @@ class Registration:
         name: of the ValidatingWebhookConfiguration.
         infrastructure: whose token requests are left out; None for nobody's.
         match_conditions: whether the API server has them, as Kubernetes 1.28 does.
+        optional_fields: whether it takes optional field selection in them, as Kubernetes 1.29 does.
     """
 
     client_config: Mapping[str, Any]
@@ -236,6 +252,7 @@ class Registration:
     name: str = NAME
     infrastructure: Infrastructure | None = None
     match_conditions: bool = True
+    optional_fields: bool = True
 
     def flag(self) -> str:
         """Return the flag that tells a server which registration to expect."""
@@ -252,6 +269,8 @@ class Registration:
             }
         if not self.match_conditions:
             value["matchConditions"] = False
+        elif not self.optional_fields:
+            value["optionalFields"] = False
         return f"--expected-registration={msgspec.json.encode(value).decode()}"
 
     def value(
@@ -278,6 +297,7 @@ class Registration:
             extra=extra,
             infrastructure=self.infrastructure,
             match_conditions=self.match_conditions,
+            optional_fields=self.optional_fields,
             agents=agents,
         )
         rendered["metadata"]["name"] = self.name
@@ -300,6 +320,7 @@ class _Flag(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     name: str = NAME
     infrastructure: _Infrastructure | None = None
     match_conditions: bool = True
+    optional_fields: bool = True
 
 
 def parse_registration(text: str) -> Registration:
@@ -331,6 +352,7 @@ def parse_registration(text: str) -> Registration:
         flag.name,
         infrastructure,
         flag.match_conditions,
+        flag.optional_fields,
     )
 
 

@@ -303,6 +303,30 @@ def test_after_an_upgrade_the_registration_for_older_servers_is_told(doctor: Doc
     assert any("matchConditions" in text for status, text in found if status == "warn")
 
 
+@pytest.mark.parametrize("version", ["v1.28.3", "v1.36.2"])
+def test_conditions_without_optional_fields_do_no_harm_anywhere(
+    doctor: Doctor, version: str
+) -> None:
+    value = webhook_configuration({**SERVICE, "caBundle": "YQ=="}, optional_fields=False)
+    doctor.cluster.objects[f"{WEBHOOKS}/noderestrict"] = value
+    doctor.cluster.version = version
+    assert {status for status, _ in doctor("registration")} == {"pass"}
+    nodes_webhook = value["webhooks"][1]
+    nodes_webhook["matchConditions"][0]["expression"] += " && false"
+    assert [message for status, message in doctor("registration") if status == "fail"]
+
+
+def test_before_optional_fields_the_command_renders_for_that_version(doctor: Doctor) -> None:
+    value = webhook_configuration({**SERVICE, "caBundle": "YQ=="}, optional_fields=False)
+    value["webhooks"][0]["matchPolicy"] = "Exact"
+    doctor.cluster.objects[f"{WEBHOOKS}/noderestrict"] = value
+    for version, given in (("v1.28.3", True), ("v1.29.0", False)):
+        doctor.cluster.version = version
+        findings = json.loads(doctor.text("--output", "json"))
+        (command,) = {one["command"] for one in findings if "matchPolicy" in one["message"]}
+        assert ("--kubernetes-version=1.28" in command) is given
+
+
 def test_before_match_conditions_the_command_renders_for_that_version(doctor: Doctor) -> None:
     doctor.cluster.register()
     for version, flag in (

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from noderestrict.render.conditions import NODE_USERS
 from noderestrict.render.registration import NAME
 from tests.cli.store import stored
 from tests.doctor.test_credentials import WEBHOOKS, Cluster, Doctor, statuses
@@ -110,7 +111,7 @@ def test_an_api_server_that_knows_the_pods_of_a_service_needs_no_kube_proxy(
 ) -> None:
     value = register(doctor.cluster, "self-signed")
     for webhook in value["webhooks"]:
-        webhook["matchConditions"] = webhook["matchConditions"][:1]
+        webhook["matchConditions"] = [NODE_USERS]
     daemon(doctor.cluster, "kube-proxy")
     api_server(doctor.cluster, *flags)
     assert (failures(doctor("cold start")) == []) is healthy

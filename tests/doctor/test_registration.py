@@ -61,7 +61,7 @@ def never(value: Object) -> None:
 
 
 def loosened(value: Object) -> None:
-    first(value)["matchConditions"][1]["expression"] = "false"
+    first(value)["matchConditions"][0]["expression"] = "false"
 
 
 def elsewhere(value: Object) -> None:

@@ -124,13 +124,13 @@ def change(path: list[Any], value: Any) -> Callable[[dict[str, Any]], None]:
             "fail", "namespaceSelector excludes objects",
         ),
         (
-            change([0, "matchConditions", 1, "expression"], "false"),
+            change([0, "matchConditions", 0, "expression"], "false"),
             "fail", "differs from the rendered one",
         ),
         (
             # What it proves of leases, it does not of pods.
             lambda value: value["webhooks"][0]["matchConditions"].append(
-                value["webhooks"][2]["matchConditions"][1]
+                value["webhooks"][2]["matchConditions"][0]
             ),
             "fail", "'not-own-lease' differs from the rendered one",
         ),

@@ -15,6 +15,7 @@ import yaml
 from noderestrict.policy.releases import Release
 from noderestrict.policy.rules.review import NODE_NAME, OBJECT
 from noderestrict.policy.settings import Settings
+from noderestrict.render.conditions import NODE_USERS
 from noderestrict.render.policies import Options, policies
 from noderestrict.render.registration import (
     RESOURCES,
@@ -229,7 +230,7 @@ class Comparing(Sender):
 def test_captured_requests_sent_again_are_judged_as_by_the_rules(policed: Policed) -> None:
     configuration = webhook_configuration(policed.client_config(policed.enforcing))
     for webhook in configuration["webhooks"]:
-        webhook["matchConditions"] = webhook["matchConditions"][:1]
+        webhook["matchConditions"] = [NODE_USERS]
     judged = {one for some in RESOURCES.values() for one in some}
     with configured(policed, configuration), policed.policies("warn"):
         probe = policed.control_plane.node("probe")

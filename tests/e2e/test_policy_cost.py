@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from noderestrict.render.policies import Options, policies
+from noderestrict.render.registration import webhook_configuration
 from tests import largest
 from tests.builders import create_mirror, mirror_pod, node, obj, pod_status, review, update_node
 from tests.e2e.cel import RUNTIME_BUDGET, Judged, build, judge
@@ -128,6 +129,52 @@ def test_no_expression_uses_more_than_a_tenth_of_the_budget(program: Path, given
         print(f"{cost / RUNTIME_BUDGET:>7.2%}  {what}: {name[:60]}")
     print(f"{slowest / 1000:.0f} ms the slowest request")
     assert over == []
+
+
+STEADY = {
+    "nodes": 70,
+    "pods": 70,
+    "leases": 40,
+}
+
+
+@pytest.mark.parametrize("optional", [True, False])
+def test_what_everyone_does_all_the_time_costs_next_to_nothing(
+    program: Path, optional: bool
+) -> None:
+    """Cost is what the API server counts: about one for each step of an expression."""
+    registration = webhook_configuration({"url": "https://x"}, optional_fields=optional)
+    conditions = [_as_policy(webhook) for webhook in registration["webhooks"]]
+    labels = {"kubernetes.io/hostname": "n1", "example.com/a": "b"}
+    status = update_node(node(labels), node(labels), "status")
+    pod = obj("pods", metadata={"name": "p1", "labels": labels}, spec={"nodeName": "n1"})
+    lease = obj("leases", metadata={"name": "n1"})
+    bodies = {
+        "nodes": status,
+        "pods": pod_status(pod, pod),
+        "leases": review(
+            "leases", "UPDATE", name="n1", namespace="kube-node-lease", new=lease, old=lease
+        ),
+    }
+    for resource, body in bodies.items():
+        request = json.loads(body)["request"]
+        others = {**request, "userInfo": {"username": "system:serviceaccount:a:b", "groups": ["a"]}}
+        (of_node,), (of_others,) = judge(program, conditions, [request, others])
+        (condition,), (skipped,) = of_node.conditions, of_others.conditions
+        assert (condition.result, skipped.result) == ("false", "false")
+        assert condition.cost <= STEADY[resource] + (not optional) * STEADY[resource] // 3
+        assert skipped.cost <= 12
+
+
+def _as_policy(webhook: Object) -> Object:
+    return {
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": webhook["name"]},
+        "spec": {
+            "matchConstraints": {"resourceRules": webhook["rules"]},
+            "matchConditions": webhook["matchConditions"],
+        },
+    }
 
 
 def _costs(judged: Judged) -> Iterator[tuple[str, int]]:

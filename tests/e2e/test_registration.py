@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from noderestrict.cli import main
+from noderestrict.render.conditions import NODE_USERS
 from noderestrict.render.registration import (
     cluster_role,
     cluster_role_binding,
@@ -373,7 +374,7 @@ def test_no_condition_skips_what_a_rule_would_refuse(enforced: Registered) -> No
         configuration["metadata"]["name"] = "unconditional"
         for webhook in configuration["webhooks"]:
             webhook["name"] = f"all-{webhook['name']}"
-            webhook["matchConditions"] = webhook["matchConditions"][:1]
+            webhook["matchConditions"] = [NODE_USERS]
         with configured(enforced, configuration):
             probe = enforced.control_plane.node("probe")
             end = time.monotonic() + 30

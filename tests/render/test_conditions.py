@@ -6,7 +6,7 @@ and over reviews in which a single field differs.
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,24 +20,30 @@ from noderestrict.policy.cel import MOST_KEYS
 from noderestrict.policy.decision import Allowed, forbidden
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.keys import parse_node_keys
-from noderestrict.policy.rule import Rule, Target
+from noderestrict.policy.rule import ANY, OPERATIONS, Rule, Target
 from noderestrict.policy.rules import nodes
 from noderestrict.policy.settings import Settings
 from noderestrict.render.conditions import own_node
-from noderestrict.render.registration import webhook_configuration
+from noderestrict.render.registration import webhook_configuration, webhook_rules
 from noderestrict.replay.cases import Case, cases
 from noderestrict.replay.state import load_state
 from tests.builders import LISTERS, Object, node, obj, review, update_node
 
 cel = pytest.importorskip("cel_expr_python.cel", reason="no CEL runtime for this platform")
+ext_optional = pytest.importorskip("cel_expr_python.ext.ext_optional")
 
 CONFORMANCE = Path(__file__).parents[1] / "conformance"
 SUITES = ("admission/generated.jsonl", "captured/captured.jsonl")
 STRICT = Extra.of(parse_strict_rules("all"), forbidden_labels=parse_node_keys("*=tier|a/*"))
 POLICIES = [pytest.param(Extra(), id="plugin"), pytest.param(STRICT, id="strict")]
-#: The rendered webhooks, by the strict rules that are on.
-WEBHOOKS: dict[frozenset[str], list[Object]] = {
-    extra.rules: webhook_configuration({"url": "https://x"}, extra=extra)["webhooks"]
+#: The rendered webhooks for newer and older API servers, by the strict rules that are on.
+WEBHOOKS: dict[frozenset[str], list[list[Object]]] = {
+    extra.rules: [
+        webhook_configuration({"url": "https://x"}, extra=extra, optional_fields=optional)[
+            "webhooks"
+        ]
+        for optional in (True, False)
+    ]
     for extra in (Extra(), STRICT)
 }
 
@@ -47,7 +53,8 @@ SKIPPED, ASKED, FAILED = "skipped", "asked", "failed"
 @cache
 def _compiled(expression: str) -> Any:
     variables = dict.fromkeys(("request", "object", "oldObject"), cel.Type.DYN)
-    return cel.NewEnv(variables=variables).compile(expression)
+    extensions = [ext_optional.ExtOptional()] if ".?" in expression else []
+    return cel.NewEnv(variables=variables, extensions=extensions).compile(expression)
 
 
 def _matches(rule: Mapping[str, Any], request: Mapping[str, Any]) -> bool:
@@ -73,8 +80,16 @@ def outcome(request: Mapping[str, Any], extra: Extra) -> str:
         "object": request.get("object"),
         "oldObject": request.get("oldObject"),
     }
+    newer, older = (_outcome(request, variables, one) for one in WEBHOOKS[extra.rules])
+    assert newer == older
+    return newer
+
+
+def _outcome(
+    request: Mapping[str, Any], variables: Mapping[str, Any], webhooks: Sequence[Object]
+) -> str:
     found = SKIPPED
-    for webhook in WEBHOOKS[extra.rules]:
+    for webhook in webhooks:
         if not any(_matches(rule, request) for rule in webhook["rules"]):
             continue
         values = [
@@ -234,7 +249,6 @@ def assert_skipped_and_allowed(body: bytes, extra: Extra) -> None:
 
 #: Names that are not the node's n1, but begin or end like it, or like its user name.
 OTHERS = ["", "n2", "n", "1", "n11", "xn1", "N1", "system:node:n1", "node:n1", None]
-OPERATIONS = ["CREATE", "UPDATE", "DELETE"]
 
 
 def named(resource: str, operation: str, name: Any, namespace: str = "", **more: Any) -> bytes:
@@ -525,6 +539,32 @@ def test_who_is_no_node_is_not_asked_about(user: Object) -> None:
     assert outcome(request, Extra()) == SKIPPED
     request["userInfo"] = {"username": "system:node:n2", "groups": ["a", "system:nodes"]}
     assert outcome(request, Extra()) == ASKED
+
+
+@pytest.mark.parametrize("extra", POLICIES)
+def test_whatever_a_rule_judges_is_sent_and_nothing_else(extra: Extra) -> None:
+    sent = {
+        (group, *resource.partition("/")[::2], operation)
+        for rule in webhook_rules(extra=extra)
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for operation in rule["operations"]
+    }
+    rows = table_module.table(extra.rules)
+    judged = set()
+    for group, resource, sub, operation in rows:
+        # "*" in a row also stands for the resource itself; in a registration it does not.
+        subs = ("", ANY) if sub == ANY else (sub,)
+        for one in subs:
+            for each in OPERATIONS if operation == ANY else (operation,):
+                judged.add((group, resource, one, each))
+    for group, resource, sub, operation in judged:
+        assert {(group, resource, sub, operation), (group, resource, ANY, operation)} & sent or (
+            not sub and (group, resource, "", operation) in sent
+        ), (group, resource, sub, operation)
+    assert sent <= judged
+    assert ("certificates.k8s.io", "certificatesigningrequests", "", "UPDATE") not in sent
+    assert ("", "serviceaccounts", "", "CREATE") not in sent
 
 
 @pytest.mark.parametrize("target", [nodes.CREATE_NODE, nodes.UPDATE_NODE])

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from noderestrict.policy.extra import Extra
+from noderestrict.render.conditions import SYNTAXES
 from noderestrict.render.infrastructure import (
     AUDIENCES,
     NAME,
@@ -19,6 +20,7 @@ from noderestrict.render.manifests import Options
 from noderestrict.render.registration import parse_registration, webhook_configuration
 
 cel = pytest.importorskip("cel_expr_python.cel", reason="no CEL runtime for this platform")
+ext_optional = pytest.importorskip("cel_expr_python.ext.ext_optional")
 
 Object = dict[str, Any]
 GIVEN = Infrastructure(("kube-system/kube-proxy", "cni/agent"), ("a", "b"))
@@ -41,14 +43,17 @@ REQUEST: Object = {
 
 def is_asked(request: Object) -> bool:
     """Return what the condition says; raises for what the API server fails."""
-    compiled = cel.NewEnv(variables=VARIABLES).compile(GIVEN.condition()["expression"])
     fields = {key: value for key, value in request.items() if key != "object"}
-    value = compiled.eval(
-        data={"request": fields, "object": request.get("object"), "oldObject": None}
-    )
-    assert value.type() == cel.Type.BOOL, value
-    found: bool = value.value()
-    return found
+    fields["userInfo"] = {"username": "system:node:n1", "groups": ["system:nodes"]}
+    data = {"request": fields, "object": request.get("object"), "oldObject": None}
+    found = set()
+    for syntax in SYNTAXES:
+        environment = cel.NewEnv(variables=VARIABLES, extensions=[ext_optional.ExtOptional()])
+        value = environment.compile(GIVEN.condition(syntax)["expression"]).eval(data=data)
+        assert value.type() == cel.Type.BOOL, value
+        found.add(value.value())
+    (asked,) = found
+    return bool(asked)
 
 
 def changed(*path: str, to: Any) -> Object:
@@ -126,10 +131,11 @@ def test_only_registrations_of_a_service_leave_any_out_and_only_about_tokens() -
 
 
 def test_a_condition_is_read_back_only_as_it_was_rendered() -> None:
-    expression = GIVEN.condition()["expression"]
-    assert infrastructure_of(expression) == GIVEN
-    for wrong in (expression.replace("<=", ">="), f"{expression} || true", "", "true in ['a']"):
-        assert infrastructure_of(wrong) is None
+    for syntax in SYNTAXES:
+        expression = GIVEN.condition(syntax)["expression"]
+        assert infrastructure_of(expression) == GIVEN
+        for wrong in (expression.replace("<=", ">="), f"{expression} || true", "", "true in ['a']"):
+            assert infrastructure_of(wrong) is None
     webhooks = webhook_configuration({}, infrastructure=GIVEN)["webhooks"]
     assert infrastructure_in(webhooks) == GIVEN
     assert infrastructure_in(webhook_configuration({})["webhooks"]) is None

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from noderestrict.cli import build_parser, main
+from noderestrict.policy.cel import IS_NODE_USER
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.table import table
 from noderestrict.render import workload
@@ -87,7 +88,8 @@ def test_every_webhook_fails_closed_and_fast_and_is_for_nodes_alone() -> None:
         assert webhook["timeoutSeconds"] <= 3
         assert webhook["matchPolicy"] == "Equivalent"
         assert webhook["sideEffects"] == "None"
-        assert webhook["matchConditions"][0]["name"] == "node-users"
+        (condition,) = webhook["matchConditions"]
+        assert condition["expression"].startswith(IS_NODE_USER)
 
 
 @pytest.mark.parametrize("version", ["1.25", "1.27", "v1.27.16"])
@@ -111,7 +113,7 @@ def test_before_match_conditions_nodes_go_on_while_the_webhook_is_away(
         assert set(policies.values()) <= {"Fail", "Ignore"}
 
 
-@pytest.mark.parametrize("version", ["1.28", "1.36", "1.40"])
+@pytest.mark.parametrize("version", ["1.29", "1.36", "1.40"])
 def test_with_match_conditions_the_version_changes_nothing(version: str, tmp_path: Path) -> None:
     assert main(["render", str(tmp_path), "--kubernetes-version", version]) == 0
     found = {
@@ -122,8 +124,24 @@ def test_with_match_conditions_the_version_changes_nothing(version: str, tmp_pat
     assert found == FILES
 
 
-def test_servers_expect_the_registration_for_their_version(tmp_path: Path) -> None:
-    assert main(["render", str(tmp_path), "--kubernetes-version=1.27"]) == 0
+def test_before_optional_fields_the_conditions_do_without(tmp_path: Path) -> None:
+    assert main(["render", str(tmp_path), "--kubernetes-version", "1.28"]) == 0
+    for overlay in OVERLAYS:
+        path = f"overlays/{overlay}/enforce/registration.yaml"
+        text = (tmp_path / path).read_text()
+        assert ".?" in FILES[path]
+        assert ".?" not in text
+        usual, older = yaml.safe_load(FILES[path]), yaml.safe_load(text)
+        for value in (usual, older):
+            for webhook in value["webhooks"]:
+                (condition,) = webhook["matchConditions"]
+                del condition["expression"]
+        assert usual == older
+
+
+@pytest.mark.parametrize("version", ["1.27", "1.28", "1.29"])
+def test_servers_expect_the_registration_for_their_version(version: str, tmp_path: Path) -> None:
+    assert main(["render", str(tmp_path), f"--kubernetes-version={version}"]) == 0
     files = {
         str(file.relative_to(tmp_path)): file.read_text()
         for file in tmp_path.rglob("*")
@@ -165,8 +183,8 @@ def test_policy_flags_reach_the_server_and_its_registration(tmp_path: Path) -> N
             "",
             "events.k8s.io",
         }
-        condition = webhooks["nodes"]["matchConditions"][1]["expression"]
-        assert "metadata.finalizers" in condition
+        condition = webhooks["nodes"]["matchConditions"][0]["expression"]
+        assert "object.?metadata.?finalizers" in condition
         assert "key.startsWith('a/') || key == 'tier'" in condition
         assert "unschedulable" not in condition
 

@@ -20,6 +20,7 @@ from noderestrict.doctor.registration_differences import registration_difference
 from noderestrict.doctor.restore import AS_ADMINISTRATOR, restore
 from noderestrict.pki.check import KeyPairError
 from noderestrict.policy.extra import Extra
+from noderestrict.render.conditions import syntax_of
 from noderestrict.render.infrastructure import infrastructure_in
 from noderestrict.render.workload import NAMESPACE, TLS_SECRET
 
@@ -174,7 +175,12 @@ def _from_its_like(
         return
     client = dict(webhooks[0].get("clientConfig") or {})
     client.pop("caBundle", None)
-    rendered = rendered_webhooks(client, extra, infrastructure_in(webhooks))
+    expressions = [
+        str(condition.get("expression"))
+        for webhook in webhooks
+        for condition in webhook.get("matchConditions") or ()
+    ]
+    rendered = rendered_webhooks(client, extra, infrastructure_in(webhooks), syntax_of(expressions))
     expected = {"webhooks": list(rendered.values())}
     for one in registration_differences(configuration, expected, conditions=conditions):
         place = _place(configuration, one)
