@@ -255,7 +255,12 @@ class Connection:
             return await response.read(), response.headers.getall("Warning", [])
 
     async def stream(
-        self, path: str, query: Mapping[str, str], *, inactivity: float
+        self,
+        path: str,
+        query: Mapping[str, str],
+        *,
+        inactivity: float,
+        accept: str | None = None,
     ) -> AsyncIterator[bytes]:
         """Yield the body of a GET in pieces as it arrives.
 
@@ -263,12 +268,17 @@ class Connection:
             path: of the request.
             query: its parameters.
             inactivity: seconds without data after which to abandon the stream.
+            accept: media type to ask for, if not JSON as it is.
 
         Raises:
             ClusterError: there was no answer, an error, or the stream broke off.
         """
         timeout = aiohttp.ClientTimeout(sock_connect=10, sock_read=inactivity)
-        async with self._response("GET", path, query, None, timeout) as response:
+        # An API server compresses long answers, which takes it longer than to send them.
+        headers = {"Accept-Encoding": "identity"}
+        if accept:
+            headers["Accept"] = accept
+        async with self._response("GET", path, query, None, timeout, headers=headers) as response:
             while piece := await response.content.readany():
                 yield piece
 

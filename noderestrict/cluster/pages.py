@@ -47,7 +47,11 @@ _metas = msgspec.json.Decoder(ListMeta)
 
 
 async def pages(
-    connection: Connection, path: str, size: int, query: Mapping[str, str] | None = None
+    connection: Connection,
+    path: str,
+    size: int,
+    query: Mapping[str, str] | None = None,
+    accept: str | None = None,
 ) -> AsyncIterator[Part]:
     """Yield a list part by part, each page in one or more.
 
@@ -56,6 +60,7 @@ async def pages(
         path: of the list.
         size: the maximum number of objects per page; pages of large objects have fewer.
         query: further parameters.
+        accept: media type to ask for, if not JSON as it is.
 
     Raises:
         ClusterError: the list failed.
@@ -67,7 +72,7 @@ async def pages(
         asked["limit"] = str(limit)
         page = _Arriving()
         metadata = None
-        async for piece in connection.stream(path, asked, inactivity=_INACTIVITY):
+        async for piece in connection.stream(path, asked, inactivity=_INACTIVITY, accept=accept):
             if page.add(piece):
                 yield Part(await page.split())
         part = await page.rest()

@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 from kubernetes_asyncio import client
+from multidict import CIMultiDictProxy
 
 from noderestrict.api.resources import RESOURCES
 from noderestrict.cluster.connection import Connection
@@ -18,17 +19,19 @@ _SERVED = [resource.list_path for resource in RESOURCES.values()]
 
 
 class Scripted:
-    """Answers each request with the next step; keeps what was asked."""
+    """Answers each request with the next step; keeps what was asked, and how."""
 
     def __init__(self, *steps: Answer) -> None:
         self.steps = list(steps)
         self.asked: list[tuple[str, dict[str, str]]] = []
+        self.headers: list[CIMultiDictProxy[str]] = []
         self.finished = asyncio.Event()
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         if is_discovery(request.path):
             return web.json_response(discovered(request.path, _SERVED))
         self.asked.append((request.path, dict(request.query)))
+        self.headers.append(request.headers)
         if not self.steps:
             self.finished.set()
             await asyncio.sleep(3600)

@@ -1,6 +1,7 @@
 """Look-ups that miss are made live; what cannot be asked is never refused."""
 
 import asyncio
+import ipaddress
 import json
 import time
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
+from cryptography import x509
 
 from noderestrict import admission
 from noderestrict.api.corev1 import ReportedNode
@@ -17,9 +19,11 @@ from noderestrict.cluster.judge import ClusterJudge
 from noderestrict.cluster.live import Budget, BudgetExhaustedError, Coalescer, LiveLookups
 from noderestrict.cluster.server_info import is_open_to_cve_2021_25735, server_version
 from noderestrict.policy.decision import Allowed, Denied
+from noderestrict.policy.extra import Extra
 from noderestrict.policy.settings import Settings
 from noderestrict.telemetry.metrics import Metrics
 from tests.cluster.scripted import connected
+from tests.policy.test_strict import serving_csr
 
 
 class API:
@@ -324,6 +328,26 @@ async def test_names_that_no_node_has_share_one_budget_and_use_up_no_other() -> 
             found |= await codes(judging, f"made-up-{number}", "10.0.0.66")
         assert 500 in found
         assert await codes(judging, "n1", "10.0.0.66", 3) == {404}
+
+
+@pytest.mark.parametrize(("address", "allowed"), [("10.0.0.7", True), ("10.0.0.8", False)])
+async def test_addresses_that_no_store_has_are_looked_up_live(address: str, allowed: bool) -> None:
+    api = API()
+    api.objects["/api/v1/nodes/n1"] = {
+        "metadata": {"name": "n1"},
+        "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.7"}]},
+    }
+    strict = Settings.for_version(extra=Extra.of(["certificatesigningrequests/addresses"]))
+    body = serving_csr(x509.IPAddress(ipaddress.ip_address(address)))
+    async with connected(api) as connection:
+        judging = ClusterJudge(connection, strict, Metrics())
+        # As a list by metadata leaves it.
+        judging.informers.stores["nodes"].upsert(
+            msgspec.convert({"metadata": {"name": "n1"}}, ReportedNode)
+        )
+        decision = await judging.judge(admission.decode(body), time.monotonic() + 60)
+    assert isinstance(decision, Allowed) is allowed
+    assert api.asked == ["/api/v1/nodes/n1"]
 
 
 async def test_equal_questions_share_a_call_that_starts_after_them() -> None:

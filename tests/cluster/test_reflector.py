@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noderestrict.api import corev1
-from noderestrict.api.resources import RESOURCES
+from noderestrict.api.resources import RESOURCES, Resource
 from noderestrict.cluster.graph_sink import GraphSink
 from noderestrict.cluster.reflector import Pace, Reflector
 from noderestrict.cluster.store import Store
@@ -59,6 +59,7 @@ class Run:
         streaming: bool = False,
         inactivity: float = 5,
         clock: Callable[[], float] = time.monotonic,
+        resource: Resource = PODS,
     ) -> None:
         async def sleep(seconds: float) -> None:
             self.slept.append(seconds)
@@ -67,8 +68,8 @@ class Run:
         async with connected(script) as connection:
             self.reflector = Reflector(
                 connection,
-                PODS,
-                [self.store],
+                resource,
+                [self.store if resource is PODS else Store(resource.plural)],
                 streaming=streaming,
                 pace=pace,
                 failed=self.failed.append,
@@ -95,6 +96,32 @@ async def test_a_list_is_read_in_pages_and_watched_from_its_version() -> None:
     assert [query.get("continue") for _, query in script.asked] == [None, "t", None]
     assert script.asked[2][1]["resourceVersion"] == "10"
     assert run.reflector.has_synced
+
+
+@pytest.mark.parametrize(
+    ("plural", "partial"), [("nodes", True), ("serviceaccounts", True), ("pods", False)]
+)
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_nothing_is_asked_for_that_no_sink_keeps(
+    plural: str, partial: bool, streaming: bool
+) -> None:
+    run = Run()
+    steps = [watch(bookmark(10, end=True))] if streaming else [reply(page())]
+    script = Scripted(*steps)
+    await run.follow(script, streaming=streaming, resource=RESOURCES[plural])
+    kinds = ["", ""] if streaming else ["List", ""]
+    for headers, suffix in zip(script.headers, kinds, strict=True):
+        asked, _, otherwise = headers["Accept"].rpartition(",")
+        assert otherwise == "application/json"
+        wanted = f"application/json;as=PartialObjectMetadata{suffix};g=meta.k8s.io;v=v1"
+        assert asked == (wanted if partial else "")
+
+
+async def test_no_list_and_no_watch_is_compressed() -> None:
+    run = Run()
+    script = Scripted(reply(page(pod("a", 1))))
+    await run.follow(script)
+    assert [one["Accept-Encoding"] for one in script.headers] == ["identity", "identity"]
 
 
 async def test_a_list_that_breaks_off_changes_nothing() -> None:
