@@ -608,6 +608,10 @@ GOOD_TTLS = {"authorizedTTL": "1s", "unauthorizedTTL": "5s"}
             authorizers("RBAC", "Webhook", **{**GOOD_TTLS, "unauthorizedTTL": "soon"}),
             [("warn", "unauthorizedTTL is soon")],
         ),
+        (
+            yaml.safe_dump(authorization_configuration("/webhook.kubeconfig", agents=["true"])),
+            [("pass", "Webhook, RBAC, Webhook")],
+        ),
         ("", [("fail", "not an AuthorizationConfiguration")]),
         ("authorizers: 5", [("fail", "not an AuthorizationConfiguration")]),
         ("authorizers: [{}]", [("fail", "not an AuthorizationConfiguration")]),
