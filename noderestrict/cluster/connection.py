@@ -14,15 +14,16 @@ from kubernetes_asyncio import client
 from kubernetes_asyncio.client.exceptions import ApiException
 from multidict import CIMultiDict
 
-from noderestrict import __version__
 from noderestrict.cluster.access import Access
 from noderestrict.cluster.api_servers import Address
 from noderestrict.cluster.credentials import UNAUTHORIZED, Credential, Credentials
 from noderestrict.cluster.errors import ClusterError as ClusterError
 from noderestrict.cluster.errors import ConnectionFailedError as ConnectionFailedError
 from noderestrict.cluster.locate import find_access
-from noderestrict.cluster.transport import client_session, environment_proxy
+from noderestrict.cluster.transport import USER_AGENT, client_session, environment_proxy
 
+#: Query of writes: a proxy may change the user agent, from which API servers take it otherwise.
+MANAGED = {"fieldManager": "noderestrict"}
 _OK = range(200, 300)
 _IMPERSONATE_USER = "Impersonate-User"
 #: Of an error message: it may repeat a node name before it says who refused.
@@ -209,7 +210,7 @@ class Connection:
         Raises:
             ClusterError: there was no answer, or an error.
         """
-        async with self._response("PUT", path, None, body, seconds) as response:
+        async with self._response("PUT", path, MANAGED, body, seconds) as response:
             return await response.read()
 
     async def delete(self, path: str, *, seconds: float = 30) -> bytes:
@@ -230,7 +231,7 @@ class Connection:
             ClusterError: there was no answer, or an error.
         """
         kind = "application/json-patch+json"
-        async with self._response("PATCH", path, None, operations, seconds, kind) as response:
+        async with self._response("PATCH", path, MANAGED, operations, seconds, kind) as response:
             return await response.read()
 
     async def send(
@@ -298,7 +299,7 @@ class Connection:
         sent.update(headers or {})
         if _IMPERSONATE_USER not in sent:
             sent.extend(self._impersonation)
-        sent["User-Agent"] = f"noderestrict/{__version__}"
+        sent["User-Agent"] = USER_AGENT
         request = partial(
             self._send,
             method,

@@ -9,7 +9,7 @@ import jsonpatch
 import msgspec
 
 from noderestrict.api.scanner import ScanError
-from noderestrict.cluster.connection import ClusterError, Connection
+from noderestrict.cluster.connection import MANAGED, ClusterError, Connection
 from noderestrict.cluster.objects import tree
 
 _NOT_FOUND, _CONFLICT, _UNPROCESSABLE = 404, 409, 422
@@ -85,7 +85,7 @@ async def write_secret(connection: Connection, namespace: str, name: str, data: 
     except ClusterError as error:
         if error.code != _NOT_FOUND:
             raise
-        await connection.post(path, value)
+        await connection.post(path, value, query=MANAGED)
 
 
 async def read_bundles(connection: Connection, configuration: str) -> dict[str, bytes]:
@@ -219,7 +219,7 @@ async def write_registration(
         created = _registered(value, {}, bundle)
         if check is not None:
             await check(created)
-        await connection.post(CONFIGURATIONS, created)
+        await connection.post(CONFIGURATIONS, created, query=MANAGED)
         return
     bundles = {one["name"]: _bundle(one) for one in installed.get("webhooks") or ()}
     written = _registered(value, bundles, bundle)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from noderestrict.cluster.connection import ClusterError, Connection
+from noderestrict.cluster.connection import MANAGED, ClusterError, Connection
 from noderestrict.cluster.publish import CONFIGURATIONS
 
 NAME = "noderestrict-probe"
@@ -66,7 +66,7 @@ async def _why_not(
     path = f"{CONFIGURATIONS}/{NAME}"
     # One may be left from a run that was killed.
     await _delete(connection, path)
-    await connection.post(CONFIGURATIONS, _configuration(_ABSENT, _NOBODY))
+    await connection.post(CONFIGURATIONS, _configuration(_ABSENT, _NOBODY), query=MANAGED)
     noticed = clock() + _NOTICED_SECONDS
     try:
         if not await _until(connection, lambda seen: _ABSENT in seen, noticed, sleep, clock):

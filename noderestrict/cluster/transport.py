@@ -11,8 +11,11 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from noderestrict import __version__
 from noderestrict.cluster.api_servers import Address, GivenAddresses
 
+#: Of every request that we send. API servers call the field manager what stands before the slash.
+USER_AGENT = f"noderestrict/{__version__}"
 _CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
@@ -95,6 +98,7 @@ def client_session(
         addresses: what every name stands for; none to look names up.
     """
     return aiohttp.ClientSession(
+        headers={"User-Agent": USER_AGENT},
         connector=aiohttp.TCPConnector(
             ssl=context or True,
             limit=100,

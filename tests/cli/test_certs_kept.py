@@ -14,6 +14,7 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from noderestrict import __version__
 from noderestrict.cli import _certificates, main
 from noderestrict.pki.bundle import certificates, issuer_of, same
 from noderestrict.pki.issue import Authority, create_authority
@@ -177,6 +178,19 @@ def test_a_ca_that_cannot_sign_is_told_in_one_line_and_made_anew_by_bootstrap(
     assert cluster.certs("check", *TLS, *CA, *HOOKS)[0] == 1
     bootstrapped(cluster)
     assert cluster.certs("check", *TLS, *CA, *HOOKS) == (0, "all is well\n")
+
+
+def test_every_write_names_its_field_manager_and_every_request_its_version(
+    cluster: Cluster,
+) -> None:
+    bootstrapped(cluster)
+    cluster.trust_too(authority().certificate)
+    bootstrapped(cluster)
+    writes = [(method, path) for method, path, _ in cluster.store.heads if method != "GET"]
+    assert {method for method, _ in writes} == {"POST", "PUT", "PATCH"}
+    assert all(path.endswith("?fieldManager=noderestrict") for _, path in writes)
+    agents = {head["User-Agent"] for _, _, head in cluster.store.heads}
+    assert agents == {f"noderestrict/{__version__}"}
 
 
 def test_bootstrap_puts_back_exactly_the_ca_that_is_kept(cluster: Cluster) -> None:

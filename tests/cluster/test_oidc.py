@@ -12,6 +12,7 @@ import pytest
 import yaml
 from aiohttp import web
 
+from noderestrict import __version__
 from noderestrict.cluster.connection import ClusterError, ConnectionFailedError
 from tests.cluster.test_credentials import Renewed, jwt, renewed
 from tests.cluster.test_kubeconfig import no_other_configuration
@@ -38,8 +39,10 @@ class Issuer:
         self.now = time.time()
         self.issued = 0
         self.asked = 0
+        self.agents: set[str] = set()
 
-    async def metadata(self, _request: web.Request) -> web.Response:
+    async def metadata(self, request: web.Request) -> web.Response:
+        self.agents.add(request.headers["User-Agent"])
         return web.json_response({"token_endpoint": f"{self.url}/token"})
 
     async def token(self, request: web.Request) -> web.Response:
@@ -104,6 +107,7 @@ async def test_a_token_that_is_valid_is_used_until_it_is_due(tmp_path: Path) -> 
             assert await ours.waits() == [300]
             assert ours.sent == sent(1, it)
             assert ours.credentials.expiry() == it.now + HOUR
+            assert it.agents == {f"noderestrict/{__version__}"}
 
 
 @pytest.mark.parametrize("in_form", [False, True])
