@@ -9,7 +9,7 @@ IMAGE ?= noderestrict:$(VERSION)
 KUBERNETES ?= 1.36
 ASSETS := .assets/kubernetes-$(KUBERNETES)
 
-.PHONY: help install run test lint format fuzz docs manifests image bench bench-api-server bench-compare bench-ab assets node-assets cert-manager-assets test-e2e test-e2e-full test-cluster test-cluster-full soak e2e-kind lock clean
+.PHONY: help install run test lint format fuzz docs manifests image bench bench-api-server bench-compare bench-ab assets node-assets cert-manager-assets prometheus-assets test-e2e test-e2e-full test-cluster test-cluster-full soak e2e-kind lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -83,6 +83,9 @@ node-assets: ## Build the commands of a node for test-cluster, with Go
 
 cert-manager-assets: ## Build cert-manager for test-cluster-full, with Go
 	tests/assets/build-cert-manager .assets/cert-manager
+
+prometheus-assets: ## Build Prometheus for the tests of alerts and dashboard, with Go
+	tests/assets/build-prometheus .assets/prometheus
 
 test-e2e: install ## Test against a real API server, from make assets or KUBEBUILDER_ASSETS
 	KUBERNETES=$(KUBERNETES) $(BIN)/python -m pytest -m "e2e and not long" $(E2E_ARGS) tests/e2e

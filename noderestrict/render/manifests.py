@@ -14,6 +14,7 @@ from noderestrict.policy.releases import LATEST
 from noderestrict.policy.settings import Settings
 from noderestrict.render import policies, workload
 from noderestrict.render.client_verification import api_server_files
+from noderestrict.render.dashboard import dashboard
 from noderestrict.render.infrastructure import ACCOUNTS, AUDIENCES, Infrastructure
 from noderestrict.render.load import Object, complete_files, documents, parsed, text
 from noderestrict.render.names import CERTIFICATE_NAMES, LOOPBACK
@@ -208,6 +209,7 @@ def manifests(options: Options | None = None) -> dict[str, str]:
             for name, value in api_server_files().items()
         },
     }
+    files["components/monitoring/dashboard.json"] = dashboard()
     for overlay, objects in leftovers(files).items():
         files[f"overlays/{overlay}/leftovers.yaml"] = yaml_text(objects)
     return files
@@ -224,7 +226,7 @@ def _put_ca(registration: Object, bundle: bytes | None) -> None:
 def _as_it_is(path: str) -> str:
     given = f"manifests/{path}"
     # Policies of agents are no objects, and their comments are for who edits them.
-    if path.endswith(".json") or path.startswith("agents/"):
+    if path.startswith("agents/"):
         return text(given)
     return yaml_text(map(labelled, documents(given)))
 

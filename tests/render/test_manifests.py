@@ -1,7 +1,5 @@
 """The checked-in manifests are those of the code, and hang together."""
 
-import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +18,10 @@ from noderestrict.render.registration import (
     webhook_configuration,
     webhook_rules,
 )
-from tests.reference import described_metrics
 from tests.render.overlays import OVERLAYS, build
 
 ROOT = Path(__file__).parents[2]
 FILES = manifests()
-#: Of the API server: what clients of webhooks see.
-API_SERVER_METRICS = (
-    "apiserver_admission_webhook_admission_duration_seconds",
-    "apiserver_admission_webhook_rejection_count",
-    "apiserver_admission_webhook_fail_open_count",
-    "apiserver_admission_match_condition_exclusions_total",
-)
 
 
 def objects() -> list[dict[str, Any]]:
@@ -248,42 +238,6 @@ def test_servers_expect_the_registration_that_their_overlay_installs() -> None:
             # Said, so that an apply takes back what somebody has set.
             everything: dict[str, Any] = {"matchExpressions": [], "matchLabels": None}
             assert webhook["objectSelector"] == webhook["namespaceSelector"] == everything
-
-
-def expressions() -> list[str]:
-    """Return what the alerts and the dashboard ask Prometheus."""
-    folder = "components/monitoring"
-    *_, alerts = yaml.safe_load_all(FILES[f"{folder}/monitoring.yaml"])
-    rules = alerts["spec"]["groups"][0]["rules"]
-    dashboard = json.loads(FILES[f"{folder}/dashboard.json"])
-    targets = [target for panel in dashboard["panels"] for target in panel["targets"]]
-    return [one["expr"] for one in [*rules, *targets]]
-
-
-def labels(expression: str) -> set[str]:
-    """Return the labels that an expression selects or sums by."""
-    selected = re.findall(r"(\w+)=~?\"|(\w+)!=\"", expression)
-    by = re.findall(r"by \(([^)]*)\)", expression)
-    return {name for pair in selected for name in pair if name} | {
-        name.strip() for names in by for name in names.split(",")
-    }
-
-
-def test_alerts_and_dashboard_use_metrics_and_labels_that_exist() -> None:
-    ours = {name: set(known) for name, _, known, _ in described_metrics()}
-    # Prometheus adds these to what it scrapes.
-    added = {"pod", "job", "le"}
-    assert len(expressions()) > 20
-    for expression in expressions():
-        names = re.findall(r"(?:noderestrict|apiserver)_\w+", expression)
-        for name in names:
-            metric = name.removesuffix("_bucket")
-            assert metric in ours or metric in API_SERVER_METRICS
-            if metric in ours:
-                assert labels(expression) <= ours[metric] | added, expression
-        assert names or expression.startswith("absent(up")
-        assert expression.count("(") == expression.count(")")
-        assert expression.count("{") == expression.count("}")
 
 
 def test_a_directory_that_cannot_be_made_is_named(
