@@ -94,8 +94,8 @@ def add_parser(subparsers: Any) -> None:
         "--show",
         choices=("refused", "all"),
         default="refused",
-        help="refused: what is denied, undecided or not as expected; all: allowed cases too; JSON "
-        "and JUnit hold all cases in any case (default: refused)",
+        help="refused: what is denied, undecided or not as expected; all: allowed cases too; JSON, "
+        "JUnit and policy reports hold all cases in any case (default: refused)",
     )
     parser.add_argument(
         "--explain",

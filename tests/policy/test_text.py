@@ -14,6 +14,7 @@ from noderestrict.policy.decision import Denied, forbidden, not_found, retriable
 from noderestrict.policy.listers import MemoryListers
 from noderestrict.policy.settings import Settings
 from noderestrict.policy.text import json_line, printable
+from noderestrict.replay import reports
 
 HOSTILE = "\x00\x1b[31m\r\n\x7f\x85\x9b2J\u200b\u200f\u061c\u2028\u2029\u202e\u2066\ufeff\U000e0041"
 
@@ -98,7 +99,7 @@ def test_no_view_of_the_graph_shows_what_has_effect(
     assert (captured.out + captured.err).replace("\n", "").isprintable()
 
 
-@pytest.mark.parametrize("output", ["table", "json", "html", "markdown", "junit"])
+@pytest.mark.parametrize("output", reports.NAMES)
 def test_no_report_shows_what_has_effect(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, output: str
 ) -> None:

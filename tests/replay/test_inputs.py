@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from noderestrict.cli import main
+from noderestrict.replay import reports
 from tests.builders import node, obj, review, token_request, update_node
 
 OWN = json.loads(update_node(node(), node()))
@@ -458,7 +459,7 @@ def test_yaml_aliases_are_refused_before_they_grow(
     assert f"{file}:2: neither JSON nor YAML: aliases are not supported" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("output", ["table", "json", "html", "markdown", "junit"])
+@pytest.mark.parametrize("output", reports.NAMES)
 def test_every_report_tells_the_operator_what_the_requester_is_not_told(
     output: str, tmp_path: Path, capsys: Capture
 ) -> None:
