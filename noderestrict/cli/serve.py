@@ -21,6 +21,7 @@ from noderestrict.cli.yaml_file import ConfigError
 
 if TYPE_CHECKING:
     from noderestrict.cluster.connection import Connection
+    from noderestrict.cluster.store import Store
     from noderestrict.policy.settings import Settings
     from noderestrict.render.registration import Registration
     from noderestrict.serving.authorize import Authorizer
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from noderestrict.serving.certificates import Certificates
     from noderestrict.serving.limits import Limits
     from noderestrict.serving.reload import Reloaded
+    from noderestrict.serving.reporter import Reporter
     from noderestrict.serving.server import ServerOptions
     from noderestrict.serving.settle import Judge
     from noderestrict.serving.stop import Stop
@@ -102,6 +104,8 @@ def _check(config: ServeConfig) -> None:
         raise UsageError("--state answers all lookups: it excludes --kubeconfig and --context")
     if config.state and config.expected_registration:
         raise UsageError("--expected-registration is compared with a cluster's: not with --state")
+    if config.state and config.events:
+        raise UsageError("--events are written to a cluster: not with --state")
     if config.state and config.tls_secret:
         raise UsageError("--tls-secret is read from a cluster: not with --state")
 
@@ -163,8 +167,10 @@ async def _serve_cluster(
     from noderestrict.cluster.graph_sink import graph_sinks
     from noderestrict.cluster.judge import STREAMING_SINCE, ClusterJudge
     from noderestrict.cluster.node_authorizer import NodeAuthorizer
+    from noderestrict.cluster.node_events import NodeEvents
     from noderestrict.graph.graph import Graph
     from noderestrict.render.registration import parse_registration
+    from noderestrict.serving.event_reporter import EventReporter
     from noderestrict.serving.server import StartError
     from noderestrict.serving.tls_secret import TlsSecret
 
@@ -221,7 +227,23 @@ async def _serve_cluster(
             certificates,
             minor,
         )
+    if config.events:
+        events = NodeEvents(
+            connection,
+            partial(_uid_of, judge.informers.stores["nodes"]),
+            metrics.count_node_event,
+        )
+        jobs["node events"] = events.run
+        server.reporters.append(EventReporter(events.add))
     await server.serve(judge, authorizer, metrics, stop, jobs, certificates)
+
+
+def _uid_of(nodes: "Store", name: str) -> str | None:
+    """Return the uid of a node, None if a store has no such node."""
+    from noderestrict.policy.records import NodeRecord
+
+    node = nodes.get("", name)
+    return node.uid if isinstance(node, NodeRecord) else None
 
 
 def _log_start(
@@ -287,6 +309,10 @@ class _Server:
     Args:
         config: what it runs with.
         sources: read again for a change of the modes.
+
+    Attributes:
+        in_force: the agents.
+        reporters: are told of answers.
     """
 
     def __init__(self, config: ServeConfig, sources: Sources[ServeConfig]) -> None:
@@ -296,6 +322,7 @@ class _Server:
         self._sources = sources
         self._features: Mapping[str, bool] | None = None
         self._minor: int | None = None
+        self.reporters: list[Reporter] = []
         self.in_force = InForce()
 
     def hold_agents(self, features: Mapping[str, bool], minor: int | None = None) -> None:
@@ -360,7 +387,7 @@ class _Server:
         capture, limits = _capture(config, metrics), _limits(config)
         in_force = self.in_force
         modes = config.modes(config, in_force.agents)
-        app = App(judge, metrics, limits, authorizer, modes, capture, in_force)
+        app = App(judge, metrics, limits, authorizer, modes, capture, in_force, self.reporters)
         metrics.policy.mode_of = lambda rule: app.state.modes.of(rule)
         metrics.follow_agents(in_force)
         jobs = {"log": _report_drops, **background}

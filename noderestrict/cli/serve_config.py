@@ -144,6 +144,12 @@ class ServeConfig(shared_flags.Policy, shared_flags.ClusterAccess):
         CLUSTER,
     )
 
+    events: bool = switch(
+        "write an Event about each node whose request breaks a rule, at most one a minute for each "
+        "rule; needs the rights to create and patch events in namespace default",
+        CLUSTER,
+    )
+
     max_in_flight: int = setting(512, COUNT, "requests to answer at the same time", _LIMITS)
     header_timeout: float = setting(
         10.0,

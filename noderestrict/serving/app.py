@@ -1,7 +1,7 @@
 """Routes: each request to what answers it, each error to an HTTP error."""
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from aiohttp import web
 
@@ -16,6 +16,7 @@ from noderestrict.serving.lane import LARGE_BYTES, CrowdedError, Lane
 from noderestrict.serving.limits import Limits, parse_timeout
 from noderestrict.serving.modes import Modes
 from noderestrict.serving.refusal_log import RefusalLog
+from noderestrict.serving.reporter import Reporter, Reporters
 from noderestrict.serving.settle import Judge
 from noderestrict.serving.state import ServerState
 from noderestrict.serving.validate import ValidateHandler
@@ -47,6 +48,7 @@ class App:
         rule_modes: of the rules; all are enforced if None.
         capture: gets judged reviews.
         agents: that are held to their node; none if None.
+        reporters: are told of answers, after the log.
 
     Attributes:
         state: of the server.
@@ -61,6 +63,7 @@ class App:
         rule_modes: Modes | None = None,
         capture: Capture | None = None,
         agents: InForce | None = None,
+        reporters: Sequence[Reporter] = (),
     ) -> None:
         limits = limits or Limits()
         self.state = state = ServerState(limits, rule_modes, agents)
@@ -68,10 +71,11 @@ class App:
         metrics.in_flight.set_function(lambda: state.in_flight.all_requests)
         self._bodies = BodyReader(limits, metrics)
         lane, log = Lane(), RefusalLog()
-        validate = ValidateHandler(judge, metrics, state, lane, log, capture)
+        reporter: Reporter = Reporters((log, *reporters)) if reporters else log
+        validate = ValidateHandler(judge, metrics, state, lane, reporter, capture)
         self._posts: dict[str, _Endpoint] = {"/validate": validate.handle}
         if authorizer is not None:
-            authorize = AuthorizeHandler(authorizer, metrics, state, lane, log)
+            authorize = AuthorizeHandler(authorizer, metrics, state, lane, reporter)
             self._posts["/authorize"] = authorize.handle
         health = Health(state, judge)
         #: Tells whether every readiness check passes.

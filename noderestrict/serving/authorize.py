@@ -12,7 +12,7 @@ from noderestrict.serving import modes
 from noderestrict.serving.connections import Answer, client_of
 from noderestrict.serving.http import HTTPError
 from noderestrict.serving.lane import LARGE_BYTES, Lane
-from noderestrict.serving.refusal_log import RefusalLog
+from noderestrict.serving.reporter import Reporter
 from noderestrict.serving.state import ServerState
 from noderestrict.telemetry.metrics import Metrics
 
@@ -40,7 +40,7 @@ class AuthorizeHandler:
         metrics: counted into.
         state: has the modes of the rules, and the agents.
         lane: runs what takes long.
-        log: of what was denied or got no opinion.
+        reporter: is told what was denied or got no opinion.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class AuthorizeHandler:
         metrics: Metrics,
         state: ServerState,
         lane: Lane,
-        log: RefusalLog,
+        reporter: Reporter,
     ) -> None:
         self._authorizer = authorizer
         self._metrics = metrics
         self._state = state
         self._lane = lane
-        self._log = log
+        self._reporter = reporter
 
     async def handle(self, http: web.BaseRequest, body: bytes, deadline: float) -> Answer:
         """Return the answer to a review.
@@ -92,7 +92,7 @@ class AuthorizeHandler:
             opinion = self._settled(http, review, opinion, seconds)
         else:
             self._metrics.authorization_no_opinion.inc()
-            self._log.no_opinion(http, review, opinion, seconds)
+            self._reporter.no_opinion(http, review, opinion, seconds)
         return Answer(authorization.encode(review, opinion))
 
     def _settled(
@@ -110,7 +110,7 @@ class AuthorizeHandler:
         if mode == modes.OFF:
             self._metrics.authorization_no_opinion.inc()
             return Opinion(allowed=False)
-        self._log.denied(http, review, opinion, seconds, mode)
+        self._reporter.denied(http, review, opinion, seconds, mode)
         if mode == modes.ENFORCE:
             self._metrics.authorization_denied.inc()
             return opinion

@@ -14,7 +14,8 @@ from noderestrict.serving.connections import Answer, client_of
 from noderestrict.serving.http import HTTPError
 from noderestrict.serving.lane import LARGE_BYTES, Lane
 from noderestrict.serving.modes import Modes
-from noderestrict.serving.refusal_log import RefusalLog, short
+from noderestrict.serving.refusal_log import short
+from noderestrict.serving.reporter import Reporter
 from noderestrict.serving.settle import Judge, Verdict, settle
 from noderestrict.serving.state import ServerState
 from noderestrict.telemetry.metrics import Metrics
@@ -31,7 +32,7 @@ class ValidateHandler:
         metrics: counted into.
         state: has the modes of the rules, and the agents.
         lane: runs what takes long.
-        log: of refusals.
+        reporter: is told of answers.
         capture: gets judged reviews, if any.
     """
 
@@ -41,7 +42,7 @@ class ValidateHandler:
         metrics: Metrics,
         state: ServerState,
         lane: Lane,
-        log: RefusalLog,
+        reporter: Reporter,
         capture: Capture | None,
     ) -> None:
         self._decoder = admission.TypedDecoder(state.in_force)
@@ -49,7 +50,7 @@ class ValidateHandler:
         self._metrics = metrics
         self._state = state
         self._lane = lane
-        self._log = log
+        self._reporter = reporter
         self._capture = capture
 
     async def handle(self, http: web.BaseRequest, body: bytes, deadline: float) -> Answer:
@@ -94,7 +95,7 @@ class ValidateHandler:
         self._metrics.validate_seconds.observe(seconds)
         if verdict is None:
             self._count(request, decision, modes.ENFORCE)
-            self._log.allowed(request, seconds)
+            self._reporter.allowed(request, seconds)
         else:
             decision = verdict.reported[0] if verdict.reported else verdict.decision
             self._report(http, request, verdict, rule_modes, seconds)
@@ -128,9 +129,9 @@ class ValidateHandler:
         for denied in verdict.reported:
             mode = rule_modes.of(denied.rule)
             self._count(request, denied, mode)
-            self._log.refused(http, request, denied, seconds, mode)
+            self._reporter.refused(http, request, denied, seconds, mode)
         if isinstance(verdict.decision, Denied):
-            self._log.refused(http, request, verdict.decision, seconds, modes.ENFORCE)
+            self._reporter.refused(http, request, verdict.decision, seconds, modes.ENFORCE)
 
     def _count(self, request: admission.Request, decision: Allowed | Denied, mode: str) -> None:
         self._metrics.decisions.count(

@@ -369,6 +369,15 @@ class Metrics:
             ("resource", "result"),
             registry=registry,
         )
+        self._node_events = Counter(
+            "noderestrict_node_events_total",
+            "Events about nodes that were written or failed, and refusals that none was kept for: "
+            "the node is not known, or there are too many.",
+            ("result",),
+            registry=registry,
+        )
+        for result in ("written", "failed", "dropped"):
+            self._node_events.labels(result)
         self._kubernetes = Gauge(
             "noderestrict_kubernetes_info",
             "1, with the version of the API server, the release of the rules that apply, and "
@@ -406,6 +415,10 @@ class Metrics:
     def count_renewal(self, result: str) -> None:
         """Count a renewal of the credential: ``renewed`` or ``failed``."""
         self._credential_renewals.labels(result).inc()
+
+    def count_node_event(self, result: str) -> None:
+        """Count an Event about a node: ``written``, ``failed`` or ``dropped``."""
+        self._node_events.labels(result).inc()
 
     def exposition(self, content_type: str = CONTENT_TYPE_PLAIN_0_0_4) -> bytes:
         """Return all metrics.

@@ -10,7 +10,8 @@ import pytest
 
 from noderestrict.render.registration import webhook_configuration
 from tests.e2e import prometheus
-from tests.e2e.control_plane import APIError
+from tests.e2e.control_plane import ISSUER, APIError
+from tests.e2e.test_admission import token_request
 from tests.e2e.test_registration import (
     LEASES,
     PODS,
@@ -30,6 +31,7 @@ from tests.render.test_monitoring import (
     labels,
 )
 
+ACCOUNTS = "/api/v1/namespaces/default/serviceaccounts"
 #: What Grafana puts in for its variables.
 VARIABLES = {
     "$__rate_interval": "1m",
@@ -39,17 +41,25 @@ VARIABLES = {
 }
 
 
+#: Some scrapes succeeded one after the other.
+SCRAPED = 'sum_over_time(up{{job="{job}"}}[1m]) > 5'
+
+
 @pytest.fixture(scope="module")
 def watched(registered: Registered) -> Registered:
     """A cluster in which all that the dashboard shows has happened."""
     node = registered.control_plane.node("watched")
-    registered.admin.create(PODS, pod("elsewhere", "another"))
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "web"}}
+    registered.admin.create(ACCOUNTS, account)
+    elsewhere = pod("elsewhere", "another")
+    elsewhere["spec"] |= {"serviceAccountName": "web", "automountServiceAccountToken": False}
+    elsewhere = registered.admin.create(PODS, elsewhere)
     client = registered.client_config(registered.enforcing)
     with configured(registered, webhook_configuration(client)):
         # One refused, one that takes a live lookup, and one that the conditions keep from us.
         until_refused(node)
         with pytest.raises(APIError, match="noderestrict"):
-            node.patch(f"{PODS}/elsewhere/status", {"metadata": {"labels": {"a": "b"}}})
+            node.create(f"{ACCOUNTS}/web/token", token_request(elsewhere, ISSUER))
         node.create(LEASES, lease("watched"))
     away = {**client, "url": "https://127.0.0.1:1/validate"}
     with configured(registered, webhook_configuration(away, failure_policy="Ignore")):
@@ -83,14 +93,19 @@ def scraped(
 ) -> Iterator[prometheus.Prometheus]:
     """Prometheus, after it has scraped both servers twice and more."""
     folder = tmp_path_factory.mktemp("prometheus")
-    with prometheus.running(folder, configuration(watched, folder)) as running:
+    node = watched.control_plane.node("watched")
+    client = watched.client_config(watched.enforcing)
+    jobs = ("noderestrict", "apiserver")
+    with (
+        prometheus.running(folder, configuration(watched, folder)) as running,
+        configured(watched, webhook_configuration(client)),
+    ):
         end = time.monotonic() + prometheus.SECONDS
-        while not all(
-            running.query(f'count_over_time(up{{job="{job}"}}[1m]) > 3 and up == 1')
-            for job in ("noderestrict", "apiserver")
-        ):
+        while not all(running.query(SCRAPED.format(job=job)) for job in jobs):
             assert time.monotonic() < end, running.query("up")
-            time.sleep(0.5)
+            # Rates of nothing are no numbers.
+            until_refused(node)
+            time.sleep(0.2)
         yield running
 
 

@@ -207,8 +207,12 @@ def test_every_object_of_ours_has_its_namespace_and_no_data_file_is_left_out() -
         "ValidatingWebhookConfiguration",
     }
     for value in objects():
-        if value["kind"] not in cluster_scoped and value.get("metadata"):
-            assert value["metadata"]["namespace"] == workload.NAMESPACE, value["metadata"]
+        metadata = value.get("metadata")
+        if value["kind"] not in cluster_scoped and metadata:
+            # Events about nodes are in namespace default.
+            about_nodes = metadata["name"] == "noderestrict-events"
+            wanted = "default" if about_nodes else workload.NAMESPACE
+            assert metadata["namespace"] == wanted, metadata
     assert set(complete_files()) < set(FILES)
 
 
@@ -273,3 +277,24 @@ def test_the_server_may_have_its_own_token_reviewed() -> None:
         for verb in rule["verbs"]
     }
     assert ("create", "authentication.k8s.io", "tokenreviews") in granted
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_component_for_events_turns_them_on_and_grants_no_more_than_they_need(
+    overlay: str,
+) -> None:
+    built = build(overlay, ["events"])
+    (server,) = [one for one in built if one["kind"] in ("Deployment", "DaemonSet")]
+    _, *arguments = server["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert build_parser()[1]["serve"].parse_args(arguments).events is True
+    (role,) = [one for one in built if one["metadata"]["name"] == "noderestrict-events"
+               and one["kind"] == "Role"]  # fmt: skip
+    assert role["metadata"]["namespace"] == "default"
+    assert role["rules"] == [
+        {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]}
+    ]
+    (binding,) = [one for one in built if one["metadata"]["name"] == "noderestrict-events"
+                  and one["kind"] == "RoleBinding"]  # fmt: skip
+    (subject,) = binding["subjects"]
+    account = server["spec"]["template"]["spec"]["serviceAccountName"]
+    assert (subject["namespace"], subject["name"]) == (workload.NAMESPACE, account)

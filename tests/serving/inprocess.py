@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass
 
 import uvloop
@@ -21,6 +21,7 @@ from noderestrict.serving.limits import Limits
 from noderestrict.serving.listener import Listener, listening_sockets
 from noderestrict.serving.local import LocalJudge
 from noderestrict.serving.modes import Modes
+from noderestrict.serving.reporter import Reporter
 from noderestrict.serving.room import Room
 from noderestrict.serving.settle import Judge
 from noderestrict.telemetry.metrics import Metrics
@@ -120,12 +121,13 @@ async def listening(
     authorizer: Authorizer | None = None,
     agents: InForce | None = None,
     modes: Modes | None = None,
+    reporters: Sequence[Reporter] = (),
 ) -> AsyncIterator[Running]:
     if judge is None:
         judge = WaitingJudge()
         judge.may.set()
     metrics = Metrics()
-    app = App(judge, metrics, limits, authorizer, modes, capture, agents)
+    app = App(judge, metrics, limits, authorizer, modes, capture, agents, reporters)
     room: Room[Connection] = Room(limits.fresh, kept)
     server = Server(
         app.handle, limits, room, app.state.in_flight, metrics.closed_connections("webhook")

@@ -1,0 +1,65 @@
+"""Events about nodes that were refused something."""
+
+from collections.abc import Callable
+
+from aiohttp import web
+
+from noderestrict import admission, authorization
+from noderestrict.graph.rules import Opinion
+from noderestrict.policy.decision import Denied
+from noderestrict.serving.modes import ENFORCE
+
+#: Reasons of Events.
+REFUSED, WOULD_BE_REFUSED = "NodeRequestRefused", "NodeRequestWouldBeRefused"
+_SERVER_ERRORS = 500
+
+
+class EventReporter:
+    """Hands on what admission refused a node.
+
+    Dry runs have no Events, since a registration must not have side effects on them. Neither have
+    reads, which kubelets repeat, nor agents, which are no nodes.
+
+    Args:
+        add: takes node, reason, rule and message; never waits.
+    """
+
+    def __init__(self, add: Callable[[str, str, str, str], None]) -> None:
+        self._add = add
+
+    def allowed(self, request: admission.Request, seconds: float) -> None:
+        """Do nothing."""
+
+    def refused(
+        self,
+        http: web.BaseRequest,  # noqa: ARG002 (whoever asks, the node is to blame)
+        request: admission.Request,
+        denied: Denied,
+        seconds: float,  # noqa: ARG002
+        mode: str,
+    ) -> None:
+        """Hand on a denial, whether it is enforced or only reported."""
+        of_node = request.agent is None and bool(request.node)
+        # A 500 is no refusal: the kubelet is to ask again.
+        if of_node and not request.dry_run and denied.code < _SERVER_ERRORS:
+            reason = REFUSED if mode == ENFORCE else WOULD_BE_REFUSED
+            self._add(request.node or "", reason, denied.rule, denied.message)
+
+    def no_opinion(
+        self,
+        http: web.BaseRequest,
+        review: authorization.Review,
+        opinion: Opinion,
+        seconds: float,
+    ) -> None:
+        """Do nothing."""
+
+    def denied(
+        self,
+        http: web.BaseRequest,
+        review: authorization.Review,
+        opinion: Opinion,
+        seconds: float,
+        mode: str,
+    ) -> None:
+        """Do nothing."""
