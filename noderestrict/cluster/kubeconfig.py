@@ -435,7 +435,8 @@ class _UserReader(_Reader):
         if given.username or given.password:
             if given.token or given.token_file:
                 raise self._fail("username", "set as well as a token", given.username or "")
-            basic = f"{given.username or ''}:{given.password or ''}"
+            # A password alone is ignored, as in client-go.
+            basic = f"{given.username}:{given.password or ''}" if given.username else ""
         if given.exec is not None and given.auth_provider is not None:
             raise self._fail("exec", "set as well as auth-provider")
         return User(
