@@ -466,6 +466,7 @@ def _limits(config: ServeConfig) -> "Limits":
     return Limits(
         requests=config.max_in_flight,
         header_seconds=config.header_timeout,
+        age_seconds=config.connection_age,
         body_seconds=config.body_timeout,
     )
 

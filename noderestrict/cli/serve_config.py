@@ -164,6 +164,13 @@ class ServeConfig(shared_flags.Policy, shared_flags.ClusterAccess):
         "how long a client may take from the headers to the end of the body",
         _LIMITS,
     )
+    connection_age: float = setting(
+        600.0,
+        SECONDS,
+        "age at which a connection ends with an answer, at the latest, so that load spreads over "
+        "replicas; 0 for never",
+        _LIMITS,
+    )
     shutdown_delay: float = setting(
         5.0, SECONDS, "how long to keep listening after SIGTERM", _LIMITS
     )

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import math
+import random
 import socket
 import ssl
 import time
@@ -41,6 +42,8 @@ _CHUNKS, _CHUNKS_PART = 8 * 1024, 1 / 8
 
 #: Of answers that a client has not read; an API server reads them all.
 _UNREAD_BYTES = 1024 * 1024
+#: The part of the age that a connection reaches at least; so they do not all end at once.
+_LEAST_AGE = 0.5
 
 Response = TypeVar("Response", bound=web.StreamResponse)
 
@@ -112,7 +115,7 @@ class Connection(RequestHandler):
 
     __slots__ = (
         "_chunked", "_ended", "_in_flight", "_kept", "_left", "_opening", "_partial", "_payload",
-        "_server", "_timer", "_unread", "_wire", "body_clock", "held", "peer", "shed",
+        "_retires", "_server", "_timer", "_unread", "_wire", "body_clock", "held", "peer", "shed",
     )  # fmt: skip
 
     def __init__(self, server: "Server", peer: str, **kwargs: Any) -> None:
@@ -123,6 +126,8 @@ class Connection(RequestHandler):
         self._server = server
         self._in_flight = server.in_flight
         self._kept = False
+        # When an answer should be the last one, by the loop's clock.
+        self._retires = math.inf
         self._ended = False
         self._opening: asyncio.Task[Any] | None = None
         self._wire: asyncio.Transport | None = None
@@ -282,10 +287,15 @@ class Connection(RequestHandler):
                 stays = self._server.room.stays(self)
             else:
                 stays = self._kept = self._server.room.keep(self)
+                self._retires = self._loop.time() + self._server.age()
                 if not self._partial:
                     self._stop_timer()
             if not stays:
                 self._server.count_closed("share")
+                resp.force_close()
+            elif self._loop.time() >= self._retires and not (self._messages or self._partial):
+                # No request is lost: its client sends the next one on another connection.
+                self._server.count_closed("age")
                 resp.force_close()
         else:
             if not (self._kept or self._messages or self._timer):
@@ -534,6 +544,11 @@ class Server(web.Server):
         opening.add_done_callback(
             lambda task: sock.close() if task.cancelled() or task.exception() else None
         )
+
+    def age(self) -> float:
+        """Return the seconds after which to end a connection; another number for each."""
+        most = self.limits.age_seconds
+        return random.uniform(_LEAST_AGE, 1) * most if most else math.inf  # noqa: S311 (no secret)
 
     def make_room(self) -> bool:
         """End the connection that matters least; return whether there is one."""

@@ -27,6 +27,8 @@ class Limits:
         body_seconds: from the headers to the end of the body.
         answer_seconds: for a client to read its answers.
         idle_seconds: between requests on a connection; longer than the API server's 90 s.
+        age_seconds: at most, after which an answer ends a connection that carries reviews; 0 for
+            never.
     """
 
     requests: int = 512
@@ -38,6 +40,7 @@ class Limits:
     body_seconds: float = 10
     answer_seconds: float = 10
     idle_seconds: float = 120
+    age_seconds: float = 600
 
     @property
     def files(self) -> int:

@@ -36,10 +36,11 @@ class Room(Generic[M]):
     """Counts connections, which are fresh at first, and kept once they carried a review.
 
     A fresh connection may be closed for another at any time: first the oldest of the peer that has
-    most. Only its client closes a kept connection, because an API server does not retry a POST
-    whose connection was being closed. So the number of kept ones is limited such that newcomers
-    always find room, and a peer keeps no more than is left for others, but at least `SHARE`. A
-    connection that is not kept closes after its answer, which has ``Connection: close``.
+    most. A kept connection ends with an answer that says so, or by its client, because an API
+    server does not retry a POST whose connection was being closed. So the number of kept ones is
+    limited such that newcomers always find room, and a peer keeps no more than is left for others,
+    but at least `SHARE`. A connection that is not kept closes after its answer, which has
+    ``Connection: close``.
 
     Args:
         fresh: most connections that carried no review yet, TLS handshakes included.

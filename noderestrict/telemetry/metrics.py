@@ -36,7 +36,7 @@ OTHER = "other"
 OFF, ABSENT = "off", "absent"
 #: Why a connection was ended.
 CLOSED = (
-    "bytes", "chunks", "client_name", "evicted", "handshake", "header", "no_room", "share",
+    "age", "bytes", "chunks", "client_name", "evicted", "handshake", "header", "no_room", "share",
     "unread",
 )  # fmt: skip
 _EXPOSED_SECONDS = 1.0

@@ -11,6 +11,7 @@ import ssl
 from pathlib import Path
 from random import Random
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from aiohttp import web
@@ -248,6 +249,89 @@ def test_a_connection_that_is_not_kept_ends_with_its_answer(loop: str) -> None:
                 client.abort()
 
     run(loop, test())
+
+
+class _Clock:
+    """A loop's clock that a test puts forward."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead = 0.0
+        loop = asyncio.get_running_loop()
+        time = loop.time
+        self.now = lambda: time() + self.ahead
+        self._patch = monkeypatch
+
+    def of(self, running: Running) -> None:
+        """Have the connections of a server go by it."""
+        for peer in running.server.room._peers.values():
+            for connection in (*peer.fresh, *peer.kept):
+                loop = Mock(wraps=connection._loop, time=self.now)
+                self._patch.setattr(connection, "_loop", loop)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_old_connection_ends_with_an_answer(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        clock = _Clock(monkeypatch)
+        async with listening(Limits(age_seconds=1000)) as running:
+            client = await running.connect()
+            assert not (await client.answer())[2]
+            clock.of(running)
+            clock.ahead = 499
+            assert not (await client.answer())[2]
+            clock.ahead = 1001
+            # However old it is, it does not end while it is idle.
+            await asyncio.sleep(0.01)
+            assert len(running.server.room) == 1
+            status, _, closes = await client.answer()
+            assert (status, closes) == (200, True)
+            assert running.ended("age") == 1
+            assert await client.is_closed()
+            client.abort()
+
+    run(loop, test())
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_without_an_age_connections_do_not_end(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        clock = _Clock(monkeypatch)
+        async with listening(Limits(age_seconds=0)) as running:
+            client = await running.connect()
+            assert not (await client.answer())[2]
+            clock.of(running)
+            clock.ahead = 1e9
+            assert not (await client.answer())[2]
+            client.abort()
+
+    run(loop, test())
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_an_old_connection_ends_only_after_all_that_was_sent_on_it(
+    loop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        clock = _Clock(monkeypatch)
+        async with listening(Limits(age_seconds=1000)) as running:
+            client = await running.connect()
+            assert not (await client.answer())[2]
+            clock.of(running)
+            clock.ahead = 1001
+            client.writer.write(http(BAD) * 3)
+            answers = [await read_answer(client.reader) for _ in range(3)]
+            assert [closes for _, _, closes in answers] == [False, False, True]
+            assert {status for status, _, _ in answers} == {200}
+            client.abort()
+
+    run(loop, test())
+
+
+async def test_connections_do_not_all_end_at_once() -> None:
+    async with listening(Limits(age_seconds=1000)) as running:
+        ages = [running.server.age() for _ in range(200)]
+        assert 500 <= min(ages) < 600
+        assert 900 < max(ages) <= 1000
 
 
 @pytest.mark.parametrize("loop", LOOPS)

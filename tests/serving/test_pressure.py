@@ -348,3 +348,18 @@ async def test_scrapes_in_a_storm_wait_for_their_turn_and_probes_get_theirs(tmp_
             task.cancel()
         await asyncio.gather(*scrapers, return_exceptions=True)
         assert not [line for line in server.log if "internal error" in line or "Traceback" in line]
+
+
+def test_a_connection_ends_with_an_answer_once_it_is_as_old_as_the_flag_says(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path, "--connection-age", "0.01") as server, open_tls(server) as tls:
+        answers: list[bytes] = []
+        while not answers or b"Connection: close" not in answers[-1]:
+            tls.sendall(http(BAD))
+            answers.append(tls.recv(65536))
+            time.sleep(0.01)
+        assert all(one.startswith(b"HTTP/1.1 200") for one in answers)
+        # The first review cannot have come too late.
+        assert len(answers) > 1
+        assert tls.recv(1) == b""
