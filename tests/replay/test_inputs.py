@@ -109,7 +109,7 @@ BROKEN = {
     "number.json": (b"5", "int"),
     "items.json": (b'{"kind": "List", "items": 5}', "int"),
     "kind.json": (b'{"kind": "Pod"}', "kind is 'Pod'"),
-    "deep.jsonl": (b'{"kind": ' * 5000, "deep"),
+    "deep.jsonl": (b'{"kind": ' * 50_000, "deep"),
 }
 
 

@@ -44,7 +44,7 @@ def large_review() -> bytes:
 
 async def slow_client(port: int, context: ssl.SSLContext, tally: Tally, body: bytes) -> None:
     """Send each request in two halves, so that many are in flight at a time."""
-    request = http(body, "?timeout=5s")
+    request = http(body, "?timeout=30s")
     for _ in range(ROUNDS):
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", port, ssl=context, server_hostname="localhost"
