@@ -9,7 +9,7 @@ IMAGE ?= noderestrict:$(VERSION)
 KUBERNETES ?= 1.36
 ASSETS := .assets/kubernetes-$(KUBERNETES)
 
-.PHONY: help install run test lint format fuzz docs manifests image bench bench-api-server bench-compare bench-ab assets node-assets cert-manager-assets prometheus-assets test-e2e test-e2e-full test-cluster test-cluster-full soak e2e-kind lock clean
+.PHONY: help install run test lint format fuzz docs manifests image bench bench-apiserver bench-scale bench-compare bench-ab assets node-assets cert-manager-assets prometheus-assets test-e2e test-e2e-full test-cluster test-cluster-full soak e2e-kind lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -110,8 +110,11 @@ manifests: install ## Regenerate manifests/
 bench: install ## Measure speed and memory
 	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 
-bench-api-server: install ## Measure what policies and webhook cost an API server
+bench-apiserver: install ## Measure what node isolation costs an API server
 	KUBERNETES=$(KUBERNETES) $(BIN)/python -m tests.benchmarks.api_server $(BENCH_ARGS)
+
+bench-scale: install ## Measure how many processes a large cluster needs
+	$(BIN)/python -m tests.benchmarks.scale $(BENCH_ARGS)
 
 bench-compare: install ## Compare two JSON results of make bench: OLD=, NEW=
 	$(BIN)/python -m tests.benchmarks.compare $(OLD) $(NEW)

@@ -7,8 +7,6 @@ by over 5 ms.
 import contextlib
 import json
 import re
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -19,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from noderestrict.pki.issue import Leaf
 from tests.benchmarks.load import Job
-from tests.benchmarks.pods import TOTAL
+from tests.benchmarks.pods import TOTAL, api_server, following
 from tests.benchmarks.server import SECONDS, bodies, load
 from tests.serving.tls import Server, key_pem, self_signed, serving, write_pair
 
@@ -34,33 +32,11 @@ def _url(server: Server) -> str:
 
 @contextlib.contextmanager
 def _listing(folder: Path) -> Iterator[Server]:
-    """Run a server that is about to list all pods."""
-    api = subprocess.Popen(
-        [sys.executable, "-m", "tests.benchmarks.pods"], stdout=subprocess.PIPE, text=True
-    )
-    assert api.stdout is not None
-    try:
-        cluster = {"server": f"http://127.0.0.1:{api.stdout.readline().strip()}"}
-        kubeconfig = folder / "kubeconfig"
-        kubeconfig.write_text(
-            json.dumps(
-                {
-                    "apiVersion": "v1",
-                    "kind": "Config",
-                    "clusters": [{"name": "c", "cluster": cluster}],
-                    "users": [{"name": "u", "user": {}}],
-                    "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-                    "current-context": "x",
-                }
-            )
-        )
-        flags = ("--kubeconfig", str(kubeconfig), "--api-audiences", "a")
+    """Run a server that lists pods for ever."""
+    with api_server() as url:
+        flags = following(f"{url}/endless", folder)
         with serving(folder, *flags, state=False) as server:
             yield server
-    finally:
-        api.kill()
-        api.wait()
-        api.stdout.close()
 
 
 def _huge(body: Path, folder: Path) -> Path:
@@ -133,8 +109,7 @@ def figures() -> dict[str, dict[str, float]]:
         print(f"\nlease reviews, {RATE} a second")
         with _listing(folder / "served") as server:
             found["listing"] = _measured(server, small)
-            if server.request("/readyz")[0] == 200:
-                raise SystemExit("the pods were listed before the end: no figure")
+            assert server.request("/readyz")[0] != 200, "it does not list pods any more"
         with serving(folder / "served", "--tls-poll", "0.1") as server:
             found["alone"] = _measured(server, small)
             huge = _huge(files["node status"], folder)

@@ -1,7 +1,12 @@
 """An API server with pods and little else: ``python -m tests.benchmarks.pods``."""
 
 import asyncio
+import contextlib
 import json
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -69,14 +74,38 @@ def pod_json(number: int) -> str:
 
 
 async def _list(request: web.Request) -> web.Response:
-    limit = int(request.query.get("limit") or "500")
-    start = int(request.query.get("continue") or "0")
+    start, limit = _asked(request)
     end = min(TOTAL, start + limit)
-    items = ",".join(pod_json(number) for number in range(start, end))
-    token = f'"continue": "{end}", ' if end < TOTAL else ""
+    return _page(map(pod_json, range(start, end)), end if end < TOTAL else 0)
+
+
+async def _endless(request: web.Request) -> web.Response:
+    """List the pods again and again, so that no machine is done before it has been measured."""
+    start, limit = _asked(request)
+    numbers = (number % TOTAL for number in range(start, start + limit))
+    return _page(map(pod_json, numbers), start + limit)
+
+
+async def _nodes(request: web.Request) -> web.Response:
+    """List the Nodes, as by their metadata."""
+    start, limit = _asked(request)
+    end = min(NODES, start + limit)
+    items = (
+        f'{{"metadata":{{"name":"node-{number}","uid":"00000000-0000-4000-9000-{number:012d}"}}}}'
+        for number in range(start, end)
+    )
+    return _page(items, end if end < NODES else 0)
+
+
+def _asked(request: web.Request) -> tuple[int, int]:
+    return int(request.query.get("continue") or "0"), int(request.query.get("limit") or "500")
+
+
+def _page(items: Iterable[str], continued: int) -> web.Response:
+    token = f'"continue": "{continued}", ' if continued else ""
     body = (
-        f'{{"apiVersion": "v1", "kind": "PodList", "metadata": {{{token}"resourceVersion": "1"}}, '
-        f'"items": [{items}]}}'
+        f'{{"apiVersion": "v1", "kind": "List", "metadata": {{{token}"resourceVersion": "1"}}, '
+        f'"items": [{",".join(items)}]}}'
     )
     return web.Response(text=body, content_type="application/json")
 
@@ -119,16 +148,83 @@ async def _silence(request: web.Request) -> web.StreamResponse:
     return response
 
 
+class Watches:
+    """The watches of pods, which are sent events only on demand."""
+
+    def __init__(self) -> None:
+        self._open: list[web.StreamResponse] = []
+
+    async def watch(self, request: web.Request) -> web.StreamResponse:
+        """Keep a watch open."""
+        response = web.StreamResponse()
+        await response.prepare(request)
+        self._open.append(response)
+        await asyncio.Event().wait()
+        return response
+
+    async def emit(self, request: web.Request) -> web.Response:
+        """Tell each watch of so many changed pods, at so many a second."""
+        count, rate = int(request.query["count"]), float(request.query["rate"])
+        for number in range(count):
+            line = f'{{"type":"MODIFIED","object":{pod_json(number)}}}\n'.encode()
+            for one in self._open:
+                await one.write(line)
+            await asyncio.sleep(1 / rate)
+        return web.Response(text="done")
+
+
+WATCHES = Watches()
+
+
 @web.middleware
 async def _watched(request: web.Request, handler: Handler) -> web.StreamResponse:
-    return await (_silence if "watch" in request.query else handler)(request)
+    if "watch" not in request.query:
+        return await handler(request)
+    pods = request.path.endswith("/pods")
+    return await (WATCHES.watch if pods else _silence)(request)
+
+
+@contextlib.contextmanager
+def api_server() -> Iterator[str]:
+    """Run it in a process of its own, and yield its URL."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.benchmarks.pods"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def following(url: str, folder: Path) -> tuple[str, ...]:
+    """Return the flags of a server that follows an API server at a URL."""
+    kubeconfig = folder / "kubeconfig"
+    kubeconfig.write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "c", "cluster": {"server": url}}],
+                "users": [{"name": "u", "user": {}}],
+                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+                "current-context": "x",
+            }
+        )
+    )
+    return ("--kubeconfig", str(kubeconfig), "--api-audiences", "a")
 
 
 async def main() -> None:
     app = web.Application(middlewares=[_watched])
     app.router.add_get("/api/v1/pods", _list)
+    app.router.add_get("/api/v1/nodes", _nodes)
     app.router.add_get("/large/api/v1/pods", _large)
-    app.router.add_get("/version", _version)
+    app.router.add_get("/endless/api/v1/pods", _endless)
+    app.router.add_get("/{way:(endless/)?}version", _version)
+    app.router.add_get("/emit", WATCHES.emit)
     app.router.add_get("/{any:.*}", _nothing)
     runner = web.AppRunner(app)
     await runner.setup()

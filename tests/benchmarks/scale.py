@@ -1,0 +1,235 @@
+"""``make bench-scale``: one process in a large cluster, by what kubelets do and by simulation.
+
+A model says how many requests and watch events each situation brings, from the periods of kubelets
+and the sizes of the cluster. Generators send what a steady cluster brings to one process that
+follows 150,000 pods; each kind's own CPU time, measured there, gives the cores of every situation.
+"""
+
+import argparse
+import json
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.benchmarks.control_planes import cpu, resident_mib
+from tests.benchmarks.load import Job
+from tests.benchmarks.pods import NODES, api_server, following, pod_json
+from tests.benchmarks.server import load
+from tests.builders import obj, review
+from tests.serving.tls import Server, serving
+
+#: Of a core, that a process should use at most: its answers wait for each other.
+BUSY = 0.7
+QUESTION, TOKEN, EVENT = "SubjectAccessReview", "token review", "watch event"
+#: Seconds: a kubelet's periods for its lease, its Node and its status, a watch of a Secret or
+#: ConfigMap (5 to 10 minutes), and a token (80 % of 3,607 s).
+_LEASE, _NODE, _STATUS, _WATCH, _TOKEN = 10, 10, 300, 450, 2886
+#: Secrets and ConfigMaps that a node watches for each of its pods, and changes of a pod from its
+#: creation to its end, of which the kubelet reports half.
+_WATCHED, _CHANGES = 2, 8
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The size of a cluster."""
+
+    nodes: int = 15_000
+    pods_a_node: int = 30
+
+    @property
+    def pods(self) -> int:
+        """All of them."""
+        return self.nodes * self.pods_a_node
+
+
+Rates = Mapping[str, float]
+
+
+def steady(of: Cluster) -> Rates:
+    """Return what happens in a second while nothing is deployed."""
+    tokens = of.pods / _TOKEN
+    watches = of.pods * _WATCHED / _WATCH
+    reports = of.nodes / _STATUS
+    return {
+        QUESTION: of.nodes / _LEASE + of.nodes / _NODE + reports + watches + tokens,
+        TOKEN: tokens,
+        EVENT: reports,
+    }
+
+
+def _replaced(of: Cluster, pods_a_second: float) -> Rates:
+    """Return what is added by pods that are replaced."""
+    return {
+        # Status, a token, and for each watched object a list and a watch.
+        QUESTION: pods_a_second * (_CHANGES / 2 + 1 + 2 * _WATCHED),
+        TOKEN: pods_a_second,
+        EVENT: pods_a_second * _CHANGES,
+    }
+
+
+def daemon_sets(of: Cluster) -> Rates:
+    """Return a restart of five DaemonSets within ten minutes."""
+    return _sum(steady(of), _replaced(of, 5 * of.nodes / 600))
+
+
+def node_pool(of: Cluster) -> Rates:
+    """Return an upgrade that replaces a tenth of the nodes within an hour."""
+    return _sum(steady(of), _replaced(of, of.pods / 10 / 3600))
+
+
+def fail_over(of: Cluster) -> Rates:
+    """Return all watches coming back within a minute after an API server has gone."""
+    back = of.nodes * (of.pods_a_node * _WATCHED + 8) / 60
+    return _sum(steady(of), {QUESTION: back, TOKEN: 0, EVENT: 0})
+
+
+def _sum(one: Rates, other: Rates) -> Rates:
+    return {kind: one[kind] + other[kind] for kind in one}
+
+
+SITUATIONS: dict[str, Callable[[Cluster], Rates]] = {
+    "steady": steady,
+    "restart of 5 DaemonSets in 10 min": daemon_sets,
+    "a tenth of the nodes in 1 h": node_pool,
+    "failover of an API server in 1 min": fail_over,
+}
+
+
+def cores(rates: Rates, micros: Mapping[str, float]) -> float:
+    """Return the cores that rates take, by the microseconds of each kind."""
+    return sum(rate * micros[kind] for kind, rate in rates.items()) / 1e6
+
+
+def question(node: int) -> bytes:
+    """Return what an API server asks when a kubelet renews its lease."""
+    return json.dumps(
+        {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {
+                "user": f"system:node:node-{node}",
+                "groups": ["system:nodes", "system:authenticated"],
+                "resourceAttributes": {
+                    "verb": "update", "group": "coordination.k8s.io", "version": "v1",
+                    "resource": "leases", "namespace": "kube-node-lease", "name": f"node-{node}",
+                },
+            },
+        }
+    ).encode()  # fmt: skip
+
+
+def token_review(number: int) -> bytes:
+    """Return what an API server asks when a kubelet wants the token of a listed pod."""
+    pod = json.loads(pod_json(number))
+    meta, node = pod["metadata"], pod["spec"]["nodeName"]
+    reference = {"apiVersion": "v1", "kind": "Pod", "name": meta["name"], "uid": meta["uid"]}
+    value = obj("serviceaccounts", spec={"audiences": ["vault"], "boundObjectRef": reference})
+    return review(
+        "serviceaccounts", "CREATE", sub="token", name="web", namespace=meta["namespace"],
+        new=value, user=f"system:node:{node}",
+    )  # fmt: skip
+
+
+def _request_micros(server: Server, url: str, body: Path, seconds: float) -> float:
+    """Return what one request takes at saturation, after some that warm up."""
+    to = f"https://127.0.0.1:{server.port}{url}"
+    load(Job(to, str(body), 0.5))
+    before = cpu(server.process.pid)
+    found = load(Job(to, str(body), seconds))
+    return (cpu(server.process.pid) - before) * 1e6 / found["requests"]
+
+
+def figures(of: Cluster, seconds: float) -> dict[str, object]:
+    """Print and return the sizing table."""
+    with tempfile.TemporaryDirectory() as name, api_server() as url:
+        folder = Path(name)
+        asked = folder / "question"
+        asked.write_bytes(question(1))
+        token = folder / "token"
+        token.write_bytes(token_review(1))
+        (folder / "served").mkdir()
+        flags = (*following(url, folder / "served"), "--authorizer")
+        with serving(folder / "served", *flags, state=False) as server:
+            while server.request("/readyz")[0] != 200:
+                time.sleep(0.2)
+            memory = resident_mib(server.process.pid)
+            micros = {EVENT: _event_micros(server, url)}
+            for kind, path, body in ((QUESTION, "/authorize", asked), (TOKEN, "/validate", token)):
+                micros[kind] = _request_micros(server, path, body, seconds)
+            mixed = _simulated(server, steady(of), asked, token, seconds)
+    print(f"{of.nodes} nodes, {of.pods_a_node} pods each; µs of CPU: "
+          + ", ".join(f"{kind} {value:.0f}" for kind, value in micros.items()))  # fmt: skip
+    print(f"a process that follows 150,000 pods on {NODES} nodes has {memory:.0f} MiB")
+    titles = "".join(f"{kind + '/s':>23}" for kind in (QUESTION, TOKEN, EVENT))
+    print(f"{'':<36}{titles}{'cores':>8}{'processes':>11}")
+    table = {}
+    for what, rates_of in SITUATIONS.items():
+        rates = rates_of(of)
+        table[what] = {**rates, "cores": (taken := cores(rates, micros))}
+        cells = "".join(f"{rates[kind]:>23,.0f}" for kind in (QUESTION, TOKEN, EVENT))
+        print(f"{what:<36}{cells}{taken:>8.2f}{-int(-taken // BUSY):>11}")
+    print(
+        f"simulated, steady: {mixed['per_second']:.0f} requests/s of {mixed['wanted']:.0f} wanted, "
+        f"{mixed['cores']:.2f} cores, p99 {mixed['p99_ms']:.1f} ms"
+    )
+    return {"micros": micros, "resident_mib": memory, "situations": table, "simulated": mixed}
+
+
+def _event_micros(server: Server, url: str) -> float:
+    """Return what a changed pod takes."""
+    pid, count = server.process.pid, 1000
+    before = cpu(pid)
+    with urllib.request.urlopen(f"{url}/emit?count={count}&rate=500") as answer:
+        answer.read()
+    time.sleep(1)
+    return (cpu(pid) - before) * 1e6 / count
+
+
+def _simulated(
+    server: Server, rates: Rates, asked: Path, token: Path, seconds: float
+) -> dict[str, float]:
+    """Return what one process makes of a steady cluster."""
+    found: list[dict[str, float]] = []
+
+    def send(url: str, body: Path, rate: float) -> None:
+        job = Job(f"https://127.0.0.1:{server.port}{url}", str(body), seconds, 16, rate)
+        found.append(load(job))
+
+    pid = server.process.pid
+    before, began = cpu(pid), time.monotonic()
+    threads = [
+        threading.Thread(target=send, args=("/authorize", asked, rates[QUESTION])),
+        threading.Thread(target=send, args=("/validate", token, rates[TOKEN])),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # The generators start up meanwhile.
+    busy = (cpu(pid) - before) / min(seconds, time.monotonic() - began)
+    return {
+        "wanted": rates[QUESTION] + rates[TOKEN],
+        "per_second": sum(one["per_second"] for one in found),
+        "p99_ms": max(one["p99_ms"] for one in found),
+        "cores": busy,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench-scale")
+    parser.add_argument("--nodes", type=int, default=15_000)
+    parser.add_argument("--pods", type=int, default=30, help="on each node")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
+    options = parser.parse_args()
+    found = figures(Cluster(options.nodes, options.pods), options.seconds)
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
