@@ -4,13 +4,15 @@ ARG BUILD_IMAGE=python:3.13-slim-bookworm
 ARG RUN_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
 FROM ${BUILD_IMAGE} AS build
+# Optional dependencies, such as tracing.
+ARG EXTRAS=""
 WORKDIR /src
 COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY noderestrict noderestrict
 # Remove what only installs, builds, tests or documents, and what dependencies leave beside their
 # packages. Bytecode is valid whatever the builder makes of the files' times: the image never changes.
 RUN python -m venv --copies /opt/noderestrict \
- && /opt/noderestrict/bin/pip install --no-cache-dir --no-compile -c requirements.lock . \
+ && /opt/noderestrict/bin/pip install --no-cache-dir --no-compile -c requirements.lock ".${EXTRAS:+[$EXTRAS]}" \
  && /opt/noderestrict/bin/pip uninstall --yes pip \
  && cd /opt/noderestrict \
  && rm -rf include share \

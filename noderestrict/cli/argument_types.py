@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
 
 from noderestrict.agents.agents import RULES as AGENT_RULES
 from noderestrict.policy import features
@@ -20,6 +21,7 @@ from noderestrict.serving.modes import MODES
 T = TypeVar("T")
 
 _HIGHEST_PORT = 65535
+_MILLION = 1_000_000
 _MOST_SECONDS = 1e9
 _MOST_DAYS = 36500
 _ANY_HOST = "0.0.0.0"  # noqa: S104 (where the operator names none)
@@ -247,6 +249,20 @@ def parse_host_and_port(text: str) -> tuple[str, int]:
     return host, port
 
 
+def _parse_http_url(text: str) -> str:
+    url = urlsplit(text)
+    if url.scheme not in ("http", "https") or not url.hostname or not text.isprintable():
+        raise ValueError(f"{text!r} is not a URL that begins with http:// or https://")
+    return text
+
+
+def _parse_per_million(text: str) -> int:
+    number = _whole_number(text)
+    if number is None or number > _MILLION:
+        raise ValueError(f"{text!r} is not a number from 0 to {_MILLION}")
+    return number
+
+
 def _parse_address(text: str) -> tuple[str, int] | None:
     """Return where to listen; ``:PORT`` is every address, and an empty text is nowhere."""
     if not text:
@@ -343,6 +359,8 @@ ADDRESS = ArgumentType(_parse_address, "HOST:PORT", plain_address, none="")
 ADDRESSES: ArgumentType[tuple[tuple[str, int], ...]] = ArgumentType(
     _parse_addresses, "HOST:PORT,…", _plain_addresses
 )
+HTTP_URL = ArgumentType(_parse_http_url, "URL")
+PER_MILLION = ArgumentType(_parse_per_million, "N")
 SECONDS = ArgumentType(_parse_seconds, "SECONDS")
 DAYS = ArgumentType(_parse_days, "DAYS")
 NAMESPACED_NAME = ArgumentType(_parse_namespaced_name, "NAMESPACE/NAME", "/".join)

@@ -104,6 +104,13 @@ def _check(config: ServeConfig) -> None:
         raise UsageError("--state answers all lookups: it excludes --kubeconfig and --context")
     if config.state and config.expected_registration:
         raise UsageError("--expected-registration is compared with a cluster's: not with --state")
+    if config.tracing_endpoint:
+        try:
+            import noderestrict.telemetry.tracing  # noqa: F401 (what is missing is told at once)
+        except ImportError as error:
+            raise UsageError(
+                f"--tracing-endpoint needs noderestrict[tracing]; install that: {error}"
+            ) from None
     if config.state and config.events:
         raise UsageError("--events are written to a cluster: not with --state")
     if config.state and config.tls_secret:
@@ -387,7 +394,19 @@ class _Server:
         capture, limits = _capture(config, metrics), _limits(config)
         in_force = self.in_force
         modes = config.modes(config, in_force.agents)
-        app = App(judge, metrics, limits, authorizer, modes, capture, in_force, self.reporters)
+        traced, end_tracing = None, None
+        if config.tracing_endpoint:
+            from noderestrict.serving.traces import SpanReporter, TracedAuthorizer, Traces
+            from noderestrict.telemetry.tracing import tracing
+
+            per_million = config.tracing_sampling_rate_per_million
+            tracer, end_tracing = tracing(config.tracing_endpoint, per_million)
+            traced = Traces(tracer).endpoint
+            authorizer = authorizer and TracedAuthorizer(authorizer)
+            self.reporters.append(SpanReporter())
+        app = App(
+            judge, metrics, limits, authorizer, modes, capture, in_force, self.reporters, traced
+        )
         metrics.policy.mode_of = lambda rule: app.state.modes.of(rule)
         metrics.follow_agents(in_force)
         jobs = {"log": _report_drops, **background}
@@ -411,6 +430,8 @@ class _Server:
                 background=jobs,
             )
         finally:
+            if end_tracing is not None:
+                await asyncio.to_thread(end_tracing)
             if capture is not None:
                 await asyncio.to_thread(capture.close)
 

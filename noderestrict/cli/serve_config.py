@@ -12,11 +12,13 @@ from noderestrict.cli.argument_types import (
     DIRECTORY,
     FILES,
     HOST,
+    HTTP_URL,
     MIB,
     MODE,
     NAMES,
     NAMESPACED_NAME,
     PATH,
+    PER_MILLION,
     PORT,
     REGISTRATION,
     RULE_MODES,
@@ -216,6 +218,21 @@ class ServeConfig(shared_flags.Policy, shared_flags.ClusterAccess):
     capture_file_mib: int = setting(10, MIB, "size of a file at which the next begins", _CAPTURE)
 
     log_format: str = setting("json", one_of("json", "console"), "format of log lines", _LOGS)
+    tracing_endpoint: str | None = setting(
+        None,
+        HTTP_URL,
+        "where spans of reviews are sent, by OTLP over HTTP, such as "
+        "http://127.0.0.1:4318/v1/traces; they continue the traces of the API server; needs "
+        "noderestrict[tracing]",
+        _LOGS,
+    )
+    tracing_sampling_rate_per_million: int = setting(
+        0,
+        PER_MILLION,
+        "how many of a million reviews get a span that the API server does not trace itself",
+        _LOGS,
+    )
+
     log_level: str = setting("info", one_of(*LEVELS), "lowest level to log", _LOGS)
 
     def modes(self, running: "ServeConfig", agents: Agents) -> Modes:

@@ -32,9 +32,9 @@ _DEADLINE_SHARE = 0.9
 _ROUTES = 100
 
 #: Answers a request, given its body and the deadline of time.monotonic().
-_Endpoint = Callable[[web.BaseRequest, bytes, float], Awaitable[Answer]]
+Endpoint = Callable[[web.BaseRequest, bytes, float], Awaitable[Answer]]
 #: What answers, and the seconds for an answer.
-_Route = tuple[_Endpoint, float]
+_Route = tuple[Endpoint, float]
 
 
 class App:
@@ -49,6 +49,7 @@ class App:
         capture: gets judged reviews.
         agents: that are held to their node; none if None.
         reporters: are told of answers, after the log.
+        traced: returns what answers at a path within a span, given what answers; None for no spans.
 
     Attributes:
         state: of the server.
@@ -64,6 +65,7 @@ class App:
         capture: Capture | None = None,
         agents: InForce | None = None,
         reporters: Sequence[Reporter] = (),
+        traced: Callable[[str, Endpoint], Endpoint] | None = None,
     ) -> None:
         limits = limits or Limits()
         self.state = state = ServerState(limits, rule_modes, agents)
@@ -73,10 +75,12 @@ class App:
         lane, log = Lane(), RefusalLog()
         reporter: Reporter = Reporters((log, *reporters)) if reporters else log
         validate = ValidateHandler(judge, metrics, state, lane, reporter, capture)
-        self._posts: dict[str, _Endpoint] = {"/validate": validate.handle}
+        self._posts: dict[str, Endpoint] = {"/validate": validate.handle}
         if authorizer is not None:
             authorize = AuthorizeHandler(authorizer, metrics, state, lane, reporter)
             self._posts["/authorize"] = authorize.handle
+        if traced is not None:
+            self._posts = {path: traced(path, handle) for path, handle in self._posts.items()}
         health = Health(state, judge)
         #: Tells whether every readiness check passes.
         self.ready = health.ready

@@ -37,6 +37,8 @@ EXAMPLES: Mapping[int, str] = {
         (argument_types.PORT, "1"),
         (argument_types.ADDRESS, "[::1]:1"),
         (argument_types.ADDRESSES, "127.0.0.1:6443,[::1]:6443"),
+        (argument_types.HTTP_URL, "http://127.0.0.1:4318/v1/traces"),
+        (argument_types.PER_MILLION, "5"),
         (argument_types.SECONDS, "1.5"),
         (argument_types.NAMESPACED_NAME, "namespace/name"),
         (argument_types.COUNT, "3"),

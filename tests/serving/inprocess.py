@@ -13,7 +13,7 @@ from noderestrict.agents.agents import InForce
 from noderestrict.policy.decision import Allowed, Denied
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.state import load_state
-from noderestrict.serving.app import App
+from noderestrict.serving.app import App, Endpoint
 from noderestrict.serving.authorize import Authorizer
 from noderestrict.serving.capture import Capture
 from noderestrict.serving.connections import Connection, Server
@@ -122,12 +122,13 @@ async def listening(
     agents: InForce | None = None,
     modes: Modes | None = None,
     reporters: Sequence[Reporter] = (),
+    traced: Callable[[str, Endpoint], Endpoint] | None = None,
 ) -> AsyncIterator[Running]:
     if judge is None:
         judge = WaitingJudge()
         judge.may.set()
     metrics = Metrics()
-    app = App(judge, metrics, limits, authorizer, modes, capture, agents, reporters)
+    app = App(judge, metrics, limits, authorizer, modes, capture, agents, reporters, traced)
     room: Room[Connection] = Room(limits.fresh, kept)
     server = Server(
         app.handle, limits, room, app.state.in_flight, metrics.closed_connections("webhook")
