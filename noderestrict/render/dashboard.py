@@ -107,13 +107,13 @@ _ROWS = (
             ),
             _Panel(
                 "Version",
-                "Version of the servers, and the release of Kubernetes whose rules apply. More "
+                "Version of the servers, and in brackets the release whose rules apply. More "
                 "than one is normal only while servers are replaced.",
                 "none",
                 (
                     _Query(
                         f"count by (version, rules) (noderestrict_build_info{{{_OURS}}})",
-                        "{{version}}, rules of {{rules}}",
+                        "{{version}} ({{rules}})",
                     ),
                 ),
                 "stat",
@@ -199,7 +199,7 @@ _ROWS = (
             ),
             _Panel(
                 "Authorizer",
-                "Answers to SubjectAccessReviews. Empty without --authorizer.",
+                "Answers to SubjectAccessReviews. Zero without --authorizer.",
                 "reqps",
                 (
                     _Query(
