@@ -9,7 +9,8 @@ IMAGE ?= noderestrict:$(VERSION)
 KUBERNETES ?= 1.36
 ASSETS := .assets/kubernetes-$(KUBERNETES)
 
-.PHONY: help install run test lint format fuzz docs manifests image bench bench-apiserver bench-scale bench-compare bench-ab assets node-assets cert-manager-assets prometheus-assets test-e2e test-e2e-full test-cluster test-cluster-full soak e2e-kind lock clean
+# Every target with a plain name is a command.
+.PHONY: $(shell sed -n 's/^\([a-z0-9-]*\):.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## Show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -100,8 +101,12 @@ soak: install ## Attack and load the webhooks and the in-tree plugins for an hou
 fuzz: install ## Fuzz the decoders for about a minute
 	$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/admission/test_fuzz.py tests/authorization/test_fuzz.py
 
-docs: install ## Regenerate docs/reference
+docs: install ## Regenerate docs/reference and the tables of docs/rules.md
 	$(BIN)/python -m tests.reference
+
+site: install ## Build the documents as a site, into docs/.site
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[site]'
+	$(BIN)/zensical build --strict --config-file docs/zensical.toml
 
 manifests: install ## Regenerate manifests/
 	$(BIN)/noderestrict render manifests
@@ -126,5 +131,5 @@ lock: install ## Pin the installed dependencies in requirements.lock
 	$(BIN)/python -m pip freeze --exclude-editable > requirements.lock
 
 clean: ## Remove everything that make creates
-	rm -rf $(VENV) .noderestrict-dev .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .assets build dist
+	rm -rf $(VENV) docs/.site docs/.cache .noderestrict-dev .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .assets build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

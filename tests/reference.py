@@ -1,4 +1,4 @@
-"""The pages of docs/reference and the tables in the README, made from the code: ``make docs``."""
+"""The pages of docs/reference and the tables of docs/rules.md, from the code: ``make docs``."""
 
 import gzip
 import json
@@ -21,7 +21,7 @@ from noderestrict.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "docs" / "reference"
-README = ROOT / "README.md"
+RULES_PAGE = ROOT / "docs" / "rules.md"
 _CONFORMANCE = ROOT / "tests" / "conformance"
 #: The release whose components labelled the cases outside of the folder of versions.
 _MAIN_MINOR = 36
@@ -215,20 +215,20 @@ def versions() -> str:
     return head + "".join(rows)
 
 
-#: What stands in the README between ``<!-- NAME -->`` and ``<!-- end of NAME -->``.
+#: What stands in that page between ``<!-- NAME -->`` and ``<!-- end of NAME -->``.
 TABLES = {"rules": rules, "versions": versions}
 
 
-def with_tables(readme: str) -> str:
-    """Return the README with the tables as the code and the tests have them."""
+def with_tables(page: str) -> str:
+    """Return the page of rules with the tables as the code and the tests have them."""
     for name, table in TABLES.items():
         start, end = f"<!-- {name} -->\n\n", f"\n<!-- end of {name} -->"
-        before, found, rest = readme.partition(start)
+        before, found, rest = page.partition(start)
         _, closed, after = rest.partition(end)
         assert found, start
         assert closed, end
-        readme = f"{before}{start}{table()}{end}{after}"
-    return readme
+        page = f"{before}{start}{table()}{end}{after}"
+    return page
 
 
 def agents_schema() -> str:
@@ -317,4 +317,4 @@ PAGES = {
 if __name__ == "__main__":
     for page, text in PAGES.items():
         (FOLDER / page).write_text(text())
-    README.write_text(with_tables(README.read_text()))
+    RULES_PAGE.write_text(with_tables(RULES_PAGE.read_text()))
