@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
-# To pin the base images: --build-arg BUILD_IMAGE=…@sha256:… --build-arg RUN_IMAGE=…@sha256:…
-ARG BUILD_IMAGE=python:3.13-slim-bookworm
-ARG RUN_IMAGE=gcr.io/distroless/cc-debian12:nonroot
+# For other base images: --build-arg BUILD_IMAGE=… --build-arg RUN_IMAGE=…
+ARG BUILD_IMAGE=python:3.13-slim-bookworm@sha256:67a1e1f215ccda113cfc024e8639049257e88f273898f595b61476d128d387e8
+ARG RUN_IMAGE=gcr.io/distroless/cc-debian12:nonroot@sha256:9dac0a79194e45a7da0158a9c6da57b217585af0786db3845d1f0ec1a0dd182f
 
 FROM ${BUILD_IMAGE} AS build
 # Optional dependencies, such as tracing.
@@ -11,6 +11,8 @@ COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY noderestrict noderestrict
 # Remove what only installs, builds, tests or documents, and what dependencies leave beside their
 # packages. Bytecode is valid whatever the builder makes of the files' times: the image never changes.
+# One layer, which never has what is removed here, so cd instead of WORKDIR.
+# hadolint ignore=DL3003
 RUN python -m venv --copies /opt/noderestrict \
  && /opt/noderestrict/bin/pip install --no-cache-dir --no-compile -c requirements.lock ".${EXTRAS:+[$EXTRAS]}" \
  && /opt/noderestrict/bin/pip uninstall --yes pip \
@@ -34,9 +36,12 @@ RUN python -m venv --copies /opt/noderestrict \
  && { python3 -m compileall -q --invalidation-mode unchecked-hash /usr/local/lib/python3.*/ \
         /opt/noderestrict/lib || true; }
 # The libraries that Python links to, except the C library, which the run image has.
+# ldd fails on files that link to nothing, so no pipefail.
+# hadolint ignore=DL4006
 RUN mkdir -p /libs \
- && find /usr/local/bin/python3 /usr/local/lib /opt/noderestrict -name '*.so*' -o -name 'python3.[0-9]*' -type f \
-  | xargs -r ldd 2>/dev/null | awk '/=> \/(usr\/)?lib\// {print $3}' | sort -u \
+ && find /usr/local/bin/python3 /usr/local/lib /opt/noderestrict \
+      \( -name '*.so*' -o -name 'python3.[0-9]*' -type f \) -print0 \
+  | xargs -0 -r ldd 2>/dev/null | awk '/=> \/(usr\/)?lib\// {print $3}' | sort -u \
   | grep -vE '/(libc|libm|libdl|libpthread|librt|libgcc_s|libstdc\+\+|ld-linux[^/]*)\.so' \
   | xargs -r cp -L --target-directory=/libs
 

@@ -39,7 +39,7 @@ format: install ## Format the code, and fix what ruff can
 	$(BIN)/ruff check --fix noderestrict tests
 	$(BIN)/ruff format noderestrict tests
 
-# To pin the base images: IMAGE_ARGS="--build-arg RUN_IMAGE=…@sha256:…".
+# For other base images: IMAGE_ARGS="--build-arg RUN_IMAGE=…".
 # BUILDER chooses the tool. podman and buildah would name the image after localhost.
 image: ## Build the container image with docker, podman or buildah
 	@tool=$(BUILDER) name=$(IMAGE); \
