@@ -27,7 +27,7 @@ run: install ## Serve the examples on https://127.0.0.1:8443
 	$(BIN)/noderestrict serve --dev --bind-address 127.0.0.1 --metrics-address '' --log-format console --state examples/state.json
 
 test: install lint ## Lint, check types and layers, and run the tests
-	$(BIN)/python -m pytest -m "not e2e and not cluster"
+	$(BIN)/python -m pytest -m "not e2e and not cluster and not release"
 
 lint: install ## Run ruff, mypy and import-linter
 	$(BIN)/ruff check noderestrict tests
@@ -126,6 +126,14 @@ bench-compare: install ## Compare two JSON results of make bench: OLD=, NEW=
 
 bench-ab: install ## Measure what a change costs compared with another checkout: AGAINST=
 	$(BIN)/python -m tests.benchmarks.ab $(AGAINST) $(BENCH_ARGS)
+
+# What it builds is left in dist/. IMAGE is the name that the chart and the manifests get.
+release-check: install ## Build and check what a release publishes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[release]'
+	IMAGE=$(IMAGE) $(BIN)/python -m pytest -s -m release $(RELEASE_ARGS) tests/release
+
+version:
+	@echo $(VERSION)
 
 lock: install ## Pin the installed dependencies in requirements.lock
 	$(BIN)/python -m pip freeze --exclude-editable > requirements.lock

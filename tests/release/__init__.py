@@ -1,0 +1,1 @@
+"""What a release publishes, built and checked: ``make release-check``."""
