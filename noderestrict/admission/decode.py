@@ -135,7 +135,7 @@ def decode_fields(body: bytes, agents: Agents) -> Request:
         ReviewError: the bytes are not such a review.
         msgspec.MsgspecError, UnicodeDecodeError, RecursionError: ``decode_quickly`` must tell.
     """
-    return checked(_further_down(_fields_decoder, body, _CALLERS), agents)
+    return checked(_fields_decoder.decode(body), agents)
 
 
 def _further_down(

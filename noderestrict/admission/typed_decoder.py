@@ -66,9 +66,9 @@ class TypedDecoder:
             UnscannedError: ``decode`` must tell.
         """
         agents = self._in_force.agents
-        words = _words(body)
         if agents.all and _may_be_agent(body, agents):
             return _of_agent(body, agents)
+        words = _words(body)
         known = self._known.get(words)
         if known is None:
             request = decode_quickly(body, agents)

@@ -33,7 +33,9 @@ class Changeable:
 
     def __contains__(self, path: object) -> bool:
         """Return whether exactly these steps lead to what may change."""
-        return path in self._exact or any(glob.matches(path) for glob in self._globs)  # type: ignore[arg-type]
+        if path in self._exact:
+            return True
+        return bool(self._globs) and any(glob.matches(path) for glob in self._globs)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
         """Return the paths as they were written."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -49,8 +50,7 @@ NAMES_NO_POD = (
 WITHOUT_NODE = "the token is bound to a pod, but does not name its node: that needs Kubernetes 1.30"
 
 
-@dataclass(frozen=True, slots=True)
-class User:
+class User(NamedTuple):
     """Who makes a request.
 
     Attributes:
@@ -79,8 +79,7 @@ def pod_uid(user: User) -> str:
         return ""
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """The node is known.
 
     Attributes:
@@ -114,6 +113,9 @@ class Unknown:
     detail: str = ""
 
 
+_NO_SOURCE = Unknown("")
+
+
 def node_of(agent: Held, user: User, listers: Listers) -> Known | Unknown:
     """Return the node that an agent runs on.
 
@@ -139,7 +141,7 @@ def node_of(agent: Held, user: User, listers: Listers) -> Known | Unknown:
     for values, what in ((extra.node, "nodes"), (extra.pod, "pods"), (extra.pod_uid, "pods")):
         if values is not None and len(values) > 1:
             return Unknown(f"userInfo.extra names {len(values)} {what}, {IMPERSONATED}")
-    unknown = Unknown("")
+    unknown = _NO_SOURCE
     for source in agent.sources:
         found = _SOURCES[source](agent, user, extra, listers)
         if isinstance(found, Known):

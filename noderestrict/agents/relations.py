@@ -17,6 +17,7 @@ from noderestrict.policy.semantic import Value
 _NULL = b"null"
 _fields = msgspec.json.Decoder(dict[str, Value] | None)
 _value = msgspec.json.Decoder(Value)
+_text = msgspec.json.Decoder(str | None)
 _owners = msgspec.json.Decoder(list[metav1.OwnerReference] | None)
 _POD_NODE = ("spec", "nodeName")
 _NAME = ("metadata", "name")
@@ -76,11 +77,15 @@ class Objects:
     def text(self, steps: tuple[str, ...], *, old: bool) -> str:
         """Return the text at a path, "" if there is none; errors as above."""
         value = self.fields(old=old).get(steps[0])
-        for step in steps[1:]:
+        for count, step in enumerate(steps[1:], start=2):
             if value is not None and not isinstance(value, dict):
                 raise msgspec.ValidationError(f"the value at {'.'.join(steps)} is in no object")
-            raw = (value or {}).get(step)
-            value = None if raw is None else _value.decode(raw)
+            raw = None if value is None else value.get(step)
+            if raw is None:
+                return ""
+            if count == len(steps):
+                return _text_of(raw, steps)
+            value = _value.decode(raw)
         if value is not None and not isinstance(value, str):
             raise msgspec.ValidationError(f"the value at {'.'.join(steps)} is no text")
         return value or ""
@@ -92,6 +97,13 @@ class Objects:
             raise msgspec.ValidationError("metadata is no object")
         raw = (metadata or {}).get("ownerReferences")
         return () if raw is None else _owners.decode(raw) or ()
+
+
+def _text_of(raw: msgspec.Raw, steps: tuple[str, ...]) -> str:
+    try:
+        return _text.decode(raw) or ""
+    except msgspec.ValidationError:
+        raise msgspec.ValidationError(f"the value at {'.'.join(steps)} is no text") from None
 
 
 def broken(

@@ -81,8 +81,11 @@ class Comparison:
             IncomparableError: a quantity is not valid, or there is too much to compare.
             msgspec.MsgspecError, UnicodeDecodeError: a value is undecodable.
         """
-        if path in self._ignored or old == new:
-            return
+        if path not in self._ignored and old != new:
+            yield from self._of_raw(old, new, path, shown)
+
+    def _of_raw(self, old: msgspec.Raw, new: msgspec.Raw, path: Path, shown: str) -> Iterator[str]:
+        """Yield the differences of two values that are not written alike."""
         self._count(old, new)
         if path[:-1] in self._fields.quantities:
             if _quantity(old, shown) != _quantity(new, shown):
@@ -94,9 +97,8 @@ class Comparison:
         """Yield the paths at which two objects differ, likewise, given their fields."""
         for key in {**old, **new}:
             was, becomes = old.get(key), new.get(key)
-            path = (key,)
-            if path not in self._ignored and not _is_same(was, becomes):
-                yield from self._of_values(was, becomes, path, _step(key).removeprefix("."))
+            if not _is_same(was, becomes) and (path := (key,)) not in self._ignored:
+                yield from self._of_values(was, becomes, path, _at("", key))
 
     def _of_values(self, was: Any, becomes: Any, path: Path, shown: str) -> Iterator[str]:
         if path in self._fields.pointers and (was is None) != (becomes is None):
@@ -156,21 +158,20 @@ class Comparison:
             if was == becomes:
                 continue
             added += was is None
-            at = f"{shown}{_step(key)}".removeprefix(".")
+            below = (*path, key)
             if was is None and keys_count:
-                yield at
-            else:
-                yield from self.differences(was or _NULL, becomes, (*path, key), at)
+                yield _at(shown, key)
+            elif below not in self._ignored and (was or _NULL) != becomes:
+                yield from self._of_raw(was or _NULL, becomes, below, _at(shown, key))
         if len(new) - added == len(old):
             return
         for key, was in old.items():
             if key in new:
                 continue
-            at = f"{shown}{_step(key)}".removeprefix(".")
             if keys_count:
-                yield at
+                yield _at(shown, key)
             else:
-                yield from self.differences(was, _NULL, (*path, key), at)
+                yield from self.differences(was, _NULL, (*path, key), _at(shown, key))
 
     def _count(self, old: msgspec.Raw, new: msgspec.Raw) -> None:
         self._values += 1
@@ -211,6 +212,11 @@ def _quantity(raw: msgspec.Raw, shown: str) -> int:
     except ValueError:
         # Leave out the value, which may come from the existing claim.
         raise IncomparableError(f"{shown} is not a quantity") from None
+
+
+def _at(shown: str, key: str) -> str:
+    """Return the path of a member as people write it."""
+    return f"{shown}{_step(key)}".removeprefix(".")
 
 
 def _step(key: str) -> str:
