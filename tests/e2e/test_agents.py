@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from noderestrict.agents.load import parse
+from noderestrict.cli import main
 from noderestrict.render.agents import read_conditions
 from noderestrict.render.authorizer import authorization_configuration, webhook_kubeconfig
 from noderestrict.render.registration import (
@@ -27,11 +30,13 @@ from tests.serving.tls import Server, serving
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 CORE = "/api/v1/namespaces"
+#: The first minor version whose API servers have constrained impersonation, on by default.
+CONSTRAINED_SINCE = 36
 PODS = f"{CORE}/default/pods"
 POLICY = """
 agents:
 - name: driver
-  users: [{serviceAccount: storage/driver}]
+  users: [{serviceAccount: storage/driver}, {serviceAccount: storage/associated}]
   write:
   - resources: [nodes, nodes/status]
     operations: [UPDATE]
@@ -54,6 +59,27 @@ agents:
 """
 
 
+AUDIT = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [{"level": "RequestResponse", "resources": [{"group": "", "resources": ["*"]}]}],
+}
+#: What an agent may do as its own node, as Kubernetes 1.36 has it.
+ASSOCIATED = [
+    {
+        "apiGroups": ["authentication.k8s.io"],
+        "resources": ["nodes"],
+        "verbs": ["impersonate:associated-node"],
+    },
+    {
+        "apiGroups": [""],
+        "resources": ["nodes", "nodes/status"],
+        "verbs": [f"impersonate-on:associated-node:{verb}" for verb in ("get", "list", "patch")],
+    },
+]
+
+
 class TokenClient(Client):
     """A user of the API, with a token."""
 
@@ -68,9 +94,10 @@ class TokenClient(Client):
         self._token = token
         self._headers = headers or {}
 
-    def as_node(self, name: str) -> "TokenClient":
-        """Return a client that impersonates a node."""
-        headers = {"Impersonate-User": f"system:node:{name}", "Impersonate-Group": "system:nodes"}
+    def as_node(self, name: str, group: str = "") -> "TokenClient":
+        """Return a client that impersonates a node; without a group, as its own node alone."""
+        headers = {"Impersonate-User": f"system:node:{name}"}
+        headers |= {"Impersonate-Group": group} if group else {}
         return TokenClient(self._control_plane, self._token, headers)
 
     def _send(
@@ -94,9 +121,10 @@ class TokenClient(Client):
 
 
 @dataclass
-class Cluster:
+class Agents:
+    """A cluster with agents."""
+
     control_plane: ControlPlane
-    server: Server
 
     @property
     def admin(self) -> Client:
@@ -128,7 +156,65 @@ class Cluster:
         return TokenClient(self.control_plane, answer["status"]["token"])
 
     def agent(self, pod: Object) -> TokenClient:
-        return self.token(pod["metadata"]["namespace"], reference(pod, "Pod"))
+        account = pod["spec"]["serviceAccountName"]
+        return self.token(pod["metadata"]["namespace"], reference(pod, "Pod"), account)
+
+    def with_legacy_token(self, namespace: str, account: str = "driver") -> TokenClient:
+        """Return a client with a token that is kept in a Secret, as before Kubernetes 1.24."""
+        uid = self.admin.get(f"{CORE}/{namespace}/serviceaccounts/{account}")["metadata"]["uid"]
+        prefix = "kubernetes.io/serviceaccount"
+        claims = {
+            "iss": "kubernetes/serviceaccount",
+            f"{prefix}/namespace": namespace,
+            f"{prefix}/secret.name": "legacy",
+            f"{prefix}/service-account.name": account,
+            f"{prefix}/service-account.uid": uid,
+            "sub": f"system:serviceaccount:{namespace}:{account}",
+        }
+        key = serialization.load_pem_private_key(
+            (self.control_plane.folder / "sa.key").read_bytes(), None
+        )
+        assert isinstance(key, rsa.RSAPrivateKey)
+        signed = ".".join(map(encoded, (b'{"alg":"RS256"}', json.dumps(claims).encode())))
+        signature = key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
+        token = f"{signed}.{encoded(signature)}"
+        self.admin.create(
+            f"{CORE}/{namespace}/secrets",
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "type": f"{prefix}-token".replace("serviceaccount", "service-account"),
+                "metadata": {
+                    "name": "legacy",
+                    "annotations": {
+                        f"{prefix}.name".replace("serviceaccount", "service-account"): account,
+                        f"{prefix}.uid".replace("serviceaccount", "service-account"): uid,
+                    },
+                },
+                "data": {"token": base64.b64encode(token.encode()).decode()},
+            },
+        )
+        return TokenClient(self.control_plane, token)
+
+
+@dataclass
+class Cluster(Agents):
+    """A cluster in which our server holds agents.
+
+    Attributes:
+        server: that does.
+        policy: of the agents.
+        log: of the API server's audit.
+    """
+
+    server: Server
+    policy: Path
+    log: Path
+
+
+def encoded(data: bytes) -> str:
+    """Return a part of a token."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def reference(value: Object, kind: str) -> Object:
@@ -150,7 +236,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     webhook.write_text(
         yaml.safe_dump(webhook_kubeconfig(f"https://127.0.0.1:{port}/authorize", str(ca)))
     )
-    flags = {"authorization-mode": "", "authorization-config": str(config)}
+    audited, log = folder / "audit.yaml", folder / "audit.log"
+    audited.write_text(yaml.safe_dump(AUDIT))
+    flags = {
+        "authorization-mode": "",
+        "authorization-config": str(config),
+        "audit-policy-file": str(audited),
+        "audit-log-path": str(log),
+    }
     control_plane = ControlPlane(flags, ca_file=ca)
     try:
         prepare(control_plane.admin)
@@ -168,7 +261,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
                 "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
                 webhook_configuration(client, agents=held),
             )
-            running = Cluster(control_plane, server)
+            running = Cluster(control_plane, server, policy, log)
             wait_enforced(running)
             yield running
     finally:
@@ -233,13 +326,12 @@ def merge(client: Client, path: str, body: Object) -> Any:
     return lambda: client.patch(path, body)
 
 
-def test_attacks_of_public_reports_are_refused(cluster: Cluster, agent: TokenClient) -> None:
+def write_attacks(cluster: Agents, agent: TokenClient) -> dict[str, Any]:
+    """Return the writes of public reports, against a pod elsewhere and its node."""
     cluster.pod("victim", "n2", volumes=[{"name": "s", "secret": {"secretName": "theirs"}}])
-    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "theirs"}}
-    cluster.admin.create(f"{CORE}/default/secrets", secret)
     other = "/api/v1/nodes/n2"
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "victim"}}
-    writes: dict[str, Any] = {
+    return {
         "cordon": merge(agent, other, {"spec": {"unschedulable": True}}),
         "capacity": merge(agent, f"{other}/status", {"status": {"capacity": {"cpu": "0"}}}),
         "label": merge(agent, other, {"metadata": {"labels": {"a": "b"}}}),
@@ -262,6 +354,13 @@ def test_attacks_of_public_reports_are_refused(cluster: Cluster, agent: TokenCli
             ),
         ),
     }
+
+
+def test_attacks_of_public_reports_are_refused(cluster: Cluster, agent: TokenClient) -> None:
+    writes = write_attacks(cluster, agent)
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "theirs"}}
+    cluster.admin.create(f"{CORE}/default/secrets", secret)
+    other = "/api/v1/nodes/n2"
     for name, attack in writes.items():
         assert "agent 'driver'" in refusal(attack), name
     reads: dict[str, str] = {
@@ -327,18 +426,24 @@ def test_only_named_fields_of_the_own_node_change(agent: TokenClient) -> None:
     assert "this changes status.conditions[type=Ready]" in refused
 
 
+#: How the message about a token from a Secret begins.
+LEGACY = "it looks like one from a Secret"
+
+
 def test_tokens_that_are_bound_to_no_pod_are_told_apart(cluster: Cluster) -> None:
     secret = cluster.admin.create(
         f"{CORE}/storage/secrets",
         {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "bound"}},
     )
     node = cluster.admin.get("/api/v1/nodes/n1")
+    legacy = cluster.with_legacy_token("storage")
     for bound, why in (
+        (None, LEGACY),
         (None, "bound to no pod"),
         (reference(secret, "Secret"), "bound to no pod"),
         (reference(node, "Node"), "bound to a Node"),
     ):
-        client = cluster.token("storage", bound)
+        client = cluster.token("storage", bound) if why != LEGACY else legacy
         body = {"metadata": {"annotations": {"example.com/a": "c"}}}
         assert why in refusal(merge(client, "/api/v1/nodes/n1", body))
         assert why in refusal(lambda client=client: client.get("/api/v1/nodes/n1"))
@@ -358,10 +463,8 @@ def test_an_account_of_that_name_in_another_namespace_is_no_agent(cluster: Clust
     client.get("/api/v1/secrets")
 
 
-def test_an_agent_that_impersonates_its_node_is_held_as_the_kubelet_is(
-    cluster: Cluster, agent: TokenClient
-) -> None:
-    as_node = agent.as_node("n1")
+def held_as_a_kubelet(as_node: TokenClient) -> None:
+    """Assert that both halves hold an agent as the kubelet of n1, and that no policy does."""
     # A node may report what it likes of itself: no policy of an agent is asked.
     capacity = {"status": {"capacity": {"example.com/thing": "1"}}}
     as_node.patch("/api/v1/nodes/n1/status", capacity)
@@ -372,6 +475,52 @@ def test_an_agent_that_impersonates_its_node_is_held_as_the_kubelet_is(
     refused = refusal(lambda: as_node.get("/api/v1/nodes/n2"))
     assert "read only its own Node" in refused
     assert "agent" not in refused
+
+
+def test_an_agent_that_impersonates_its_node_is_held_as_the_kubelet_is(agent: TokenClient) -> None:
+    held_as_a_kubelet(agent.as_node("n1", "system:nodes"))
+
+
+def test_an_agent_that_may_be_its_own_node_alone_is_held_as_the_kubelet_is(
+    cluster: Cluster,
+) -> None:
+    if int(cluster.admin.get("/version")["minor"]) < CONSTRAINED_SINCE:
+        pytest.skip("no constrained impersonation")
+    admin = cluster.admin
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "associated"}}
+    admin.create(f"{CORE}/storage/serviceaccounts", account)
+    role: Object = {"kind": "ClusterRole", "metadata": {"name": "associated"}, "rules": ASSOCIATED}
+    admin.create(f"{RBAC}/clusterroles", role)
+    subject = {"kind": "ServiceAccount", "name": "associated", "namespace": "storage"}
+    binding = cluster_role_binding(subject)
+    binding["metadata"]["name"] = binding["roleRef"]["name"] = "associated"
+    admin.create(f"{RBAC}/clusterrolebindings", binding)
+    plain = cluster.agent(cluster.pod("associated-1", "n1", "storage", "associated"))
+    as_node = plain.as_node("n1")
+    until(lambda: not refusal(lambda: as_node.get("/api/v1/nodes/n1")))
+    held_as_a_kubelet(as_node)
+    assert "cannot impersonate" in refusal(
+        lambda: plain.as_node("n2").get("/api/v1/nodes/n2")
+    ) or "forbidden" in refusal(lambda: plain.as_node("n2").get("/api/v1/nodes/n2"))
+    # As itself it is an agent, and RBAC grants it nothing.
+    assert refusal(merge(plain, "/api/v1/nodes/n1/status", {"status": {"capacity": {"a": "1"}}}))
+
+
+def test_an_audit_log_tells_who_acts_as_which_node(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if int(cluster.admin.get("/version")["minor"]) < CONSTRAINED_SINCE:
+        pytest.skip("no constrained impersonation")
+    command = ["replay", "--audit-log", str(cluster.log), "--agents", str(cluster.policy)]
+    main([*command, "--output", "json", "--show", "all"])
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    who = "system:serviceaccount:storage:associated"
+    acted = [one for one in found if one.get("impersonator") == who]
+    assert {(one["user"], one["node"], one.get("agent", "")) for one in acted} == {
+        ("system:node:n1", "n1", "")
+    }
+    judged = {(one["resource"], one["name"], one["allowed"], one["rule"]) for one in acted}
+    assert ("nodes/status", "n1", True, "") in judged
 
 
 STRATEGIC = "application/strategic-merge-patch+json"
