@@ -3,7 +3,7 @@
 import base64
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ class Healthy(APIServer):
         self._cluster()
 
     def _install(self) -> None:
-        for value in build("self-signed", COMPONENTS, self.rendered):
+        for value in _built(type(self)):
             self.objects[path_of(value)] = copy.deepcopy(value)
         bundle = base64.b64encode(CA.certificate).decode()
         for webhook in self.objects[REGISTRATION]["webhooks"]:
@@ -189,6 +189,16 @@ class Healthy(APIServer):
             f"--node-kubeconfig={folder}/kubelet.conf",
             f"--authorization-config={folder}/authorization.yaml",
         ]
+
+
+#: The objects that are installed: building them takes most of a test's time.
+_BUILT: dict[type[Healthy], Sequence[Object]] = {}
+
+
+def _built(kind: type[Healthy]) -> Sequence[Object]:
+    if kind not in _BUILT:
+        _BUILT[kind] = build("self-signed", COMPONENTS, kind.rendered)
+    return _BUILT[kind]
 
 
 def kubelet(certificate: bytes) -> Object:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,7 @@ def stand(authorizer: str, *others: Plant) -> Plant:
     return plant
 
 
+@cache
 def serving(policy: str, mode: str = "enforce") -> bytes:
     """Return the metrics of a server with a policy."""
     return metrics(mode=mode, held=agents(policy))
@@ -380,6 +382,8 @@ FAULTS: dict[str, dict[str, tuple[Plant, str, str]]] = {
         "kubelets": (role("Group system:nodes", "create jobs.batch"), "fail", "takes a node"),
         "impersonation": (role("User jane", "impersonate serviceaccounts", *CLAIMS), "warn",
                           "User jane can impersonate driver, reporter"),
+        "half a claim": (role("User jane", "impersonate serviceaccounts", CLAIMS[0]), "warn",
+                         "User jane can impersonate, without a node, driver, reporter"),
         "no claim": (role("User jane", "impersonate serviceaccounts"), "warn",
                      "can impersonate, without a node, driver, reporter (ClusterRoleBinding given "
                      "→ ClusterRole given): it can do what is held to no node"),

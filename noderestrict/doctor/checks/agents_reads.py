@@ -26,7 +26,7 @@ from noderestrict.doctor.authorization_config import (
 )
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
-from noderestrict.doctor.findings import Finding, failed, passed, unknown, warned
+from noderestrict.doctor.findings import FAIL, Finding, failed, passed, unknown, warned
 from noderestrict.doctor.gates import is_on
 from noderestrict.doctor.permissions import Permission, read_rbac, review
 from noderestrict.doctor.restore import EDIT_API_SERVER, correcting, rendering_authorizer
@@ -48,6 +48,9 @@ _FLAG = "--authorization-config"
 _NAME = "noderestrict-doctor"
 _UNKNOWN_GROUP = "noderestrict.io"
 _LOGS = "kubectl -n kube-system logs --selector app.kubernetes.io/name=noderestrict-authorizer"
+_INSTALL = (
+    "install the authorizer with the policies, see docs/authorizer.md, or take read out of them"
+)
 _SEE = "noderestrict doctor --authorization-config /etc/kubernetes/noderestrict/authorization.yaml"
 _COUNTS = (
     "apiserver_authorization_match_condition_exclusions_total",
@@ -81,12 +84,14 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
         yield finding
     file = cluster.options.authorization_config
     if file is None:
-        yield unknown(
-            "whether the API server asks about all that the policies hold, and denies it while "
-            "nobody answers, is in its AuthorizationConfiguration alone",
-            "check a copy of that file",
-            _SEE,
-        )
+        # Where nobody is asked at all, no file says more.
+        if all(finding.status != FAIL for finding in findings):
+            yield unknown(
+                "whether the API server asks about all that the policies hold, and denies it while "
+                "nobody answers, is in its AuthorizationConfiguration alone",
+                "check a copy of that file",
+                _SEE,
+            )
         return
     for finding in await asyncio.to_thread(lambda: list(check_file(file, held, minor, again))):
         yield finding
@@ -119,7 +124,7 @@ async def _without_configuration(cluster: Cluster, names: str, again: str) -> li
     return [
         failed(
             f"{some(without)}: without {_FLAG}, nobody is asked about reads of {names}",
-            "install the authorizer there; see docs/authorizer.md",
+            _INSTALL,
             again,
         )
     ]
@@ -260,13 +265,13 @@ def _answered(
         return failed(
             f"{who}: its policy refuses to {probe.asked}, but {reason or 'something'} allows it: "
             "the authorizer is not asked before RBAC, or does not have this policy",
-            "install the authorizer with the policy; see docs/authorizer.md",
+            _INSTALL,
             again,
         )
     return failed(
         f"{who}: its policy refuses to {probe.asked}, but nobody denies it: once RBAC allows that, "
         "nothing holds it",
-        "install the authorizer with the policy; see docs/authorizer.md",
+        _INSTALL,
         again,
     )
 
