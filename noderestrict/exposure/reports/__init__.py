@@ -1,15 +1,14 @@
 """Reports, one file each; the file's name is the value of ``--output``."""
 
-import importlib
-import pkgutil
 from collections.abc import Iterable, Iterator
 
 from noderestrict.api.resources import qualified
 from noderestrict.exposure.findings import Findings, Step, Sums, Thing, UsedRequest
 from noderestrict.exposure.steps import By, titled
+from noderestrict.policy.report_files import ReportFiles
 
-#: The files of this folder, which are loaded only when they are used.
-NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+_FILES: ReportFiles[Findings] = ReportFiles(__name__, __path__)
+NAMES, written = _FILES.names, _FILES.written
 
 #: What is added to where a step leads, by how it does.
 _HOW = {
@@ -25,19 +24,6 @@ _HOW = {
     By.APPROVED: "which the kubelet requests",
     By.UNHELD: "its kubelet may write what it likes",
 }
-
-
-def written(name: str, findings: Findings, *, colour: bool = False) -> str:
-    """Return a report.
-
-    Args:
-        name: one of ``NAMES``.
-        findings: to report.
-        colour: use terminal colours, where the report knows any.
-    """
-    module = importlib.import_module(f"{__name__}.{name}")
-    text: str = module.report(findings, colour=colour)
-    return text
 
 
 def title(thing: Thing) -> str:

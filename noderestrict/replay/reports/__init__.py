@@ -3,15 +3,15 @@
 They escape whatever a node may have chosen.
 """
 
-import importlib
-import pkgutil
 from typing import TYPE_CHECKING
+
+from noderestrict.policy.report_files import ReportFiles
 
 if TYPE_CHECKING:
     from noderestrict.replay.report import Options, Report
 
-#: The files of this folder, which are loaded only when they are used.
-NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+_FILES: ReportFiles[None] = ReportFiles(__name__, __path__)
+NAMES = _FILES.names
 
 
 def create(name: str, options: "Options") -> "Report":
@@ -21,6 +21,5 @@ def create(name: str, options: "Options") -> "Report":
         name: one of ``NAMES``.
         options: where it goes and what it shows.
     """
-    module = importlib.import_module(f"{__name__}.{name}")
-    report: Report = module.REPORT(options)
+    report: Report = _FILES.load(name).REPORT(options)
     return report

@@ -1,25 +1,10 @@
 """Reports, one file each; the file's name is the value of ``--output``."""
 
-import importlib
-import pkgutil
-
+from noderestrict.policy.report_files import ReportFiles
 from noderestrict.survey.findings import Findings, FoundRight, OtherAccess
 
-#: The files of this folder, which are loaded only when they are used.
-NAMES = tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
-
-
-def written(name: str, findings: Findings, *, colour: bool = False) -> str:
-    """Return a report.
-
-    Args:
-        name: one of ``NAMES``.
-        findings: to report.
-        colour: use terminal colours, where the report knows any.
-    """
-    module = importlib.import_module(f"{__name__}.{name}")
-    text: str = module.report(findings, colour=colour)
-    return text
+_FILES: ReportFiles[Findings] = ReportFiles(__name__, __path__)
+NAMES, written = _FILES.names, _FILES.written
 
 
 def access(one: FoundRight | OtherAccess) -> str:
