@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from noderestrict.agents import paths
+from noderestrict.policy import modes
 from noderestrict.policy.json_schema import json_schema
 
 #: Of the user names of service accounts, before NAMESPACE:NAME.
@@ -53,10 +54,10 @@ class Unnamed(StrEnum):
 class Mode(StrEnum):
     """What a refusal leads to."""
 
-    ENFORCE = "enforce"
-    WARN = "warn"
-    AUDIT = "audit"
-    OFF = "off"
+    ENFORCE = modes.ENFORCE
+    WARN = modes.WARN
+    AUDIT = modes.AUDIT
+    OFF = modes.OFF
 
 
 class Plain(StrEnum):

@@ -11,8 +11,8 @@ from noderestrict.cli.agent_files import add_agents_flag, agents_to_render
 from noderestrict.cli.argument_types import checked, parse_host_and_port
 from noderestrict.cli.fields import add_flags, from_flags
 from noderestrict.cli.shared_flags import ClusterAccess, StrictPolicy
+from noderestrict.policy.modes import ENFORCE, MODES
 from noderestrict.policy.text import printable
-from noderestrict.serving.modes import ENFORCE, MODES
 
 if TYPE_CHECKING:
     from noderestrict.doctor.agent_policies import AgentPolicies

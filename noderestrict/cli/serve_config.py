@@ -28,9 +28,10 @@ from noderestrict.cli.argument_types import (
 )
 from noderestrict.cli.fields import Group, setting, switch
 from noderestrict.cli.shared_flags import CLUSTER, RULES
+from noderestrict.policy.modes import ENFORCE
 from noderestrict.policy.releases import Release
 from noderestrict.policy.table import STRICT_RULE_IDS
-from noderestrict.serving.modes import ENFORCE, Modes
+from noderestrict.serving.modes import Modes
 from noderestrict.telemetry.logs import LEVELS
 
 #: Where ``--dev`` writes its pair.

@@ -14,8 +14,8 @@ from noderestrict.cluster.publish import CONFIGURATIONS
 from noderestrict.cluster.server_info import server_version
 from noderestrict.doctor.agent_policies import AgentPolicies
 from noderestrict.policy.extra import Extra
+from noderestrict.policy.modes import ENFORCE
 from noderestrict.render.registration import MATCH_CONDITIONS_SINCE, OPTIONAL_FIELDS_SINCE
-from noderestrict.serving.modes import ENFORCE
 
 _NOT_FOUND = 404
 

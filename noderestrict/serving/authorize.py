@@ -8,7 +8,7 @@ from aiohttp import web
 
 from noderestrict import authorization
 from noderestrict.graph.rules import Opinion
-from noderestrict.serving import modes
+from noderestrict.policy import modes
 from noderestrict.serving.connections import Answer, client_of
 from noderestrict.serving.http import HTTPError
 from noderestrict.serving.lane import LARGE_BYTES, Lane

@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from noderestrict.agents.agents import RULE_PREFIX, agent_of
-
-ENFORCE, WARN, AUDIT, OFF = "enforce", "warn", "audit", "off"
-MODES = (ENFORCE, WARN, AUDIT, OFF)
+from noderestrict.policy.modes import ENFORCE, MODES
 
 
 @dataclass(frozen=True, slots=True)

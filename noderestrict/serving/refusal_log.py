@@ -5,8 +5,8 @@ from aiohttp import web
 from noderestrict import admission, authorization
 from noderestrict.agents.agents import RULE_PREFIX, Held
 from noderestrict.graph.rules import Opinion
+from noderestrict.policy import modes
 from noderestrict.policy.decision import Denied
-from noderestrict.serving import modes
 from noderestrict.serving.connections import client_of
 from noderestrict.telemetry.logs import DROPS, LOGGER, NODE, NodeLimiter
 

@@ -7,8 +7,9 @@ import msgspec
 
 from noderestrict import admission
 from noderestrict.policy.decision import Allowed, Denied
+from noderestrict.policy.modes import ENFORCE, OFF
 from noderestrict.serving.health import Readiness
-from noderestrict.serving.modes import ENFORCE, OFF, Modes
+from noderestrict.serving.modes import Modes
 
 
 class Judge(Readiness, Protocol):

@@ -6,9 +6,9 @@ from functools import partial
 from aiohttp import web
 
 from noderestrict import admission
+from noderestrict.policy import modes
 from noderestrict.policy.decision import Allowed, Denied
 from noderestrict.policy.text import printable
-from noderestrict.serving import modes
 from noderestrict.serving.capture import Capture
 from noderestrict.serving.connections import Answer, client_of
 from noderestrict.serving.http import HTTPError

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from noderestrict import __version__
 from noderestrict.agents.agents import InForce
+from noderestrict.policy.modes import OFF
 from noderestrict.policy.releases import LATEST_MINOR, Release
 from noderestrict.policy.settings import Settings
 from noderestrict.policy.table import RULES
@@ -32,8 +33,8 @@ _BYTES = (1024, 4096, 16384, 65536, 262144, 1048576, 8388608)
 _RESOURCES = {target.resource for rule in RULES for target in rule.targets}
 _SUB_RESOURCES = {"", "status", "eviction", "token", "resize", "ephemeralcontainers", "exec"}
 OTHER = "other"
-#: Modes of rules that do not apply.
-OFF, ABSENT = "off", "absent"
+#: Mode of rules that the release of --rules lacks.
+ABSENT = "absent"
 #: Why a connection was ended.
 CLOSED = (
     "age", "bytes", "chunks", "client_name", "evicted", "handshake", "header", "no_room", "share",

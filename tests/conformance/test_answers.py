@@ -17,6 +17,7 @@ from noderestrict import admission, authorization
 from noderestrict.api.resources import ObjectKey
 from noderestrict.cli.argument_types import parse_strict_rules
 from noderestrict.graph.graph import Graph
+from noderestrict.policy import modes
 from noderestrict.policy.decision import Allowed, Decision, Denied, Question
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.keys import parse_node_keys
@@ -27,7 +28,8 @@ from noderestrict.replay.cases import AccessCase, Case, cases
 from noderestrict.replay.results import Result
 from noderestrict.replay.reviews import circumstances
 from noderestrict.replay.state import load_state
-from noderestrict.serving import modes, validate
+from noderestrict.serving import validate
+from noderestrict.serving.modes import Modes
 from noderestrict.serving.settle import Verdict
 
 HERE = Path(__file__).parent
@@ -111,7 +113,7 @@ def settled(decision: Decision) -> Allowed | Denied:
 def answers(request: admission.Request, denied: Denied) -> list[bytes]:
     """Return the answers to a refused request, enforced and only told of."""
     return [
-        validate.encode(request, verdict, modes.Modes(mode))
+        validate.encode(request, verdict, Modes(mode))
         for mode, verdict in (
             (modes.ENFORCE, Verdict(denied)),
             (modes.WARN, Verdict(Allowed(), (denied,))),

@@ -13,12 +13,13 @@ from noderestrict.agents.agents import Agents, InForce
 from noderestrict.api.corev1 import Pod
 from noderestrict.graph.graph import Graph
 from noderestrict.policy.decision import Allowed, Denied
+from noderestrict.policy.modes import AUDIT, ENFORCE, OFF, WARN
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.run import Run
 from noderestrict.serving.capture import Capture, CaptureOptions, case_line
 from noderestrict.serving.limits import Limits
 from noderestrict.serving.local import LocalAuthorizer, LocalJudge
-from noderestrict.serving.modes import AUDIT, ENFORCE, OFF, WARN, Modes
+from noderestrict.serving.modes import Modes
 from noderestrict.telemetry.metrics import Metrics
 from tests.agents.builders import (
     ACCOUNT,

@@ -11,12 +11,13 @@ import pytest
 from noderestrict import admission
 from noderestrict.cli import main
 from noderestrict.policy.decision import Allowed, Denied, Question
+from noderestrict.policy.modes import AUDIT, ENFORCE, OFF, WARN
 from noderestrict.policy.settings import Settings
 from noderestrict.policy.table import RULE_IDS
 from noderestrict.replay.cases import Case, cases
 from noderestrict.replay.state import load_state
 from noderestrict.serving.local import LocalJudge
-from noderestrict.serving.modes import AUDIT, ENFORCE, OFF, WARN, Modes
+from noderestrict.serving.modes import Modes
 from noderestrict.serving.settle import Verdict, settle
 from tests.builders import node, update_node
 from tests.serving.clients import BAD, EXAMPLES, GOOD, Client, Tally

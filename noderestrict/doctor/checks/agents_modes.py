@@ -9,7 +9,8 @@ from noderestrict.doctor.findings import Finding, failed, passed, unknown, warne
 from noderestrict.doctor.restore import correcting, restore
 from noderestrict.doctor.servers import LOGS, Server, read_servers, serving
 from noderestrict.doctor.trust import some
-from noderestrict.serving.modes import ENFORCE, Modes
+from noderestrict.policy.modes import ENFORCE
+from noderestrict.serving.modes import Modes
 
 
 async def check(cluster: Cluster) -> AsyncIterator[Finding]:

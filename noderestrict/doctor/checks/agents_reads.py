@@ -34,12 +34,13 @@ from noderestrict.doctor.trust import some
 from noderestrict.doctor.workloads import api_servers, values
 from noderestrict.policy.features import AUTHORIZE_WITH_SELECTORS
 from noderestrict.policy.listers import MemoryListers
+from noderestrict.policy.modes import ENFORCE
 from noderestrict.rbac.grants import RBAC
 from noderestrict.rbac.rules import ALL, Request
 from noderestrict.rbac.subjects import User, account_of
 from noderestrict.render.agents import read_conditions
 from noderestrict.render.authorizer import is_for_agents
-from noderestrict.serving.modes import ENFORCE, Modes
+from noderestrict.serving.modes import Modes
 
 #: Since then there are AuthorizationConfigurations.
 _SINCE = 30

@@ -15,10 +15,11 @@ from noderestrict.doctor.restore import restore
 from noderestrict.doctor.servers import LOGS, Server, read_servers, serving
 from noderestrict.doctor.trust import some
 from noderestrict.doctor.workloads import Workload
+from noderestrict.policy.modes import OFF
 from noderestrict.policy.releases import Release
 from noderestrict.policy.table import RULES
 from noderestrict.render.workload import NAMESPACE
-from noderestrict.telemetry.metrics import ABSENT, OFF
+from noderestrict.telemetry.metrics import ABSENT
 
 #: As the default of --max-staleness.
 _STALE_SECONDS = 90
