@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.containers import kind, machine
-from tests.containers.cluster import Cluster
+from tests.containers.cluster import Cluster, until
 from tests.containers.product import Product
+from tests.containers.requests import leases
 
 HERE = Path(__file__).parent
 
@@ -49,14 +50,22 @@ def running() -> Iterator[Cluster]:
             cluster.down()
 
 
+def emptied(running: Cluster) -> Product:
+    """Remove what is installed of us, wait until everything else runs, and return ours."""
+    running.answers()
+    product = Product(running)
+    product.remove()
+    running.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=180s")
+    until("every node has a Lease", lambda: leases(running).keys() >= set(running.nodes))
+    for workload in ("deployment/web", "daemonset/agent", "statefulset/db"):
+        running.kubectl("rollout", "status", workload, "-n", "shop", "--timeout=180s")
+    return product
+
+
 @pytest.fixture
 def cluster(running: Cluster) -> Cluster:
     """A cluster in which nothing of ours is installed, and everything else runs."""
-    running.answers()
-    Product(running).remove()
-    running.kubectl("wait", "--for=condition=Ready", "node", "--all", "--timeout=180s")
-    for workload in ("deployment/web", "daemonset/agent", "statefulset/db"):
-        running.kubectl("rollout", "status", workload, "-n", "shop", "--timeout=180s")
+    emptied(running)
     return running
 
 

@@ -22,8 +22,8 @@ REGISTRY = "test.local"
 SUITE = "bookworm"
 #: Of a node, beyond a minimal Debian.
 NODE_PACKAGES = (
-    "conntrack", "containerd", "containernetworking-plugins", "ethtool", "iproute2", "iptables",
-    "kmod", "procps", "runc", "socat",
+    "conntrack", "containerd", "containernetworking-plugins", "curl", "ethtool", "iproute2",
+    "iptables", "kmod", "procps", "runc", "socat",
 )  # fmt: skip
 #: What a Python is linked to.
 PYTHON_PACKAGES = (

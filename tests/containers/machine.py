@@ -14,11 +14,13 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 import yaml
 
+from noderestrict.render.workload import IMAGE
 from tests.containers.cluster import Cluster, CommandError, run, until
 from tests.containers.images import Builder, node_root
 from tests.containers.kubeadm import (
@@ -46,6 +48,21 @@ COMMANDS = ("buildah", "debootstrap", "go", "ip", "nsenter", "openssl", "unshare
 CGROUPS = Path("/sys/fs/cgroup")
 #: The control-plane components, and etcd.
 CONTROL_PLANE = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
+#: Where a node's shells find what our image holds, and how it gets there.
+IMAGE_COPY = "/opt/noderestrict-image"
+COPY_IMAGE = f"""
+ctr -n k8s.io images unmount --rm /mnt > /dev/null 2>&1 || true
+ctr -n k8s.io images mount "$1" /mnt
+rm -rf {IMAGE_COPY}
+cp -a /mnt {IMAGE_COPY}
+ctr -n k8s.io images unmount --rm /mnt
+"""
+COMMAND = f"""#!/bin/sh
+export PYTHONHOME={IMAGE_COPY}/usr/local
+export PYTHONPATH=$(echo {IMAGE_COPY}/opt/noderestrict/lib/python3*/site-packages)
+export LD_LIBRARY_PATH={IMAGE_COPY}/usr/local/lib:{IMAGE_COPY}/usr/lib/noderestrict
+exec {IMAGE_COPY}/usr/local/bin/python3 -m noderestrict "$@"
+"""
 PREFLIGHT = "--ignore-preflight-errors=all"
 SECOND = "cp2"
 
@@ -205,6 +222,23 @@ class Machine(Cluster):
             self.exec(self.control_plane, "rm", "-rf", f"{ETCD_DATA}/member")
             self.exec(self.control_plane, "cp", "-a", f"{SNAPSHOT}/member", ETCD_DATA)
 
+    def restart_controllers(self) -> None:
+        """Let controllers that ended for want of an API server run without a back-off."""
+        for name in ("kube-controller-manager", "kube-scheduler"):
+            file = f"{STATIC_PODS}/{name}.yaml"
+            pod = yaml.safe_load(self.exec(self.control_plane, "cat", file))
+            # Another pod, for the kubelet.
+            pod["metadata"].setdefault("annotations", {})["restarted"] = str(time.time())
+            self.write(self.control_plane, file, yaml.safe_dump(pod))
+        until("a controller manager leads", lambda: self._leads("kube-controller-manager"))
+        until("a scheduler leads", lambda: self._leads("kube-scheduler"))
+
+    def _leads(self, component: str) -> bool:
+        """Tell whether a component has renewed its Lease since a moment ago."""
+        lease = self.kubectl.json("get", "lease", component, "-n", "kube-system")["spec"]
+        renewed = datetime.fromisoformat(lease["renewTime"]).timestamp()
+        return bool(lease["holderIdentity"]) and time.time() - renewed < 5
+
     @contextlib.contextmanager
     def _stopped(self, *components: str) -> Iterator[None]:
         """Stop static pods of the control plane while the context is open."""
@@ -300,6 +334,13 @@ class Machine(Cluster):
             )  # fmt: skip
         if done.returncode:
             raise CommandError(["import", str(archive)], done.returncode, done.stderr)
+
+    def give_command(self, node: str) -> None:
+        """Let shells of a node run ``noderestrict``, as our image has it."""
+        image = self.exec(node, "ctr", "-n", "k8s.io", "images", "ls", "-q", f"name~={IMAGE}$")
+        self.exec(node, "sh", "-ec", COPY_IMAGE, "copy", image.strip())
+        self.write(node, "/usr/local/bin/noderestrict", COMMAND)
+        self.exec(node, "chmod", "+x", "/usr/local/bin/noderestrict")
 
     def _write(self, node: str, path: str, *documents: dict[str, object]) -> None:
         """Write JSON, which is YAML as well."""

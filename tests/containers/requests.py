@@ -1,5 +1,6 @@
 """What honest and stolen kubelets ask of the API server."""
 
+from datetime import datetime
 from typing import Any
 
 from tests.containers.cluster import Cluster, run
@@ -22,6 +23,25 @@ def agent(cluster: Cluster, node: str) -> dict[str, Any]:
         "get", "pods", "-n", "shop", "-l", "app=agent", f"--field-selector=spec.nodeName={node}"
     )["items"]
     return next(one for one in items if "deletionTimestamp" not in one["metadata"])
+
+
+def leases(cluster: Cluster) -> dict[str, float]:
+    """Return when each node has renewed its Lease, in seconds since the epoch."""
+    items = cluster.kubectl.json("get", "leases", "-n", "kube-node-lease")["items"]
+    return {
+        one["metadata"]["name"]: datetime.fromisoformat(one["spec"]["renewTime"]).timestamp()
+        for one in items
+    }
+
+
+def not_ready(cluster: Cluster) -> list[str]:
+    """Return the names of nodes that are not Ready."""
+    return [
+        node["metadata"]["name"]
+        for node in cluster.kubectl.json("get", "nodes")["items"]
+        for one in node["status"]["conditions"]
+        if one["type"] == "Ready" and one["status"] != "True"
+    ]
 
 
 def token_request(pod: dict[str, Any] | None, *audiences: str) -> dict[str, Any]:
