@@ -28,6 +28,7 @@ from tests.exposure.clusters import (
     object_of,
     random_cluster,
     rule,
+    sent,
     to_account,
     token,
 )
@@ -64,9 +65,7 @@ def created(admin: Client, objects: list[dict[str, Any]]) -> None:
     labelled = []
     for value in objects:
         metadata = value["metadata"]
-        body: dict[str, Any] = json.loads(json.dumps(value))
-        if value["kind"] in ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"):
-            body["apiVersion"] = f"{RBAC}/v1"
+        body: dict[str, Any] = json.loads(json.dumps(sent(value)))
         if value["kind"] == "Namespace":
             labelled.append(body)
             body = {**body, "metadata": {"name": metadata["name"]}}

@@ -38,6 +38,12 @@ def object_of(kind: str, name: str, namespace: str = "", **fields: Any) -> Objec
     return {"apiVersion": "v1", "kind": kind, "metadata": metadata, **fields}
 
 
+def sent(value: Object) -> Object:
+    """Return an object as an API server takes it."""
+    version = f"{RBAC}/v1" if value["kind"].endswith(("Role", "RoleBinding")) else None
+    return {**value, "apiVersion": version or value["apiVersion"]}
+
+
 def pod(
     name: str, node: str, account: str = "default", namespace: str = "a", owner: str = "",
     secrets: Iterable[str] = (), annotations: dict[str, str] | None = None, **spec: Any,
