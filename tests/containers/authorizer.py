@@ -42,10 +42,9 @@ class Authorizer:
         self.machine.give_command(self._node)
         self.machine.write(self._node, f"{FOLDER}/agents.yaml", agents)
         option = " --agents agents.yaml" if agents else ""
-        print(self._type(
-            one + option if one.startswith("noderestrict render") else one
-            for one in commands(INSTALL)
-        ))  # fmt: skip
+        with_agents = ("noderestrict render", "noderestrict doctor")
+        typed = commands(INSTALL)
+        print(self._type(one + option if one.startswith(with_agents) else one for one in typed))
         self.machine.restart_controllers()
 
     def keep_nodes_ready(self) -> None:

@@ -47,19 +47,29 @@ class Product:
     Attributes:
         overlay: the one that was installed last, or None.
         applied: names of the objects that a GitOps tool has applied.
+        folder: with the manifests.
+        agents: the policy file that they are rendered with, or None.
     """
 
     cluster: Cluster
     overlay: str | None = None
     applied: frozenset[str] = frozenset()
+    folder: Path = ROOT
+    agents: Path | None = None
 
-    def run(self, command: str, folder: Path = ROOT) -> str:
-        """Return the output of a documented command, run in a folder."""
+    def run(self, command: str, folder: Path | None = None) -> str:
+        """Return the output of a documented command, run in a folder, that of the manifests."""
         path = Path(sys.executable).parent
         return run(
             *self.cluster.local("env", f"KUBECONFIG={self.cluster.kubeconfig}"),
-            "bash", "-e", "-o", "pipefail", "-c", f'cd "{folder}"; PATH="{path}:$PATH"; {command}',
+            "bash", "-e", "-o", "pipefail", "-c",
+            f'cd "{folder or self.folder}"; PATH="{path}:$PATH"; {command}',
         )  # fmt: skip
+
+    def hold_agents(self, folder: Path, policy: Path) -> None:
+        """Install from now on what is rendered with a policy, in a folder."""
+        self.folder, self.agents = folder, policy
+        self.run(f"noderestrict render manifests --agents {policy}")
 
     def install(self, overlay: str, way: str = "client-side") -> None:
         """Install an overlay as documented, after the one that is there.
@@ -72,6 +82,9 @@ class Product:
         leaves_audit = self.overlay == "audit" != overlay
         steps = audit if overlay == "audit" else commands("## Enforce")
         steps = (leave_audit if leaves_audit else []) + steps
+        if self.agents:
+            doctor = "noderestrict doctor"
+            steps = [one.replace(doctor, f"{doctor} --agents {self.agents}") for one in steps]
         if way == GITOPS:
             self._synchronize(overlay, steps)
         else:
