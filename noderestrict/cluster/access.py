@@ -1,7 +1,7 @@
 """How to reach an API server, and as whom: what a kubeconfig or a pod's service account says."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ from noderestrict.cluster.errors import ConnectionFailedError
 from noderestrict.pki.files import read_regular
 
 _LONGEST_FILE = 1024 * 1024
+_USER, _UID, _GROUP = "Impersonate-User", "Impersonate-Uid", "Impersonate-Group"
+_FLAGS = {_USER: "--as", _UID: "--as-uid", _GROUP: "--as-group"}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -140,7 +142,47 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """An API server, and as whom to connect to it."""
+    """An API server, and as whom to connect to it.
+
+    Attributes:
+        namespace: of objects that are named without one.
+    """
 
     cluster: Cluster
     user: User = field(repr=False)
+    namespace: str = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Impersonated:
+    """Whom to impersonate, whatever the kubeconfig says.
+
+    Attributes:
+        user: name; "" for that of the kubeconfig.
+        uid: "" for that of the kubeconfig.
+        groups: none for those of the kubeconfig.
+    """
+
+    user: str = ""
+    uid: str = ""
+    groups: tuple[str, ...] = ()
+
+    def applied(self, user: User) -> User:
+        """Return a user of the kubeconfig that impersonates this one.
+
+        As in client-go, each value replaces that of the kubeconfig, and the others stay.
+
+        Raises:
+            ConnectionFailedError: no user is impersonated, or a value cannot be sent.
+        """
+        given = [(_USER, self.user)] if self.user else []
+        given += [(_UID, self.uid)] if self.uid else []
+        given += ((_GROUP, group) for group in self.groups)
+        names = {name for name, _ in given}
+        headers = (*given, *(one for one in user.impersonation if one[0] not in names))
+        for name, value in given:
+            if not value.isprintable() or value != value.strip():
+                raise ConnectionFailedError(f"{_FLAGS[name]}: {value!r} is no value of a header")
+        if given and not any(name == _USER for name, _ in headers):
+            raise ConnectionFailedError(f"{_FLAGS[given[0][0]]} needs --as")
+        return replace(user, impersonation=headers)

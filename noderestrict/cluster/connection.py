@@ -14,7 +14,7 @@ from kubernetes_asyncio import client
 from kubernetes_asyncio.client.exceptions import ApiException
 from multidict import CIMultiDict
 
-from noderestrict.cluster.access import Access
+from noderestrict.cluster.access import Access, Impersonated
 from noderestrict.cluster.api_servers import Address
 from noderestrict.cluster.credentials import UNAUTHORIZED, Credential, Credentials
 from noderestrict.cluster.errors import ClusterError as ClusterError
@@ -54,6 +54,7 @@ class Connection:
 
     Attributes:
         credentials: what requests authenticate with.
+        namespace: of objects that are named without one.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Connection:
             Credential(api.configuration.api_key.get("BearerToken") or "")
         )
         self._impersonation = impersonation
+        self.namespace = "default"
         self._new_session = new_session
         self._session = _Session(api.rest_client.pool_manager, self.credentials.current.context)
         self._renewal: asyncio.Task[None] | None = None
@@ -79,6 +81,7 @@ class Connection:
         context: str | None,
         api_servers: Sequence[Address] = (),
         counted: Callable[[str], None] | None = None,
+        impersonated: Impersonated | None = None,
     ) -> "Connection":
         """Connect as client-go does, and keep the credential fresh.
 
@@ -88,12 +91,15 @@ class Connection:
             context: of the kubeconfig; None means its current one.
             api_servers: where a pod reaches API servers; none for the Service of the cluster.
             counted: called with the result of each renewal of the credential.
+            impersonated: whom to impersonate instead of whom the kubeconfig says.
 
         Raises:
             ConnectionFailedError: the configuration is unusable.
             ClusterError: what issues the credential failed.
         """
-        access = await asyncio.to_thread(find_access, kubeconfig, context, pod=bool(api_servers))
+        access = await asyncio.to_thread(
+            find_access, kubeconfig, context, pod=bool(api_servers), impersonated=impersonated
+        )
         return await cls.to(access, api_servers, counted)
 
     @classmethod
@@ -128,6 +134,7 @@ class Connection:
         new_session = partial(client_session, addresses=api_servers)
         api.rest_client.pool_manager = new_session(credentials.current.context)
         connection = cls(api, credentials, access.user.impersonation, new_session)
+        connection.namespace = access.namespace
         connection._renewal = asyncio.get_running_loop().create_task(credentials.run())
         return connection
 

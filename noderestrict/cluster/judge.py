@@ -27,6 +27,7 @@ from noderestrict import admission
 from noderestrict.agents.agents import Held
 from noderestrict.agents.identity import User, pod_uid, user_of
 from noderestrict.api.resources import ObjectKey, Resource
+from noderestrict.cluster.access import Impersonated
 from noderestrict.cluster.api_servers import Address
 from noderestrict.cluster.audiences import REMEDY, APIAudiences
 from noderestrict.cluster.connection import ClusterError, Connection
@@ -288,14 +289,17 @@ def _unknown(request: admission.Request, denied: Denied | None, problem: str) ->
 
 @contextlib.asynccontextmanager
 async def connected(
-    kubeconfig: str | None, context: str | None, api_servers: Sequence[Address] = ()
+    kubeconfig: str | None,
+    context: str | None,
+    api_servers: Sequence[Address] = (),
+    impersonated: Impersonated | None = None,
 ) -> AsyncIterator[Connection]:
     """Yield a connection to the API server, and close it at the end.
 
     Raises:
         ConnectionFailedError: the configuration is unusable.
     """
-    connection = await Connection.open(kubeconfig, context, api_servers)
+    connection = await Connection.open(kubeconfig, context, api_servers, impersonated=impersonated)
     try:
         yield connection
     finally:

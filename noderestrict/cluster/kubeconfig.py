@@ -93,6 +93,7 @@ class _User(msgspec.Struct, rename="kebab"):
 class _Context(msgspec.Struct):
     cluster: str | None = None
     user: str | None = None
+    namespace: str | None = None
 
 
 class _NamedCluster(msgspec.Struct):
@@ -279,7 +280,8 @@ class _Merged:
         cluster = _find(self._clusters, context.cluster, f"{where}.cluster")
         user = _find(self._users, context.user, f"{where}.user")
         reads = _ClusterReader(*cluster)
-        return Access(reads.cluster(), _UserReader(*user).user())
+        namespace = {"namespace": context.namespace} if context.namespace else {}
+        return Access(reads.cluster(), _UserReader(*user).user(), **namespace)
 
 
 def _by_name(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kubernetes_asyncio.config import incluster_config
 
-from noderestrict.cluster.access import Access, Cluster, Content, User
+from noderestrict.cluster.access import Access, Cluster, Content, Impersonated, User
 from noderestrict.cluster.api_servers import NAME
 from noderestrict.cluster.errors import ConnectionFailedError
 from noderestrict.cluster.kubeconfig import File, read_kubeconfigs
@@ -19,7 +19,13 @@ VARIABLE = "KUBECONFIG"
 _HOME_FILE = "~/.kube/config"
 
 
-def find_access(kubeconfig: str | None, context: str | None, *, pod: bool = False) -> Access:
+def find_access(
+    kubeconfig: str | None,
+    context: str | None,
+    *,
+    pod: bool = False,
+    impersonated: Impersonated | None = None,
+) -> Access:
     """Return how to reach the API server, and as whom.
 
     Args:
@@ -27,10 +33,18 @@ def find_access(kubeconfig: str | None, context: str | None, *, pod: bool = Fals
             else ~/.kube/config, and the service account of the pod where neither has content.
         context: of the kubeconfig; None means its current one.
         pod: use the service account of the pod, at addresses that are given.
+        impersonated: whom to impersonate instead of whom the kubeconfig says.
 
     Raises:
         ConnectionFailedError: nothing says it, or what does is unusable.
     """
+    found = _find(kubeconfig, context, pod=pod)
+    if impersonated is None:
+        return found
+    return replace(found, user=impersonated.applied(found.user))
+
+
+def _find(kubeconfig: str | None, context: str | None, *, pod: bool) -> Access:
     if pod:
         if kubeconfig is not None:
             raise ConnectionFailedError(
@@ -98,6 +112,10 @@ def _in_cluster() -> Access:
         )
     token = Path(incluster_config.SERVICE_TOKEN_FILENAME)
     ca = Path(incluster_config.SERVICE_CERT_FILENAME)
+    try:
+        namespace = token.with_name("namespace").read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        namespace = ""
     where = "the service account of this pod"
     return Access(
         Cluster(
@@ -106,4 +124,5 @@ def _in_cluster() -> Access:
             Content(where, path=ca),
         ),
         User(where, token_file=Content(where, path=token)),
+        namespace or "default",
     )
