@@ -9,6 +9,7 @@ IMAGE ?= noderestrict:$(VERSION)
 KUBERNETES ?= 1.36
 ASSETS := .assets/kubernetes-$(KUBERNETES)
 
+.DEFAULT_GOAL := help
 # Every target with a plain name is a command.
 .PHONY: $(shell sed -n 's/^\([a-z0-9-]*\):.*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
@@ -24,7 +25,7 @@ $(STAMP): pyproject.toml requirements.lock
 	touch $@
 
 run: install ## Serve the examples on https://127.0.0.1:8443
-	$(BIN)/noderestrict serve --dev --bind-address 127.0.0.1 --metrics-address '' --log-format console --state examples/state.json
+	$(BIN)/noderestrict serve --dev --metrics-address '' --log-format console --state examples/state.json
 
 test: install lint ## Lint, check types and layers, and run the tests
 	$(BIN)/python -m pytest -m "not e2e and not cluster and not release"

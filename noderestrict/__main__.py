@@ -5,6 +5,9 @@ import sys
 
 from noderestrict.serving.signals import SIGNALS
 
+#: As shells report a process that SIGINT ended.
+INTERRUPTED = 130
+
 
 def main() -> int:
     """Run the command line of the process, and return its exit code."""
@@ -12,9 +15,12 @@ def main() -> int:
     if sys.argv[1:2] == ["serve"]:
         # Before the rest is loaded, which takes longest.
         SIGNALS.install()
-    from noderestrict import cli
+    try:
+        from noderestrict import cli
 
-    return cli.main()
+        return cli.main()
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def _open_standard_files() -> None:

@@ -1,5 +1,6 @@
 """The pages of docs/reference and the tables of docs/rules.md, from the code: ``make docs``."""
 
+import argparse
 import gzip
 import json
 import re
@@ -7,7 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from noderestrict.agents import file as agents_file
+from noderestrict.cli import build_parser
+from noderestrict.cli._parser import NAME, HelpFormatter, Parser
 from noderestrict.cli.config import variable
+from noderestrict.cli.exit_codes import EXIT_CODES, exit_codes
 from noderestrict.cli.fields import settings_of
 from noderestrict.cli.serve_config import ServeConfig
 from noderestrict.exposure import findings as exposure_findings
@@ -110,11 +114,7 @@ def doctor() -> str:
             "server does",
             "not answer at all is nothing else checked.",
             "",
-            "| Exit code | Meaning |",
-            "|---|---|",
-            "| 0 | every check was made, and none failed |",
-            "| 1 | a check failed |",
-            "| 2 | no check failed, but one could not be made; or the command line is wrong |",
+            *_exit_code_rows("doctor"),
             "",
             "`--output json` prints an array with an object for each finding:",
             "",
@@ -303,13 +303,145 @@ def exposure_schema() -> str:
     return json.dumps(exposure_findings.schema(), indent=2) + "\n"
 
 
+def _exit_code_rows(command: str) -> list[str]:
+    rows = exit_codes(command).items()
+    return [
+        "| Exit code | Meaning |",
+        "|---|---|",
+        *(f"| {code} | {meaning} |" for code, meaning in rows),
+    ]
+
+
+def exit_code_page() -> str:
+    """Return the page of exit codes."""
+    rows = []
+    for command, codes in EXIT_CODES.items():
+        cells = (codes.get(code, "" if code != 2 else "as above") for code in (0, 1, 2))
+        rows.append(f"| `{command}` | {' | '.join(cells)} |")
+    return "\n".join(
+        (
+            "# Exit codes",
+            "",
+            *_exit_code_rows(""),
+            "",
+            "Some commands tell what they found. Where 2 has a meaning of its own, it keeps that "
+            "of the table above,",
+            "too.",
+            "",
+            "| Command | 0 | 1 | 2 |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            "A command whose output nobody reads to its end, as with `| head`, ends with 0.",
+            "",
+        )
+    )
+
+
+def _argument_rows(parser: Parser) -> Iterator[str]:
+    for action in parser._actions:
+        if isinstance(action, argparse._HelpAction):
+            continue
+        shown = ", ".join(f"`{flag}`" for flag in action.option_strings)
+        formatter = HelpFormatter(parser.prog)
+        values = "" if action.nargs == 0 else formatter.usage_of(action).rpartition("--")[2]
+        if action.option_strings:
+            values = values.partition(" ")[2]
+        text = formatter._expand_help(action).replace("|", "\\|")
+        values = f"`{values}`".replace("|", "\\|") if values else ""
+        yield f"| {shown} | {values} | {text} |"
+
+
+def commands() -> str:
+    """Return the page of all commands."""
+    parts = [
+        "# Commands",
+        "",
+        "What `--help` shows of each command. The settings of `serve` have "
+        "[a page of their own](flags.md), and",
+        "[exit codes](exit-codes.md) and [output for programs](output.md) too.",
+        "",
+    ]
+    for parser in build_parser(prog=NAME)[0].leaves():
+        parts += [f"## {parser.words}", "", parser.description or "", ""]
+        if parser.words != "serve":
+            parts += ["| Flag | Value | Meaning |", "|---|---|---|", *_argument_rows(parser), ""]
+    return "\n".join(parts)
+
+
+def _formats() -> Iterator[str]:
+    for parser in build_parser(prog=NAME)[0].leaves():
+        for action in parser._actions:
+            if "--output" in action.option_strings and action.choices:
+                rest = sorted(set(action.choices) - {action.default})
+                others = ", ".join(f"`{one}`" for one in rest)
+                yield f"| `{parser.words}` | `{action.default}` | {others} |"
+
+
+#: What ``--output json`` prints, by command.
+_JSON = {
+    "agents find": "one object, which [its schema](agents-find.schema.json) describes",
+    "agents learn": "an object with `policy`, which `--agents` reads if it is written to a file, "
+    "and `unexplained`: for each agent what no relation explains, one line each",
+    "certs": "an object with `action`, `exitCode`, and three lists of sentences: `done` says what "
+    "was written or dropped, `problems` what was wrong, `warnings` what is odd",
+    "doctor": "an array with [an object for each finding](doctor.md)",
+    "exposure": "one object, which [its schema](exposure.schema.json) describes",
+    "graph": "an array with an object for each path: `node`, `resource`, `namespace` and `name` of "
+    "the object, `reachable`, and `path`, a list of objects from the node to this one, each with "
+    "`resource`, `namespace` and `name`",
+    "replay": "an object on each line for each request: who asked for what (`id`, `uid`, `node`, "
+    "`agent`, `user`, `impersonator`, `operation`, `resource`, `namespace`, `name`, `userAgent`, "
+    "`dryRun`), where that is recorded (`file`, `line`, `time`, `level`, `alreadyRefused`), and "
+    "`decision`, which is `allowed`, `denied`, `undecided` or `not judged`. What is judged has "
+    "`certainty`, `restsOn`, `allowed`, `code`, `reason`, `rule`, `message` and perhaps `detail`; "
+    "with an expectation, `expected` and `ok`; with `--explain`, `lookups`. What is undecided has "
+    "`certainty`, `rule` and `missing`, what is not judged has `why`. Sums go to standard error",
+    "verify": "one object: the findings by rule, each with all `attempts` and their answers, "
+    "`counts` by outcome, and `exitCode`",
+    "version": "an object with `version`, `build` (`commit` and `date`, empty if they are not "
+    "known), `kubernetes` (`oldest` and `newest` whose rules are known), `featureGates` with their "
+    "defaults in the newest, and `python`",
+}
+
+
+def output() -> str:
+    """Return the page of formats."""
+    return "\n".join(
+        (
+            "# Output for programs",
+            "",
+            "`-o`, `--output` chooses the format of what a command prints to standard output. "
+            "Progress and errors go",
+            "to standard error, and the [exit code](exit-codes.md) is the same in each format. "
+            "Fields may be added",
+            "to JSON; those that are there keep their meaning.",
+            "",
+            "| Command | Default | Also |",
+            "|---|---|---|",
+            *_formats(),
+            "",
+            "`render` and its kinds print the path of each file that they write, one on a line.",
+            "`serve --print-config` prints YAML that `--config` reads.",
+            "",
+            "With `--output json`,",
+            "",
+            *(f"- `{command}` prints {text}." for command, text in _JSON.items()),
+            "",
+        )
+    )
+
+
 PAGES = {
     "agents.schema.json": agents_schema,
     "agents-find.schema.json": find_schema,
+    "commands.md": commands,
     "doctor.md": doctor,
+    "exit-codes.md": exit_code_page,
     "exposure.schema.json": exposure_schema,
     "flags.md": flags,
     "metrics.md": metrics,
+    "output.md": output,
     "policies.md": policies,
     "rights.md": rights,
 }

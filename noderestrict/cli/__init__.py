@@ -3,58 +3,60 @@
 import argparse
 import contextlib
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
-from noderestrict import __version__
 from noderestrict.cli import _output
 from noderestrict.cli._errors import UsageError
+from noderestrict.cli._parser import Parser, program
 from noderestrict.policy.text import printable
 
 #: Each is a module beside this one.
-COMMANDS = ("agents", "certs", "doctor", "exposure", "graph", "render", "replay", "serve", "verify")
+COMMANDS = (
+    "agents",
+    "certs",
+    "completion",
+    "doctor",
+    "exposure",
+    "graph",
+    "render",
+    "replay",
+    "serve",
+    "verify",
+    "version",
+)
 
 
-class _CommandParser(argparse.ArgumentParser):
-    """A parser that takes flags by their whole names only, so that a new one breaks no script.
+class _ShowVersion(argparse.Action):
+    """``--version``: write what ``version`` writes."""
 
-    Attributes:
-        kinds: parsers that take over if their name is the first argument.
-    """
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from noderestrict.cli.version import as_text
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
-        self.kinds: dict[str, argparse.ArgumentParser] = {}
-
-    def add_kind(self, name: str, **options: Any) -> argparse.ArgumentParser:
-        """Return a new parser that takes over if this name is the first argument."""
-        self.kinds[name] = _CommandParser(prog=f"{self.prog} {name}", **options)
-        return self.kinds[name]
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, or let the parser of a kind do it."""
-        kind = self.kinds.get(args[0]) if args else None
-        if kind is not None:
-            return kind.parse_known_args(args[1:], namespace)
-        return super().parse_known_args(args, namespace)
+        print(as_text(), end="")
+        parser.exit()
 
 
 def build_parser(
-    only: str | None = None,
-) -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    only: str | None = None, prog: str | None = None
+) -> tuple[Parser, Mapping[str, Parser]]:
     """Return the parser, and that of each command.
 
     Args:
         only: a command; the modules of the others are not loaded, because they cost time.
+        prog: how usage calls the program; None for the way in which the user called it.
     """
-    parser = argparse.ArgumentParser(
-        prog="noderestrict",
+    parser = Parser(
+        prog=prog or program(sys.argv[0]),
         description="Kubernetes node isolation outside the API server.",
     )
-    parser.add_argument("--version", action="version", version=f"noderestrict {__version__}")
+    parser.add_argument(
+        "--version", action=_ShowVersion, nargs=0, help="show version and build, and exit"
+    )
     commands = parser.add_subparsers(
-        dest="command", metavar="COMMAND", required=True, parser_class=_CommandParser
+        title="commands", dest="command", metavar="COMMAND", required=True
     )
     for name in [only] if only in COMMANDS else COMMANDS:
         importlib.import_module(f"{__name__}.{name}").add_parser(commands)
@@ -79,9 +81,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    parser, _ = build_parser(arguments[0] if arguments else None)
-    options = parser.parse_args(arguments)
+    # Until it is known which command it is.
+    options = argparse.Namespace(command="")
     try:
+        try:
+            parser, _ = build_parser(arguments[0] if arguments else None)
+            options = parser.parse_args(arguments)
+        except SystemExit:
+            # It may have written the help.
+            sys.stdout.flush()
+            raise
         code = int(options.run(options))
         sys.stdout.flush()
     except BrokenPipeError:
@@ -89,24 +98,26 @@ def _run(arguments: Sequence[str]) -> int:
         _output.silence()
         return 0
     except OSError as error:
-        if not _output.is_full(error):
-            raise
-        _output.silence()
-        with contextlib.suppress(OSError):
-            print(
-                f"noderestrict {options.command}: cannot write the output: {error.strerror}",
-                file=sys.stderr,
-            )
+        if _output.is_full(error):
+            _output.silence()
+            _complain(options, f"cannot write the output: {error.strerror}")
+        else:
+            named = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+            _complain(options, f"{named}{error.strerror or error}")
         return 2
     except UsageError as error:
-        print(printable(f"noderestrict {options.command}: {error}"), file=sys.stderr)
+        _complain(options, str(error))
         return 2
     except MemoryError:
-        print(
-            f"noderestrict {options.command}: there is not enough memory for this input",
-            file=sys.stderr,
-        )
+        _complain(options, "there is not enough memory for this input")
         return 2
     except KeyboardInterrupt:
         return 130
     return code
+
+
+def _complain(options: argparse.Namespace, message: str) -> None:
+    # Standard error may be full, too; the exit code says enough then.
+    with contextlib.suppress(OSError):
+        prog = f"{program(sys.argv[0])} {options.command}".rstrip()
+        print(printable(f"{prog}: {message}"), file=sys.stderr)

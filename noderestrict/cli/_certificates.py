@@ -11,7 +11,7 @@ import datetime as dt
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import yaml
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from noderestrict.cli._errors import UsageError
+from noderestrict.cli._said import Said
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.endpoints import endpoints
 from noderestrict.cluster.publish import (
@@ -44,6 +45,7 @@ from noderestrict.render.names import CERTIFICATE_NAMES
 CERTIFICATE, KEY, CA = "tls.crt", "tls.key", "ca.crt"
 # The CA must outlive a certificate of a year.
 _CA_SOON = dt.timedelta(days=400)
+_NOTHING_TO_DO = "all is well: nothing to do"
 _KIND = "ValidatingWebhookConfiguration"
 #: After a change of a CA bundle: API servers learn of it by a watch, which takes about a second.
 _NOTICED_SECONDS = 5.0
@@ -60,11 +62,13 @@ class Place:
         connection: to the cluster of the Secret, None for a directory.
         secret: namespace and name.
         directory: instead of a Secret.
+        said: gets to know what is written.
     """
 
     connection: Connection | None
     secret: tuple[str, str] = ("", "")
     directory: Path | None = None
+    said: Said = field(default_factory=Said, compare=False)
 
     def __str__(self) -> str:
         """Return how messages name it."""
@@ -87,16 +91,19 @@ class Place:
         else:
             assert self.connection is not None  # noqa: S101 (a Secret needs a cluster)
             await write_secret(self.connection, *self.secret, data)
-        print(f"{self}: written")
+        self.said.did(f"{self}: written")
 
 
 def place_of(
-    connection: Connection | None, secret: tuple[str, str] | None, directory: Path | None
+    connection: Connection | None,
+    secret: tuple[str, str] | None,
+    directory: Path | None,
+    said: Said,
 ) -> Place | None:
-    """Return the place that two flags name, None if neither does."""
+    """Return the place that two flags name, None if neither does; it tells what is written."""
     if secret is not None:
-        return Place(connection, secret)
-    return Place(None, directory=directory) if directory is not None else None
+        return Place(connection, secret, said=said)
+    return Place(None, directory=directory, said=said) if directory is not None else None
 
 
 class Certificates:
@@ -105,16 +112,20 @@ class Certificates:
     Args:
         options: the command's flags.
         connection: None if no flag names anything in a cluster.
+        said: gets to know what is done and found.
     """
 
-    def __init__(self, options: argparse.Namespace, connection: Connection | None) -> None:
+    def __init__(
+        self, options: argparse.Namespace, connection: Connection | None, said: Said
+    ) -> None:
+        self._said = said
         self._options = options
         self._connection = connection
         self._now = dt.datetime.now(dt.UTC)
-        place = place_of(connection, options.secret, options.directory)
+        place = place_of(connection, options.secret, options.directory, said)
         assert place is not None  # noqa: S101 (the parser wants one of them)
         self._place = place
-        self._kept = place_of(connection, options.ca_secret, options.ca_directory)
+        self._kept = place_of(connection, options.ca_secret, options.ca_directory, said)
         if self._kept == self._place:
             raise UsageError("the CA and the certificate that it signs need separate places")
         self._names: tuple[str, ...] = options.dns_names
@@ -140,7 +151,7 @@ class Certificates:
 
     async def check(self) -> int:
         """Print what is wrong; return 1 if anything is."""
-        problems = []
+        said, problems = self._said, []
         trust = b""
         if self._kept is not None:
             authority, problem = await self._authority()
@@ -149,12 +160,12 @@ class Certificates:
         held = await self._place.read()
         problems += self._leaf_problems(held, trust)
         for warning in self._warnings(held):
-            print(f"warning: {warning}")
+            said.warning(warning)
         if not problems:
             problems += await self._bundle_problems(held, trust)
         for problem in problems:
-            print(problem)
-        print(_counted(problems) if problems else "all is well")
+            said.problem(problem)
+        said.note(_counted(problems) if problems else "all is well")
         return 1 if problems else 0
 
     async def bootstrap(self) -> None:
@@ -172,7 +183,7 @@ class Certificates:
             await self._write_registration(trust)
             done = True
         if not done:
-            print("all is well: nothing to do")
+            self._said.note(_NOTHING_TO_DO)
 
     async def renew(self) -> None:
         """Replace only the leaf, signed by the kept CA, if it is bad."""
@@ -180,12 +191,12 @@ class Certificates:
         if authority is None:
             raise UsageError(f"{self._kept}: {problem}; run noderestrict certs bootstrap")
         if problem:
-            print(f"{self._kept}: {problem}; run noderestrict certs rotate")
+            self._said.problem(f"{self._kept}: {problem}; run noderestrict certs rotate")
         trust = await self._trust()
         if self._options.force:
             await self._write_leaf(authority, trust)
         elif not await self._renew_leaf(authority, trust):
-            print("all is well: nothing to do")
+            self._said.note(_NOTHING_TO_DO)
 
     async def rotate(self) -> None:
         """Create a new CA and certificate, or finish a rotation whose old CA is still trusted."""
@@ -194,7 +205,7 @@ class Certificates:
             return
         authority, problem = await self._authority()
         if authority is None:
-            print(f"{self._kept}: {problem}")
+            self._said.problem(f"{self._kept}: {problem}")
             await self._bootstrap_authority(self._kept)
             return
         trust = await self._trust()
@@ -206,7 +217,7 @@ class Certificates:
             await self._keep(authority, trust)
             await self._write_leaf(authority, trust)
             if not self._options.served_at:
-                print(
+                self._said.warning(
                     "the old CA is still trusted: rotate again when every server serves the new "
                     "certificate"
                 )
@@ -215,13 +226,15 @@ class Certificates:
             # An earlier rotation was interrupted before this.
             await self._write_leaf(authority, trust)
         if problem := await self._why_not_served(authority.certificate):
-            print(f"not served yet: {problem}: the old CA is still trusted; rotate again later")
+            self._said.problem(
+                f"not served yet: {problem}: the old CA is still trusted; rotate again later"
+            )
             return
         await self._keep(authority, authority.certificate)
         await self._place.write({**await self._place.read(), CA: authority.certificate})
         replaced = without(trust, authority.certificate)
         await self._change_bundles(lambda bundle: without(bundle, replaced))
-        print("the old CA is dropped")
+        self._said.did("the old CA is dropped")
 
     async def _authority(self) -> tuple[Authority | None, str]:
         """Return the CA that is kept, and what is wrong with it; None if it cannot be used."""
@@ -249,7 +262,7 @@ class Certificates:
         authority, problem = await self._authority()
         made = authority is None
         if authority is None:
-            print(f"{kept}: {problem}")
+            self._said.problem(f"{kept}: {problem}")
             authority = self._new_authority(self._options.ca_lifetime)
             await self._keep(authority, authority.certificate)
         trust = await self._trust()
@@ -268,7 +281,7 @@ class Certificates:
         held = await self._place.read()
         problems = self._leaf_problems(held, trust)
         for problem in problems:
-            print(f"renewing: {problem}")
+            self._said.problem(problem, "renewing: ")
         if problems:
             await self._write_leaf(authority, trust)
             return True
@@ -348,7 +361,7 @@ class Certificates:
             problems = await self._bundle_problems(held, b"")
         if problems:
             for problem in problems:
-                print(f"renewing: {problem}")
+                self._said.problem(problem, "renewing: ")
             await self._rotate_without_authority()
             return True
         return await self._change_bundles(
@@ -376,7 +389,7 @@ class Certificates:
         if not self._options.served_at or self._connection is None:
             return
         if problem := await self._why_not_served(authority.certificate):
-            print(
+            self._said.problem(
                 f"not served yet: {problem}: the old CA stays in the caBundle until the next "
                 "rotation"
             )
@@ -385,7 +398,7 @@ class Certificates:
             lambda bundle: self._without_replaced(bundle, held.get(CERTIFICATE, b""), replaced)
         )
         await self._place.write({**await self._place.read(), CA: authority.certificate})
-        print("the old CA is dropped")
+        self._said.did("the old CA is dropped")
 
     def _without_replaced(self, bundle: bytes, chain: bytes, replaced: bytes) -> bytes:
         """Return a bundle without what the old certificate was verified by, and all else in it.
@@ -413,7 +426,7 @@ class Certificates:
         for configuration in self._options.webhook_configuration:
             assert self._connection is not None  # noqa: S101 (a configuration needs a cluster)
             if await change_bundles(self._connection, configuration, change):
-                print(f"{configuration}: the CA is in every caBundle")
+                self._said.did(f"{configuration}: the CA is in every caBundle")
                 changed = True
         return changed
 
@@ -427,7 +440,7 @@ class Certificates:
                 lambda old, keep=keep: self._with(old, trust) if keep else trust,  # type: ignore[misc]
                 None if self._options.unserved else self._check_served,
             )
-            print(f"{_KIND} {value['metadata']['name']}: written")
+            self._said.did(f"{_KIND} {value['metadata']['name']}: written")
 
     def _registrations(self) -> list[Any]:
         """Return the webhook configurations of --registration, which is read once."""

@@ -11,11 +11,13 @@ _TAKES_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBAD
 
 
 def prepare() -> None:
-    """Make standard output take any character, and both outputs anything if they are closed."""
-    for name in ("stdout", "stderr"):
+    """Make standard output take any character, and open what is closed on nothing."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
-    shows_unicode()
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Even UTF-8 has no form for a name that is not valid text.
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def shows_unicode(otherwise: str = "backslashreplace") -> bool:

@@ -13,6 +13,6 @@ def add_parser(subparsers: Any) -> None:
         description="Agents are the pods of DaemonSets: they run on every node as one service "
         "account, whose rights no role can hold to a node.",
     )
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
     agents_find.add_parser(actions)
     agents_learn.add_parser(actions)

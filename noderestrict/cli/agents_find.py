@@ -1,21 +1,32 @@
 """``noderestrict agents find``: what a stolen node would get with the agents on it."""
 
 import argparse
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._output import has_colours
+from noderestrict.cli.argument_types import NAMESPACE
 from noderestrict.cli.cluster_objects import (
     add_version_flag,
     check_version_flag,
     from_cluster,
     from_files,
 )
-from noderestrict.cli.fields import add_flags
-from noderestrict.cli.shared_flags import ClusterAccess, add_size_flag
+from noderestrict.cli.fields import add_flags, from_flags, setting
+from noderestrict.cli.shared_flags import CLUSTER, KubectlAccess, add_output_flag, add_size_flag
 from noderestrict.survey import reports
 
 if TYPE_CHECKING:
     from noderestrict.survey.objects import Objects
+
+
+@dataclass(frozen=True, kw_only=True)
+class FindAccess(KubectlAccess):
+    """How to reach the API server, and of which namespace to report."""
+
+    namespace: str | None = setting(
+        None, NAMESPACE, "report only agents of this namespace, not of all", CLUSTER
+    )
 
 
 def add_parser(subparsers: Any) -> None:
@@ -25,8 +36,7 @@ def add_parser(subparsers: Any) -> None:
         help="rank the agents by what a stolen node would get with them",
         description="List the service accounts of DaemonSets, with what RBAC lets them do beyond "
         "their node, worst first. Needs the right to list DaemonSets, pods, roles and their "
-        "bindings; says what it could not see. Exit code 1 if an agent has a critical or high "
-        "right that nothing holds; else 2 if something could not be seen; else 0.",
+        "bindings; says what it could not see.",
     )
     parser.add_argument(
         "--state",
@@ -46,11 +56,9 @@ def add_parser(subparsers: Any) -> None:
         help="policy files of agents, whose rights count as held",
     )
     add_version_flag(parser)
-    parser.add_argument(
-        "--output", choices=reports.NAMES, default="table", help="format (default: table)"
-    )
+    add_output_flag(parser, reports.NAMES)
     add_size_flag(parser)
-    add_flags(parser, ClusterAccess)
+    add_flags(parser, FindAccess)
     parser.set_defaults(run=run)
 
 
@@ -66,6 +74,12 @@ def run(options: argparse.Namespace) -> int:
     check_version_flag(options)
     agents = agents_of(options.agents).all
     objects = objects_of(options, options.kubernetes_version)
+    namespace = from_flags(FindAccess, options).namespace
+    if namespace is not None:
+        for plural in ("daemonsets", "pods"):
+            objects.by_resource[plural] = [
+                one for one in objects.by_resource[plural] if one.metadata.namespace == namespace
+            ]
     findings = survey(objects, agents)
     print(reports.written(options.output, findings, colour=has_colours()), end="")
     return findings.exit_code

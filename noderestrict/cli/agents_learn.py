@@ -8,7 +8,7 @@ from noderestrict.cli._errors import UsageError
 from noderestrict.cli.agents_find import objects_of
 from noderestrict.cli.cluster_objects import from_files
 from noderestrict.cli.fields import add_flags
-from noderestrict.cli.shared_flags import ClusterAccess, add_size_flag
+from noderestrict.cli.shared_flags import NamespacedAccess, add_output_flag, add_size_flag
 from noderestrict.rbac.subjects import ACCOUNT_PREFIX
 
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ def add_parser(subparsers: Any) -> None:
         help="write a policy file from what agents did, as audit logs show it",
         description="Tell for each resource that an agent wrote or read what it had to do with the "
         "agent's node, and which fields changed, and write a policy file that allows this. What no "
-        "relation explains is left out, and listed. Exit code 0 if all was explained, 1 if "
-        "something was not, 2 for unreadable input.",
+        "relation explains is left out, and listed.",
     )
     parser.add_argument(
         "--audit-log",
@@ -43,7 +42,7 @@ def add_parser(subparsers: Any) -> None:
         "--user",
         action="append",
         default=[],
-        metavar="NAMESPACE/NAME",
+        metavar="[NAMESPACE/]NAME",
         help="service account of an agent; may be repeated; without it and --user-prefix, the "
         "agents are the service accounts of all DaemonSets",
     )
@@ -70,10 +69,11 @@ def add_parser(subparsers: Any) -> None:
         choices=("comment", "any"),
         default="comment",
         help="comment: leave out what no relation explains, with a comment that shows its entry; "
-        "any: allow it for all objects (default: comment)",
+        "any: allow it for all objects",
     )
+    add_output_flag(parser, ("yaml", "json"), "yaml")
     add_size_flag(parser)
-    add_flags(parser, ClusterAccess)
+    add_flags(parser, NamespacedAccess)
     parser.set_defaults(run=run)
 
 
@@ -100,21 +100,22 @@ def run(options: argparse.Namespace) -> int:
     seen = Seen()
     users = learner.users()
     inputs = (events(file, seen, users=users) for file in options.audit_log)
-    unreadable = _told(log.results(*inputs))
+    unreadable = _told(log.results(*inputs), options.prog)
     keep_any = options.unexplained == "any"
-    print(text_of(learner, options.audit_log, keep_any=keep_any), end="")
+    text = text_of(learner, options.audit_log, keep_any=keep_any)
+    print(_as_json(text, learner) if options.output == "json" else text, end="")
     sys.stdout.flush()
     left = _report(learner)
     if not any(one.writes or one.reads for one in learner.learned.values()):
         print(
-            f"noderestrict agents learn: of {seen.events} audit events, none is an agent's",
+            f"{options.prog}: of {seen.events} audit events, none is an agent's",
             file=sys.stderr,
         )
         return 2
     return 2 if unreadable else int(left > 0 and not keep_any)
 
 
-def _told(results: "Any") -> bool:
+def _told(results: "Any", prog: str) -> bool:
     """Print what cannot be read, and return whether there was anything."""
     from noderestrict.replay.sources import Unreadable
 
@@ -123,8 +124,21 @@ def _told(results: "Any") -> bool:
     for found in results:
         if isinstance(found, Unreadable):
             unreadable = True
-            print(f"noderestrict agents learn: {found}", file=sys.stderr)
+            print(f"{prog}: {found}", file=sys.stderr)
     return unreadable
+
+
+def _as_json(text: str, learner: "Learner") -> str:
+    """Return a policy file, and what no relation explains, for programs."""
+    import json
+
+    import yaml
+
+    from noderestrict.replay.learn.policy import unexplained
+
+    left = {name: list(unexplained(one)) for name, one in learner.learned.items()}
+    value = {"policy": yaml.safe_load(text), "unexplained": left}
+    return json.dumps(value, indent=2) + "\n"
 
 
 def _report(learner: "Learner") -> int:
@@ -147,7 +161,8 @@ def _agents(options: argparse.Namespace) -> "Sequence[Agent]":
     from noderestrict.replay.learn.learner import agent_for
     from noderestrict.survey.accounts import accounts
 
-    users = [User(service_account=_account(text)) for text in options.user]
+    namespace = getattr(options, "namespace", None)
+    users = [User(service_account=_account(text, namespace)) for text in options.user]
     users += (User(prefix=prefix, group=group) for prefix, group in options.user_prefix)
     if not users:
         objects = objects_of(options)
@@ -175,8 +190,13 @@ def _agents(options: argparse.Namespace) -> "Sequence[Agent]":
         raise UsageError(str(error)) from None
 
 
-def _account(text: str) -> str:
-    """Return NAMESPACE/NAME of a service account that is written so, or as its user name."""
+def _account(text: str, namespace: str | None) -> str:
+    """Return NAMESPACE/NAME of a service account that is written so, or as its user name.
+
+    Args:
+        text: as it is written.
+        namespace: of a name without one; None if it must have one.
+    """
     if not text.startswith(ACCOUNT_PREFIX):
-        return text
+        return f"{namespace}/{text}" if namespace and "/" not in text else text
     return text.removeprefix(ACCOUNT_PREFIX).replace(":", "/", 1)

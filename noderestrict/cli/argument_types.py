@@ -141,9 +141,42 @@ class Files(ArgumentType[tuple[str, ...]]):
             ValueError: it is not a list of files.
         """
         files = value if isinstance(value, list) else [value]
-        if not all(isinstance(file, str) and file for file in files):
+        if not all(isinstance(file, str) and file and "\0" not in file for file in files):
             raise ValueError(f"{value!r} is not a list of files")
         return tuple(files)
+
+
+class Repeated(ArgumentType[tuple[str, ...]]):
+    """Texts: its flag takes one value, and may be repeated."""
+
+    __slots__ = ()
+
+    def add_to(self, parser: argparse._ActionsContainer, flag: str, text: str) -> None:
+        """Add the flag; argparse leaves its destination unset where it is not given."""
+        parser.add_argument(
+            flag, action="append", default=argparse.SUPPRESS, metavar=self.metavar, help=text
+        )
+
+    def from_flag(self, value: Any) -> tuple[str, ...]:
+        """Return the values of all occurrences of the flag."""
+        return tuple(value)
+
+
+class _Namespace(ArgumentType[str]):
+    """A namespace, whose flag has kubectl's short form too."""
+
+    __slots__ = ()
+
+    def add_to(self, parser: argparse._ActionsContainer, flag: str, text: str) -> None:
+        """Add the flag; argparse leaves its destination unset where it is not given."""
+        parser.add_argument(
+            "-n",
+            flag,
+            type=checked(self.parse),
+            default=argparse.SUPPRESS,
+            metavar=self.metavar,
+            help=text,
+        )
 
 
 def checked(parse: Callable[[str], T]) -> Callable[[str], T]:
@@ -181,9 +214,20 @@ def _parse_boolean(text: object) -> bool:
     return text == "true"
 
 
+def _parse_path(text: str) -> Path:
+    if not text or "\0" in text:
+        raise ValueError(f"{text!r} is not a path")
+    return Path(text)
+
+
+def _parse_file_name(text: str) -> str | None:
+    """Return a name; none for an empty text, as kubectl takes ``--kubeconfig ''``."""
+    return str(_parse_path(text)) if text else None
+
+
 def _parse_file_list(text: str) -> tuple[str, ...]:
     files = tuple(text.split(","))
-    if not all(files):
+    if not all(files) or "\0" in text:
         raise ValueError(f"{text!r} is not a list of files")
     return files
 
@@ -234,6 +278,12 @@ def _parse_namespaced_name(text: str) -> tuple[str, str]:
     if too_long or not all(map(_LABEL.fullmatch, (namespace, *name.split(".")))):
         raise ValueError(f"{text!r} is not NAMESPACE/NAME")
     return namespace, name
+
+
+def _parse_namespace(text: str) -> str:
+    if len(text) > _LONGEST_LABEL or not _LABEL.fullmatch(text):
+        raise ValueError(f"{text!r} is not the name of a namespace")
+    return text
 
 
 def parse_host_and_port(text: str) -> tuple[str, int]:
@@ -299,7 +349,7 @@ def _rule_modes(known: Sequence[str]) -> ArgumentType[dict[str, str]]:
             modes[rule] = mode
         return modes
 
-    return ArgumentType(parse, "RULE=MODE,…", _plain_mapping)
+    return ArgumentType(parse, "RULE=MODE,...", _plain_mapping)
 
 
 def _checked_registration(text: str) -> str:
@@ -348,16 +398,18 @@ TEXT = ArgumentType(str)
 HOST = ArgumentType(str, "HOST")
 NAME = ArgumentType(str, "NAME")
 SWITCH = Switch(_parse_boolean)
-PATH = ArgumentType(Path, "FILE", str)
-DIRECTORY = ArgumentType(Path, "DIR", str)
+PATH = ArgumentType(_parse_path, "FILE", str)
+DIRECTORY = ArgumentType(_parse_path, "DIR", str)
 #: A kubeconfig may be several files, separated as in a PATH.
-FILE_NAME = ArgumentType(str, "FILE")
+FILE_NAME: ArgumentType[str | None] = ArgumentType(_parse_file_name, "FILE")
 FILES = Files(_parse_file_list, "FILE", lambda files: list(files) or None)
+REPEATED = Repeated(_parse_names, "NAME", list)
+NAMESPACE = _Namespace(_parse_namespace, "NAME")
 NAMES: ArgumentType[tuple[str, ...]] = ArgumentType(_parse_names, "A,B", list)
 PORT = ArgumentType(_parse_port, "PORT")
 ADDRESS = ArgumentType(_parse_address, "HOST:PORT", plain_address, none="")
 ADDRESSES: ArgumentType[tuple[tuple[str, int], ...]] = ArgumentType(
-    _parse_addresses, "HOST:PORT,…", _plain_addresses
+    _parse_addresses, "HOST:PORT,...", _plain_addresses
 )
 HTTP_URL = ArgumentType(_parse_http_url, "URL")
 PER_MILLION = ArgumentType(_parse_per_million, "N")
@@ -376,5 +428,5 @@ KUBERNETES_VERSION = ArgumentType(features.parse_version, "1.NN", lambda minor: 
 RULES_OF = ArgumentType(parse_rules, "latest|1.NN[.P]", str, none="latest")
 AUDIENCES = ArgumentType(_parse_audiences, "A,B", list)
 STRICT_RULES = ArgumentType(parse_strict_rules, "A,B", list)
-NODE_KEYS = ArgumentType(parse_node_keys, "NODES=KEY|KEY,…", _plain_keys)
-ALLOWED_LABELS = ArgumentType(parse_allowed_labels, "NODES=KEY|KEY,…", _plain_keys)
+NODE_KEYS = ArgumentType(parse_node_keys, "NODES=KEY|KEY,...", _plain_keys)
+ALLOWED_LABELS = ArgumentType(parse_allowed_labels, "NODES=KEY|KEY,...", _plain_keys)

@@ -3,20 +3,21 @@
 import argparse
 import asyncio
 import datetime as dt
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._errors import UsageError
+from noderestrict.cli._parser import described
 from noderestrict.cli.argument_types import (
     DAYS,
     NAMES,
     NAMESPACED_NAME,
+    PATH,
     SECONDS,
     checked,
     parse_host_and_port,
 )
 from noderestrict.cli.fields import add_flags, from_flags
-from noderestrict.cli.shared_flags import ClusterAccess
+from noderestrict.cli.shared_flags import KubectlAccess, add_output_flag
 from noderestrict.render.names import CERTIFICATE_NAMES
 
 if TYPE_CHECKING:
@@ -41,9 +42,9 @@ def add_parser(subparsers: Any) -> None:
         "certificate has a new CA, and the old CA stays in the bundle until the new certificate "
         "is served.",
     )
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
     for name, text in _ACTIONS.items():
-        action = actions.add_parser(name, help=text)
+        action = actions.add_parser(name, **described(text))
         _add_places(action, kept=name == "renew")
         if name != "renew":
             action.add_argument(
@@ -60,14 +61,14 @@ def add_parser(subparsers: Any) -> None:
             metavar="A,B",
             help="names and IP addresses of the certificate (default: those by which the "
             "registration calls the server, and those that the certificate has already; if there "
-            f"are none, or only some of them, {','.join(CERTIFICATE_NAMES)})",
+            f"are none, or only some of them, {', '.join(CERTIFICATE_NAMES)})",
         )
         action.add_argument(
             "--renew-before",
             type=checked(DAYS.parse),
             default=dt.timedelta(days=30),
             metavar="DAYS",
-            help="remaining days under which a certificate counts as expiring soon (default: 30)",
+            help="remaining days under which a certificate counts as expiring soon",
         )
         if name != "check":
             action.add_argument(
@@ -75,7 +76,7 @@ def add_parser(subparsers: Any) -> None:
                 type=checked(DAYS.parse),
                 default=dt.timedelta(days=365),
                 metavar="DAYS",
-                help="lifetime of the certificate (default: 365)",
+                help="lifetime of the certificate",
             )
         if name in ("bootstrap", "rotate"):
             _add_ca_flags(action)
@@ -88,7 +89,7 @@ def add_parser(subparsers: Any) -> None:
         if name == "bootstrap":
             action.add_argument(
                 "--registration",
-                type=Path,
+                type=checked(PATH.parse),
                 metavar="FILE",
                 help="YAML file with webhook configurations to write with the CA, in place of the "
                 "installed ones, whatever was changed there, once the API server gets answers from "
@@ -100,7 +101,8 @@ def add_parser(subparsers: Any) -> None:
                 help="write it whether or not the API server gets answers; unless its "
                 "failurePolicy is Ignore, nodes are denied until it does",
             )
-        add_flags(action, ClusterAccess)
+        add_output_flag(action, ("text", "json"), "text")
+        add_flags(action, KubectlAccess)
     # An action leaves alone what it has no flag for.
     parser.set_defaults(
         run=run, registration=None, unserved=False, webhook_configuration=[], served_at=[]
@@ -116,7 +118,10 @@ def _add_places(action: argparse.ArgumentParser, *, kept: bool) -> None:
         help="Secret of the certificate, of type kubernetes.io/tls",
     )
     where.add_argument(
-        "--directory", type=Path, metavar="DIR", help="directory of the certificate files"
+        "--directory",
+        type=checked(PATH.parse),
+        metavar="DIR",
+        help="directory of the certificate files",
     )
     ca = action.add_mutually_exclusive_group(required=kept)
     ca.add_argument(
@@ -126,7 +131,10 @@ def _add_places(action: argparse.ArgumentParser, *, kept: bool) -> None:
         help="Secret in which the CA is kept",
     )
     ca.add_argument(
-        "--ca-directory", type=Path, metavar="DIR", help="directory in which the CA is kept"
+        "--ca-directory",
+        type=checked(PATH.parse),
+        metavar="DIR",
+        help="directory in which the CA is kept",
     )
 
 
@@ -136,7 +144,7 @@ def _add_ca_flags(action: argparse.ArgumentParser) -> None:
         type=checked(DAYS.parse),
         default=dt.timedelta(days=3650),
         metavar="DAYS",
-        help="lifetime of a kept CA (default: 3650)",
+        help="lifetime of a kept CA",
     )
     action.add_argument(
         "--served-at",
@@ -153,7 +161,7 @@ def _add_ca_flags(action: argparse.ArgumentParser) -> None:
         type=checked(SECONDS.parse),
         default=180.0,
         metavar="SECONDS",
-        help="how long to wait for an answer (default: 180)",
+        help="how long to wait for an answer",
     )
 
 
@@ -170,28 +178,28 @@ def run(options: argparse.Namespace) -> int:
         return asyncio.run(_run(options))
     except (ClusterError, KeyPairError) as error:
         raise UsageError(str(error)) from None
-    except OSError as error:
-        raise UsageError(f"{error.filename}: {error.strerror}") from None
 
 
 async def _run(options: argparse.Namespace) -> int:
-    from noderestrict.cluster.judge import connected
 
     in_cluster = (
         options.secret or options.ca_secret or options.webhook_configuration or options.registration
     )
     if not in_cluster:
         return await _act(options, None)
-    access = from_flags(ClusterAccess, options)
-    async with connected(access.kubeconfig, access.context, access.api_server) as connection:
+    access = from_flags(KubectlAccess, options)
+    async with access.connected() as connection:
         return await _act(options, connection)
 
 
 async def _act(options: argparse.Namespace, connection: "Connection | None") -> int:
     from noderestrict.cli._certificates import Certificates
+    from noderestrict.cli._said import Said
 
-    certificates = Certificates(options, connection)
+    said = Said(as_json=options.output == "json")
+    certificates = Certificates(options, connection, said)
     await certificates.find_names()
+    code = 0
     match options.action:
         case "bootstrap":
             await certificates.bootstrap()
@@ -200,5 +208,6 @@ async def _act(options: argparse.Namespace, connection: "Connection | None") -> 
         case "rotate":
             await certificates.rotate()
         case _:
-            return await certificates.check()
-    return 0
+            code = await certificates.check()
+    said.end(options.action, code)
+    return code

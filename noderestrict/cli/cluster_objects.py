@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from noderestrict.cli._errors import UsageError
 from noderestrict.cli.argument_types import KUBERNETES_VERSION, checked
 from noderestrict.cli.fields import from_flags
-from noderestrict.cli.shared_flags import ClusterAccess
+from noderestrict.cli.shared_flags import KubectlAccess
 
 if TYPE_CHECKING:
     from noderestrict.cluster.connection import Connection
@@ -62,18 +62,17 @@ def from_cluster(
 
     Args:
         read: gets the connection.
-        options: with the flags of ``ClusterAccess``.
+        options: with the flags of ``KubectlAccess``.
 
     Raises:
         UsageError: no cluster can be reached.
     """
     from noderestrict.cluster.connection import ClusterError
-    from noderestrict.cluster.judge import connected
 
-    access = from_flags(ClusterAccess, options)
+    access = from_flags(KubectlAccess, options)
 
     async def connect() -> _Read:
-        async with connected(access.kubeconfig, access.context, access.api_server) as connection:
+        async with access.connected() as connection:
             return await read(connection)
 
     try:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from noderestrict.cli.argument_types import PATH, checked
 from noderestrict.cli.fields import Setting, given, settings_of
 from noderestrict.cli.yaml_file import ConfigError, YamlFile
 
@@ -28,7 +29,10 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         "YAML file. A flag wins over the environment, which wins over the file.",
     )
     group.add_argument(
-        "--config", type=Path, metavar="FILE", help="YAML file with the names of flags as keys"
+        "--config",
+        type=checked(PATH.parse),
+        metavar="FILE",
+        help="YAML file with the names of flags as keys",
     )
     group.add_argument(
         "--print-config",
@@ -44,15 +48,21 @@ class Sources(Generic[C]):
         configuration: the class whose fields are settings.
         options: the parsed command line, with ``config``.
         environ: the environment.
+        completed: returns the values that are given, by field, with defaults that depend on them.
 
     Raises:
         ConfigError: a variable is unknown or has a bad value.
     """
 
     def __init__(
-        self, configuration: type[C], options: argparse.Namespace, environ: Mapping[str, str]
+        self,
+        configuration: type[C],
+        options: argparse.Namespace,
+        environ: Mapping[str, str],
+        completed: Callable[[dict[str, Any]], dict[str, Any]] = dict,
     ) -> None:
         self._configuration = configuration
+        self._completed = completed
         self._settings = {each.name: each for each in settings_of(configuration)}
         # These win over the file whenever it is read.
         self._fixed = self._from_environment(environ) | given(configuration, options)
@@ -70,7 +80,7 @@ class Sources(Generic[C]):
         Raises:
             ConfigError: the file cannot be read, has an unknown key or a bad value.
         """
-        return self._configuration(**(self._from_file() | self._fixed))
+        return self._configuration(**self._completed(self._from_file() | self._fixed))
 
     def _from_file(self) -> dict[str, Any]:
         if self._file is None:

@@ -3,21 +3,31 @@
 import argparse
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._errors import UsageError
 from noderestrict.cli.agent_files import add_agents_flag, agents_to_render
-from noderestrict.cli.argument_types import checked, parse_host_and_port
-from noderestrict.cli.fields import add_flags, from_flags
-from noderestrict.cli.shared_flags import ClusterAccess, StrictPolicy
+from noderestrict.cli.argument_types import NAMESPACE, PATH, checked, parse_host_and_port
+from noderestrict.cli.fields import add_flags, from_flags, setting
+from noderestrict.cli.shared_flags import CLUSTER, KubectlAccess, StrictPolicy, add_output_flag
 from noderestrict.policy.modes import ENFORCE, MODES
 from noderestrict.policy.text import printable
+from noderestrict.rbac.subjects import ACCOUNT_PREFIX
 
 if TYPE_CHECKING:
     from noderestrict.doctor.agent_policies import AgentPolicies
     from noderestrict.doctor.check import Check
     from noderestrict.doctor.findings import Finding
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerAccess(KubectlAccess):
+    """How to reach the API server, and where ours runs."""
+
+    namespace: str = setting("noderestrict", NAMESPACE, "namespace of the server", CLUSTER)
+
 
 _MARKS = {"pass": "+", "warn": "!", "fail": "-", "unknown": "?"}
 
@@ -28,14 +38,13 @@ def add_parser(subparsers: Any) -> None:
         "doctor",
         help="check a live cluster and say what to do",
         description="Check a live cluster: server version, registration, certificate, endpoints, "
-        "rules (by requests that are not stored), permissions. Exit code 1 if a check fails; else "
-        "2 if a check could not be made; else 0.",
+        "rules (by requests that are not stored), permissions.",
     )
     parser.add_argument(
         "--webhook-configuration",
         default="noderestrict",
         metavar="NAME",
-        help="ValidatingWebhookConfiguration to check (default: noderestrict)",
+        help="ValidatingWebhookConfiguration to check",
     )
     parser.add_argument(
         "--connect",
@@ -53,13 +62,13 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--server-user",
-        default="system:serviceaccount:noderestrict:noderestrict",
         metavar="USER",
-        help="user of the server, whose permissions are checked (default: %(default)s)",
+        help="user of the server, whose permissions are checked (default: the service account "
+        "noderestrict in the namespace of the server)",
     )
     parser.add_argument(
         "--node-kubeconfig",
-        type=Path,
+        type=checked(PATH.parse),
         action="append",
         default=[],
         metavar="FILE",
@@ -67,7 +76,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--authorization-config",
-        type=Path,
+        type=checked(PATH.parse),
         metavar="FILE",
         help="copy of the API server's AuthorizationConfiguration",
     )
@@ -78,15 +87,10 @@ def add_parser(subparsers: Any) -> None:
         choices=MODES,
         default=ENFORCE,
         metavar="MODE",
-        help="mode in which every rule must run: enforce, warn, audit or off (default: enforce)",
+        help="mode in which every rule must run: enforce, warn, audit or off",
     )
-    parser.add_argument(
-        "--output",
-        choices=("table", "json"),
-        default="table",
-        help="format of the findings (default: table)",
-    )
-    add_flags(parser, ClusterAccess)
+    add_output_flag(parser)
+    add_flags(parser, ServerAccess)
     parser.set_defaults(run=run)
 
 
@@ -123,15 +127,15 @@ def _print_table(findings: "list[tuple[Check, Finding]]") -> None:
 
 
 async def _findings(options: argparse.Namespace) -> "list[tuple[Check, Finding]]":
-    from noderestrict.cluster.judge import connected
     from noderestrict.doctor.cluster import Options
     from noderestrict.doctor.installed_agents import with_installed_agents
     from noderestrict.doctor.run import examine
 
+    access = from_flags(ServerAccess, options)
     wanted = Options(
         options.webhook_configuration,
         options.connect,
-        options.server_user,
+        options.server_user or f"{ACCOUNT_PREFIX}{access.namespace}:noderestrict",
         tuple(options.node_kubeconfig),
         options.authorization_config,
         from_flags(StrictPolicy, options).extra(),
@@ -139,8 +143,7 @@ async def _findings(options: argparse.Namespace) -> "list[tuple[Check, Finding]]
         tuple(options.metrics),
         agents_to_examine(options.agents),
     )
-    access = from_flags(ClusterAccess, options)
-    async with connected(access.kubeconfig, access.context, access.api_server) as connection:
+    async with access.connected() as connection:
         wanted = await with_installed_agents(connection, wanted)
         return [finding async for finding in examine(connection, wanted)]
 

@@ -12,7 +12,7 @@ from noderestrict.cli.cluster_objects import (
     from_files,
 )
 from noderestrict.cli.fields import add_flags
-from noderestrict.cli.shared_flags import ClusterAccess, add_size_flag
+from noderestrict.cli.shared_flags import KubectlAccess, add_output_flag, add_size_flag
 from noderestrict.exposure import reports
 
 if TYPE_CHECKING:
@@ -66,9 +66,7 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="list all Secrets of the live cluster, too, without their data",
     )
-    parser.add_argument(
-        "--output", choices=reports.NAMES, default="table", help="format (default: table)"
-    )
+    add_output_flag(parser, reports.NAMES)
     parser.add_argument(
         "--baseline",
         metavar="FILE",
@@ -87,7 +85,7 @@ def add_parser(subparsers: Any) -> None:
         "report",
     )
     add_size_flag(parser)
-    add_flags(parser, ClusterAccess)
+    add_flags(parser, KubectlAccess)
     parser.set_defaults(run=run)
 
 

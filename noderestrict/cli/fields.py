@@ -44,7 +44,7 @@ class Setting:
     """A field of a configuration.
 
     Attributes:
-        field: its name, which is also the destination of its flag.
+        field: its name; an underscore at the end keeps it from being a word of Python.
         kind: reads and prints its values.
         default: in effect where no source has a value.
         help: what it does, as a sentence without its default.
@@ -60,7 +60,12 @@ class Setting:
     @property
     def name(self) -> str:
         """Name of the flag without dashes in front, and key in a file."""
-        return self.field.replace("_", "-")
+        return self.field.rstrip("_").replace("_", "-")
+
+    @property
+    def destination(self) -> str:
+        """Name that argparse gives to what the flag holds."""
+        return self.field.rstrip("_")
 
     def plain(self, value: Any) -> Any:
         """Return what a configuration file holds for a value; None if it leaves the key out."""
@@ -73,6 +78,8 @@ class Setting:
             return self.help
         if isinstance(shown, float) and shown.is_integer():
             shown = int(shown)
+        if isinstance(shown, list):
+            shown = ", ".join(map(str, shown))
         return f"{self.help} (default: {shown})"
 
 
@@ -138,9 +145,9 @@ def given(configuration: "type[DataclassInstance]", options: argparse.Namespace)
     """Return the settings that the command line gives, by field."""
     flags = vars(options)
     return {
-        each.field: each.kind.from_flag(flags[each.field])
+        each.field: each.kind.from_flag(flags[each.destination])
         for each in settings_of(configuration)
-        if each.field in flags
+        if each.destination in flags
     }
 
 

@@ -2,14 +2,21 @@
 
 import argparse
 import sys
-from typing import Any
+from collections.abc import Set
+from typing import TYPE_CHECKING, Any
 
+from noderestrict.api.resources import RESOURCES
 from noderestrict.cli._errors import UsageError
+from noderestrict.cli._parser import described
 from noderestrict.cli.cluster_objects import from_cluster, from_files
 from noderestrict.cli.fields import add_flags
-from noderestrict.cli.shared_flags import ClusterAccess, add_size_flag
+from noderestrict.cli.shared_flags import NamespacedAccess, add_output_flag, add_size_flag
 from noderestrict.graph import views
+from noderestrict.graph.edges import Vertex
 from noderestrict.graph.graph import Graph
+
+if TYPE_CHECKING:
+    from noderestrict.cluster.connection import Connection
 
 _OUTPUTS = {"table": views.as_table, "json": views.as_json, "dot": views.as_dot}
 
@@ -22,17 +29,21 @@ def add_parser(subparsers: Any) -> None:
         description="Show which Secrets, ConfigMaps, claims, volumes and service accounts the "
         "Node authorizer lets a node read: what a stolen kubelet credential would give access to.",
     )
-    questions = parser.add_subparsers(dest="question", metavar="QUESTION", required=True)
-    why = questions.add_parser(
-        "why", help="show the path from a node to an object; exit code 1 if there is none"
+    questions = parser.add_subparsers(
+        title="questions", dest="question", metavar="QUESTION", required=True
     )
+    why = questions.add_parser("why", **described("show the path from a node to an object"))
     why.add_argument("node", metavar="NODE", help="name of the node")
-    reachable = questions.add_parser("reachable", help="list everything that a node reaches")
+    reachable = questions.add_parser(
+        "reachable", **described("list everything that a node reaches")
+    )
     reachable.add_argument("node", metavar="NODE", help="name of the node")
-    who = questions.add_parser("who", help="list all nodes that reach an object")
+    who = questions.add_parser("who", **described("list all nodes that reach an object"))
     for question in (why, who):
         question.add_argument(
-            "kind", metavar="KIND", help="kind: secret, configmap, pvc, pv, serviceaccount, pod, …"
+            "kind",
+            metavar="KIND",
+            help="kind: secret, configmap, pvc, pv, serviceaccount, pod, ...",
         )
         question.add_argument(
             "name",
@@ -40,22 +51,17 @@ def add_parser(subparsers: Any) -> None:
             help="name of the object, after its namespace if it has one",
         )
     for question in (why, reachable, who):
-        question.add_argument(
-            "--output",
-            choices=sorted(_OUTPUTS),
-            default="table",
-            help="format of the answer (default: table)",
-        )
+        add_output_flag(question, tuple(_OUTPUTS))
         question.add_argument(
             "--state",
             action="append",
             default=[],
             metavar="FILE",
-            help="file with cluster objects, as written by 'kubectl get pods,pv,volumeattachments "
-            "-A -o json'; may be repeated; without it, the live cluster is read",
+            help="file with cluster objects, as written by 'kubectl get nodes,pods,pv,"
+            "volumeattachments -A -o json'; may be repeated; without it, the live cluster is read",
         )
         add_size_flag(question)
-        add_flags(question, ClusterAccess)
+        add_flags(question, NamespacedAccess)
     parser.set_defaults(run=run)
 
 
@@ -63,13 +69,10 @@ def run(options: argparse.Namespace) -> int:
     """Print the answer; return 1 if ``why`` finds no path, else 0.
 
     Raises:
-        UsageError: the kind is unknown, or the objects cannot be read.
+        UsageError: the node, the kind or the object is unknown, or the objects cannot be read.
     """
-    try:
-        vertex = views.vertex_of(options.kind, options.name) if "kind" in options else None
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    graph = _graph(options)
+    world = _live(options) if not options.state else _of_files(options)
+    graph, vertex = world.graph, world.vertex
     if vertex is None:
         paths = views.reachable(graph, options.node)
     elif options.question == "who":
@@ -86,14 +89,69 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _graph(options: argparse.Namespace) -> Graph:
-    """Return the graph of the files of ``--state``, or else of the live cluster."""
-    if not options.state:
-        from noderestrict.cluster.graph_sink import read_graph
+class _Asked:
+    """What the operator asks about.
 
-        return from_cluster(read_graph, options)
+    Args:
+        options: of the command line.
+        namespace: of an object that is named without one; None if there is none.
+
+    Raises:
+        UsageError: the kind is unknown, or the name does not have its form.
+    """
+
+    def __init__(self, options: argparse.Namespace, namespace: str | None) -> None:
+        self.graph = Graph(most_edges=None)
+        self.node = ("nodes", "", options.node) if "node" in options else None
+        self.vertex: Vertex | None = None
+        if "kind" in options:
+            try:
+                self.vertex = views.vertex_of(options.kind, options.name, namespace)
+            except ValueError as error:
+                raise UsageError(str(error)) from None
+
+    def missing(self, known: Set[Vertex] = frozenset()) -> list[Vertex]:
+        """Return the node and the object, unless the graph or a set has them."""
+        return [
+            each
+            for each in (self.node, self.vertex)
+            if each is not None and each not in known and not self.graph.knows(each)
+        ]
+
+
+def _of_files(options: argparse.Namespace) -> _Asked:
+    """Return the graph of the files of ``--state``."""
     from noderestrict.replay.state import load_state
 
-    graph = Graph(most_edges=None)
-    from_files(lambda limit: load_state(options.state, graph, limit), options)
-    return graph
+    asked = _Asked(options, getattr(options, "namespace", None))
+    known: set[Vertex] = set()
+    from_files(lambda limit: load_state(options.state, asked.graph, limit, known), options)
+    for missing in asked.missing(known):
+        raise UsageError(f"{views.title(missing)} is unknown: no object of --state is or names it")
+    return asked
+
+
+def _live(options: argparse.Namespace) -> _Asked:
+    """Return the graph of the live cluster."""
+    from noderestrict.cluster.errors import ClusterError
+    from noderestrict.cluster.exists import exists
+    from noderestrict.cluster.graph_sink import read_graph
+
+    async def read(connection: "Connection") -> _Asked:
+        given = getattr(options, "namespace", None)
+        asked = _Asked(options, given or connection.namespace)
+        asked.graph = await read_graph(connection)
+        for missing in asked.missing():
+            resource, namespace, name = missing
+            try:
+                found = await exists(connection, RESOURCES[resource].key(namespace, name))
+            except ClusterError as error:
+                raise UsageError(
+                    f"no object names {views.title(missing)}, and whether it exists cannot be "
+                    f"seen: {error}"
+                ) from None
+            if not found:
+                raise UsageError(f"{views.title(missing)} is unknown: the cluster does not have it")
+        return asked
+
+    return from_cluster(read, options)

@@ -15,6 +15,7 @@ from noderestrict.cli.argument_types import (
     KUBERNETES_VERSION,
     NAMES,
     PATH,
+    checked,
     plain_address,
 )
 from noderestrict.cli.fields import Group, add_flags, from_flags, setting
@@ -80,7 +81,10 @@ def add_parser(subparsers: Any) -> None:
     render_authorizer.add_kind(parser)
     render_policies.add_kind(parser)
     parser.add_argument(
-        "directory", type=Path, metavar="DIR", help="directory to write to; created if missing"
+        "directory",
+        type=checked(PATH.parse),
+        metavar="DIR",
+        help="directory to write to; created if missing",
     )
     add_flags(parser, RenderConfig)
     add_agents_flag(parser)

@@ -14,6 +14,7 @@ from noderestrict.cli.argument_types import (
     KUBERNETES_VERSION,
     PATH,
     TEXT,
+    checked,
 )
 from noderestrict.cli.fields import Group, add_flags, from_flags, setting, switch
 
@@ -63,11 +64,11 @@ def add_kind(render: Any) -> None:
     )
     parser.add_argument(
         "directory",
-        type=Path,
+        type=checked(PATH.parse),
         nargs="?",
         default=Path("authorizer"),
         metavar="DIR",
-        help="directory to write to; created if missing (default: authorizer)",
+        help="directory to write to; created if missing",
     )
     add_api_server(parser)
     add_flags(parser, AuthorizerConfig)

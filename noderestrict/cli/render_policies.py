@@ -10,9 +10,11 @@ from noderestrict.cli._files import write_files
 from noderestrict.cli.agent_files import add_agents_flag, agents_of
 from noderestrict.cli.argument_types import (
     FEATURE_GATES,
+    PATH,
     POLICY_MODE,
     POLICY_RULE_MODES,
     RULES_OF,
+    checked,
 )
 from noderestrict.cli.fields import add_flags, from_flags, setting
 from noderestrict.cli.render_static import add_static_flags, static_files
@@ -68,11 +70,11 @@ def add_kind(render: Any) -> None:
     )
     parser.add_argument(
         "directory",
-        type=Path,
+        type=checked(PATH.parse),
         nargs="?",
         default=Path("policies"),
         metavar="DIR",
-        help="directory to write to; created if missing (default: policies)",
+        help="directory to write to; created if missing",
     )
     add_flags(parser, PoliciesConfig)
     add_static_flags(parser)

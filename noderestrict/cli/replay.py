@@ -11,11 +11,12 @@ from noderestrict import __version__
 from noderestrict.agents.load import PolicyFileError
 from noderestrict.cli._errors import UsageError
 from noderestrict.cli._output import has_colours, shows_unicode, silence
+from noderestrict.cli._parser import NAME
 from noderestrict.cli.agent_files import read_agents
 from noderestrict.cli.argument_types import RULES_OF, checked
 from noderestrict.cli.fields import add_flags, from_flags
 from noderestrict.cli.replay_policies import policy_judge
-from noderestrict.cli.shared_flags import Policy, add_size_flag
+from noderestrict.cli.shared_flags import Policy, add_output_flag, add_size_flag
 from noderestrict.policy.releases import LATEST, Release
 from noderestrict.replay import reports
 
@@ -36,8 +37,7 @@ def add_parser(subparsers: Any) -> None:
         "replay",
         help="judge captured reviews offline",
         description="Judge captured AdmissionReviews and SubjectAccessReviews offline: which would "
-        "be denied, and why. "
-        "Exit code 0: all as expected; 1: some not; 2: unreadable input.",
+        "be denied, and why.",
     )
     parser.add_argument(
         "files",
@@ -83,19 +83,14 @@ def add_parser(subparsers: Any) -> None:
         "writes with the same flags: judge by them, and expect what the rules say that they cover; "
         "needs noderestrict[policies]",
     )
-    parser.add_argument(
-        "--output",
-        choices=reports.NAMES,
-        default="table",
-        help="report to write (default: table)",
-    )
+    add_output_flag(parser, reports.NAMES)
     add_size_flag(parser)
     parser.add_argument(
         "--show",
         choices=("refused", "all"),
         default="refused",
         help="refused: what is denied, undecided or not as expected; all: allowed cases too; JSON, "
-        "JUnit and policy reports hold all cases in any case (default: refused)",
+        "JUnit and policy reports hold all cases in any case",
     )
     parser.add_argument(
         "--explain",
@@ -134,7 +129,7 @@ def run(options: argparse.Namespace) -> int:
     logs += (found := [file for file in files if is_audit_log(head(file))])
     files = [file for file in files if file not in found]
     max_bytes = options.max_file_mib * MIB
-    show = _Terminal(explain=options.explain)
+    show = _Terminal(options.prog, explain=options.explain)
     policy = from_flags(Policy, options)
     try:
         agents = read_agents(options.agents)
@@ -165,7 +160,7 @@ def run(options: argparse.Namespace) -> int:
         before.audit_logs(logs)
     policies = None
     if options.policies:
-        policies = policy_judge(options.policies, policy.offline(rules), agents)
+        policies = policy_judge(options.policies, policy.offline(rules), agents, options.prog)
     replay = prepared(rules, _report(options, rules or LATEST, (*files, *logs)))
     replay.baseline, replay.policies = baseline, policies
     show.follow(replay)
@@ -206,11 +201,19 @@ class _Terminal:
     """What the operator sees beside the report, on stderr.
 
     Args:
+        prog: program and command, which start messages.
         explain: say what was not judged.
         clock: in seconds.
     """
 
-    def __init__(self, *, explain: bool, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        prog: str = f"{NAME} replay",
+        *,
+        explain: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._prog = prog
         self._explain = explain
         self._clock = clock
         self._run: Run | None = None
@@ -230,7 +233,7 @@ class _Terminal:
 
         self.clear_progress()
         if isinstance(problem, Unreadable):
-            print(f"noderestrict replay: {problem}", file=sys.stderr)
+            print(f"{self._prog}: {problem}", file=sys.stderr)
         elif self._explain and isinstance(problem, NotJudged):
             print(problem, file=sys.stderr)
 

@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 RENDERED = "rendered"
 
 
-def policy_judge(given: Sequence[str], settings: Settings, agents: Agents) -> "PolicyJudge":
+def policy_judge(
+    given: Sequence[str], settings: Settings, agents: Agents, prog: str
+) -> "PolicyJudge":
     """Return what judges by policies, and say what a reader of its verdicts must know.
 
     Args:
         given: files and folders with the policies, or RENDERED alone.
         settings: of the rules that they are compared with.
         agents: whose policies they are compared with, too.
+        prog: program and command, which start messages.
 
     Raises:
         UsageError: a policy cannot be read, checked or compiled.
@@ -54,7 +57,7 @@ def policy_judge(given: Sequence[str], settings: Settings, agents: Agents) -> "P
                 f"--rules {release} compares with the same"
             )
     for note in notes:
-        print(printable(f"noderestrict replay: --policies: {note}"), file=sys.stderr)
+        print(printable(f"{prog}: --policies: {note}"), file=sys.stderr)
     return judge
 
 

@@ -13,9 +13,10 @@ from noderestrict.agents.agents import Agents, InForce
 from noderestrict.agents.load import PolicyFileError
 from noderestrict.cli._errors import UsageError
 from noderestrict.cli.agent_files import read_agents
+from noderestrict.cli.argument_types import plain_address
 from noderestrict.cli.config import Sources, add_config_flags, as_yaml, differences
 from noderestrict.cli.fields import add_flags
-from noderestrict.cli.serve_config import ServeConfig
+from noderestrict.cli.serve_config import ServeConfig, is_loopback, with_dev_defaults
 from noderestrict.cli.tls_files import certificate_files, how_to_call, tls_options
 from noderestrict.cli.yaml_file import ConfigError
 
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         UsageError: the configuration, the state or the certificate does not allow it.
     """
     try:
-        sources = Sources(ServeConfig, options, os.environ)
+        sources = Sources(ServeConfig, options, os.environ, with_dev_defaults)
         config = sources.read()
     except ConfigError as error:
         options.parser.error(str(error))
@@ -115,6 +116,13 @@ def _check(config: ServeConfig) -> None:
         raise UsageError("--events are written to a cluster: not with --state")
     if config.state and config.tls_secret:
         raise UsageError("--tls-secret is read from a cluster: not with --state")
+    if config.dev and not is_loopback(config.bind_address):
+        raise UsageError(f"--dev: --bind-address {config.bind_address!r} is no loopback address")
+    if config.dev and config.metrics_address and not is_loopback(config.metrics_address[0]):
+        raise UsageError(
+            f"--dev: --metrics-address {plain_address(config.metrics_address)!r} is no loopback "
+            "address"
+        )
 
 
 def _with_state(server: "_Server") -> "Main":

@@ -1,8 +1,10 @@
 """The configuration of ``noderestrict serve``: every setting, declared once."""
 
+import ipaddress
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from noderestrict.agents.agents import Agents, agent_of
 from noderestrict.cli import shared_flags
@@ -36,6 +38,7 @@ from noderestrict.telemetry.logs import LEVELS
 
 #: Where ``--dev`` writes its pair.
 DEV_DIRECTORY = Path(".noderestrict-dev")
+_LOOPBACK = "127.0.0.1"
 TLS_VERSIONS = {"VersionTLS12": ssl.TLSVersion.TLSv1_2, "VersionTLS13": ssl.TLSVersion.TLSv1_3}
 
 _LISTENING = Group("listening")
@@ -46,6 +49,28 @@ _CAPTURE = Group(
 )
 _LOGS = Group("logs")
 _TURN_ON = "name it in strict-rules, labels in forbid-node-labels; a restart is needed"
+
+
+def with_dev_defaults(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that are given, by field, with the defaults of ``--dev`` if it is."""
+    if not given.get("dev"):
+        return given
+    own: dict[str, Any] = {
+        "bind_address": _LOOPBACK,
+        "metrics_address": (_LOOPBACK, 9090),
+        "shutdown_delay": 0.0,
+    }
+    return own | given
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +123,8 @@ class ServeConfig(shared_flags.Policy, shared_flags.ClusterAccess):
         _TLS,
     )
     dev: bool = switch(
-        f"serve a new self-signed certificate, which is written to {DEV_DIRECTORY}",
+        f"serve a certificate for this machine, which is written to {DEV_DIRECTORY} with its CA, "
+        f"on loopback addresses alone (default: {_LOOPBACK}), and stop without a delay",
         _TLS,
     )
     tls_wait: float = setting(

@@ -1,7 +1,9 @@
 """Settings and flags that several commands share."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from noderestrict.cli.argument_types import (
     ADDRESSES,
@@ -13,7 +15,9 @@ from noderestrict.cli.argument_types import (
     FILES,
     KUBERNETES_VERSION,
     NAME,
+    NAMESPACE,
     NODE_KEYS,
+    REPEATED,
     SELECTABLE,
     STRICT_RULES,
     checked,
@@ -24,6 +28,11 @@ from noderestrict.policy.extra import FORBIDDEN_LABELS, Extra
 from noderestrict.policy.keys import NodeKeys
 from noderestrict.policy.releases import LATEST, Release
 from noderestrict.policy.settings import Settings
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from noderestrict.cluster.connection import Connection
 
 CLUSTER = Group("cluster", "Without --state, lookups are answered from a live cluster.")
 RULES = Group("rules")
@@ -49,6 +58,47 @@ class ClusterAccess:
         "addresses at which a pod reaches API servers, in the order in which they are tried; "
         "certificates are verified for kubernetes.default.svc; without it, the Service of the "
         "cluster is used",
+        CLUSTER,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KubectlAccess(ClusterAccess):
+    """How to reach the API server, and as whom, with kubectl's flags."""
+
+    as_: str | None = setting(
+        None,
+        NAME,
+        "user to impersonate, as kubectl does; without it, that of the kubeconfig",
+        CLUSTER,
+    )
+    as_group: tuple[str, ...] = setting(
+        (), REPEATED, "group to impersonate besides the user; may be repeated", CLUSTER
+    )
+    as_uid: str | None = setting(None, NAME, "uid to impersonate besides the user", CLUSTER)
+
+    def connected(self) -> "AbstractAsyncContextManager[Connection]":
+        """Return a context with a connection to the API server.
+
+        Raises:
+            ClusterError: on entry: the API server cannot be reached so.
+        """
+        # Imported here: it takes long, and is not needed with files.
+        from noderestrict.cluster.access import Impersonated
+        from noderestrict.cluster.judge import connected
+
+        impersonated = Impersonated(self.as_ or "", self.as_uid or "", self.as_group)
+        return connected(self.kubeconfig, self.context, self.api_server, impersonated)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamespacedAccess(KubectlAccess):
+    """As above, for a command that names objects of namespaces."""
+
+    namespace: str | None = setting(
+        None,
+        NAMESPACE,
+        "namespace of objects that are named without one; without it, that of the context",
         CLUSTER,
     )
 
@@ -153,6 +203,17 @@ class Policy(StrictPolicy):
         )
 
 
+def add_output_flag(
+    parser: argparse.ArgumentParser,
+    formats: Sequence[str] = ("table", "json"),
+    default: str = "table",
+) -> None:
+    """Add the flag that chooses the format of the result."""
+    parser.add_argument(
+        "-o", "--output", choices=sorted(formats), default=default, help="format of the result"
+    )
+
+
 def add_size_flag(parser: argparse.ArgumentParser) -> None:
     """Add the flag that bounds what is read into memory."""
     parser.add_argument(
@@ -161,5 +222,5 @@ def add_size_flag(parser: argparse.ArgumentParser) -> None:
         default=512,
         metavar="MIB",
         help="largest size, unpacked, of a file that is read as a whole; .jsonl files and audit "
-        "logs are read line by line (default: %(default)s)",
+        "logs are read line by line",
     )

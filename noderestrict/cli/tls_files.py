@@ -1,5 +1,6 @@
 """The certificate files of a server, and the pair that ``--dev`` makes."""
 
+import asyncio
 import datetime as dt
 import ssl
 from collections.abc import Sequence
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from noderestrict.cli._errors import UsageError
+from noderestrict.cli.argument_types import plain_address
 from noderestrict.cli.serve_config import DEV_DIRECTORY, TLS_VERSIONS, ServeConfig
 
 if TYPE_CHECKING:
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
     from noderestrict.serving.tls_context import TlsOptions
 
 _DEV_NAMES = ("localhost", "127.0.0.1", "::1")
-_DEV_LIFETIME = dt.timedelta(days=30)
+_DEV_DAYS = 30
+_LONGEST_DEV_FILE = 64 * 1024
 
 
 def tls_options(config: ServeConfig) -> "TlsOptions":
@@ -57,6 +60,10 @@ def certificate_files(config: ServeConfig) -> "CertificateFiles | None":
     if certificate is not None and key is not None:
         return CertificateFiles(certificate, key)
     if config.dev:
+        # Another server may serve the pair that is there.
+        _check_free(config.bind_address, config.port, shared=config.share_port)
+        if config.metrics_address is not None:
+            _check_free(*config.metrics_address, shared=config.share_port)
         _make_dev_pair(DEV_DIRECTORY)
         directory = DEV_DIRECTORY
     return None if directory is None else CertificateFiles.in_directory(directory)
@@ -86,15 +93,48 @@ def _openssl_name(suite: str) -> str:
     return f"{exchange}_{cipher}".replace("_", "-").removeprefix("RSA-")
 
 
-def _make_dev_pair(directory: Path) -> None:
+def _check_free(host: str, port: int, *, shared: bool) -> None:
+    from noderestrict.serving.listener import listening_sockets
+
+    try:
+        for one in asyncio.run(listening_sockets(host, port, shared=shared)):
+            one.close()
+    except OSError as error:
+        at = plain_address((host, port))
+        raise UsageError(f"--dev: cannot listen on {at}: {error.strerror or error}") from None
+
+
+def _has_dev_pair(directory: Path, now: dt.datetime) -> bool:
+    """Return whether a directory of ours has a pair that is good for a day, in files of its own."""
+    from noderestrict.pki.check import KeyPairError, check_pair
+    from noderestrict.pki.files import read_regular
+
+    files = [directory / name for name in ("tls.crt", "tls.key", "ca.crt")]
+    if any(file.is_symlink() for file in files):
+        return False
+    try:
+        chain, key, ca = (read_regular(file, _LONGEST_DEV_FILE) for file in files)
+        check_pair(chain, key, now=now + dt.timedelta(days=1), dns_names=_DEV_NAMES, roots=ca)
+    except (OSError, KeyPairError):
+        return False
+    return True
+
+
+def _make_dev_pair(directory: Path, lifetime_days: int = _DEV_DAYS) -> None:
     from noderestrict.pki.files import make_own_directory, write_atomically
     from noderestrict.pki.issue import create_authority
 
     now = dt.datetime.now(dt.UTC)
-    authority = create_authority("noderestrict --dev", lifetime=_DEV_LIFETIME, now=now)
-    leaf = authority.issue(_DEV_NAMES, lifetime=_DEV_LIFETIME, now=now)
     try:
         make_own_directory(directory)
+        if _has_dev_pair(directory, now):
+            return
+    except OSError as error:
+        raise UsageError(f"--dev: {directory}: {error.strerror or error}") from None
+    lifetime = dt.timedelta(days=lifetime_days)
+    authority = create_authority("noderestrict --dev", lifetime=lifetime, now=now)
+    leaf = authority.issue(_DEV_NAMES, lifetime=lifetime, now=now)
+    try:
         # Files that are there are replaced; links are not followed.
         write_atomically(directory / "ca.crt", authority.certificate, mode=0o644)
         write_atomically(directory / "tls.crt", leaf.certificate, mode=0o644)

@@ -8,7 +8,7 @@ from noderestrict.cli._errors import UsageError
 from noderestrict.cli._output import has_colours
 from noderestrict.cli.argument_types import RULES_OF, checked, parse_host_and_port
 from noderestrict.cli.fields import add_flags, from_flags
-from noderestrict.cli.shared_flags import ClusterAccess, StrictPolicy
+from noderestrict.cli.shared_flags import KubectlAccess, StrictPolicy, add_output_flag
 from noderestrict.policy.releases import LATEST
 from noderestrict.verify import reports
 
@@ -24,7 +24,7 @@ def add_parser(subparsers: Any) -> None:
         description="Send a node's requests to a live cluster, ours installed or not: for each "
         "rule, one that must be refused and one that must pass. All are dry runs or reviews, and "
         "nothing is created. Takes the right to impersonate a node, or the kubeconfig of a "
-        "kubelet. Exit code 1 if a rule does not hold, 2 if that could not be told.",
+        "kubelet.",
     )
     parser.add_argument(
         "--node",
@@ -35,8 +35,7 @@ def add_parser(subparsers: Any) -> None:
         "--webhook-configuration",
         default="noderestrict",
         metavar="NAME",
-        help="ValidatingWebhookConfiguration of noderestrict, if it is installed (default: "
-        "noderestrict)",
+        help="ValidatingWebhookConfiguration of noderestrict, if it is installed",
     )
     parser.add_argument(
         "--connect",
@@ -52,10 +51,8 @@ def add_parser(subparsers: Any) -> None:
         help="Kubernetes release whose rules the cluster must hold (default: latest)",
     )
     add_flags(parser, StrictPolicy)
-    parser.add_argument(
-        "--output", choices=reports.NAMES, default="table", help="format (default: table)"
-    )
-    add_flags(parser, ClusterAccess)
+    add_output_flag(parser, reports.NAMES)
+    add_flags(parser, KubectlAccess)
     parser.set_defaults(run=run)
 
 
@@ -77,7 +74,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _findings(options: argparse.Namespace) -> "Findings":
-    from noderestrict.cluster.judge import connected
     from noderestrict.verify.run import Options, verify
 
     wanted = Options(
@@ -87,6 +83,6 @@ async def _findings(options: argparse.Namespace) -> "Findings":
         options.webhook_configuration,
         options.connect,
     )
-    access = from_flags(ClusterAccess, options)
-    async with connected(access.kubeconfig, access.context, access.api_server) as connection:
+    access = from_flags(KubectlAccess, options)
+    async with access.connected() as connection:
         return await verify(connection, wanted)

@@ -70,6 +70,13 @@ class Graph:
         """Return whether a node has pods with more edges than this graph keeps."""
         return node in self._large
 
+    def knows(self, vertex: Vertex) -> bool:
+        """Return whether an object, or a node, has an edge."""
+        kind, _, name = vertex
+        if kind == "nodes":
+            return name in self._nodes
+        return any(vertex in reached for reached in self._nodes.values())
+
     def reachable(self, node: str) -> list[Vertex]:
         """Return everything that a node may reach, sorted."""
         return sorted(self._nodes.get(node, ()))

@@ -33,12 +33,13 @@ class Way:
     path: tuple[Vertex, ...]
 
 
-def vertex_of(kind: str, name: str) -> Vertex:
+def vertex_of(kind: str, name: str, namespace: str | None = None) -> Vertex:
     """Return the object that an operator names.
 
     Args:
         kind: plural, singular or short name, in upper or lower case.
         name: ``NAMESPACE/NAME``, or ``NAME`` for cluster-scoped resources.
+        namespace: of a name without one; None if it must have one.
 
     Raises:
         ValueError: the graph has no such kind, or the name does not have that form.
@@ -49,6 +50,8 @@ def vertex_of(kind: str, name: str) -> Vertex:
     if resource is None:
         raise ValueError(f"KIND {kind!r} is not one of {', '.join(REACHED)}")
     plural = resource.plural
+    if namespace and resource.namespaced and "/" not in name:
+        name = f"{namespace}/{name}"
     namespace, slash, title = name.partition("/")
     if not resource.namespaced:
         if slash or not name:

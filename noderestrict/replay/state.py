@@ -5,8 +5,10 @@ from typing import Any
 
 import msgspec
 
+from noderestrict.api import metav1
 from noderestrict.api.resources import PLURALS, RESOURCES
 from noderestrict.errors import NoderestrictError
+from noderestrict.graph.edges import Vertex
 from noderestrict.graph.graph import SOURCES, Graph
 from noderestrict.policy.listers import MemoryListers
 from noderestrict.policy.records import RECORDS
@@ -42,7 +44,10 @@ class StateError(NoderestrictError, ValueError):
 
 
 def load_state(
-    files: Iterable[str], graph: Graph | None = None, max_bytes: int = MAX_FILE_BYTES
+    files: Iterable[str],
+    graph: Graph | None = None,
+    max_bytes: int = MAX_FILE_BYTES,
+    known: set[Vertex] | None = None,
 ) -> MemoryListers:
     """Return the objects of all files as listers; kinds that nothing looks up are ignored.
 
@@ -50,13 +55,14 @@ def load_state(
         files: as ``kubectl get -o json`` writes them.
         graph: of the Node authorizer, filled too.
         max_bytes: limit for each file, unpacked.
+        known: filled with all objects, also those that nothing looks up, such as Secrets.
 
     Raises:
         StateError: a file or an object in it cannot be read.
     """
     listers = MemoryListers()
     for raw, where, kind in _documents(files, max_bytes):
-        add_objects(listers, raw, where, graph, kind)
+        add_objects(listers, raw, where, graph, kind, known)
     return listers
 
 
@@ -94,7 +100,12 @@ def _documents(files: Iterable[str], max_bytes: int) -> Iterator[tuple[bytes, st
 
 
 def add_objects(
-    listers: MemoryListers, raw: _Raw, where: str, graph: Graph | None = None, kind: str = ""
+    listers: MemoryListers,
+    raw: _Raw,
+    where: str,
+    graph: Graph | None = None,
+    kind: str = "",
+    known: set[Vertex] | None = None,
 ) -> None:
     """Add a List, an object of lists by plural resource, or one object to the listers.
 
@@ -104,12 +115,18 @@ def add_objects(
         where: starts the message of an error.
         graph: filled too.
         kind: of the JSON if it does not say.
+        known: filled with all objects, also those that nothing looks up.
 
     Raises:
         StateError: an object cannot be read.
     """
     try:
-        for plural, item, at in _objects(raw, where, kind):
+        for plural, item, at in _objects(raw, where, kind, _READ if known is None else RESOURCES):
+            if known is not None:
+                metadata = decode_object(plural, item, at, metav1.PartialObject).metadata
+                known.add(RESOURCES[plural].key(metadata.namespace, metadata.name))
+            if plural not in _READ:
+                continue
             decoded = decode_object(plural, item, at)
             if graph is not None:
                 graph.upsert(plural, decoded)
