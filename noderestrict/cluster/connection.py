@@ -10,8 +10,6 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
-from kubernetes_asyncio import client
-from kubernetes_asyncio.client.exceptions import ApiException
 from multidict import CIMultiDict
 
 from noderestrict.cluster.access import Access, Impersonated
@@ -19,6 +17,7 @@ from noderestrict.cluster.api_servers import Address
 from noderestrict.cluster.credentials import UNAUTHORIZED, Credential, Credentials
 from noderestrict.cluster.errors import ClusterError as ClusterError
 from noderestrict.cluster.errors import ConnectionFailedError as ConnectionFailedError
+from noderestrict.cluster.kubernetes_client import ApiClient, ApiException, Configuration
 from noderestrict.cluster.locate import find_access
 from noderestrict.cluster.transport import USER_AGENT, client_session, environment_proxy
 
@@ -59,7 +58,7 @@ class Connection:
 
     def __init__(
         self,
-        api: client.ApiClient,
+        api: ApiClient,
         credentials: Credentials | None = None,
         impersonation: Sequence[tuple[str, str]] = (),
         new_session: Callable[[ssl.SSLContext | None], aiohttp.ClientSession] = client_session,
@@ -124,11 +123,11 @@ class Connection:
         if counted is not None:
             credentials.counted = counted
         cluster = access.cluster
-        configuration = client.Configuration(host=cluster.server)
+        configuration = Configuration(host=cluster.server)
         configuration.tls_server_name = cluster.tls_server_name or None
         if not api_servers:
             configuration.proxy = cluster.proxy or environment_proxy(cluster.server)
-        api = client.ApiClient(configuration)
+        api = ApiClient(configuration)
         # Its own session verifies certificates otherwise, and cannot present another one.
         await api.rest_client.close()
         new_session = partial(client_session, addresses=api_servers)

@@ -8,12 +8,11 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from kubernetes_asyncio.config import incluster_config
-
 from noderestrict.cluster.access import Access, Cluster, Content, Impersonated, User
 from noderestrict.cluster.api_servers import NAME
 from noderestrict.cluster.errors import ConnectionFailedError
 from noderestrict.cluster.kubeconfig import File, read_kubeconfigs
+from noderestrict.cluster.kubernetes_client import incluster_config
 
 VARIABLE = "KUBECONFIG"
 _HOME_FILE = "~/.kube/config"
