@@ -7,7 +7,7 @@ from aiohttp import web
 from noderestrict import admission, authorization
 from noderestrict.graph.rules import Opinion
 from noderestrict.policy.decision import Denied
-from noderestrict.serving.modes import ENFORCE
+from noderestrict.policy.modes import ENFORCE
 
 #: Reasons of Events.
 REFUSED, WOULD_BE_REFUSED = "NodeRequestRefused", "NodeRequestWouldBeRefused"

@@ -9,11 +9,11 @@ from opentelemetry.util.types import AttributeValue
 from noderestrict import admission, authorization
 from noderestrict.graph.rules import Opinion
 from noderestrict.policy.decision import Denied
+from noderestrict.policy.modes import ENFORCE
 from noderestrict.serving.app import Endpoint
 from noderestrict.serving.authorize import Authorizer
 from noderestrict.serving.connections import Answer
 from noderestrict.serving.http import HTTPError
-from noderestrict.serving.modes import ENFORCE
 from noderestrict.serving.refusal_log import short
 
 _OK, _SERVER_ERRORS = 200, 500

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from noderestrict.agents.agents import InForce
+from noderestrict.policy.modes import AUDIT, OFF, WARN
 from noderestrict.serving.event_reporter import REFUSED, WOULD_BE_REFUSED, EventReporter
 from noderestrict.serving.limits import Limits
-from noderestrict.serving.modes import AUDIT, OFF, WARN, Modes
+from noderestrict.serving.modes import Modes
 from tests.admission.test_review import NODE, body
 from tests.serving.clients import GOOD, http
 from tests.serving.inprocess import listening

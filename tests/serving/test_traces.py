@@ -21,8 +21,9 @@ from opentelemetry.trace import SpanKind, StatusCode, Tracer
 from noderestrict import authorization
 from noderestrict.cli import main
 from noderestrict.graph.rules import Opinion
+from noderestrict.policy.modes import WARN
 from noderestrict.serving.limits import Limits
-from noderestrict.serving.modes import WARN, Modes
+from noderestrict.serving.modes import Modes
 from noderestrict.serving.traces import SpanReporter, TracedAuthorizer, Traces
 from noderestrict.telemetry.tracing import tracing
 from tests.admission.test_review import body
