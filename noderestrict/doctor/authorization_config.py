@@ -7,11 +7,12 @@ from typing import Any
 
 import yaml
 
+from noderestrict.errors import NoderestrictError
 from noderestrict.policy.hostile import brief, is_failure
 from noderestrict.render import authorizer
 
 
-class ConfigurationError(Exception):
+class ConfigurationError(NoderestrictError):
     """A file is no AuthorizationConfiguration; the message says why."""
 
 
