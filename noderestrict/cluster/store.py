@@ -45,7 +45,9 @@ class Store:
     def add(self, value: Any) -> None:
         """Collect one object."""
         key, record = self._keyed(value)
-        self._next[key] = record
+        known = self._records.get(key)
+        # A list that is read again must not double what is held.
+        self._next[key] = known if known == record else record
 
     def discard(self, value: Any) -> None:
         """Drop one collected object."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -122,6 +123,22 @@ async def test_no_list_and_no_watch_is_compressed() -> None:
     script = Scripted(reply(page(pod("a", 1))))
     await run.follow(script)
     assert [one["Accept-Encoding"] for one in script.headers] == ["identity", "identity"]
+
+
+async def test_a_list_that_is_read_again_holds_nothing_twice() -> None:
+    run = Run()
+    same, moved = pod("a", 1), pod("b", 1)
+    held: list[Any] = []
+
+    def keep(_request: web.Request) -> Any:
+        held.extend(run.store.get("ns", name) for name in ("a", "b"))
+        return reply(page(same, pod("b", 2, node="n2"), version=20))(_request)
+
+    script = Scripted(reply(page(same, moved)), watch(GONE), keep)
+    await run.follow(script)
+    before, after = held, [run.store.get("ns", name) for name in ("a", "b")]
+    assert before[0] is after[0]
+    assert (before[1].node_name, after[1].node_name) == ("n1", "n2")  # type: ignore[union-attr]
 
 
 async def test_a_list_that_breaks_off_changes_nothing() -> None:
