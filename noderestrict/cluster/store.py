@@ -4,7 +4,7 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
 from noderestrict.policy.records import RECORDS, NodeRecord, PodRecord, Record
 
@@ -12,6 +12,9 @@ from noderestrict.policy.records import RECORDS, NodeRecord, PodRecord, Record
 # have tens of thousands, or a few that are that long.
 _MOST_NAMES = 1_000
 _MOST_CHARACTERS = 2**15
+#: Of a Pod: what most pods have in common. A cluster has few different ones.
+_COMMON = ("audiences", "csi_drivers", "migrated_drivers", "signers")
+_MOST_COMMON = 10_000
 
 
 class Store:
@@ -26,6 +29,7 @@ class Store:
         self._slim = _SLIM.get(plural)
         self._records: dict[tuple[str, str], Record] = {}
         self._next: dict[tuple[str, str], Record] = {}
+        self._common: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def __len__(self) -> int:
         return len(self._records)
@@ -70,7 +74,19 @@ class Store:
         record = self._reduce(value)
         if self._slim is not None:
             record = self._slim(record)
+        if isinstance(record, PodRecord):
+            self._share(record)
         return (getattr(record, "namespace", ""), record.name), record
+
+    def _share(self, record: PodRecord) -> None:
+        """Let a new record, which nobody else has yet, have its lists in common with others."""
+        common = self._common
+        if len(common) >= _MOST_COMMON:
+            # Made-up names must not fill the memory; clearing loses only the sharing.
+            common.clear()
+        for field in _COMMON:
+            if value := getattr(record, field):
+                force_setattr(record, field, common.setdefault(value, value))
 
 
 def _slim_pod(record: PodRecord) -> PodRecord:

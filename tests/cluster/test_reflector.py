@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from noderestrict.api import corev1
 from noderestrict.api.resources import RESOURCES, Resource
+from noderestrict.cluster import store as store_module
 from noderestrict.cluster.graph_sink import GraphSink
 from noderestrict.cluster.reflector import Pace, Reflector
 from noderestrict.cluster.store import Store
@@ -139,6 +140,32 @@ async def test_a_list_that_is_read_again_holds_nothing_twice() -> None:
     before, after = held, [run.store.get("ns", name) for name in ("a", "b")]
     assert before[0] is after[0]
     assert (before[1].node_name, after[1].node_name) == ("n1", "n2")  # type: ignore[union-attr]
+
+
+def with_audience(name: str, audience: str) -> corev1.Pod:
+    source = {"serviceAccountToken": {"path": "t", "audience": audience}}
+    value = pod(name, 1)
+    value["spec"]["volumes"] = [{"name": "v", "projected": {"sources": [source]}}]
+    return msgspec.convert(value, corev1.Pod)
+
+
+def test_pods_have_the_same_audiences_in_common() -> None:
+    store = Store("pods")
+    for name in ("a", "b", "c"):
+        # Strings that are equal, and not the same.
+        store.upsert(with_audience(name, "".join(["vau", "lt" if name != "c" else "x"])))
+    first, second, third = (store.get("ns", name).audiences for name in ("a", "b", "c"))  # type: ignore[union-attr]
+    assert first is second
+    assert (first, third) == (("vault",), ("vaux",))
+
+
+def test_made_up_audiences_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "_MOST_COMMON", 10)
+    store = Store("pods")
+    for number in range(100):
+        store.upsert(with_audience("a", f"made-up-{number}"))
+    assert len(store._common) <= 10
+    assert store.get("ns", "a").audiences == ("made-up-99",)  # type: ignore[union-attr]
 
 
 async def test_a_list_that_breaks_off_changes_nothing() -> None:
