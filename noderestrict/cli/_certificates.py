@@ -40,7 +40,7 @@ from noderestrict.pki.issue import Authority, create_authority, load_authority
 from noderestrict.pki.peer import served_chain
 from noderestrict.pki.pem import certificate_blocks
 from noderestrict.pki.system_roots import system_roots
-from noderestrict.render.names import CERTIFICATE_NAMES
+from noderestrict.render.names import CERTIFICATE_NAMES, certificate_names
 
 CERTIFICATE, KEY, CA = "tls.crt", "tls.key", "ca.crt"
 # The CA must outlive a certificate of a year.
@@ -144,9 +144,11 @@ class Certificates:
         wanted = [name for host in self._hosts for name in _names_for(host)]
         # Somebody may have given it more names.
         wanted += _names_in(await self._place.read())
-        if set(wanted) <= set(CERTIFICATE_NAMES):
+        secret = self._options.secret
+        rendered = certificate_names(secret[0]) if secret else CERTIFICATE_NAMES
+        if set(wanted) <= set(rendered):
             # A rendered registration, or none yet.
-            wanted = list(CERTIFICATE_NAMES)
+            wanted = list(rendered)
         self._names = tuple(dict.fromkeys(wanted))
 
     async def check(self) -> int:

@@ -16,6 +16,7 @@ from noderestrict.policy.keys import NodeKeys, parse_allowed_labels, parse_node_
 from noderestrict.policy.modes import MODES
 from noderestrict.policy.releases import parse_rules
 from noderestrict.policy.table import RULE_IDS, STRICT_RULE_IDS
+from noderestrict.render import names
 from noderestrict.render.policy_modes import ACTIONS, OFF
 
 T = TypeVar("T")
@@ -280,12 +281,6 @@ def _parse_namespaced_name(text: str) -> tuple[str, str]:
     return namespace, name
 
 
-def _parse_namespace(text: str) -> str:
-    if len(text) > _LONGEST_LABEL or not _LABEL.fullmatch(text):
-        raise ValueError(f"{text!r} is not the name of a namespace")
-    return text
-
-
 def parse_host_and_port(text: str) -> tuple[str, int]:
     """Return host and port of ``HOST:PORT`` or ``[IPv6]:PORT``.
 
@@ -404,7 +399,7 @@ DIRECTORY = ArgumentType(_parse_path, "DIR", str)
 FILE_NAME: ArgumentType[str | None] = ArgumentType(_parse_file_name, "FILE")
 FILES = Files(_parse_file_list, "FILE", lambda files: list(files) or None)
 REPEATED = Repeated(_parse_names, "NAME", list)
-NAMESPACE = _Namespace(_parse_namespace, "NAME")
+NAMESPACE = _Namespace(names.parse_namespace, "NAME")
 NAMES: ArgumentType[tuple[str, ...]] = ArgumentType(_parse_names, "A,B", list)
 PORT = ArgumentType(_parse_port, "PORT")
 ADDRESS = ArgumentType(_parse_address, "HOST:PORT", plain_address, none="")
@@ -430,3 +425,6 @@ AUDIENCES = ArgumentType(_parse_audiences, "A,B", list)
 STRICT_RULES = ArgumentType(parse_strict_rules, "A,B", list)
 NODE_KEYS = ArgumentType(parse_node_keys, "NODES=KEY|KEY,...", _plain_keys)
 ALLOWED_LABELS = ArgumentType(parse_allowed_labels, "NODES=KEY|KEY,...", _plain_keys)
+IMAGE = ArgumentType(names.parse_image, "IMAGE")
+REGISTRATION_NAME = ArgumentType(names.parse_registration_name, "NAME")
+LABELS = ArgumentType(names.parse_labels, "KEY=VALUE,...", _plain_mapping)

@@ -11,9 +11,9 @@ from noderestrict.cli._kubeadm import add_api_server, read_kubeadm
 from noderestrict.cli.agent_files import add_agents_flag, agents_to_render
 from noderestrict.cli.argument_types import (
     AUDIENCES,
+    IMAGE,
     KUBERNETES_VERSION,
     PATH,
-    TEXT,
     checked,
 )
 from noderestrict.cli.fields import Group, add_flags, from_flags, setting, switch
@@ -45,7 +45,7 @@ class AuthorizerConfig:
         _CLUSTER,
     )
     image: str | None = setting(
-        None, TEXT, "image of the server; without it, the one of this version", _CLUSTER
+        None, IMAGE, "image of the server; without it, the one of this version", _CLUSTER
     )
     node_leases: bool = switch(
         "also let nodes get and update Leases in kube-node-lease, which keeps them Ready while the "

@@ -9,8 +9,8 @@ from noderestrict.render.agents import read_conditions
 from noderestrict.render.client_verification import FOLDER
 from noderestrict.render.kubeadm import Kubeadm
 from noderestrict.render.load import Object, documents
+from noderestrict.render.names import IMAGE, Installation
 from noderestrict.render.registration import cluster_role, cluster_role_binding
-from noderestrict.render.workload import IMAGE
 from noderestrict.render.written import yaml_text
 
 #: Common name of the client certificate.
@@ -119,9 +119,8 @@ def _rbac() -> list[Object]:
 
 
 def _static_pod(options: Options) -> Object:
-    (pod,) = documents("static-pod.yaml")
+    (pod,) = documents("static-pod.yaml", Installation(image=options.image))
     (container,) = pod["spec"]["containers"]
-    container["image"] = options.image
     container["args"] += [
         f"--kubeconfig={FOLDER}/server.kubeconfig",
         f"--tls-dir={FOLDER}/tls",

@@ -10,19 +10,22 @@ from collections.abc import Sequence
 from noderestrict.render.admission_configuration import admission_configuration
 from noderestrict.render.authorizer import kubeadm_configuration
 from noderestrict.render.load import Object
-from noderestrict.render.registration import NAME
-from noderestrict.render.workload import NAMESPACE, PORT
+from noderestrict.render.names import LOOPBACK, Installation, dns_names
 
 #: Where the API server finds these files.
 FOLDER = "/etc/kubernetes/noderestrict"
 #: kubeadm's certificate of API servers for aggregation; its CA signs nothing else.
 CERTIFICATE, KEY = (f"/etc/kubernetes/pki/front-proxy-client.{end}" for end in ("crt", "key"))
-#: As the API server calls them: without a port for 443.
-HOSTS = (f"{NAME}.{NAMESPACE}.svc", f"127.0.0.1:{PORT}")
+_DEFAULT = Installation()
+
+
+def hosts_of(installation: Installation) -> tuple[str, ...]:
+    """Return our servers as API servers call them: without a port for 443."""
+    return dns_names(installation.namespace)[0], f"{LOOPBACK}:{installation.port}"
 
 
 def client_kubeconfig(
-    certificate: str = CERTIFICATE, key: str = KEY, hosts: Sequence[str] = HOSTS
+    certificate: str = CERTIFICATE, key: str = KEY, hosts: Sequence[str] = hosts_of(_DEFAULT)
 ) -> Object:
     """Return the kubeconfig whose users are the hosts that get a client certificate.
 
@@ -40,11 +43,15 @@ def client_kubeconfig(
     }
 
 
-def api_server_files() -> dict[str, Object]:
-    """Return the files for FOLDER on each control-plane node, and kubeadm's patch, by name."""
+def api_server_files(installation: Installation = _DEFAULT) -> dict[str, Object]:
+    """Return the files for FOLDER on each control-plane node, and kubeadm's patch, by name.
+
+    Args:
+        installation: whose servers the API server calls.
+    """
     flags = {"admission-control-config-file": f"{FOLDER}/admission.yaml"}
     return {
         "admission.yaml": admission_configuration(kubeconfig=f"{FOLDER}/webhooks.kubeconfig"),
-        "webhooks.kubeconfig": client_kubeconfig(),
+        "webhooks.kubeconfig": client_kubeconfig(hosts=hosts_of(installation)),
         "kubeadm.yaml": kubeadm_configuration(flags, FOLDER),
     }

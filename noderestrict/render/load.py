@@ -3,6 +3,7 @@
 What is in ``data/manifests`` is rendered as it is; code completes the other files.
 """
 
+import re
 from collections.abc import Iterator
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -10,20 +11,24 @@ from typing import Any
 
 import yaml
 
+from noderestrict.render.names import Installation
+
 Object = dict[str, Any]
 
 #: libyaml's is ten times as fast.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DATA = files("noderestrict.render") / "data"
+_DEFAULT = Installation()
 
 
-def documents(path: str) -> list[Object]:
+def documents(path: str, installation: Installation = _DEFAULT) -> list[Object]:
     """Return the objects of a file.
 
     Args:
         path: below ``data``.
+        installation: what the words in capitals stand for.
     """
-    return parsed(text(path))
+    return parsed(text(path, installation))
 
 
 def parsed(content: str) -> list[Object]:
@@ -31,13 +36,17 @@ def parsed(content: str) -> list[Object]:
     return [one for one in yaml.load_all(content, _Loader) if one]
 
 
-def text(path: str) -> str:
+def text(path: str, installation: Installation = _DEFAULT) -> str:
     """Return the text of a file.
 
     Args:
         path: below ``data``.
+        installation: what the words in capitals stand for.
     """
-    return _DATA.joinpath(path).read_text("utf-8")
+    words = installation.words()
+    pattern = rf"\b({'|'.join(words)})\b"
+    found = _DATA.joinpath(path).read_text("utf-8")
+    return re.sub(pattern, lambda word: words[word[0]], found)
 
 
 def complete_files() -> Iterator[str]:

@@ -17,7 +17,7 @@ from noderestrict.render.client_verification import api_server_files
 from noderestrict.render.dashboard import dashboard
 from noderestrict.render.infrastructure import ACCOUNTS, AUDIENCES, Infrastructure
 from noderestrict.render.load import Object, complete_files, documents, parsed, text
-from noderestrict.render.names import CERTIFICATE_NAMES, LOOPBACK
+from noderestrict.render.names import LOOPBACK, Installation, certificate_names
 from noderestrict.render.policy_flags import policy_flags
 from noderestrict.render.registration import (
     MATCH_CONDITIONS_SINCE,
@@ -29,11 +29,6 @@ from noderestrict.render.registration import (
 )
 from noderestrict.render.written import labelled, yaml_text
 
-_SERVICE = Registration(
-    {"service": {"name": NAME, "namespace": workload.NAMESPACE, "path": "/validate"}}
-)
-#: Of servers beside API servers.
-HOSTS = Registration({"url": f"https://{LOOPBACK}:{workload.PORT}/validate"})
 #: How a pod on the host network reaches the API server beside it, without kube-proxy.
 _BESIDE = "127.0.0.1:6443,[$(HOST_IP)]:6443"
 #: GitOps tools apply what has a higher wave once what has a lower one is healthy.
@@ -46,6 +41,21 @@ _NO_MATCH_CONDITIONS = f"""\
 # failurePolicy: Ignore, or nodes would stop with the webhook: {", ".join(sorted(NEEDED_BY_NODES))}.
 # No rule on them holds while it is away. After an upgrade, render without --kubernetes-version.
 """
+
+
+def _service(installation: Installation) -> Registration:
+    """Return the registration of servers behind a Service."""
+    service = {"name": NAME, "namespace": installation.namespace, "path": "/validate"}
+    return Registration({"service": service}, name=installation.registration)
+
+
+def _hosts(installation: Installation) -> Registration:
+    """Return the registration of servers beside API servers."""
+    url = f"https://{LOOPBACK}:{installation.port}/validate"
+    return Registration({"url": url}, name=installation.registration)
+
+
+HOSTS = _hosts(Installation())
 
 
 def _inline(target: Mapping[str, str], *operations: Object) -> Object:
@@ -66,6 +76,7 @@ class Options:
             the checked-in manifests.
         agents: that are held to their node.
         agent_files: the policy files that say so: names and texts.
+        installation: what it has of its own.
     """
 
     extra: Extra = field(default_factory=Extra)
@@ -76,6 +87,7 @@ class Options:
     kubernetes_version: int | None = None
     agents: tuple[Agent, ...] = ()
     agent_files: Mapping[str, str] = field(default_factory=dict)
+    installation: Installation = field(default_factory=Installation)
 
     @property
     def match_conditions(self) -> bool:
@@ -91,7 +103,7 @@ class Options:
 
     def hosts(self) -> Registration:
         """Return the registration of servers on the hosts of API servers."""
-        return self._for_version(HOSTS)
+        return self._for_version(_hosts(self.installation))
 
     def _for_version(self, registration: Registration) -> Registration:
         return replace(
@@ -102,7 +114,7 @@ class Options:
 
     def service(self) -> Registration:
         """Return the registration of servers behind a Service."""
-        service = self._for_version(_SERVICE)
+        service = self._for_version(_service(self.installation))
         if not self.match_conditions or not self.infrastructure:
             # Nothing can be left out, or is.
             return service
@@ -165,48 +177,65 @@ def manifests(options: Options | None = None) -> dict[str, str]:
         ValueError: there are agents, but the API servers have no match conditions.
     """
     options = options or Options()
+    installation = options.installation
     service, hosts = options.service(), options.hosts()
     audited = replace(service, failure_policy="Ignore", infrastructure=None)
     flags = options.server_flags()
     in_pods, on_hosts = (options.connection_flags(on_host=on_host) for on_host in (False, True))
-    served_at = [f"--served-at={CERTIFICATE_NAMES[0]}:443"]
+    served_at = [f"--served-at={certificate_names(installation.namespace)[0]}:443"]
     completed = {
-        "components/mirror-pods/policy.yaml": mirror_pod_policy(),
+        "components/mirror-pods/policy.yaml": mirror_pod_policy(installation),
         "service/deployment.yaml": [
-            *workload.agent_policies(options.agent_files),
-            workload.deployment([service.flag(), *flags, *in_pods], options.agent_files),
+            *workload.agent_policies(options.agent_files, installation),
+            workload.deployment(
+                [service.flag(), *flags, *in_pods], options.agent_files, installation
+            ),
         ],
         "overlays/audit/install/kustomization.yaml": [_audit(audited.flag())],
-        "overlays/cert-manager/install/certificates.yaml": workload.cert_manager(),
+        "overlays/cert-manager/install/certificates.yaml": workload.cert_manager(installation),
         "overlays/control-plane/install/certificates.yaml": workload.renewal(
-            on_hosts, on_host=True
+            on_hosts, on_host=True, installation=installation
         ),
         "overlays/control-plane/install/daemon-set.yaml": [
-            *workload.agent_policies(options.agent_files),
-            workload.daemon_set([hosts.flag(), *flags, *on_hosts], options.agent_files),
+            *workload.agent_policies(options.agent_files, installation),
+            workload.daemon_set(
+                [hosts.flag(), *flags, *on_hosts], options.agent_files, installation
+            ),
         ],
         # No pod reaches the loopback address of every control-plane node.
-        "overlays/control-plane/new-ca.yaml": workload.new_ca(on_hosts, on_host=True),
-        "overlays/self-signed/install/certificates.yaml": workload.renewal(in_pods, on_host=False),
+        "overlays/control-plane/new-ca.yaml": workload.new_ca(
+            on_hosts, on_host=True, installation=installation
+        ),
+        "overlays/self-signed/install/certificates.yaml": workload.renewal(
+            in_pods, on_host=False, installation=installation
+        ),
     }
     for overlay in ("self-signed", "cert-manager"):
-        new_ca = workload.new_ca([*served_at, *in_pods], on_host=False)
+        new_ca = workload.new_ca([*served_at, *in_pods], on_host=False, installation=installation)
         completed[f"overlays/{overlay}/new-ca.yaml"] = new_ca
     registrations = {}
     for overlay, registration in zip(OVERLAYS, (hosts, service, service, audited), strict=True):
         value = registration.value(options.extra, _WAVE, options.agents)
         _put_ca(value, options.ca_bundle)
-        registrations[f"overlays/{overlay}/enforce/registration.yaml"] = labelled(value)
+        registrations[f"overlays/{overlay}/enforce/registration.yaml"] = labelled(
+            value, installation.labels
+        )
     comment = "" if options.match_conditions else _NO_MATCH_CONDITIONS
     rules = policies.Options(Settings.for_version(LATEST.minor, extra=options.extra))
     files = {
-        **{path: _as_it_is(path) for path in complete_files()},
-        **{path: yaml_text(map(labelled, objects)) for path, objects in completed.items()},
-        **{f"policies/{name}": value for name, value in policies.files(rules).items()},
+        **{path: _as_it_is(path, installation) for path in complete_files()},
+        **{
+            path: yaml_text(labelled(one, installation.labels) for one in objects)
+            for path, objects in completed.items()
+        },
+        **{
+            f"policies/{name}": value
+            for name, value in policies.files(rules, installation.labels).items()
+        },
         **{path: yaml_text([value], comment) for path, value in registrations.items()},
         **{
             f"components/client-verification/api-server/{name}": yaml_text([value])
-            for name, value in api_server_files().items()
+            for name, value in api_server_files(installation).items()
         },
     }
     files["components/monitoring/dashboard.json"] = dashboard()
@@ -223,12 +252,12 @@ def _put_ca(registration: Object, bundle: bytes | None) -> None:
         )
 
 
-def _as_it_is(path: str) -> str:
+def _as_it_is(path: str, installation: Installation) -> str:
     given = f"manifests/{path}"
     # Policies of agents are no objects, and their comments are for who edits them.
     if path.startswith("agents/"):
         return text(given)
-    return yaml_text(map(labelled, documents(given)))
+    return yaml_text(labelled(one, installation.labels) for one in documents(given, installation))
 
 
 def leftovers(files: Mapping[str, str]) -> dict[str, list[Object]]:

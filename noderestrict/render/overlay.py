@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 
 import jsonpatch
@@ -72,7 +72,22 @@ def _resources(
             objects += parsed(files[str(path)])
         else:
             objects += _build(path, files)
-    return objects
+    return [*objects, *_generated(folder, kustomization, files)]
+
+
+def _generated(
+    folder: PurePosixPath, kustomization: Object, files: Mapping[str, str]
+) -> Iterator[Object]:
+    """Yield the ConfigMaps that a kustomization makes of files."""
+    for given in kustomization.get("configMapGenerator", ()):
+        metadata = {key: given[key] for key in ("name", "namespace")}
+        labels = given.get("options", {}).get("labels", {})
+        yield {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {**metadata, "labels": dict(labels)},
+            "data": {name: files[str(_joined(folder, name))] for name in given["files"]},
+        }
 
 
 def _joined(folder: PurePosixPath, resource: str) -> PurePosixPath:

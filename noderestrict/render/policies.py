@@ -43,6 +43,7 @@ _FILE, _AGENTS = "policies.yaml", "agents.yaml"
 _API_VERSION = "admissionregistration.k8s.io/v1"
 #: Stands for every subresource that no rule names.
 _OTHER = "*"
+_NO_LABELS: Mapping[str, str] = {}
 
 #: Subresource and operation.
 Cell = tuple[str, str]
@@ -133,12 +134,21 @@ def _modes(options: Options) -> agent_policies.Modes:
     return agent_policies.Modes(options.mode, options.rule_modes)
 
 
-def files(options: Options | None = None) -> dict[str, str]:
-    """Return the content of every file, by its name."""
+def files(options: Options | None = None, labels: Mapping[str, str] = _NO_LABELS) -> dict[str, str]:
+    """Return the content of every file, by its name.
+
+    Args:
+        options: what the policies depend on.
+        labels: of every object, besides ours.
+    """
     options = options or Options()
-    rendered = {_FILE: yaml_text(map(labelled, _of_nodes(options)), _header(options))}
+    rendered = {
+        _FILE: yaml_text((labelled(one, labels) for one in _of_nodes(options)), _header(options))
+    }
     if options.agents:
-        rendered[_AGENTS] = yaml_text(map(labelled, _of_agents(options)), _agents_header(options))
+        rendered[_AGENTS] = yaml_text(
+            (labelled(one, labels) for one in _of_agents(options)), _agents_header(options)
+        )
     kustomization: Object = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",

@@ -24,8 +24,10 @@ from noderestrict.render.conditions import (
 )
 from noderestrict.render.infrastructure import Infrastructure
 from noderestrict.render.load import Object, documents
+from noderestrict.render.names import REGISTRATION, Installation
 
-NAME = "noderestrict"
+NAME = REGISTRATION
+_DEFAULT = Installation()
 #: The first minor version whose API servers have match conditions.
 MATCH_CONDITIONS_SINCE = 28
 #: The first minor version whose API servers take optional field selection in them.
@@ -356,9 +358,13 @@ def parse_registration(text: str) -> Registration:
     )
 
 
-def mirror_pod_policy() -> list[Object]:
-    """Return what keeps nodes from creating pods in our namespace, and its binding."""
-    policy, binding = documents("mirror-pods.yaml")
+def mirror_pod_policy(installation: Installation = _DEFAULT) -> list[Object]:
+    """Return what keeps nodes from creating pods in our namespace, and its binding.
+
+    Args:
+        installation: whose namespace.
+    """
+    policy, binding = documents("mirror-pods.yaml", installation)
     policy["spec"]["matchConditions"] = [dict(NODE_USERS)]
     return [policy, binding]
 
