@@ -88,6 +88,11 @@ cert-manager-assets: ## Build cert-manager for test-cluster-full, with Go
 
 prometheus-assets: ## Build Prometheus for the tests of alerts and dashboard, with Go
 	tests/assets/build-prometheus .assets/prometheus
+helm-assets: ## Build Helm for test-chart, with Go
+	tests/assets/build-helm .assets/helm
+
+test-chart: install assets helm-assets ## Render the chart, and install it into a real API server
+	KUBERNETES=$(KUBERNETES) $(BIN)/python -m pytest -m e2e $(E2E_ARGS) tests/e2e/test_chart_objects.py tests/e2e/test_chart.py
 
 test-e2e: install ## Test against a real API server, from make assets or KUBEBUILDER_ASSETS
 	KUBERNETES=$(KUBERNETES) $(BIN)/python -m pytest -m "e2e and not long" $(E2E_ARGS) tests/e2e
@@ -110,6 +115,7 @@ site: install ## Build the documents as a site, into docs/.site
 	$(BIN)/zensical build --strict --config-file docs/zensical.toml
 
 manifests: install ## Regenerate manifests/
+manifests: install ## Regenerate manifests/, with the chart
 	$(BIN)/noderestrict render manifests
 
 # For example BENCH_ARGS="--only server --json new.json --peer https://127.0.0.1:9443/validate".

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from noderestrict.cli._errors import UsageError
 from noderestrict.cli._said import Said
+from noderestrict.cluster import planned
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.endpoints import endpoints
 from noderestrict.cluster.publish import (
@@ -172,6 +173,51 @@ class Certificates:
 
     async def bootstrap(self) -> None:
         """Create what is missing or bad."""
+        if self._options.planned is not None:
+            await self._prepare()
+            return
+        await self._bootstrap()
+
+    async def _prepare(self) -> None:
+        """Create what is missing or bad, so that what is planned can be applied without a CA.
+
+        Raises:
+            UsageError: nodes would be denied then.
+        """
+        assert self._connection is not None  # noqa: S101 (a registration needs a cluster)
+        configurations = self._registrations()
+        present = []
+        for value in configurations:
+            name = value["metadata"]["name"]
+            found = await planned.installed(self._connection, name)
+            if name != planned.NAME and (problem := planned.why_not_safe(value, found)):
+                raise UsageError(
+                    f"nodes would be denied: {problem}; first install or upgrade with mode=audit"
+                )
+            present += [value] if found is not None else []
+        self._options.webhook_configuration += [one["metadata"]["name"] for one in present]
+        await self._bootstrap()
+        if any(
+            planned.fails_closed(one) for one in present if one["metadata"]["name"] != planned.NAME
+        ):
+            await self._check_answered()
+        trust = (await self._place.read())[CA]
+        for value in present:
+            name = value["metadata"]["name"]
+            for webhook in await planned.complete(self._connection, value, trust):
+                print(f"{name}: webhook {webhook} is there, with the CA")
+            await planned.disown(self._connection, name)
+
+    async def _check_answered(self) -> None:
+        assert self._connection is not None  # noqa: S101 (a registration needs a cluster)
+        namespace = self._options.secret[0]
+        problem = await planned.why_not_answered(self._connection, namespace, self._options.wait)
+        if problem:
+            raise UsageError(
+                f"nodes would be denied: {problem}; first install or upgrade with mode=audit"
+            )
+
+    async def _bootstrap(self) -> None:
         if self._kept is None:
             done = await self._bootstrap_without_authority()
         else:
@@ -267,6 +313,8 @@ class Certificates:
             self._said.problem(f"{kept}: {problem}")
             authority = self._new_authority(self._options.ca_lifetime)
             await self._keep(authority, authority.certificate)
+            # Callers trust it before anything that it has signed is served.
+            await self._introduce(lambda bundle: self._with(bundle, authority.certificate))
         trust = await self._trust()
         signed = await self._renew_leaf(authority, trust)
         changed = False
@@ -445,10 +493,17 @@ class Certificates:
             self._said.did(f"{_KIND} {value['metadata']['name']}: written")
 
     def _registrations(self) -> list[Any]:
-        """Return the webhook configurations of --registration, which is read once."""
+        """Return the webhook configurations of --registration or --planned, read once."""
         if self._read is None:
-            file = self._options.registration
-            self._read = [] if file is None else _registrations(file)
+            files = {
+                "--registration": self._options.registration, "--planned": self._options.planned
+            }  # fmt: skip
+            self._read = [
+                one
+                for flag, file in files.items()
+                if file is not None
+                for one in _registrations(flag, file)
+            ]
         return self._read
 
     async def _check_served(self, registration: Mapping[str, Any]) -> None:
@@ -538,21 +593,23 @@ def _counted(problems: Sequence[str]) -> str:
     return f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"
 
 
-def _registrations(file: Path) -> list[Any]:
+def _registrations(flag: str, file: Path) -> list[Any]:
     """Return the webhook configurations of a YAML file, ``-`` for standard input."""
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text()
         values = [value for value in yaml.safe_load_all(text) if isinstance(value, dict)]
+    except OSError as error:
+        raise UsageError(f"{flag} {file}: {error.strerror or error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"--registration {file}: {' '.join(str(error).split())}") from None
+        raise UsageError(f"{flag} {file}: {' '.join(str(error).split())}") from None
     found = [value for value in values if value.get("kind") == _KIND]
     for value in found:
         name = (value.get("metadata") or {}).get("name")
         webhooks = value.get("webhooks")
         if not name or not isinstance(webhooks, list):
-            raise UsageError(f"--registration {file}: metadata.name or webhooks is missing")
+            raise UsageError(f"{flag} {file}: metadata.name or webhooks is missing")
         if any(not isinstance((one or {}).get("clientConfig"), dict) for one in webhooks):
-            raise UsageError(f"--registration {file}: a webhook has no clientConfig")
+            raise UsageError(f"{flag} {file}: a webhook has no clientConfig")
     if not found:
-        raise UsageError(f"--registration {file}: there is no {_KIND}")
+        raise UsageError(f"{flag} {file}: there is no {_KIND}")
     return found

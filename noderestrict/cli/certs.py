@@ -10,6 +10,7 @@ from noderestrict.cli._parser import described
 from noderestrict.cli.argument_types import (
     DAYS,
     NAMES,
+    NAMESPACE,
     NAMESPACED_NAME,
     PATH,
     SECONDS,
@@ -18,6 +19,7 @@ from noderestrict.cli.argument_types import (
 )
 from noderestrict.cli.fields import add_flags, from_flags
 from noderestrict.cli.shared_flags import KubectlAccess, add_output_flag
+from noderestrict.render import names
 from noderestrict.render.names import CERTIFICATE_NAMES
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ _ACTIONS = {
     "renew": "replace only the certificate, signed by the kept CA, if it is bad or expires soon",
     "rotate": "create a new CA and certificate",
     "check": "exit with code 1 if something is wrong or expires soon",
+    "answer": "exit with code 1 unless API servers get answers from an installation by Helm",
 }
 
 
@@ -45,6 +48,9 @@ def add_parser(subparsers: Any) -> None:
     actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
     for name, text in _ACTIONS.items():
         action = actions.add_parser(name, **described(text))
+        if name == "answer":
+            _add_answer_flags(action)
+            continue
         _add_places(action, kept=name == "renew")
         if name != "renew":
             action.add_argument(
@@ -96,6 +102,14 @@ def add_parser(subparsers: Any) -> None:
                 "there; - is standard input",
             )
             action.add_argument(
+                "--planned",
+                type=Path,
+                metavar="FILE",
+                help="YAML file with webhook configurations that somebody else writes without a "
+                "CA, such as Helm: the installed ones get the CA, and the webhooks that they lack; "
+                "an error if nodes would be denied when what is planned is applied",
+            )
+            action.add_argument(
                 "--unserved",
                 action="store_true",
                 help="write it whether or not the API server gets answers; unless its "
@@ -105,7 +119,36 @@ def add_parser(subparsers: Any) -> None:
         add_flags(action, KubectlAccess)
     # An action leaves alone what it has no flag for.
     parser.set_defaults(
-        run=run, registration=None, unserved=False, webhook_configuration=[], served_at=[]
+        run=run,
+        registration=None,
+        planned=None,
+        unserved=False,
+        webhook_configuration=[],
+        served_at=[],
+    )
+
+
+def _add_answer_flags(action: argparse.ArgumentParser) -> None:
+    action.add_argument(
+        "--namespace",
+        type=checked(NAMESPACE.parse),
+        default=names.NAMESPACE,
+        metavar="NAME",
+        help="namespace of the server",
+    )
+    _add_wait(action)
+    add_output_flag(action, ("text", "json"), "text")
+    add_flags(action, KubectlAccess)
+    action.set_defaults(run=run_answer)
+
+
+def _add_wait(action: argparse.ArgumentParser) -> None:
+    action.add_argument(
+        "--wait",
+        type=checked(SECONDS.parse),
+        default=180.0,
+        metavar="SECONDS",
+        help="how long to wait for an answer",
     )
 
 
@@ -156,13 +199,7 @@ def _add_ca_flags(action: argparse.ArgumentParser) -> None:
         "certificate is served there. For the name of a Service, such as NAME.NAMESPACE.svc, every "
         "endpoint is asked",
     )
-    action.add_argument(
-        "--wait",
-        type=checked(SECONDS.parse),
-        default=180.0,
-        metavar="SECONDS",
-        help="how long to wait for an answer",
-    )
+    _add_wait(action)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -182,6 +219,8 @@ def run(options: argparse.Namespace) -> int:
 
 async def _run(options: argparse.Namespace) -> int:
 
+    if options.planned is not None and (options.secret is None or options.registration):
+        raise UsageError("--planned needs --secret, and no --registration")
     in_cluster = (
         options.secret or options.ca_secret or options.webhook_configuration or options.registration
     )
@@ -190,6 +229,38 @@ async def _run(options: argparse.Namespace) -> int:
     access = from_flags(KubectlAccess, options)
     async with access.connected() as connection:
         return await _act(options, connection)
+
+
+def run_answer(options: argparse.Namespace) -> int:
+    """Return 0 if the API server gets an answer, else print why not and return 1.
+
+    Raises:
+        UsageError: the cluster cannot be asked.
+    """
+    from noderestrict.cli._said import Said
+    from noderestrict.cluster.connection import ClusterError
+
+    try:
+        problem = asyncio.run(_why_not_answered(options))
+    except ClusterError as error:
+        raise UsageError(str(error)) from None
+    said = Said(as_json=options.output == "json")
+    if problem:
+        said.problem(problem)
+    else:
+        said.did("the API server gets answers")
+    said.end(options.action, int(bool(problem)))
+    return int(bool(problem))
+
+
+async def _why_not_answered(options: argparse.Namespace) -> str:
+    from noderestrict.cluster.planned import NAME, installed, why_not_answered
+
+    access = from_flags(KubectlAccess, options)
+    async with access.connected() as connection:
+        if await installed(connection, NAME) is None:
+            return f"there is no ValidatingWebhookConfiguration {NAME}"
+        return await why_not_answered(connection, options.namespace, options.wait)
 
 
 async def _act(options: argparse.Namespace, connection: "Connection | None") -> int:

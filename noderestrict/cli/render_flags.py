@@ -149,9 +149,9 @@ def rendered(options: argparse.Namespace) -> dict[str, str]:
     Raises:
         UsageError: a flag has a bad value, or a file cannot be read.
     """
-    from noderestrict.render.manifests import manifests
+    from noderestrict.render.manifests import all_files
 
     try:
-        return manifests(options_of(options))
+        return all_files(options_of(options))
     except ValueError as error:
         raise UsageError(str(error)) from None

@@ -54,6 +54,11 @@ def complete_files() -> Iterator[str]:
     return _files(_DATA / "manifests", "")
 
 
+def chart_files() -> Iterator[str]:
+    """Yield the paths of the files below ``data/chart``."""
+    return _files(_DATA / "chart", "")
+
+
 def _files(folder: Traversable, path: str) -> Iterator[str]:
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if entry.is_dir():

@@ -13,6 +13,7 @@ from noderestrict.policy.extra import Extra
 from noderestrict.policy.releases import LATEST
 from noderestrict.policy.settings import Settings
 from noderestrict.render import policies, workload
+from noderestrict.render.chart import chart
 from noderestrict.render.client_verification import api_server_files
 from noderestrict.render.dashboard import dashboard
 from noderestrict.render.infrastructure import ACCOUNTS, AUDIENCES, Infrastructure
@@ -170,8 +171,20 @@ def _audit(flag: str) -> Object:
     }
 
 
-def manifests(options: Options | None = None) -> dict[str, str]:
+def all_files(options: Options | None = None) -> dict[str, str]:
     """Return the content of every file, by its path under ``manifests/``.
+
+    Raises:
+        ValueError: there are agents, but the API servers have no match conditions.
+    """
+    options = options or Options()
+    files = manifests(options)
+    # It has match conditions in any case.
+    return files | (_chart(options, files) if options.match_conditions else {})
+
+
+def manifests(options: Options | None = None) -> dict[str, str]:
+    """Return the content of every file but those of the chart, by its path under ``manifests/``.
 
     Raises:
         ValueError: there are agents, but the API servers have no match conditions.
@@ -242,6 +255,26 @@ def manifests(options: Options | None = None) -> dict[str, str]:
     for overlay, objects in leftovers(files).items():
         files[f"overlays/{overlay}/leftovers.yaml"] = yaml_text(objects)
     return files
+
+
+def _chart(options: Options, files: Mapping[str, str]) -> dict[str, str]:
+    """Return the files of the Helm chart.
+
+    Args:
+        options: what the manifests depend on.
+        files: of the other manifests.
+    """
+    found = chart.files(
+        options.installation,
+        options.extra,
+        options.agents,
+        options.agent_files,
+        files["components/monitoring/dashboard.json"],
+        api_servers=options.api_servers,
+        api_audiences=options.api_audiences or (),
+        infrastructure=options.infrastructure,
+    )
+    return {f"chart/{path}": content for path, content in found.items()}
 
 
 def _put_ca(registration: Object, bundle: bytes | None) -> None:

@@ -1,0 +1,183 @@
+"""Webhook configurations that somebody else writes, such as Helm, and what must be so before that.
+
+Helm applies a registration without a CA. Before that, the installed one must trust the server and
+get answers, and must have every webhook that is about to be there: one without a CA would deny
+nodes whatever it is asked about. The fields that are written here get no owner. Otherwise what is
+written here would be in the way when the owner of a webhook changes it or drops it.
+"""
+
+import asyncio
+import base64
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from noderestrict.cluster.connection import ClusterError, Connection
+from noderestrict.cluster.objects import tree
+from noderestrict.cluster.publish import CONFIGURATIONS
+
+#: A registration that concerns nothing but a ConfigMap that is never created, and stays installed.
+NAME = "noderestrict-served"
+WEBHOOK = "served.noderestrict.io"
+LABEL = "noderestrict.io/served"
+#: How API servers call us in ``managedFields``: by the user agent, up to the version.
+_MANAGER = "noderestrict"
+_NOT_FOUND, _CONFLICT, _UNPROCESSABLE = 404, 409, 422
+_ATTEMPTS = 5
+_PAUSE_SECONDS = 1.0
+_HTTPS = 443
+
+
+async def installed(connection: Connection, name: str) -> dict[str, Any] | None:
+    """Return a webhook configuration as plain values; None if it does not exist.
+
+    Raises:
+        ClusterError: it could not be read.
+    """
+    try:
+        found: dict[str, Any] = tree(await connection.get(f"{CONFIGURATIONS}/{name}"))
+    except ClusterError as error:
+        if error.code == _NOT_FOUND:
+            return None
+        raise
+    return found
+
+
+def fails_closed(configuration: Mapping[str, Any]) -> bool:
+    """Tell whether any request is denied while nobody answers."""
+    return any(one.get("failurePolicy") != "Ignore" for one in configuration["webhooks"])
+
+
+def why_not_safe(planned: Mapping[str, Any], found: Mapping[str, Any] | None) -> str:
+    """Return why nodes would be denied if a configuration was applied without a CA; "" if not.
+
+    Args:
+        planned: what is about to be applied.
+        found: what is installed, None for nothing.
+    """
+    name = planned["metadata"]["name"]
+    if not fails_closed(planned):
+        return ""
+    if found is None:
+        return f"{name} is not installed yet, so nobody has seen that the server answers"
+    known = [_client(one) for one in found.get("webhooks") or ()]
+    for webhook in planned["webhooks"]:
+        if _client(webhook) not in known:
+            return f"{name} would call a server that it does not call yet"
+    return ""
+
+
+def _client(webhook: Mapping[str, Any]) -> dict[str, Any]:
+    """Return whom a webhook calls, without the CA, and with the API server's defaults."""
+    client = webhook.get("clientConfig") or {}
+    if service := client.get("service"):
+        return {"port": _HTTPS, **service}
+    return {"url": client.get("url")}
+
+
+async def complete(connection: Connection, planned: Mapping[str, Any], bundle: bytes) -> list[str]:
+    """Add the webhooks that are planned and not installed, with a CA.
+
+    Args:
+        connection: to the cluster.
+        planned: what is about to be applied.
+        bundle: the CA.
+
+    Returns:
+        The names of those that were added.
+
+    Raises:
+        ClusterError: the change failed.
+    """
+    path = f"{CONFIGURATIONS}/{planned['metadata']['name']}"
+    ca = base64.b64encode(bundle).decode()
+
+    def added(value: Mapping[str, Any]) -> list[dict[str, Any]]:
+        known = {one["name"] for one in value.get("webhooks") or ()}
+        return [
+            {"op": "add", "path": "/webhooks/-",
+             "value": {**one, "clientConfig": {**one["clientConfig"], "caBundle": ca}}}
+            for one in planned["webhooks"] if one["name"] not in known
+        ]  # fmt: skip
+
+    operations = await _patch(connection, path, added)
+    return [one["value"]["name"] for one in operations]
+
+
+async def disown(connection: Connection, name: str) -> None:
+    """Let nobody own the fields of a configuration that were written from here.
+
+    Raises:
+        ClusterError: the change failed.
+    """
+
+    def dropped(value: Mapping[str, Any]) -> list[dict[str, Any]]:
+        managers = value["metadata"].get("managedFields") or ()
+        ours = [index for index, one in enumerate(managers) if one.get("manager") == _MANAGER]
+        return [{"op": "remove", "path": f"/metadata/managedFields/{one}"} for one in ours[::-1]]
+
+    await _patch(connection, f"{CONFIGURATIONS}/{name}", dropped)
+
+
+async def _patch(
+    connection: Connection,
+    path: str,
+    operations_for: Callable[[Mapping[str, Any]], Sequence[dict[str, Any]]],
+) -> Sequence[dict[str, Any]]:
+    """Patch an object as it is now, and return the operations; retries on conflicts."""
+    for attempt in range(_ATTEMPTS):
+        value = tree(await connection.get(path))
+        operations = operations_for(value)
+        if not operations:
+            return operations
+        version = value["metadata"]["resourceVersion"]
+        test = {"op": "test", "path": "/metadata/resourceVersion", "value": version}
+        try:
+            await connection.json_patch(path, [test, *operations])
+        except ClusterError as error:
+            if error.code not in (_CONFLICT, _UNPROCESSABLE) or attempt == _ATTEMPTS - 1:
+                raise
+        else:
+            return operations
+    return ()
+
+
+async def why_not_answered(
+    connection: Connection,
+    namespace: str,
+    seconds: float,
+    *,
+    sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> str:
+    """Return why the API server gets no answer from the installed servers; "" if it gets one.
+
+    Args:
+        connection: as somebody who may create ConfigMaps there.
+        namespace: of the ConfigMap, which is not created.
+        seconds: how long to wait for an answer.
+        sleep: waits a number of seconds.
+        clock: returns the time in seconds.
+
+    Raises:
+        ClusterError: the API server could not be asked.
+    """
+    end = clock() + seconds
+    value = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": NAME, "labels": {LABEL: "true"}},
+    }
+    path = f"/api/v1/namespaces/{namespace}/configmaps"
+    while True:
+        try:
+            await connection.post(path, value, query={"dryRun": "All"})
+        except ClusterError as error:
+            if WEBHOOK not in str(error):
+                raise
+            problem = str(error)
+        else:
+            return ""
+        if clock() >= end:
+            return problem
+        await sleep(_PAUSE_SECONDS)

@@ -1,0 +1,1 @@
+"""The Helm chart, generated from what the overlays are made of."""
