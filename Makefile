@@ -114,7 +114,6 @@ site: install ## Build the documents as a site, into docs/.site
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[site]'
 	$(BIN)/zensical build --strict --config-file docs/zensical.toml
 
-manifests: install ## Regenerate manifests/
 manifests: install ## Regenerate manifests/, with the chart
 	$(BIN)/noderestrict render manifests
 

@@ -279,3 +279,42 @@ def test_nothing_is_enforced_while_nobody_serves(installed: Installed) -> None:
         assert "would call a server that it does not call yet" in kubelet.outputs[-1][1]
         assert installed.policies() == {"Fail"}
         assert installed.is_denied()
+        # After an emergency it begins anew.
+        installed.control_plane.admin.delete(f"{WEBHOOKS}/noderestrict")
+        helm(*upgrade, code=1)
+        assert "is not installed yet" in kubelet.outputs[-1][1]
+        assert installed.registration() is None
+        helm(*upgrade, "--set", "mode=audit", "--wait")
+        assert installed.policies() == {"Ignore"}
+        helm(*upgrade, "--set", "mode=enforce", "--wait")
+        until(installed.is_denied)
+
+
+VALUES = (
+    (),
+    ("mode=enforce", "policies=deny", "mirrorPods=true", "dedicatedNodes=true",
+     "clientVerification=true", "replicas=1", "labels.team=a", "image.pullPolicy=Always",
+     "imagePullSecrets[0].name=pull", "extraArgs={--log-level=debug}"),
+    ("mode=warn", "placement=control-plane", "policies=warn", "hooks=false",
+     "ruleModes.nodes/labels=enforce", "policy.agents.a\\.yaml=x"),
+    ("policies=audit", "networkPolicies=false"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_an_api_server_knows_every_field(
+    control_plane: ControlPlane, tmp_path: Path, values: tuple[str, ...]
+) -> None:
+    namespace_ready(control_plane.admin)
+    with contextlib.suppress(APIError):
+        control_plane.admin.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+    sets = [word for one in values for word in ("--set", one)]
+    text = Helm(tmp_path)("template", *RELEASE, *sets)
+    assert text.count("kind: ") > 15
+    kubeconfig = tmp_path / "admin"
+    kubeconfig.write_text(json.dumps(control_plane.admin.kubeconfig()))
+    code, output = control_plane.kubectl(
+        kubeconfig, "apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=text
+    )
+    assert code == 0, output
+    assert "error" not in output.lower()
