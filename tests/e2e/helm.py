@@ -51,6 +51,11 @@ class Helm:
             **({"KUBECONFIG": str(kubeconfig)} if kubeconfig else {}),
         }
 
+    @property
+    def forgets_hooks(self) -> bool:
+        """Whether this is Helm 3."""
+        return self("version", "--short").startswith("v3")
+
     def __call__(self, *arguments: str, code: int = 0) -> str:
         """Return what Helm prints."""
         done = subprocess.run(

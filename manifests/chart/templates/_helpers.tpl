@@ -47,12 +47,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{- /* What the server expects to be registered. */ -}}
 {{- define "noderestrict.expectedRegistration" -}}
-{{- $expected := dict "name" "noderestrict" "clientConfig" (include "noderestrict.clientConfig" . | fromJson) "failurePolicy" (include "noderestrict.failurePolicy" .) "timeoutSeconds" 3 -}}
+{"name":"noderestrict","clientConfig":{{ include "noderestrict.clientConfig" . }},"failurePolicy":"{{ include "noderestrict.failurePolicy" . }}","timeoutSeconds":3
 {{- if include "noderestrict.infrastructure" . -}}
-{{- $audiences := .Values.apiAudiences | default (list "https://kubernetes.default.svc.cluster.local") -}}
-{{- $_ := set $expected "infrastructure" (dict "accounts" .Values.infrastructureAccounts "audiences" $audiences) -}}
+,"infrastructure":{"accounts":{{ toJson .Values.infrastructureAccounts }},"audiences":{{ toJson (.Values.apiAudiences | default (list "https://kubernetes.default.svc.cluster.local")) }}}
 {{- end -}}
-{{ toJson $expected }}
+}
 {{- end }}
 
 {{- /* A list in CEL. */ -}}

@@ -46,12 +46,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{- /* What the server expects to be registered. */ -}}
 {{- define "noderestrict.expectedRegistration" -}}
-{{- $expected := dict "name" "REGISTRATION" "clientConfig" (include "noderestrict.clientConfig" . | fromJson) "failurePolicy" (include "noderestrict.failurePolicy" .) "timeoutSeconds" 3 -}}
+{"name":"REGISTRATION","clientConfig":{{ include "noderestrict.clientConfig" . }},"failurePolicy":"{{ include "noderestrict.failurePolicy" . }}","timeoutSeconds":3
 {{- if include "noderestrict.infrastructure" . -}}
-{{- $audiences := .Values.apiAudiences | default (list @AUDIENCES@) -}}
-{{- $_ := set $expected "infrastructure" (dict "accounts" .Values.infrastructureAccounts "audiences" $audiences) -}}
+,"infrastructure":{"accounts":{{ toJson .Values.infrastructureAccounts }},"audiences":{{ toJson (.Values.apiAudiences | default (list @AUDIENCES@)) }}}
 {{- end -}}
-{{ toJson $expected }}
+}
 {{- end }}
 
 {{- /* A list in CEL. */ -}}
