@@ -60,7 +60,7 @@ class Helm:
         """Return what Helm prints."""
         done = subprocess.run(
             [self._binary, *arguments], env=self._environment, capture_output=True, text=True,
-            timeout=400, check=False,
+            timeout=700, check=False,
         )  # fmt: skip
         assert done.returncode == code, (arguments, done.stdout, done.stderr)
         return done.stdout if code == 0 else done.stdout + done.stderr

@@ -177,11 +177,11 @@ def test_from_audit_to_enforcing_and_back_no_request_fails(
 ) -> None:
     helm, admin, kubelet = installed.helm, installed.control_plane.admin, installed.kubelet
     node = Node(installed.control_plane)
-    upgrade = ("upgrade", *RELEASE, "--reset-then-reuse-values", "--wait", "--timeout", "180s")
+    upgrade = ("upgrade", *RELEASE, "--reset-then-reuse-values", "--wait", "--timeout", "600s")
     with kubelet.running(), node.running():
         # Nobody serves yet, so nothing may be enforced, and nothing is left of the attempt.
         helm("install", *RELEASE, "--create-namespace", *installed.values("mode=enforce"),
-             "--timeout", "60s", code=1)  # fmt: skip
+             "--timeout", "600s", code=1)  # fmt: skip
         assert "is not installed yet" in kubelet.outputs[-1][1]
         assert installed.registration() is None
         helm("uninstall", "noderestrict", "--namespace", NAMESPACE)
@@ -189,7 +189,7 @@ def test_from_audit_to_enforcing_and_back_no_request_fails(
         left = ours(admin)
         assert {one for one in left if "-hook" not in one or not helm.forgets_hooks} == set()
 
-        told = helm("install", *RELEASE, *installed.values(), "--wait", "--timeout", "180s")
+        told = helm("install", *RELEASE, *installed.values(), "--wait", "--timeout", "600s")
         assert "Nothing is denied" in told
         assert installed.policies() == {"Ignore"}
         assert not installed.is_denied()
@@ -237,7 +237,7 @@ def test_from_audit_to_enforcing_and_back_no_request_fails(
         helm(*upgrade, "--values", str(file))
         assert len((installed.registration() or {})["webhooks"]) > before
         assert installed.bundles() == rotated
-        helm("rollback", "noderestrict", "--namespace", NAMESPACE, "--wait", "--timeout", "180s")
+        helm("rollback", "noderestrict", "--namespace", NAMESPACE, "--wait", "--timeout", "600s")
         assert len((installed.registration() or {})["webhooks"]) == before
         assert installed.bundles() == rotated
         assert installed.secret("noderestrict-tls") == certificate
@@ -246,7 +246,7 @@ def test_from_audit_to_enforcing_and_back_no_request_fails(
 
         # Back to audit mode, which is the first revision.
         helm("rollback", "noderestrict", "1", "--namespace", NAMESPACE, "--wait",
-             "--timeout", "180s")  # fmt: skip
+             "--timeout", "600s")  # fmt: skip
         assert installed.policies() == {"Ignore"}
         assert installed.bundles() == rotated
         until(lambda: not installed.is_denied())
@@ -265,7 +265,7 @@ def test_from_audit_to_enforcing_and_back_no_request_fails(
 
 def test_nothing_is_enforced_while_nobody_serves(installed: Installed) -> None:
     helm, kubelet = installed.helm, installed.kubelet
-    upgrade = ("upgrade", *RELEASE, "--reset-then-reuse-values", "--timeout", "200s")
+    upgrade = ("upgrade", *RELEASE, "--reset-then-reuse-values", "--timeout", "600s")
     with kubelet.running():
         helm("install", *RELEASE, "--create-namespace", *installed.values(), "--wait")
         kubelet.serves = False
