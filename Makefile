@@ -88,6 +88,7 @@ cert-manager-assets: ## Build cert-manager for test-cluster-full, with Go
 
 prometheus-assets: ## Build Prometheus for the tests of alerts and dashboard, with Go
 	tests/assets/build-prometheus .assets/prometheus
+
 helm-assets: ## Build Helm for test-chart, with Go
 	tests/assets/build-helm .assets/helm
 

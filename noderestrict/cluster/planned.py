@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from noderestrict.cluster.connection import ClusterError, Connection
+from noderestrict.cluster.connection import MANAGED, ClusterError, Connection
 from noderestrict.cluster.objects import tree
 from noderestrict.cluster.publish import CONFIGURATIONS
 
@@ -20,8 +20,6 @@ from noderestrict.cluster.publish import CONFIGURATIONS
 NAME = "noderestrict-served"
 WEBHOOK = "served.noderestrict.io"
 LABEL = "noderestrict.io/served"
-#: How API servers call us in ``managedFields``: by the user agent, up to the version.
-_MANAGER = "noderestrict"
 _NOT_FOUND, _CONFLICT, _UNPROCESSABLE = 404, 409, 422
 _ATTEMPTS = 5
 _PAUSE_SECONDS = 1.0
@@ -113,7 +111,9 @@ async def disown(connection: Connection, name: str) -> None:
 
     def dropped(value: Mapping[str, Any]) -> list[dict[str, Any]]:
         managers = value["metadata"].get("managedFields") or ()
-        ours = [index for index, one in enumerate(managers) if one.get("manager") == _MANAGER]
+        ours = [
+            index for index, one in enumerate(managers) if one.get("manager") in MANAGED.values()
+        ]
         return [{"op": "remove", "path": f"/metadata/managedFields/{one}"} for one in ours[::-1]]
 
     await _patch(connection, f"{CONFIGURATIONS}/{name}", dropped)

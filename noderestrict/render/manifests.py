@@ -179,8 +179,8 @@ def all_files(options: Options | None = None) -> dict[str, str]:
     """
     options = options or Options()
     files = manifests(options)
-    # It has match conditions in any case.
-    return files | (_chart(options, files) if options.match_conditions else {})
+    # Its registration has optional fields in any case.
+    return files | (_chart(options, files) if options.optional_fields else {})
 
 
 def manifests(options: Options | None = None) -> dict[str, str]:

@@ -60,7 +60,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
 {{- define "noderestrict.notInfrastructure" -}}
-!(request.operation == 'CREATE' && has(request.subResource) && request.subResource == 'token' && has(request.namespace) && has(request.name) && request.namespace + '/' + request.name in {{ include "noderestrict.celList" .Values.infrastructureAccounts }} && object != null && has(object.spec) && has(object.spec.boundObjectRef) && has(object.spec.boundObjectRef.apiVersion) && object != null && has(object.spec) && has(object.spec.boundObjectRef) && has(object.spec.boundObjectRef.kind) && object != null && has(object.spec) && has(object.spec.boundObjectRef) && has(object.spec.boundObjectRef.name) && object != null && has(object.spec) && has(object.spec.boundObjectRef) && has(object.spec.boundObjectRef.uid) && object.spec.boundObjectRef.apiVersion == 'v1' && object.spec.boundObjectRef.kind == 'Pod' && object.spec.boundObjectRef.name != '' && object.spec.boundObjectRef.uid != '' && object != null && has(object.spec) && has(object.spec.audiences) && size(object.spec.audiences) > 0 && object.spec.audiences.all(one, one in {{ include "noderestrict.celList" (.Values.apiAudiences | default (list "https://kubernetes.default.svc.cluster.local")) }}) && object != null && has(object.spec) && has(object.spec.expirationSeconds) && object.spec.expirationSeconds <= 3607)
+has(request.userInfo.username) && request.userInfo.username.startsWith('system:node:') && has(request.userInfo.groups) && 'system:nodes' in request.userInfo.groups && !(request.operation == 'CREATE' && request.?subResource.orValue('') == 'token' && has(request.namespace) && has(request.name) && request.namespace + '/' + request.name in {{ include "noderestrict.celList" .Values.infrastructureAccounts }} && object != null && object.?spec.?boundObjectRef.?apiVersion.orValue('') == 'v1' && object.?spec.?boundObjectRef.?kind.orValue('') == 'Pod' && object.?spec.?boundObjectRef.?name.orValue('') != '' && object.?spec.?boundObjectRef.?uid.orValue('') != '' && object.?spec.?audiences.hasValue() && size(object.spec.audiences) > 0 && object.spec.audiences.all(one, one in {{ include "noderestrict.celList" (.Values.apiAudiences | default (list "https://kubernetes.default.svc.cluster.local")) }}) && object.?spec.?expirationSeconds.hasValue() && object.spec.expirationSeconds <= 3607)
 {{- end }}
 
 {{- /* The registration, without a CA: our Job puts it in, and no upgrade changes it. */ -}}
@@ -84,7 +84,7 @@ webhooks:
 {{- $_ := set $webhook "failurePolicy" (include "noderestrict.failurePolicy" $) }}
 {{- if and $infrastructure (eq .name "tokens.noderestrict.io") }}
 {{- $condition := dict "name" "not-infrastructure-token" "expression" (include "noderestrict.notInfrastructure" $) }}
-{{- $_ := set $webhook "matchConditions" (append .matchConditions $condition) }}
+{{- $_ := set $webhook "matchConditions" (list $condition) }}
 {{- end }}
 {{ list $webhook | toYaml }}
 {{- end }}

@@ -15,7 +15,7 @@ from noderestrict.render.infrastructure import AUDIENCES, Infrastructure
 from noderestrict.render.load import Object, chart_files, text
 from noderestrict.render.names import IMAGE_REPOSITORY, Installation
 from noderestrict.render.policy_flags import policy_flags
-from noderestrict.render.registration import Registration
+from noderestrict.render.registration import OPTIONAL_FIELDS_SINCE, Registration
 from noderestrict.render.workload import DEDICATED_NODES, deployment
 from noderestrict.render.written import HEADER, yaml_text
 
@@ -120,7 +120,7 @@ def _metadata() -> Object:
         "type": "application",
         "version": _semantic(__version__),
         "appVersion": __version__,
-        "kubeVersion": ">=1.28.0-0",
+        "kubeVersion": f">=1.{OPTIONAL_FIELDS_SINCE}.0-0",
         "keywords": ["security", "admission", "node-isolation"],
     }
 

@@ -83,7 +83,7 @@ webhooks:
 {{- $_ := set $webhook "failurePolicy" (include "noderestrict.failurePolicy" $) }}
 {{- if and $infrastructure (eq .name "tokens.noderestrict.io") }}
 {{- $condition := dict "name" "not-infrastructure-token" "expression" (include "noderestrict.notInfrastructure" $) }}
-{{- $_ := set $webhook "matchConditions" (append .matchConditions $condition) }}
+{{- $_ := set $webhook "matchConditions" (list $condition) }}
 {{- end }}
 {{ list $webhook | toYaml }}
 {{- end }}
