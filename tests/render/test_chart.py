@@ -121,7 +121,7 @@ def test_what_a_chart_is_rendered_with_are_its_defaults(tmp_path: Path) -> None:
     assert values["apiServers"] == ["10.0.0.1:6443"]
     assert values["infrastructureAccounts"] == ["kube-system/cilium"]
     assert values["policy"]["flags"] == ["--strict-rules=nodes/pod-cidr"]
-    assert "spec.podCIDR" in json.dumps(values["policy"]["webhooks"])
+    assert "podCIDR" in json.dumps(values["policy"]["webhooks"])
 
 
 @pytest.mark.parametrize(
