@@ -95,13 +95,13 @@ CASES: dict[str, tuple[list[str], str, tuple[str, ...]]] = {
     "control-plane": (["mode=enforce", "placement=control-plane"], "control-plane", ()),
     "components": (
         ["mode=enforce", "clientVerification=true", "dedicatedNodes=true", "policies=deny",
-         "mirrorPods=true"],
+         "mirrorPods=true", "events=true"],
         "self-signed",
-        ("client-verification", "dedicated-nodes", "policies", "mirror-pods"),
+        ("client-verification", "dedicated-nodes", "policies", "mirror-pods", "events"),
     ),
     "components beside API servers": (
-        ["mode=enforce", "placement=control-plane", "clientVerification=true"],
-        "control-plane", ("client-verification",),
+        ["mode=enforce", "placement=control-plane", "clientVerification=true", "events=true"],
+        "control-plane", ("client-verification", "events"),
     ),
     "audit on dedicated nodes": (["dedicatedNodes=true"], "audit", ("dedicated-nodes",)),
 }  # fmt: skip

@@ -98,6 +98,9 @@ class Templates:
             "mirror-pods": only_if(
                 ".Values.mirrorPods", self._text(mirror_pod_policy(self._installation))
             ),
+            "events": only_if(
+                ".Values.events", self._text(self._given("components/events/rbac.yaml"))
+            ),
             "monitoring": only_if(".Values.monitoring", self._monitoring()),
             "hooks": only_if(".Values.hooks", self._hooks()),
             "tests/answer": only_if(".Values.hooks", self._test()),

@@ -275,6 +275,11 @@ def values(defaults: Defaults) -> list[Value]:
             text=("Run pods on nodes set apart for them, in clusters without control-plane nodes."),
         ),
         _switch(
+            "events",
+            on=False,
+            text="Write Events about nodes that are refused something.",
+        ),
+        _switch(
             "monitoring",
             on=False,
             text=(

@@ -148,6 +148,9 @@ webhooks:
 {{- if .Values.clientVerification }}
 - --client-ca-file=/etc/noderestrict/client-ca/ca.crt
 {{- end }}
+{{- if .Values.events }}
+- --events
+{{- end }}
 {{- range .Values.extraArgs }}
 - {{ . | quote }}
 {{- end }}
