@@ -103,7 +103,7 @@ def add_parser(subparsers: Any) -> None:
             )
             action.add_argument(
                 "--planned",
-                type=Path,
+                type=checked(PATH.parse),
                 metavar="FILE",
                 help="YAML file with webhook configurations that somebody else writes without a "
                 "CA, such as Helm: the installed ones get the CA, and the webhooks that they lack; "
