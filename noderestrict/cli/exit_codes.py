@@ -24,6 +24,7 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
         1: "something is not explained",
         2: "some input cannot be read, or has nothing that an agent did",
     },
+    "certs answer": {0: "the API server gets an answer", 1: "it gets none"},
     "certs bootstrap": _CERTIFICATE,
     "certs check": {0: "all is well", 1: "something is wrong, or expires soon"},
     "certs renew": _CERTIFICATE,
@@ -48,7 +49,9 @@ EXIT_CODES: Mapping[str, Mapping[int, str]] = {
     },
     "render": _WRITTEN,
     "render authorizer": _WRITTEN,
+    "render overlay": {0: "the objects are written"},
     "render policies": _WRITTEN,
+    "render values": {0: "the values are written"},
     "replay": {
         0: "all is as expected",
         1: "something is not, or is denied with --fail-on-denied",

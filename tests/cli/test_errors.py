@@ -65,7 +65,8 @@ def answered(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("serve --port x", " serve: argument --port: 'x' is not a port between 0 and 65535"),
         ("exposure --set-up intree", " exposure: argument --set-up: 'intree' is not one of "
          "detect, nothing, in-tree, noderestrict, agents, impersonation: did you mean in-tree?"),
-        ("doctor -n Bad", " doctor: argument --namespace: 'Bad' is not the name of a namespace"),
+        ("doctor -n Bad", " doctor: argument --namespace: 'Bad' is not the name of a namespace: "
+         "a-z, 0-9 and -, at most 63 of them"),
     ],
 )  # fmt: skip
 def test_the_answer_says_what_is_wrong_and_what_to_write(

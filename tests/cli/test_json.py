@@ -11,7 +11,10 @@ from tests.cli.process import EXAMPLES, ROOT
 from tests.cli.walk import LEAVES
 
 #: They write files, a script, or serve: what they print is no result.
-OTHERS = {"completion", "render", "render authorizer", "render policies", "serve"}
+OTHERS = {
+    "completion", "render", "render authorizer", "render overlay", "render policies",
+    "render values", "serve",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("command", [name for name in LEAVES if name not in OTHERS])
