@@ -1,8 +1,8 @@
 """The parts of kubernetes-asyncio that are used, without its generated models and APIs.
 
-Its packages import all of these at once: over 700 modules, which nothing here uses, and which take
-half a second and 40 MB. So the packages on the way are loaded without running them. Where somebody
-has loaded the whole library already, its modules are used as they are.
+Its packages import all of these at once: over 800 modules, which nothing here uses, and which take
+30 MB of memory and nearly 50 MB on disk. So the packages on the way are loaded without their code.
+Where somebody has loaded the whole library already, its modules are used as they are.
 """
 
 import importlib
