@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from noderestrict.agents.changed import BOOKKEEPING
 from noderestrict.agents.paths import FieldPath, Steps, is_meant, parse_path
-from noderestrict.policy.cel import MOST_INNER, MOST_KEYS
+from noderestrict.policy.cel import MOST_KEYS
 from noderestrict.render.agent_cel import ALL, at, every, matches, some, text
 
 #: How many keys and items of lists are visited if each takes another walk.
@@ -72,9 +72,8 @@ class _Place:
     @property
     def most(self) -> int:
         """How many keys of an object are visited."""
-        if self.deep or any(ALL in one and not self.below(one).is_free for one in self.names):
-            return MOST_WALKS
-        return MOST_INNER if self.depth else MOST_KEYS
+        walks = self.deep or any(ALL in one and not self.below(one).is_free for one in self.names)
+        return MOST_WALKS if walks or self.depth else MOST_KEYS
 
     @property
     def own(self) -> list[str]:

@@ -1,5 +1,7 @@
 """No expression costs an API server more than a tenth of its CEL budget, whatever a node sends.
 
+Nor more than a fiftieth, whatever an agent sends.
+
 Measured with the API server's own library: what counts is the cost that it would count. The budget
 is that of all validations of a policy; an API server gives up on one expression at a tenth of it.
 """
@@ -11,9 +13,12 @@ from typing import Any
 
 import pytest
 
+from noderestrict.render import agent_policies
+from noderestrict.render.agent_policies import Modes
 from noderestrict.render.policies import Options, policies
 from noderestrict.render.registration import webhook_configuration
 from tests import largest
+from tests.agents import builders as agents
 from tests.builders import create_mirror, mirror_pod, node, obj, pod_status, review, update_node
 from tests.e2e.cel import RUNTIME_BUDGET, Judged, build, judge
 
@@ -181,3 +186,79 @@ def _costs(judged: Judged) -> Iterator[tuple[str, int]]:
     for group in ("conditions", "validations", "messages", "annotations"):
         for one in getattr(judged, group):
             yield f"{judged.policy} {group} {one.name}", one.cost
+
+
+#: Each goes another way through an object.
+FIELDS = (
+    'metadata.annotations["x/*"]',
+    'metadata.labels["*/x*y"]',
+    "status.conditions[type=Ready]",
+    "status.conditions[type=a*].b",
+    "spec.pools[*].size",
+    'spec["k*"].b',
+    "spec.x.y",
+)
+
+
+def _of_agents() -> Iterator[tuple[str, Object]]:
+    """Yield updates that take much to compare, and objects with many owners."""
+
+    def update(name: str, old: Object, new: Object) -> tuple[str, Object]:
+        before, after = ({**agents.obj("x"), **one} for one in (old, new))
+        body = agents.review("things", "UPDATE", name="x", old=before, new=after)
+        return name, json.loads(body)["request"]
+
+    for count in (50, 51, *COUNTS, 20_000):
+        keys = {f"x/{LONG[9:]}{number}": LONG for number in range(count)}
+        for name, old, new in (
+            ("more", {}, keys), ("fewer", keys, {}), ("one more", keys, {**keys, "a": "b"}),
+            ("other", keys, dict.fromkeys(keys, "")),
+        ):  # fmt: skip
+            for field in ("annotations", "labels"):
+                values = ({"metadata": {"name": "x", field: one}} for one in (old, new))
+                yield update(f"{count} {name} {field}", *values)
+        yield update(f"{count} empty members", {"spec": {key: {} for key in keys}}, {"spec": {}})
+        for inner in (10, 50, 100):
+            if count * inner > 200_000:
+                continue
+            names = [f"m{n}" for n in range(inner)]
+            sides: list[Object] = [{name: {} for name in names}, {}]
+            deep = [{f"k{n}": one for n in range(count)} for one in sides]
+            yield update(f"{count} x {inner} members", {"spec": deep[0]}, {"spec": deep[1]})
+            yield update(f"{count} x {inner} at the top", *deep)
+            pools = [[{"size": 1, **one}] * count for one in sides]
+            yield update(
+                f"{count} x {inner} pools",
+                {"spec": {"pools": pools[0]}},
+                {"spec": {"pools": pools[1]}},
+            )
+            items = [[{"type": f"t{n}", **one} for n in range(count)] for one in sides]
+            yield update(
+                f"{count} x {inner} conditions",
+                {"status": {"conditions": items[0]}},
+                {"status": {"conditions": items[1][::-1]}},
+            )
+        owners = [{"kind": "Node", "apiVersion": "v1", "name": "n1"}] * count
+        owned = agents.obj("x", metadata={"ownerReferences": owners})
+        body = agents.review("things", "DELETE", name="x", old=owned)
+        yield f"{count} owners", json.loads(body)["request"]
+
+
+@pytest.mark.parametrize("fields", FIELDS)
+def test_no_expression_of_an_agent_uses_more_than_a_fiftieth(program: Path, fields: str) -> None:
+    held = agents.policy(
+        f"{{resources: [things], operations: [UPDATE], relation: any, fields: ['{fields}']}}, "
+        "{resources: [things], operations: [DELETE], relation: {owner: node}}"
+    )
+    rendered = agent_policies.policies(held.all, Modes())
+    cases = [one for one in _of_agents() if len(json.dumps(one[1])) < 2 * largest.STORED]
+    verdicts = judge(program, rendered, (request for _, request in cases))
+    worst = (0, "")
+    for (name, _), found in zip(cases, verdicts, strict=True):
+        (one,) = found
+        assert not any(each.error for each in (*one.conditions, *one.validations)), name
+        cost = max(one.total, *(each.cost for each in (*one.validations, *one.messages)))
+        assert one.total >= 0, name
+        worst = max(worst, (cost, name))
+    print(f"{worst[0] / RUNTIME_BUDGET:.2%}  {worst[1]}")
+    assert worst[0] * 50 < RUNTIME_BUDGET
