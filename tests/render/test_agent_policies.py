@@ -124,13 +124,18 @@ def without_nulls(value: Any) -> Any:
 
 def as_sent(body: bytes) -> bytes:
     """Return a review as an API server sends it, in which little is null."""
+    return json.dumps(without_nulls(json.loads(with_texts(body)))).encode()
+
+
+def with_texts(body: bytes) -> bytes:
+    """Return a review in which no label or annotation is null, as in every API server."""
     review = json.loads(body)
     for field in ("object", "oldObject"):
         metadata = (review["request"].get(field) or {}).get("metadata")
         for texts in ("labels", "annotations"):
             if isinstance(metadata, dict) and isinstance(held := metadata.get(texts), dict):
                 metadata[texts] = {key: "" if one is None else one for key, one in held.items()}
-    return json.dumps(without_nulls(review)).encode()
+    return json.dumps(review).encode()
 
 
 def node_of(request: admission.Request) -> str:
@@ -332,7 +337,7 @@ def test_any_update_is_judged_alike(fields: tuple[str, ...], change: tuple[Objec
         )
     old, new = ({**obj("x"), **one} for one in change)
     body = review("things", "UPDATE", name="x", old=old, new=new)
-    assert _by_fields[fields].difference(body) == ""
+    assert _by_fields[fields].difference(with_texts(body)) == ""
 
 
 def test_what_takes_a_lookup_is_left_open_but_for_the_credential() -> None:
