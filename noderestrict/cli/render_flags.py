@@ -12,6 +12,7 @@ from noderestrict.cli.argument_types import (
     ADDRESSES,
     AUDIENCES,
     COUNT,
+    HTTP_URL,
     IMAGE,
     KUBERNETES_VERSION,
     LABELS,
@@ -92,6 +93,13 @@ class RenderConfig(StrictPolicy):
         "name of the ValidatingWebhookConfiguration",
         NAMES_OF,
     )
+    docs_url: str | None = setting(
+        None,
+        HTTP_URL,
+        "where the pages of docs/ are published, for the runbooks that alerts name; without it, "
+        "alerts name files of the repository",
+        NAMES_OF,
+    )
     labels: dict[str, str] = setting(
         {},
         LABELS,
@@ -102,7 +110,13 @@ class RenderConfig(StrictPolicy):
     def installation(self) -> names.Installation:
         """Return what the installation has of its own."""
         return names.Installation(
-            self.namespace, self.image, self.replicas, self.webhook_name, self.port, self.labels
+            self.namespace,
+            self.image,
+            self.replicas,
+            self.webhook_name,
+            self.port,
+            self.labels,
+            (self.docs_url or names.DOCUMENTATION).rstrip("/"),
         )
 
 

@@ -11,6 +11,8 @@ NAMESPACE = "noderestrict"
 IMAGE_REPOSITORY = "noderestrict"
 IMAGE = f"{IMAGE_REPOSITORY}:{__version__}"
 REPLICAS = 2
+#: In the repository: whoever publishes the documents says where.
+DOCUMENTATION = "docs"
 #: Name of the ValidatingWebhookConfiguration.
 REGISTRATION = "noderestrict"
 LOOPBACK = "127.0.0.1"
@@ -110,6 +112,7 @@ class Installation:
         registration: name of the ValidatingWebhookConfiguration.
         port: at which the server listens.
         labels: of every object, besides ours.
+        documentation: where the documents are that alerts name.
     """
 
     namespace: str = NAMESPACE
@@ -118,6 +121,7 @@ class Installation:
     registration: str = REGISTRATION
     port: int = PORT
     labels: Mapping[str, str] = field(default_factory=dict)
+    documentation: str = DOCUMENTATION
 
     def words(self) -> dict[str, str]:
         """Return what stands for each word in capitals."""
@@ -127,4 +131,5 @@ class Installation:
             "REPLICAS": str(self.replicas),
             "REGISTRATION": self.registration,
             "PORT": str(self.port),
+            "DOCUMENTATION": self.documentation,
         }

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from noderestrict.cli import main
 from tests.reference import described_metrics
 from tests.render.test_manifests import FILES
 
@@ -98,6 +99,24 @@ def test_a_runbook_says_what_it_means_where_to_look_and_what_to_do(anchor: str, 
     places = [text.find(f"- **{part}") for part in ("Impact:**", "Look at**", "Do:**")]
     assert places == sorted(places), anchor
     assert places[0] > 20
+
+
+@pytest.mark.parametrize("url", ["https://docs.example.com/x", "https://docs.example.com/x/"])
+def test_runbooks_are_where_the_documents_are_published(url: str, tmp_path: Path) -> None:
+    assert main(["render", f"--docs-url={url}", str(tmp_path)]) == 0
+    for file in ("components/monitoring/monitoring.yaml", "chart/templates/monitoring.yaml"):
+        found = re.findall(r"runbook_url: (\S+)", (tmp_path / file).read_text())
+        pages = [f"https://docs.example.com/x/runbooks.md#{name.lower()}" for name in NAMES]
+        assert found == pages, file
+
+
+@pytest.mark.parametrize("url", ["docs.example.com", "ftp://docs.example.com", "https://"])
+def test_what_is_no_url_of_documents_is_refused(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["render", "--docs-url", url, str(tmp_path)])
+    assert url in capsys.readouterr().err
 
 
 def test_our_own_label_is_not_overwritten_by_that_of_the_scrape() -> None:

@@ -97,7 +97,9 @@ def files(
         **templates,
         **{
             f"templates/{name}": one
-            for name, one in Templates(installation.registration).files().items()
+            for name, one in Templates(installation.registration, installation.documentation)
+            .files()
+            .items()
         },
         "Chart.yaml": yaml_text([_metadata()]),
         "values.yaml": values.values_file(known, HEADER),

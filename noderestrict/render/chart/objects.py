@@ -9,7 +9,7 @@ from noderestrict.policy.settings import Settings
 from noderestrict.render import policies, workload
 from noderestrict.render.chart.markers import Markers, only_if
 from noderestrict.render.load import Object, documents
-from noderestrict.render.names import Installation, certificate_names
+from noderestrict.render.names import DOCUMENTATION, Installation, certificate_names
 from noderestrict.render.policy_modes import ACTIONS
 from noderestrict.render.registration import mirror_pod_policy
 from noderestrict.render.written import labelled, yaml_text
@@ -50,9 +50,10 @@ class Templates:
 
     Args:
         registration: name of the ValidatingWebhookConfiguration.
+        documentation: where the documents are that alerts name.
     """
 
-    def __init__(self, registration: str) -> None:
+    def __init__(self, registration: str, documentation: str = DOCUMENTATION) -> None:
         self._marks = Markers()
         self._installation = Installation(
             self._marks.text(".Release.Namespace"),
@@ -60,6 +61,7 @@ class Templates:
             self._marks.number(".Values.replicas"),
             registration,
             self._marks.number("int .Values.port"),
+            documentation=documentation,
         )
         labels = '{{- include "noderestrict.labels" . | nindent INDENT }}'
         self._labels = self._marks.lines(labels)
