@@ -15,7 +15,7 @@ from noderestrict.exposure.world import SCALED, SYSTEM, Index, World
 from noderestrict.graph.edges import Vertex
 from noderestrict.policy.identity import NODE_USER_PREFIX, NODES_GROUP
 from noderestrict.rbac.grants import Reference
-from noderestrict.rbac.rights import ALTER, READ, Held, Lead, Part, parts_of
+from noderestrict.rbac.rights import ALTER, READ, GrantedRight, Lead, Part, parts_of
 from noderestrict.rbac.rules import ALL, Request
 from noderestrict.rbac.subjects import account_of
 
@@ -52,10 +52,10 @@ class Holder:
     """
 
     world: World
-    held: Sequence[Held]
+    held: Sequence[GrantedRight]
 
     @cached_property
-    def _by_id(self) -> Mapping[str, Held]:
+    def _by_id(self) -> Mapping[str, GrantedRight]:
         return {one.right.id: one for one in self.held}
 
     def edges(self) -> list[Edge]:

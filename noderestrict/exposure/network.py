@@ -17,7 +17,7 @@ from noderestrict.policy.features import defaults
 from noderestrict.policy.releases import Release
 from noderestrict.policy.table import row_for
 from noderestrict.rbac.grants import Grant, Reference
-from noderestrict.rbac.rights import EVERYTHING, RIGHTS, Held, Part, held, parts_of
+from noderestrict.rbac.rights import EVERYTHING, RIGHTS, GrantedRight, Part, held, parts_of
 from noderestrict.rbac.rules import Request, Rule
 from noderestrict.rbac.subjects import ANONYMOUS, AUTHENTICATED, User, node, service_account
 from noderestrict.survey.holding import holds, kubelet_lacks, policy_of
@@ -166,10 +166,10 @@ class Rights:
     def __init__(self, world: World) -> None:
         self._world = world
         self._named = frozenset(world.rbac.users())
-        self._known: dict[User, tuple[list[Held], list[Edge]]] = {}
+        self._known: dict[User, tuple[list[GrantedRight], list[Edge]]] = {}
         self._by_graph: dict[str, list[Edge]] = {}
 
-    def of(self, user: User) -> tuple[list[Held], list[Edge]]:
+    def of(self, user: User) -> tuple[list[GrantedRight], list[Edge]]:
         """Return the rights of a user, and where they lead."""
         known = self.told_apart(user)
         if known not in self._known:
@@ -276,7 +276,7 @@ class Network:
             and (not kept or edge.use is None or kept.isdisjoint(edge.use.rights))
         ]
 
-    def _kept(self, account: str, found: Sequence[Held], is_agent: bool) -> frozenset[str]:  # noqa: FBT001
+    def _kept(self, account: str, found: Sequence[GrantedRight], is_agent: bool) -> frozenset[str]:  # noqa: FBT001
         """Return the rights of an account that the set-up holds to its node."""
         kept: set[str] = set()
         policy = policy_of(account, self.set_up.policies)
@@ -413,7 +413,7 @@ class Towards:
         return steps
 
 
-def _of_authorizer(half: Half, release: Release) -> Iterator[Held]:
+def _of_authorizer(half: Half, release: Release) -> Iterator[GrantedRight]:
     """Yield the rights that every kubelet has for all objects, without RBAC.
 
     Without an authorizer for nodes, kubelets work only if RBAC grants them what it would allow for
@@ -440,10 +440,12 @@ def _of_authorizer(half: Half, release: Release) -> Iterator[Held]:
                 rule = Rule(verbs, (group,), (combined,))
                 parts.append(Part(verbs, text, Grant(rule, "", *source, "Group system:nodes")))
         if parts:
-            yield Held(right, tuple(parts))
+            yield GrantedRight(right, tuple(parts))
 
 
-def _without_held(found: Iterable[Held], admission: Half, release: Release) -> list[Held]:
+def _without_held(
+    found: Iterable[GrantedRight], admission: Half, release: Release
+) -> list[GrantedRight]:
     """Return the rights of kubelets that admission does not hold to their node."""
     merged: dict[str, list[Part]] = defaultdict(list)
     for one in found:
@@ -455,7 +457,7 @@ def _without_held(found: Iterable[Held], admission: Half, release: Release) -> l
             )
             if verbs:
                 merged[one.right.id].append(Part(verbs, part.resource, part.grant))
-    return [Held(right, tuple(merged[right.id])) for right in RIGHTS if right.id in merged]
+    return [GrantedRight(right, tuple(merged[right.id])) for right in RIGHTS if right.id in merged]
 
 
 def _is_judged(verb: str, text: str, release: Release) -> bool:

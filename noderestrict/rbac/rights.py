@@ -418,7 +418,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class GrantedRight:
     """A right that somebody has.
 
     Attributes:
@@ -479,7 +479,7 @@ class Held:
         return tuple(sorted({name for part in self.parts for name in part.names}))
 
 
-def held(grants: Iterable[Grant], rights: Sequence[Right] = RIGHTS) -> list[Held]:
+def held(grants: Iterable[Grant], rights: Sequence[Right] = RIGHTS) -> list[GrantedRight]:
     """Return which rights of the table some grants amount to, those that lead farthest first.
 
     What a rule for everything grants is named once, not by each right.
@@ -495,7 +495,7 @@ def held(grants: Iterable[Grant], rights: Sequence[Right] = RIGHTS) -> list[Held
             if not grant.namespace or is_namespaced(text):
                 found[right.id].append(Part(verbs, text, grant))
     return sorted(
-        (Held(right, tuple(found[right.id])) for right in rights if right.id in found),
+        (GrantedRight(right, tuple(found[right.id])) for right in rights if right.id in found),
         key=lambda one: -one.severity,
     )
 

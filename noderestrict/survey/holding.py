@@ -8,7 +8,7 @@ from noderestrict.graph.rules import Access, authorize
 from noderestrict.policy.features import defaults
 from noderestrict.policy.releases import LATEST_MINOR
 from noderestrict.rbac.grants import Grant
-from noderestrict.rbac.rights import EVERYTHING, Held, parts_of
+from noderestrict.rbac.rights import EVERYTHING, GrantedRight, parts_of
 from noderestrict.rbac.rules import ALL, Request
 
 #: Constrained impersonation is on from this version on.
@@ -57,7 +57,7 @@ def policy_of(account: str, agents: Iterable[Agent]) -> Agent | None:
     return None
 
 
-def holds(agent: Agent, right: Held) -> bool:
+def holds(agent: Agent, right: GrantedRight) -> bool:
     """Return whether a policy holds all of a right to the node, or refuses it."""
     if agent.mode not in (None, Mode.ENFORCE) or right.right is EVERYTHING:
         return False

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from noderestrict.agents.file import Agent
 from noderestrict.api.resources import qualified
 from noderestrict.rbac.grants import RBAC, Grant, aggregated
-from noderestrict.rbac.rights import EVERYTHING, READ, RIGHTS, WRITE, Held, Severity, held
+from noderestrict.rbac.rights import EVERYTHING, READ, RIGHTS, WRITE, GrantedRight, Severity, held
 from noderestrict.rbac.rules import ALL
 from noderestrict.rbac.subjects import service_account
 from noderestrict.survey.accounts import Account, accounts, static_pods
@@ -98,7 +98,7 @@ def _agent(account: Account, rbac: RBAC, agents: Sequence[Agent], minor: int | N
     )
 
 
-def _right(one: Held, held_by: str) -> FoundRight:
+def _right(one: GrantedRight, held_by: str) -> FoundRight:
     return FoundRight(
         right=one.right.id,
         severity=str(one.severity),
@@ -151,7 +151,11 @@ _IN_TABLE = _in_table()
 
 
 def _remedy(
-    opened: Sequence[Held], writes: Sequence[OtherAccess], minor: int | None, *, has_policy: bool
+    opened: Sequence[GrantedRight],
+    writes: Sequence[OtherAccess],
+    minor: int | None,
+    *,
+    has_policy: bool,
 ) -> str:
     """Return what would hold the rights that are open."""
     if all(one.severity is Severity.LOW for one in opened):

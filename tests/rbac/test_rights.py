@@ -8,7 +8,7 @@ from noderestrict.rbac.grants import Grant, Reference
 from noderestrict.rbac.rights import (
     EVERYTHING,
     RIGHTS,
-    Held,
+    GrantedRight,
     Right,
     Severity,
     held,
@@ -29,7 +29,7 @@ def grant(rule: Rule, namespace: str = "") -> Grant:
     )
 
 
-def found(*grants: Grant) -> dict[str, Held]:
+def found(*grants: Grant) -> dict[str, GrantedRight]:
     return {one.right.id: one for one in held(grants)}
 
 

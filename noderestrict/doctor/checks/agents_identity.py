@@ -21,7 +21,7 @@ from noderestrict.doctor.workloads import account_of, daemon_sets
 from noderestrict.policy.identity import NODES_GROUP
 from noderestrict.rbac import subjects
 from noderestrict.rbac.grants import RBAC, Grant
-from noderestrict.rbac.rights import EVERYTHING, RIGHTS, Held, Part, held
+from noderestrict.rbac.rights import EVERYTHING, RIGHTS, GrantedRight, Part, held
 from noderestrict.rbac.subjects import AUTHENTICATED, SERVICE_ACCOUNTS, UNAUTHENTICATED, User
 from noderestrict.survey.holding import holds, policy_of
 
@@ -137,7 +137,9 @@ def _is_of_kubernetes(holder: _Holder, grant: Grant) -> bool:
     return known and grant.binding.name == grant.role.name == own
 
 
-def _unheld(holder: _Holder, rights: Sequence[Held], agents: Sequence[Agent]) -> list[Held]:
+def _unheld(
+    holder: _Holder, rights: Sequence[GrantedRight], agents: Sequence[Agent]
+) -> list[GrantedRight]:
     """Return the rights that neither the rules for nodes nor a policy hold."""
     if NODES_GROUP in holder.direct.groups:
         return [one for one in rights if one.right.id not in _HELD_OF_NODES]
@@ -148,7 +150,7 @@ def _unheld(holder: _Holder, rights: Sequence[Held], agents: Sequence[Agent]) ->
 
 
 def _ways(
-    rbac: RBAC, holder: _Holder, rights: Sequence[Held], agents: Sequence[Agent]
+    rbac: RBAC, holder: _Holder, rights: Sequence[GrantedRight], agents: Sequence[Agent]
 ) -> Mapping[str, _Way]:
     """Return how a holder can act as which agents."""
     found: dict[str, _Way] = {}

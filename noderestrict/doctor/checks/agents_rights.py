@@ -17,7 +17,7 @@ from noderestrict.doctor.permissions import describing, read_rbac
 from noderestrict.doctor.restore import correcting
 from noderestrict.doctor.trust import some
 from noderestrict.rbac.grants import Grant
-from noderestrict.rbac.rights import EVERYTHING, WRITE, Held, Severity, held
+from noderestrict.rbac.rights import EVERYTHING, WRITE, GrantedRight, Severity, held
 from noderestrict.rbac.rules import ALL
 from noderestrict.survey.holding import UNSEEN, holds, unnamed_writes
 
@@ -81,7 +81,7 @@ def _open(agent: Agent, grants: Sequence[Grant], correct: str) -> Iterator[Findi
         )
 
 
-def _shown(right: Held) -> str:
+def _shown(right: GrantedRight) -> str:
     if right.right is EVERYTHING:
         return "do everything"
     where = f" in {', '.join(right.namespaces)}" if right.namespaces else ""
