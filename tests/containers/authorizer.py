@@ -16,6 +16,8 @@ STATIC_POD = f"{STATIC_PODS}/{NAME}.yaml"
 #: Where its manifest is while it is away.
 ASIDE = f"/root/{NAME}.yaml"
 INSTALL = "Install it with kubeadm"
+#: What the API server says while it is away.
+NOBODY = "127.0.0.1:8444: connect: connection refused"
 #: Seconds that all commands of a step may take together.
 PATIENCE = 300
 

