@@ -218,7 +218,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _run(options: argparse.Namespace) -> int:
-
     if options.planned is not None and (options.secret is None or options.registration):
         raise UsageError("--planned needs --secret, and no --registration")
     in_cluster = (

@@ -1,12 +1,11 @@
 """``noderestrict render overlay``: print one overlay, complete, for clusters without kustomize."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from noderestrict.cli._errors import UsageError
 from noderestrict.cli._files import write_files
-from noderestrict.cli.argument_types import NAMES, checked
+from noderestrict.cli.argument_types import NAMES, PATH, checked
 from noderestrict.cli.render_flags import add_render_flags, rendered
 
 
@@ -23,7 +22,7 @@ def add_kind(render: Any) -> None:
     )
     parser.add_argument(
         "directory",
-        type=Path,
+        type=checked(PATH.parse),
         nargs="?",
         metavar="DIR",
         help="directory for install.yaml and enforce.yaml, instead of the output; created if "
@@ -33,8 +32,7 @@ def add_kind(render: Any) -> None:
         "--part",
         choices=("install", "enforce"),
         default="install",
-        help="what to print: the server, or the registration that is written once it serves "
-        "(default: %(default)s)",
+        help="what to print: the server, or the registration that is written once it serves",
     )
     parser.add_argument(
         "--components",
