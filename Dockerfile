@@ -10,12 +10,14 @@ WORKDIR /src
 COPY pyproject.toml requirements.lock README.md LICENSE ./
 COPY noderestrict noderestrict
 # Remove what only installs, builds, tests or documents, and what dependencies leave beside their
-# packages. Bytecode is valid whatever the builder makes of the files' times: the image never changes.
+# packages, and the generated models, which nothing uses. Bytecode is valid whatever the builder makes of the files' times: the image never changes.
 # One layer, which never has what is removed here, so cd instead of WORKDIR.
 # hadolint ignore=DL3003
 RUN python -m venv --copies /opt/noderestrict \
  && /opt/noderestrict/bin/pip install --no-cache-dir --no-compile -c requirements.lock ".${EXTRAS:+[$EXTRAS]}" \
  && /opt/noderestrict/bin/pip uninstall --yes pip \
+ && cd /opt/noderestrict/lib/python3.*/site-packages/kubernetes_asyncio \
+ && /opt/noderestrict/bin/python -P -c "import shutil; from noderestrict.cluster.kubernetes_client import UNUSED; any(map(shutil.rmtree, UNUSED))" \
  && cd /opt/noderestrict \
  && rm -rf include share \
  && find bin -mindepth 1 ! -name 'python*' ! -name noderestrict -delete \

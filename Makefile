@@ -135,7 +135,7 @@ bench-ab: install ## Measure what a change costs compared with another checkout:
 	$(BIN)/python -m tests.benchmarks.ab $(AGAINST) $(BENCH_ARGS)
 
 # What it builds is left in dist/. IMAGE is the name that the chart and the manifests get.
-release-check: install ## Build and check what a release publishes
+release-check: install helm-assets ## Build and check what a release publishes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[release]'
 	IMAGE=$(IMAGE) $(BIN)/python -m pytest -s -m release $(RELEASE_ARGS) tests/release
 

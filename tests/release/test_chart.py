@@ -18,7 +18,7 @@ pytestmark = pytest.mark.release
 def test_the_packed_chart_installs_the_image_of_the_release(dist: Path, tmp_path: Path) -> None:
     helm, image = helm_binary(), os.environ["IMAGE"]
     noderestrict = Path(sys.executable).with_name("noderestrict")
-    run(noderestrict, "render", "manifests", "--image", image, tmp_path)
+    run(noderestrict, "render", "--image", image, tmp_path)
     run(helm, "lint", "--strict", tmp_path / "chart")
     run(helm, "package", tmp_path / "chart", "--destination", dist)
     packed = dist / f"noderestrict-{__version__}.tgz"

@@ -1,7 +1,6 @@
 """The wheel and the sdist."""
 
 import json
-import subprocess
 import sys
 import tarfile
 import zipfile
@@ -14,15 +13,6 @@ from noderestrict import __version__
 from tests.release.conftest import ROOT, run
 
 pytestmark = pytest.mark.release
-
-
-def test_the_wheel_has_every_tracked_file_of_the_package_and_no_other(
-    packages: tuple[Path, Path],
-) -> None:
-    tracked = set(run("git", "ls-files", "noderestrict").split())
-    with zipfile.ZipFile(packages[1]) as wheel:
-        names = {one for one in wheel.namelist() if ".dist-info/" not in one}
-    assert names == tracked
 
 
 def test_the_wheel_says_what_it_is(packages: tuple[Path, Path]) -> None:
@@ -51,21 +41,10 @@ def test_the_sdist_has_what_its_tests_need_and_nothing_untracked(
     assert any(one.startswith("tests/conformance/") for one in names)
 
 
-def test_the_installed_wheel_replays_the_examples_without_extras(installed: Path) -> None:
-    examples = ROOT / "examples"
-    done = subprocess.run(
-        [installed / "noderestrict", "replay", "--state", examples / "state.json",
-         examples / "mirror-pod-review.json"],
-        capture_output=True, text=True, check=False, cwd=installed,
-    )  # fmt: skip
-    assert "pods/mirror-references" in done.stdout, done.stderr
-    assert run(installed / "noderestrict", "--version").startswith(f"noderestrict {__version__}")
-
-
 def test_the_installed_wheel_renders_the_manifests_of_this_commit(
     installed: Path, tmp_path: Path
 ) -> None:
-    run(installed / "noderestrict", "render", "manifests", tmp_path)
+    run(installed / "noderestrict", "render", tmp_path)
     names = {str(one.relative_to(tmp_path)) for one in tmp_path.rglob("*") if one.is_file()}
     tracked = run("git", "ls-files", "manifests").split()
     assert names == {one.removeprefix("manifests/") for one in tracked}
@@ -80,7 +59,7 @@ def test_the_bill_of_materials_names_each_package_that_the_wheel_needs(
     path = dist / f"noderestrict-{__version__}.cdx.json"
     run(Path(sys.executable).with_name("cyclonedx-py"), "environment", "--pyproject",
         ROOT / "pyproject.toml", "--mc-type", "application", "--output-reproducible",
-        "--outfile", path, installed / "python")  # fmt: skip
+        "--output-file", path, installed / "python")  # fmt: skip
     bill = json.loads(path.read_text())
     listed = json.loads(run(installed / "python", "-m", "pip", "list", "--format", "json"))
     versions = {one["name"].lower(): one["version"] for one in bill["components"]}
