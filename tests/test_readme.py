@@ -88,15 +88,25 @@ def test_every_file_that_the_readme_names_is_there() -> None:
         assert (ROOT / path).exists(), path
 
 
+def anchors(text: str) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and the site make them."""
+    outside = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", outside, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
 def test_every_link_between_pages_leads_somewhere() -> None:
     links = [
-        (page, target)
+        (page, *target.partition("#")[::2])
         for page, text in PAGES.items()
-        for target in re.findall(r"\]\((?!https?://)([^)#]+)", text)
+        for target in re.findall(r"\]\((?!https?://)([^)]+)\)", text)
     ]
     assert len(links) > 5
-    for page, target in links:
-        assert (page.parent / target).exists(), f"{page.name}: {target}"
+    for page, path, anchor in links:
+        target = page.parent / path if path else page
+        assert target.exists(), f"{page.name}: {path}"
+        if anchor:
+            assert anchor in anchors(target.read_text()), f"{page.name}: {path}#{anchor}"
 
 
 @pytest.mark.parametrize("page", reference.PAGES)
