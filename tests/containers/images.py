@@ -247,7 +247,8 @@ class Builder:
         """Return the stand-in for the Dockerfile's python image."""
         prefix = Path(os.environ.get("IMAGE_PYTHON", sys.base_prefix))
         version = f"python{run(str(prefix / 'bin' / 'python3'), '-V').split()[1]}"
-        image = f"build-base:{checksum(self._root.name, str(prefix), version)}"
+        strip = shutil.which("strip")
+        image = f"build-base:{checksum(self._root.name, str(prefix), version, str(strip))}"
         if not self._has(image):
             with tempfile.TemporaryDirectory(dir=CACHE) as folder:
                 tree = Path(folder) / "tree"
@@ -257,6 +258,13 @@ class Builder:
                     run("cp", "-a", "--no-target-directory", str(prefix / name), str(local / name))
                 for one in (local / "lib").glob("python3*/site-packages/*"):
                     shutil.rmtree(one) if one.is_dir() else one.unlink()
+                if strip:
+                    # As the real one is built.
+                    objects = (*local.glob("lib/**/*.so*"), *local.glob("bin/python3.[0-9]*"))
+                    for one in objects:
+                        if one.read_bytes()[:4] == b"\x7fELF":
+                            one.chmod(0o755)
+                            run(strip, "--strip-unneeded", str(one))
                 bin_ = ["--env", "PATH=/usr/local/bin:/usr/sbin:/usr/bin"]
                 libraries = ["--env", "LD_LIBRARY_PATH=/usr/local/lib"]
                 self._commit(image, tree, *bin_, *libraries)
