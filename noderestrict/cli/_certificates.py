@@ -205,7 +205,7 @@ class Certificates:
         for value in present:
             name = value["metadata"]["name"]
             for webhook in await planned.complete(self._connection, value, trust):
-                print(f"{name}: webhook {webhook} is there, with the CA")
+                self._said.did(f"{name}: webhook {webhook} is there, with the CA")
             await planned.disown(self._connection, name)
 
     async def _check_answered(self) -> None:

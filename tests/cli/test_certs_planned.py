@@ -185,6 +185,16 @@ def test_a_webhook_that_is_planned_is_there_with_the_ca_before_helm_adds_it(
     assert len(certificates(cluster.bundles().pop())) == 1
 
 
+def test_programs_are_told_of_a_webhook_that_was_added(cluster: Cluster) -> None:
+    cluster.installed(registration(but="pods"))
+    code, output = cluster.prepare(registration(), flags=(*CA, "--output", "json"))
+    assert code == 0
+    assert (
+        "noderestrict: webhook pods.noderestrict.io is there, with the CA"
+        in (json.loads(output)["done"])
+    )
+
+
 def test_none_is_added_while_nobody_answers(cluster: Cluster) -> None:
     cluster.installed(registration(but="pods"))
     cluster.store.serves = False
