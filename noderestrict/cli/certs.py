@@ -253,12 +253,10 @@ def run_answer(options: argparse.Namespace) -> int:
 
 
 async def _why_not_answered(options: argparse.Namespace) -> str:
-    from noderestrict.cluster.planned import NAME, installed, why_not_answered
+    from noderestrict.cluster.planned import why_not_answered
 
     access = from_flags(KubectlAccess, options)
     async with access.connected() as connection:
-        if await installed(connection, NAME) is None:
-            return f"there is no ValidatingWebhookConfiguration {NAME}"
         return await why_not_answered(connection, options.namespace, options.wait)
 
 

@@ -142,6 +142,16 @@ async def _patch(
     return ()
 
 
+def _why_nobody_is_asked(served: Mapping[str, Any] | None) -> str:
+    """Return why no answer is needed for the ConfigMap, so that none can be seen; "" if one is."""
+    if served is None:
+        return f"there is no ValidatingWebhookConfiguration {NAME}"
+    webhooks = [one for one in served.get("webhooks") or () if one["name"] == WEBHOOK]
+    if webhooks and fails_closed({"webhooks": webhooks}):
+        return ""
+    return f"ValidatingWebhookConfiguration {NAME} has no webhook {WEBHOOK} that must answer"
+
+
 async def why_not_answered(
     connection: Connection,
     namespace: str,
@@ -162,6 +172,8 @@ async def why_not_answered(
     Raises:
         ClusterError: the API server could not be asked.
     """
+    if problem := _why_nobody_is_asked(await installed(connection, NAME)):
+        return problem
     end = clock() + seconds
     value = {
         "apiVersion": "v1",

@@ -21,6 +21,9 @@ CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigu
 REGISTRATION, SERVED = (f"{CONFIGURATIONS}/{one}" for one in ("noderestrict", planned.NAME))
 SECRETS = "/api/v1/namespaces/noderestrict/secrets"
 CLIENT = {"service": {"name": "noderestrict", "namespace": "noderestrict", "path": "/validate"}}
+SERVED_WEBHOOK: Object = {
+    "name": planned.WEBHOOK, "clientConfig": CLIENT, "failurePolicy": "Fail"
+}  # fmt: skip
 TLS = ("--secret", "noderestrict/noderestrict-tls")
 CA = ("--ca-secret", "noderestrict/noderestrict-ca")
 
@@ -47,9 +50,13 @@ class APIServer(Store):
         if not path.endswith("/configmaps"):
             return super().answer(method, path, body)
         assert body["metadata"]["labels"] == {planned.LABEL: "true"}
-        (webhook,) = self.objects[SERVED]["webhooks"]
+        webhooks = self.objects.get(SERVED, {}).get("webhooks")
+        if not webhooks:
+            # Nobody is asked.
+            return 201, body
+        (webhook,) = webhooks
         self.trusted.append(webhook["clientConfig"].get("caBundle", ""))
-        if self.serves:
+        if self.serves or webhook["failurePolicy"] == "Ignore":
             return 201, body
         return 500, {"message": f'failed calling webhook "{planned.WEBHOOK}": refused'}
 
@@ -102,7 +109,7 @@ def registration(policy: str = "Fail", client: Object = CLIENT, but: str = "") -
 
 
 def served(client: Object = CLIENT) -> Object:
-    webhook = {"name": planned.WEBHOOK, "clientConfig": client, "failurePolicy": "Fail"}
+    webhook = {**SERVED_WEBHOOK, "clientConfig": client}
     return {
         "kind": "ValidatingWebhookConfiguration",
         "metadata": {"name": planned.NAME},
@@ -141,6 +148,24 @@ def test_enforcing_needs_an_answer_through_the_api_server(cluster: Cluster) -> N
     assert cluster.prepare(registration())[0] == 0
     # It was called with the CA that all trust.
     assert cluster.store.trusted[-1]
+
+
+@pytest.mark.parametrize("left", [None, [], [{**SERVED_WEBHOOK, "failurePolicy": "Ignore"}]])
+def test_where_nobody_is_asked_there_is_no_answer(
+    cluster: Cluster, left: list[Object] | None
+) -> None:
+    cluster.installed(registration("Ignore"))
+    cluster.store.serves = False
+    if left is None:
+        del cluster.store.objects[SERVED]
+    else:
+        cluster.store.objects[SERVED]["webhooks"] = left
+    code, output = cluster.prepare(registration())
+    assert code == 2
+    assert f"nodes would be denied: {'there is no ' * (left is None)}Validating" in output
+    words = ["certs", "answer", "--wait", "0", "--kubeconfig", str(cluster.kubeconfig)]
+    assert main(words) == 1
+    assert planned.NAME in cluster.capsys.readouterr().out
 
 
 def test_in_audit_mode_nobody_need_answer(cluster: Cluster) -> None:
