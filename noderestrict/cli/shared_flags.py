@@ -87,7 +87,7 @@ class KubectlAccess(ClusterAccess):
         from noderestrict.cluster.access import Impersonated
         from noderestrict.cluster.judge import connected
 
-        impersonated = Impersonated(self.as_ or "", self.as_uid or "", self.as_group)
+        impersonated = Impersonated(self.as_, self.as_uid, self.as_group)
         return connected(self.kubeconfig, self.context, self.api_server, impersonated)
 
 

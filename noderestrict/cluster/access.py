@@ -158,29 +158,33 @@ class Impersonated:
     """Whom to impersonate, whatever the kubeconfig says.
 
     Attributes:
-        user: name; "" for that of the kubeconfig.
-        uid: "" for that of the kubeconfig.
+        user: name; None for that of the kubeconfig.
+        uid: None for that of the kubeconfig.
         groups: none for those of the kubeconfig.
     """
 
-    user: str = ""
-    uid: str = ""
+    user: str | None = None
+    uid: str | None = None
     groups: tuple[str, ...] = ()
 
     def applied(self, user: User) -> User:
         """Return a user of the kubeconfig that impersonates this one.
 
-        As in client-go, each value replaces that of the kubeconfig, and the others stay.
+        As in client-go, each value replaces that of the kubeconfig, and the others stay. An empty
+        value is none there, and an error here.
 
         Raises:
             ConnectionFailedError: no user is impersonated, or a value cannot be sent.
         """
-        given = [(_USER, self.user)] if self.user else []
-        given += [(_UID, self.uid)] if self.uid else []
+        given = [] if self.user is None else [(_USER, self.user)]
+        given += [] if self.uid is None else [(_UID, self.uid)]
         given += ((_GROUP, group) for group in self.groups)
         names = {name for name, _ in given}
         headers = (*given, *(one for one in user.impersonation if one[0] not in names))
         for name, value in given:
+            if not value:
+                # Without a name, requests would be made as whoever impersonates.
+                raise ConnectionFailedError(f"{_FLAGS[name]} is empty")
             if not value.isprintable() or value != value.strip():
                 raise ConnectionFailedError(f"{_FLAGS[name]}: {value!r} is no value of a header")
         if given and not any(name == _USER for name, _ in headers):

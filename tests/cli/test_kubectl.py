@@ -90,6 +90,9 @@ async def test_as_impersonates(cluster: Cluster) -> None:
     assert (code, err) == (2, f"{LEAD}--as-group needs --as\n")
     code, _, err = await run(*ask, "--as", "a\nb")
     assert (code, err) == (2, f"{LEAD}--as: 'a\\nb' is no value of a header\n")
+    for flag in ("--as", "--as-group", "--as-uid"):
+        code, _, err = await run(*ask, "--as", "eve", flag, "")
+        assert (code, err) == (2, f"{LEAD}{flag} is empty\n")
     assert cluster.recorder.who == []
 
 
