@@ -58,6 +58,7 @@ class _Series:
         name: of the Event, "" before it was written.
         written: when that was, in seconds of the clock.
         told: the count that the Event has.
+        failed: when it was last not written, in seconds of the clock.
     """
 
     node: str
@@ -71,6 +72,7 @@ class _Series:
     name: str = ""
     written: float = float("-inf")
     told: int = 0
+    failed: float = float("-inf")
 
 
 class NodeEvents:
@@ -165,7 +167,8 @@ class NodeEvents:
             except ClusterError as error:
                 self._count(FAILED)
                 self._complain(str(error))
-                # The others would fail, too; the next round tries again.
+                # The others would fail, too; if only this one does, they come first next time.
+                one.failed = now
                 return
             one.told, one.written = count, now
             self._problem = ""
@@ -181,7 +184,7 @@ class NodeEvents:
         chosen: list[_Series] = []
         taken: dict[str, int] = {}
         # New ones first, then those that have waited longest.
-        for one in sorted(due, key=lambda one: one.written):
+        for one in sorted(due, key=lambda one: max(one.written, one.failed)):
             if taken.get(one.node, 0) < _OF_A_NODE and len(chosen) < _WRITES:
                 taken[one.node] = taken.get(one.node, 0) + 1
                 chosen.append(one)

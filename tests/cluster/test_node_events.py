@@ -20,18 +20,24 @@ REASON = "NodeRequestRefused"
 
 
 class API:
-    """An API server that stores Events; ``refuses`` is what it answers instead, if anything."""
+    """An API server that stores Events.
+
+    Attributes:
+        refuses: what it answers instead, if anything.
+        about: the node for which it does so; "" for all.
+    """
 
     def __init__(self) -> None:
         self.events: dict[str, Object] = {}
         self.writes: list[str] = []
         self.refuses = 0
+        self.about = ""
 
     async def __call__(self, request: web.Request) -> web.Response:
         assert request.query["fieldManager"] == "noderestrict"
-        if self.refuses:
-            return web.json_response({"message": "no"}, status=self.refuses)
         body = await request.json()
+        if self.refuses and self.about in await request.text():
+            return web.json_response({"message": "no"}, status=self.refuses)
         if request.method == "POST":
             assert request.path == EVENTS
             name = body["metadata"]["name"]
@@ -256,6 +262,20 @@ async def test_a_failure_is_logged_once_and_tried_again(
         await written.rounds(1)
     assert len(api.events) == 2
     assert written.counts == {FAILED: 5, WRITTEN: 2}
+
+
+async def test_an_event_that_is_never_taken_keeps_no_other_back() -> None:
+    api = API()
+    async with connected(api) as connection:
+        written = Written(connection, api, NODES)
+        api.refuses, api.about = 422, "uid-1"
+        written.refuse()
+        written.refuse("n2")
+        await written.rounds(2)
+        assert api.event["involvedObject"]["name"] == "n2"
+        written.refuse("n3")
+        await written.rounds(1)
+    assert written.counts == {WRITTEN: 2, FAILED: 3}
 
 
 async def test_the_job_writes_at_once_and_then_in_periods() -> None:
