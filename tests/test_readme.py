@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,15 @@ def test_every_link_between_pages_leads_somewhere() -> None:
         assert target.exists(), f"{page.name}: {path}"
         if anchor:
             assert anchor in anchors(target.read_text()), f"{page.name}: {path}#{anchor}"
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    docs = ROOT / "docs"
+    site = tomllib.loads((docs / "zensical.toml").read_text())
+    linked = set(re.findall(r"[\w/-]+\.md", str(site["project"]["nav"])))
+    assert linked == {
+        str(path.relative_to(docs)) for path in (*docs.glob("*.md"), *docs.glob("reference/*.md"))
+    }
 
 
 @pytest.mark.parametrize("page", reference.PAGES)
