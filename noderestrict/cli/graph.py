@@ -126,7 +126,8 @@ def _of_files(options: argparse.Namespace) -> _Asked:
     asked = _Asked(options, getattr(options, "namespace", None))
     known: set[Vertex] = set()
     from_files(lambda limit: load_state(options.state, asked.graph, limit, known), options)
-    for missing in asked.missing(known):
+    # Files without objects, such as those of an empty cluster, do not tell what is unknown.
+    for missing in asked.missing(known) if known else ():
         raise UsageError(f"{views.title(missing)} is unknown: no object of --state is or names it")
     return asked
 

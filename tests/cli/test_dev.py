@@ -233,6 +233,6 @@ def test_make_alone_shows_the_help() -> None:
 
 
 def test_make_run_serves_for_this_machine_alone() -> None:
-    command = shell("make -n run").stdout.decode().splitlines()[-1]
+    command = shell("make -n --no-print-directory run").stdout.decode().splitlines()[-1]
     assert "noderestrict serve --dev " in command
     assert "--bind-address" not in command

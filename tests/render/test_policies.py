@@ -376,7 +376,7 @@ def test_single_rules_have_their_own_modes() -> None:
         (["--rule-modes", "pods/evict-own=deny"], "'pods/evict-own' is in no policy: it needs"),
         (
             ["--rule-modes", "agents/cilium=deny"],
-            "'agents/cilium' is in no policy: it is a rule for",
+            "'agents/cilium' is in no policy: no file of --agents has this agent",
         ),
         (["--rule-modes", "nodes/pod-cidr=warn"], "'nodes/pod-cidr' is in no policy: it is a"),
         (
