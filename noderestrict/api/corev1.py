@@ -416,11 +416,24 @@ class Capabilities(msgspec.Struct):
     add: list[str] | None = None
 
 
+class WindowsOptions(msgspec.Struct, gc=False):
+    """Whether a container of Windows is none, but a process of its node."""
+
+    hostProcess: bool | None = None
+
+
 class SecurityContext(msgspec.Struct):
     """Whether a container is all but outside of its container."""
 
     privileged: bool | None = None
     capabilities: Capabilities | None = None
+    windowsOptions: WindowsOptions | None = None
+
+
+class PodSecurityContext(msgspec.Struct):
+    """The same of all containers of a pod."""
+
+    windowsOptions: WindowsOptions | None = None
 
 
 class VolumeMount(msgspec.Struct, gc=False):
@@ -464,6 +477,7 @@ class RunningPodSpec(PodSpec):
     automountServiceAccountToken: bool | None = None
     hostPID: bool | None = None
     hostUsers: bool | None = None
+    securityContext: PodSecurityContext | None = None
 
 
 class RunningPod(Pod):

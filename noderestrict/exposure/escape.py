@@ -29,8 +29,10 @@ _CREDENTIALS = (
 _PROGRAMS = (
     "/bin", "/sbin", "/lib", "/lib64", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib64",
     "/usr/libexec", "/usr/local", "/opt/bin", "/opt/cni", "/boot", "/root", "/etc/cni",
-    "/etc/cron.d", "/etc/crontab", "/etc/init.d", "/etc/ld.so.preload", "/etc/pam.d", "/etc/passwd",
-    "/etc/profile.d", "/etc/shadow", "/etc/ssh", "/etc/sudoers", "/etc/sudoers.d", "/etc/systemd",
+    "/etc/containerd", "/etc/cron.d", "/etc/cron.daily", "/etc/cron.hourly", "/etc/crio",
+    "/etc/crontab", "/etc/default/kubelet", "/etc/docker", "/etc/init.d", "/etc/ld.so.conf.d",
+    "/etc/ld.so.preload", "/etc/pam.d", "/etc/passwd", "/etc/profile.d", "/etc/shadow", "/etc/ssh",
+    "/etc/sudoers", "/etc/sudoers.d", "/etc/sysconfig/kubelet", "/etc/systemd", "/etc/udev",
     "/var/spool/cron", "/var/lib/containerd", "/var/lib/containers", "/var/lib/cni",
     "/var/lib/docker", "/run/systemd/system", "/proc/sys/kernel/core_pattern",
     "/proc/sys/kernel/modprobe", "/sys/kernel/uevent_helper",
@@ -85,7 +87,7 @@ class ClaimMount(NamedTuple):
 def escape(spec: corev1.RunningPodSpec) -> Escape | None:
     """Return how one gets out of a pod's containers, None if the pod itself shows no way."""
     containers = list(_running(spec))
-    if any(_is_privileged(one) for one in containers):
+    if _is_of_host(spec.securityContext) or any(map(_is_privileged, containers)):
         return Escape.PRIVILEGED
     if spec.hostUsers is not False and any(
         _is_capable(one, sees_all=spec.hostPID is True) for one in containers
@@ -145,7 +147,12 @@ def _running(spec: corev1.RunningPodSpec) -> Iterable[corev1.RunningContainer]:
 
 def _is_privileged(container: corev1.RunningContainer) -> bool:
     context = container.securityContext
-    return context is not None and context.privileged is True
+    return context is not None and (context.privileged is True or _is_of_host(context))
+
+
+def _is_of_host(context: corev1.SecurityContext | corev1.PodSecurityContext | None) -> bool:
+    options = context.windowsOptions if context is not None else None
+    return options is not None and options.hostProcess is True
 
 
 def _is_capable(container: corev1.RunningContainer, *, sees_all: bool) -> bool:

@@ -44,7 +44,9 @@ def test_credentials_and_sockets_give_the_node_even_for_reading(path: str, read_
     [
         "/usr", "/usr/bin", "/usr/local/bin", "/opt", "/opt/cni/bin", "/etc/cni/net.d",
         "/etc/systemd/system", "/etc/cron.d", "/root/.ssh", "/lib/modules", "/proc", "/proc/sys",
-        "/sys", "/var/spool", "/var/lib/containerd", "/boot",
+        "/sys", "/var/spool", "/var/lib/containerd", "/boot", "/etc/containerd",
+        "/etc/containerd/conf.d", "/etc/crio", "/etc/docker", "/etc/default", "/etc/cron.daily",
+        "/etc/cron.hourly", "/etc/sysconfig", "/etc/udev/rules.d", "/etc/ld.so.conf.d",
     ],
 )  # fmt: skip
 def test_what_the_node_runs_gives_it_for_writing(path: str) -> None:
@@ -56,8 +58,9 @@ def test_what_the_node_runs_gives_it_for_writing(path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/data", "/mnt/disks/ssd1", "/var/log", "/var/log/pods", "/etc/localtime", "/etc/ssl/certs",
-        "/run/xtables.lock", "/var/run/xtables.lock", "/var/lib/kubelet/device-plugins",
+        "/data", "/mnt/disks/ssd1", "/var/log", "/var/log/pods", "/etc/localtime",
+        "/etc/default/app", "/etc/ssl/certs", "/run/xtables.lock", "/var/run/xtables.lock",
+        "/var/lib/kubelet/device-plugins",
         "/var/lib/kubelet/plugins", "/var/lib/kubelet/plugins_registry/x.sock", "/dev/shm",
         "/sys/fs/bpf", "/etcd", "/usr/share/zoneinfo", "/var/lib/calico", "/varlib", "",
         "/var/running", "/runner",
@@ -88,6 +91,14 @@ def test_only_containers_that_go_on_running_count() -> None:
     assert of(secured("initContainers", privileged=True)) is None
     sidecar = secured("initContainers", {"restartPolicy": "Always"}, privileged=True)
     assert of(sidecar) is Escape.PRIVILEGED
+
+
+def test_a_process_of_a_windows_host_is_in_no_container() -> None:
+    options = {"windowsOptions": {"hostProcess": True}}
+    assert of(secured(windowsOptions={"hostProcess": True})) is Escape.PRIVILEGED
+    assert of({**secured(), "securityContext": options}) is Escape.PRIVILEGED
+    assert of(secured(windowsOptions={"hostProcess": False})) is None
+    assert of({**secured(), "securityContext": {"windowsOptions": {}}}) is None
 
 
 @pytest.mark.parametrize(
