@@ -5,7 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.containers.cert_manager import run_cert_manager
 from tests.containers.cluster import Cluster, until
+from tests.containers.machine import Machine
 from tests.containers.product import Product
 from tests.containers.test_install import everything_runs_anew, hostile_requests_are_refused
 
@@ -55,7 +57,11 @@ def test_a_cluster_that_was_off_heals(product: Product, overlay: str) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("overlay", ["control-plane", "self-signed"])
+@pytest.mark.parametrize("overlay", ["control-plane", "self-signed", "cert-manager"])
 def test_a_control_plane_node_that_was_off_heals(product: Product, overlay: str) -> None:
+    if overlay == "cert-manager":
+        if not isinstance(product.cluster, Machine):
+            pytest.skip("a kind cluster has no cert-manager")
+        run_cert_manager(product.cluster)
     product.install(overlay)
     heals(product, restart(product.cluster, product.cluster.control_plane))
