@@ -13,11 +13,11 @@ from noderestrict.agents.agents import RULES as AGENT_RULES
 from noderestrict.policy import features
 from noderestrict.policy.extra import FORBIDDEN_LABELS
 from noderestrict.policy.keys import NodeKeys, parse_allowed_labels, parse_node_keys
-from noderestrict.policy.modes import MODES
+from noderestrict.policy.modes import MODES, OFF
 from noderestrict.policy.releases import parse_rules
 from noderestrict.policy.table import RULE_IDS, STRICT_RULE_IDS
 from noderestrict.render import names
-from noderestrict.render.policy_modes import ACTIONS, OFF
+from noderestrict.render.policy_modes import ACTIONS
 
 T = TypeVar("T")
 

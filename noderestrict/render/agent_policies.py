@@ -13,12 +13,13 @@ from noderestrict import __version__
 from noderestrict.agents.agents import FIELDS, OBJECT, READ, RULE_PREFIX, UNNAMED_READ, agent_of
 from noderestrict.agents.file import Agent, Plain, RelationKind, kind_of
 from noderestrict.policy.cel import MOST_ENTRIES, MOST_KEYS, Uncovered
+from noderestrict.policy.modes import OFF
 from noderestrict.render.agent_cel import ADMISSION, every, is_agent, text
 from noderestrict.render.agent_changes import MOST_WALKS, TOO_DEEP
 from noderestrict.render.agent_entries import Entries, definitions, looks_up_node, subresources
 from noderestrict.render.agents import OF_PODS, resource_rules
 from noderestrict.render.load import Object
-from noderestrict.render.policy_modes import ACTIONS, DENY, OFF
+from noderestrict.render.policy_modes import ACTIONS, DENY
 from noderestrict.render.registration import NAME, selects_everything
 from noderestrict.render.written import POLICIES
 

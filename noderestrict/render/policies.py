@@ -25,6 +25,7 @@ from noderestrict.policy.cel import (
     quoted,
     used_variables,
 )
+from noderestrict.policy.modes import OFF
 from noderestrict.policy.releases import LATEST, RULES_ANNOTATION
 from noderestrict.policy.rule import OPERATIONS, Rule
 from noderestrict.policy.rules.review import NODE_NAME, OBJECT
@@ -32,7 +33,7 @@ from noderestrict.policy.settings import Settings
 from noderestrict.policy.table import RULES, row_for, table
 from noderestrict.render import agent_policies
 from noderestrict.render.load import Object
-from noderestrict.render.policy_modes import ACTIONS, DENY, OFF
+from noderestrict.render.policy_modes import ACTIONS, DENY
 from noderestrict.render.registration import NAME, RESOURCES, selects_everything
 from noderestrict.render.written import POLICIES, labelled, yaml_text
 

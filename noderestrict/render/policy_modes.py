@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 
-DENY, WARN, AUDIT, OFF = "deny", "warn", "audit", "off"
+from noderestrict.policy.modes import AUDIT, WARN
+
+DENY = "deny"
 #: What a binding does with a refusal; an API server takes no binding that both denies and warns.
 ACTIONS: Mapping[str, tuple[str, ...]] = {
     DENY: ("Deny",),

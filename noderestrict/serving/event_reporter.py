@@ -4,17 +4,17 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from noderestrict import admission, authorization
-from noderestrict.graph.rules import Opinion
+from noderestrict import admission
 from noderestrict.policy.decision import Denied
 from noderestrict.policy.modes import ENFORCE
+from noderestrict.serving.reporter import Reporter
 
 #: Reasons of Events.
 REFUSED, WOULD_BE_REFUSED = "NodeRequestRefused", "NodeRequestWouldBeRefused"
 _SERVER_ERRORS = 500
 
 
-class EventReporter:
+class EventReporter(Reporter):
     """Hands on what admission refused a node.
 
     Dry runs have no Events, since a registration must not have side effects on them. Neither have
@@ -26,9 +26,6 @@ class EventReporter:
 
     def __init__(self, add: Callable[[str, str, str, str], None]) -> None:
         self._add = add
-
-    def allowed(self, request: admission.Request, seconds: float) -> None:
-        """Do nothing."""
 
     def refused(
         self,
@@ -44,22 +41,3 @@ class EventReporter:
         if of_node and not request.dry_run and denied.code < _SERVER_ERRORS:
             reason = REFUSED if mode == ENFORCE else WOULD_BE_REFUSED
             self._add(request.node or "", reason, denied.rule, denied.message)
-
-    def no_opinion(
-        self,
-        http: web.BaseRequest,
-        review: authorization.Review,
-        opinion: Opinion,
-        seconds: float,
-    ) -> None:
-        """Do nothing."""
-
-    def denied(
-        self,
-        http: web.BaseRequest,
-        review: authorization.Review,
-        opinion: Opinion,
-        seconds: float,
-        mode: str,
-    ) -> None:
-        """Do nothing."""

@@ -8,6 +8,7 @@ from noderestrict.graph.rules import Opinion
 from noderestrict.policy import modes
 from noderestrict.policy.decision import Denied
 from noderestrict.serving.connections import client_of
+from noderestrict.serving.reporter import Reporter
 from noderestrict.telemetry.logs import DROPS, LOGGER, NODE, NodeLimiter
 
 _DEBUG = 10
@@ -16,19 +17,14 @@ _LONGEST_NAME = 512
 _LONGEST_TEXT = 2000
 
 
-class RefusalLog:
+class RefusalLog(Reporter):
     """Logs what was refused, and at debug level what was allowed."""
 
     def __init__(self) -> None:
         self._limiter = NodeLimiter()
 
     def allowed(self, request: admission.Request, seconds: float) -> None:
-        """Log an allowed request, at debug level.
-
-        Args:
-            request: decoded.
-            seconds: that the answer took.
-        """
+        """Log an allowed request, at debug level."""
         if LOGGER.isEnabledFor(_DEBUG):
             LOGGER.debug("allowed", extra=_fields(request, seconds))
 
@@ -40,15 +36,7 @@ class RefusalLog:
         seconds: float,
         mode: str,
     ) -> None:
-        """Log a denial, whether it is enforced or only reported.
-
-        Args:
-            http: the HTTP request.
-            request: decoded from it.
-            denied: by a rule.
-            seconds: that the answer took.
-            mode: of the rule.
-        """
+        """Log a denial, whether it is enforced or only reported."""
         if not self._may_log(http, _requester(request.node, request.agent)):
             return
         LOGGER.warning(
@@ -71,14 +59,7 @@ class RefusalLog:
         opinion: Opinion,
         seconds: float,
     ) -> None:
-        """Log that a node's access was not allowed.
-
-        Args:
-            http: the HTTP request.
-            review: decoded from it; nothing is logged if it is not a node's.
-            opinion: on it.
-            seconds: that the answer took.
-        """
+        """Log that a node's access was not allowed; nothing if the review is not a node's."""
         if review.node is None or not self._may_log(http, review.node):
             return
         LOGGER.warning(
@@ -100,15 +81,7 @@ class RefusalLog:
         seconds: float,
         mode: str,
     ) -> None:
-        """Log that an agent's read was denied, or would be.
-
-        Args:
-            http: the HTTP request.
-            review: decoded from it.
-            opinion: on it.
-            seconds: that the answer took.
-            mode: of the rule.
-        """
+        """Log that an agent's read was denied, or would be."""
         asked = review.asked
         if asked is None or not self._may_log(http, _requester(None, asked.agent)):
             return

@@ -1,7 +1,6 @@
 """Who is told of each answer: the log, and what else the operator turns on."""
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from aiohttp import web
 
@@ -10,8 +9,11 @@ from noderestrict.graph.rules import Opinion
 from noderestrict.policy.decision import Denied
 
 
-class Reporter(Protocol):
-    """Is told of each answer, before it is sent; must neither block nor raise."""
+class Reporter:
+    """Is told of each answer, before it is sent; must neither block nor raise.
+
+    Does nothing with what a subclass leaves alone.
+    """
 
     def allowed(self, request: admission.Request, seconds: float) -> None:
         """Take note of an allowed request.
@@ -74,7 +76,7 @@ class Reporter(Protocol):
         """
 
 
-class Reporters:
+class Reporters(Reporter):
     """Tells several reporters, in order."""
 
     def __init__(self, reporters: Sequence[Reporter]) -> None:

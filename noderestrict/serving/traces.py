@@ -15,6 +15,7 @@ from noderestrict.serving.authorize import Authorizer
 from noderestrict.serving.connections import Answer
 from noderestrict.serving.http import HTTPError
 from noderestrict.serving.refusal_log import short
+from noderestrict.serving.reporter import Reporter
 
 _OK, _SERVER_ERRORS = 200, 500
 _STATUS = "http.response.status_code"
@@ -72,8 +73,11 @@ class Traces:
         return traced
 
 
-class SpanReporter:
-    """Puts into the current span what was asked, and what admission answered."""
+class SpanReporter(Reporter):
+    """Puts into the current span what was asked, and what admission answered.
+
+    The authorizer's opinion is there already.
+    """
 
     def allowed(self, request: admission.Request, seconds: float) -> None:  # noqa: ARG002
         """Take note of an allowed request."""
@@ -91,15 +95,6 @@ class SpanReporter:
         decision = _DENIED if mode == ENFORCE else _WOULD_BE_DENIED
         _describe(request, {_DECISION: decision, _RULE: denied.rule, _MODE: mode})
         trace.get_current_span().add_event(decision, {_RULE: denied.rule, _MODE: mode})
-
-    def no_opinion(
-        self,
-        http: web.BaseRequest,
-        review: authorization.Review,
-        opinion: Opinion,
-        seconds: float,
-    ) -> None:
-        """Do nothing: the authorizer's opinion is in the span."""
 
     def denied(
         self,

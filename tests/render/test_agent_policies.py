@@ -45,7 +45,7 @@ from tests.agents.builders import (
     review,
 )
 from tests.render.policy_reviews import judge_with_nulls, variants
-from tests.render.test_agents import CREDENTIALS, ENTRIES, bodies
+from tests.render.test_agents import CREDENTIALS, ENTRIES, OTHERS, bodies
 
 ROOT = Path(__file__).parents[2]
 READY = sorted((ROOT / "manifests" / "agents").glob("*.yaml"))
@@ -353,18 +353,7 @@ def test_what_takes_a_lookup_is_left_open_but_for_the_credential() -> None:
     assert both.refusing(other) == ["agents/driver/unnamed"]
 
 
-@pytest.mark.parametrize(
-    ("user", "groups"),
-    [
-        ("system:node:n1", ("system:nodes",)),
-        ("kubernetes-admin", ("system:masters",)),
-        ("system:serviceaccount:other:driver", ("system:serviceaccounts",)),
-        ("system:serviceaccount:storage:driver2", ("system:serviceaccounts",)),
-        ("ovn:n1", ("others",)),
-        ("ovn", ("ovns",)),
-        ("", ()),
-    ],
-)
+@pytest.mark.parametrize(("user", "groups"), OTHERS)
 def test_nobody_else_meets_a_policy(user: str, groups: tuple[str, ...]) -> None:
     held = agents(
         "agents:\n- {name: a, users: [{serviceAccount: storage/driver}]}\n"

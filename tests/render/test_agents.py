@@ -209,16 +209,19 @@ def test_what_the_server_is_not_asked_about_the_policy_allows(entry: str, creden
         assert counts[SKIPPED] > 0
 
 
-@pytest.mark.parametrize(
-    ("user", "groups"),
-    [
-        ("system:node:n1", ("system:nodes",)),
-        ("kubernetes-admin", ("system:masters",)),
-        ("system:serviceaccount:other:driver", ("system:serviceaccounts",)),
-        ("ovn:n1", ("others",)),
-        ("", ()),
-    ],
-)
+#: Whom no policy of the tests below is about: users and groups.
+OTHERS = [
+    ("system:node:n1", ("system:nodes",)),
+    ("kubernetes-admin", ("system:masters",)),
+    ("system:serviceaccount:other:driver", ("system:serviceaccounts",)),
+    ("system:serviceaccount:storage:driver2", ("system:serviceaccounts",)),
+    ("ovn:n1", ("others",)),
+    ("ovn", ("ovns",)),
+    ("", ()),
+]
+
+
+@pytest.mark.parametrize(("user", "groups"), OTHERS)
 def test_nobody_is_asked_about_others(user: str, groups: tuple[str, ...]) -> None:
     held = agents(
         "agents:\n- {name: a, users: [{serviceAccount: storage/driver}]}\n"

@@ -19,6 +19,7 @@ from noderestrict.doctor.differences import Difference, differences
 from noderestrict.doctor.findings import Finding, failed, passed, warned
 from noderestrict.doctor.installed import deleting, title
 from noderestrict.policy.extra import Extra
+from noderestrict.policy.modes import AUDIT, OFF, WARN
 from noderestrict.policy.releases import LATEST, RULES_ANNOTATION, Release, parse_release
 from noderestrict.policy.rules.review import NODE_NAME
 from noderestrict.policy.settings import Settings
@@ -27,7 +28,7 @@ from noderestrict.render import policies as rendering
 from noderestrict.render.load import Object
 from noderestrict.render.policies import POLICIES_SINCE, policies, uncovered
 from noderestrict.render.policy_flags import policy_flags
-from noderestrict.render.policy_modes import ACTIONS, AUDIT, DENY, OFF, WARN
+from noderestrict.render.policy_modes import ACTIONS, DENY
 from noderestrict.render.registration import NAME, RESOURCES
 
 _API = "/apis/admissionregistration.k8s.io/v1"
