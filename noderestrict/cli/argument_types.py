@@ -27,11 +27,8 @@ _MOST_SECONDS = 1e9
 _MOST_DAYS = 36500
 _ANY_HOST = "0.0.0.0"  # noqa: S104 (where the operator names none)
 _ALL = "all"
-#: Names of namespaces and of Secrets, as the API server validates them.
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 #: All rules of an agent, or one of them.
 _AGENT_RULE = re.compile(rf"agents/[a-z0-9-]+(/({'|'.join(AGENT_RULES)}))?")
-_LONGEST_LABEL, _LONGEST_NAME = 63, 253
 #: The strict rules that an operator turns on by name alone.
 SELECTABLE = tuple(rule for rule in STRICT_RULE_IDS if rule != FORBIDDEN_LABELS)
 
@@ -275,10 +272,10 @@ def _parse_days(text: str) -> dt.timedelta:
 
 def _parse_namespaced_name(text: str) -> tuple[str, str]:
     namespace, _, name = text.partition("/")
-    too_long = len(namespace) > _LONGEST_LABEL or len(name) > _LONGEST_NAME
-    if too_long or not all(map(_LABEL.fullmatch, (namespace, *name.split(".")))):
-        raise ValueError(f"{text!r} is not NAMESPACE/NAME")
-    return namespace, name
+    try:
+        return names.parse_namespace(namespace), names.parse_name(name)
+    except ValueError:
+        raise ValueError(f"{text!r} is not NAMESPACE/NAME") from None
 
 
 def parse_host_and_port(text: str) -> tuple[str, int]:
@@ -426,5 +423,5 @@ STRICT_RULES = ArgumentType(parse_strict_rules, "A,B", list)
 NODE_KEYS = ArgumentType(parse_node_keys, "NODES=KEY|KEY,...", _plain_keys)
 ALLOWED_LABELS = ArgumentType(parse_allowed_labels, "NODES=KEY|KEY,...", _plain_keys)
 IMAGE = ArgumentType(names.parse_image, "IMAGE")
-REGISTRATION_NAME = ArgumentType(names.parse_registration_name, "NAME")
+REGISTRATION_NAME = ArgumentType(names.parse_name, "NAME")
 LABELS = ArgumentType(names.parse_labels, "KEY=VALUE,...", _plain_mapping)

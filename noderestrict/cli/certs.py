@@ -17,6 +17,7 @@ from noderestrict.cli.argument_types import (
     checked,
     parse_host_and_port,
 )
+from noderestrict.cli.cluster_objects import from_cluster
 from noderestrict.cli.fields import add_flags, from_flags
 from noderestrict.cli.shared_flags import KubectlAccess, add_output_flag
 from noderestrict.render import names
@@ -237,12 +238,11 @@ def run_answer(options: argparse.Namespace) -> int:
         UsageError: the cluster cannot be asked.
     """
     from noderestrict.cli._said import Said
-    from noderestrict.cluster.connection import ClusterError
+    from noderestrict.cluster.planned import why_not_answered
 
-    try:
-        problem = asyncio.run(_why_not_answered(options))
-    except ClusterError as error:
-        raise UsageError(str(error)) from None
+    problem = from_cluster(
+        lambda connection: why_not_answered(connection, options.namespace, options.wait), options
+    )
     said = Said(as_json=options.output == "json")
     if problem:
         said.problem(problem)
@@ -250,14 +250,6 @@ def run_answer(options: argparse.Namespace) -> int:
         said.did("the API server gets answers")
     said.end(options.action, int(bool(problem)))
     return int(bool(problem))
-
-
-async def _why_not_answered(options: argparse.Namespace) -> str:
-    from noderestrict.cluster.planned import why_not_answered
-
-    access = from_flags(KubectlAccess, options)
-    async with access.connected() as connection:
-        return await why_not_answered(connection, options.namespace, options.wait)
 
 
 async def _act(options: argparse.Namespace, connection: "Connection | None") -> int:

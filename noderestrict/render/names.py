@@ -61,8 +61,8 @@ def parse_namespace(text: str) -> str:
     return text
 
 
-def parse_registration_name(text: str) -> str:
-    """Return the name of a webhook configuration; raises ValueError for what is none."""
+def parse_name(text: str) -> str:
+    """Return the name of an object; raises ValueError for what is none."""
     if not _DNS_NAME.fullmatch(text):
         raise ValueError(f"{text!r} is no name of an object: a-z, 0-9, - and ., at most 253")
     return text
