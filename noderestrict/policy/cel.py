@@ -43,7 +43,7 @@ _RESERVED = (
     "return|true|var|void|while"
 )
 _IDENTIFIER = re.compile(rf"(?!(?:{_RESERVED})$)[A-Za-z_][A-Za-z0-9_]*")
-_VARIABLE = re.compile(r"\bvariables\.([A-Za-z_]+)")
+_VARIABLE = re.compile(r"\bvariables\.([A-Za-z0-9_]+)")
 _NAMED = re.compile(r"\{([A-Za-z]+)\}")
 
 
@@ -339,13 +339,20 @@ VARIABLES: Mapping[str, str] = {
 }
 
 
-def used_variables(expressions: Iterable[str]) -> dict[str, str]:
-    """Return the definitions of the variables that expressions use, in order of definition."""
+def used_variables(
+    expressions: Iterable[str], defined: Mapping[str, str] = VARIABLES
+) -> dict[str, str]:
+    """Return the definitions of the variables that expressions use, in order of definition.
+
+    Args:
+        expressions: that may use them.
+        defined: all definitions; what they lack is left out.
+    """
     wanted: set[str] = set()
     waiting = list(expressions)
     while waiting:
         for name in _VARIABLE.findall(waiting.pop()):
-            if name in VARIABLES and name not in wanted:
+            if name in defined and name not in wanted:
                 wanted.add(name)
-                waiting.append(VARIABLES[name])
-    return {name: VARIABLES[name] for name in VARIABLES if name in wanted}
+                waiting.append(defined[name])
+    return {name: defined[name] for name in defined if name in wanted}

@@ -5,14 +5,13 @@ rule by which the server denies it. What takes a look-up is left open: an entry 
 known without one, and the header of the file names it.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from noderestrict import __version__
 from noderestrict.agents.agents import FIELDS, OBJECT, READ, RULE_PREFIX, UNNAMED_READ, agent_of
 from noderestrict.agents.file import Agent, Plain, RelationKind, kind_of
-from noderestrict.policy.cel import MOST_ENTRIES, MOST_KEYS, Uncovered
+from noderestrict.policy.cel import MOST_ENTRIES, MOST_KEYS, Uncovered, used_variables
 from noderestrict.policy.modes import OFF
 from noderestrict.render.agent_cel import ADMISSION, every, is_agent, text
 from noderestrict.render.agent_changes import MOST_WALKS, TOO_DEEP
@@ -20,7 +19,7 @@ from noderestrict.render.agent_entries import Entries, definitions, looks_up_nod
 from noderestrict.render.agents import OF_PODS, resource_rules
 from noderestrict.render.load import Object
 from noderestrict.render.policy_modes import ACTIONS, DENY
-from noderestrict.render.registration import NAME, selects_everything
+from noderestrict.render.registration import NAME, match_constraints
 from noderestrict.render.written import POLICIES
 
 #: Where policies deny more than the server.
@@ -34,7 +33,6 @@ STRICTER = (
 #: From the mode of a policy file to that of a binding.
 _MODES = {"enforce": DENY}
 _STRENGTH = (*ACTIONS, OFF)
-_VARIABLE = re.compile(r"\bvariables\.([A-Za-z0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,22 +143,18 @@ def _spec(agent: Agent, mode: str, rules: Sequence[str], skipped: frozenset[str]
         for rule in rules
     ]
     annotation = f"variables.rule == '' ? '' : {text(_id(agent, ''))} + variables.rule"
-    used = _used(defined, ["variables.rule", *(one["messageExpression"] for one in validations)])
+    shown = (one["messageExpression"] for one in validations)
+    used = used_variables(["variables.rule", *shown], defined)
     return {
         "failurePolicy": "Fail",
-        "matchConstraints": {
-            "matchPolicy": "Equivalent",
-            "namespaceSelector": selects_everything(),
-            "objectSelector": selects_everything(),
-            "resourceRules": resource_rules([agent]),
-        },
+        "matchConstraints": match_constraints(resource_rules([agent])),
         "matchConditions": [
             {
                 "name": "agent",
                 "expression": every(f"has({ADMISSION.username})", is_agent(agent, ADMISSION)),
             }
         ],
-        "variables": [{"name": name, "expression": defined[name]} for name in used],
+        "variables": [{"name": name, "expression": one} for name, one in used.items()],
         "validations": validations,
         # A policy that must not deny has none: one that fails denies, whatever the binding does.
         **(
@@ -169,17 +163,6 @@ def _spec(agent: Agent, mode: str, rules: Sequence[str], skipped: frozenset[str]
             else {}
         ),
     }
-
-
-def _used(defined: Mapping[str, str], expressions: Sequence[str]) -> list[str]:
-    """Return the names of the variables that expressions need, in order of definition."""
-    wanted: set[str] = set()
-    waiting = list(expressions)
-    while waiting:
-        new = set(_VARIABLE.findall(waiting.pop())) - wanted
-        wanted |= new
-        waiting += [defined[name] for name in new]
-    return [name for name in defined if name in wanted]
 
 
 # What stays open.

@@ -34,7 +34,7 @@ from noderestrict.policy.table import RULES, row_for, table
 from noderestrict.render import agent_policies
 from noderestrict.render.load import Object
 from noderestrict.render.policy_modes import ACTIONS, DENY
-from noderestrict.render.registration import NAME, RESOURCES, selects_everything
+from noderestrict.render.registration import NAME, RESOURCES, match_constraints
 from noderestrict.render.written import POLICIES, labelled, yaml_text
 
 #: The first minor version whose API servers have policies.
@@ -315,11 +315,8 @@ def _spec(
     subs = sorted({sub for sub, _ in matched})
     return {
         "failurePolicy": "Fail",
-        "matchConstraints": {
-            "matchPolicy": "Equivalent",
-            "namespaceSelector": selects_everything(),
-            "objectSelector": selects_everything(),
-            "resourceRules": [
+        "matchConstraints": match_constraints(
+            [
                 {
                     "apiGroups": [_group(resource)],
                     "apiVersions": ["*"],
@@ -331,8 +328,8 @@ def _spec(
                     ),
                     "scope": "*",
                 }
-            ],
-        },
+            ]
+        ),
         "matchConditions": [{"name": "node-users", "expression": IS_NODE_USER}],
         "variables": [
             {"name": name, "expression": expression}

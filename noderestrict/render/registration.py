@@ -219,6 +219,16 @@ def agent_webhooks(
     ]
 
 
+def match_constraints(rules: Sequence[Object]) -> Object:
+    """Return the constraints of a policy that excludes nothing of what its rules name."""
+    return {
+        "matchPolicy": "Equivalent",
+        "namespaceSelector": selects_everything(),
+        "objectSelector": selects_everything(),
+        "resourceRules": list(rules),
+    }
+
+
 def selects_everything() -> Object:
     """Return a selector that excludes nothing.
 
