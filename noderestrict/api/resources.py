@@ -183,4 +183,5 @@ RESOURCES: Mapping[str, Resource] = {
         ),
     )
 }
+WEBHOOK_CONFIGURATIONS = RESOURCES["validatingwebhookconfigurations"]
 PLURALS: Mapping[str, str] = {resource.kind: plural for plural, resource in RESOURCES.items()}

@@ -1,5 +1,6 @@
 """Read files that flags name, and write files that were rendered."""
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ def read_documents(flag: str, file: Path, find: Callable[[list[Any]], T]) -> T:
 
     Args:
         flag: that names the file, with its dashes.
-        file: its path.
+        file: its path; ``-`` is standard input.
         find: raises for what is not there.
 
     Raises:
@@ -25,7 +26,7 @@ def read_documents(flag: str, file: Path, find: Callable[[list[Any]], T]) -> T:
 
     at = f"{flag} {file}"
     try:
-        text = file.read_text()
+        text = sys.stdin.read() if str(file) == "-" else file.read_text()
     except OSError as error:
         raise UsageError(f"{at}: {error.strerror or error}") from None
     with refused_as(UsageError, at):

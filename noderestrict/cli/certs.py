@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import datetime as dt
+import json
 from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._errors import UsageError
@@ -24,6 +25,7 @@ from noderestrict.render import names
 from noderestrict.render.names import CERTIFICATE_NAMES
 
 if TYPE_CHECKING:
+    from noderestrict.certs.journal import Journal
     from noderestrict.cluster.connection import Connection
 
 _ACTIONS = {
@@ -33,6 +35,8 @@ _ACTIONS = {
     "check": "exit with code 1 if something is wrong or expires soon",
     "answer": "exit with code 1 unless API servers get answers from an installation by Helm",
 }
+
+_LIFETIME, _CA_LIFETIME = dt.timedelta(days=365), dt.timedelta(days=3650)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -81,7 +85,7 @@ def add_parser(subparsers: Any) -> None:
             action.add_argument(
                 "--lifetime",
                 type=checked(DAYS.parse),
-                default=dt.timedelta(days=365),
+                default=_LIFETIME,
                 metavar="DAYS",
                 help="lifetime of the certificate",
             )
@@ -126,6 +130,9 @@ def add_parser(subparsers: Any) -> None:
         unserved=False,
         webhook_configuration=[],
         served_at=[],
+        wait=0.0,
+        lifetime=_LIFETIME,
+        ca_lifetime=_CA_LIFETIME,
     )
 
 
@@ -186,7 +193,7 @@ def _add_ca_flags(action: argparse.ArgumentParser) -> None:
     action.add_argument(
         "--ca-lifetime",
         type=checked(DAYS.parse),
-        default=dt.timedelta(days=3650),
+        default=_CA_LIFETIME,
         metavar="DAYS",
         help="lifetime of a kept CA",
     )
@@ -209,12 +216,13 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         UsageError: files or the cluster cannot be read or written.
     """
+    from noderestrict.certs.errors import CertsError
     from noderestrict.cluster.connection import ClusterError
     from noderestrict.pki.check import KeyPairError
 
     try:
         return asyncio.run(_run(options))
-    except (ClusterError, KeyPairError) as error:
+    except (CertsError, ClusterError, KeyPairError) as error:
         raise UsageError(str(error)) from None
 
 
@@ -231,43 +239,42 @@ async def _run(options: argparse.Namespace) -> int:
         return await _act(options, connection)
 
 
+async def _act(options: argparse.Namespace, connection: "Connection | None") -> int:
+    from noderestrict.cli.certs_actions import Actions
+
+    journal = _journal(options)
+    code: int = await getattr(Actions(options, connection, journal), options.action)()
+    return _ended(options, journal, code)
+
+
 def run_answer(options: argparse.Namespace) -> int:
     """Return 0 if the API server gets an answer, else print why not and return 1.
 
     Raises:
         UsageError: the cluster cannot be asked.
     """
-    from noderestrict.cli._said import Said
-    from noderestrict.cluster.planned import why_not_answered
+    from noderestrict.certs.planned import why_not_answered
 
     problem = from_cluster(
         lambda connection: why_not_answered(connection, options.namespace, options.wait), options
     )
-    said = Said(as_json=options.output == "json")
+    journal = _journal(options)
     if problem:
-        said.problem(problem)
+        journal.problem(problem)
     else:
-        said.did("the API server gets answers")
-    said.end(options.action, int(bool(problem)))
-    return int(bool(problem))
+        journal.did("the API server gets answers")
+    return _ended(options, journal, int(bool(problem)))
 
 
-async def _act(options: argparse.Namespace, connection: "Connection | None") -> int:
-    from noderestrict.cli._certificates import Certificates
-    from noderestrict.cli._said import Said
+def _journal(options: argparse.Namespace) -> "Journal":
+    from noderestrict.certs.journal import Journal
 
-    said = Said(as_json=options.output == "json")
-    certificates = Certificates(options, connection, said)
-    await certificates.find_names()
-    code = 0
-    match options.action:
-        case "bootstrap":
-            await certificates.bootstrap()
-        case "renew":
-            await certificates.renew()
-        case "rotate":
-            await certificates.rotate()
-        case _:
-            code = await certificates.check()
-    said.end(options.action, code)
+    as_json = options.output == "json"
+    return Journal(lambda text: None if as_json else print(text, flush=True))
+
+
+def _ended(options: argparse.Namespace, journal: "Journal", code: int) -> int:
+    """Return the exit code, which programs are told with everything else."""
+    if options.output == "json":
+        print(json.dumps(journal.value(options.action, code), indent=2))
     return code

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from noderestrict.api.resources import WEBHOOK_CONFIGURATIONS
 from noderestrict.api.scanner import ScanError
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.objects import tree
-from noderestrict.cluster.publish import CONFIGURATIONS
 from noderestrict.cluster.server_info import server_version
 from noderestrict.doctor.agent_policies import AgentPolicies
 from noderestrict.policy.extra import Extra
@@ -124,7 +124,7 @@ class Cluster:
 
     @property
     def _registration(self) -> str:
-        return f"{CONFIGURATIONS}/{self.options.configuration}"
+        return WEBHOOK_CONFIGURATIONS.path("", self.options.configuration)
 
     async def registration(self) -> Any:
         """Return the installed ValidatingWebhookConfiguration, None if it does not exist.

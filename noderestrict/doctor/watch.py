@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
+from noderestrict.api.resources import WEBHOOK_CONFIGURATIONS
 from noderestrict.api.scanner import ScanError
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.objects import DECODE_ERRORS, tree
-from noderestrict.cluster.publish import CONFIGURATIONS
 from noderestrict.doctor.registration_differences import registration_differences
 from noderestrict.pki.check import KeyPairError
 from noderestrict.telemetry.logs import LOGGER
@@ -99,7 +99,9 @@ async def compared(connection: Connection, expected: Expected) -> list[str]:
         ClusterError: it could not be read.
     """
     try:
-        body = await connection.get(f"{CONFIGURATIONS}/{expected.name}", seconds=_ANSWER_SECONDS)
+        body = await connection.get(
+            WEBHOOK_CONFIGURATIONS.path("", expected.name), seconds=_ANSWER_SECONDS
+        )
     except ClusterError as error:
         if error.code != _NOT_FOUND:
             raise

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
+from noderestrict.api.resources import WEBHOOK_CONFIGURATIONS
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.objects import DECODE_ERRORS, tree
-from noderestrict.cluster.publish import CONFIGURATIONS
 from noderestrict.cluster.transport import verifying_context
 from noderestrict.policy.hostile import brief, is_failure
 from noderestrict.probes.request import Request
@@ -113,7 +113,7 @@ async def find_our_webhook(
     Raises:
         ClusterError: the registration cannot be read.
     """
-    path = f"{CONFIGURATIONS}/{configuration}"
+    path = WEBHOOK_CONFIGURATIONS.path("", configuration)
     try:
         webhooks = tree(await connection.get(path)).get("webhooks") or []
     except ClusterError as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from noderestrict.cli import _certificates
+from noderestrict.certs import bundles
 from noderestrict.pki.bundle import certificates
 from tests.cli.store import Store, served
 from tests.cli.test_certs_kept import (
@@ -144,7 +144,7 @@ def test_callers_notice_a_new_ca_before_what_it_has_signed_is_written(
         found.append((seconds, len(certificates(cluster.bundle())),
                       cluster.store.data("noderestrict-tls") == old))  # fmt: skip
 
-    monkeypatch.setattr(_certificates, "_NOTICED_SECONDS", 5.0)
+    monkeypatch.setattr(bundles, "NOTICED_SECONDS", 5.0)
     monkeypatch.setattr(asyncio, "sleep", sleep)
     cluster.certs("rotate", *flags)
     assert found[0] == (5.0, 2, True)

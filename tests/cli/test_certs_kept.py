@@ -15,7 +15,8 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from noderestrict import __version__
-from noderestrict.cli import _certificates, main
+from noderestrict.certs import bundles
+from noderestrict.cli import main
 from noderestrict.pki.bundle import certificates, issuer_of, same
 from noderestrict.pki.issue import Authority, create_authority
 from noderestrict.render.names import CERTIFICATE_NAMES
@@ -34,7 +35,7 @@ SERVICE = {"service": {"name": "noderestrict", "namespace": "noderestrict", "pat
 
 @pytest.fixture(autouse=True)
 def api_servers_notice_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_certificates, "_NOTICED_SECONDS", 0)
+    monkeypatch.setattr(bundles, "NOTICED_SECONDS", 0)
 
 
 @dataclass

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from noderestrict.cli import _certificates, main
-from noderestrict.cluster import planned
+from noderestrict.certs import bundles, planned
+from noderestrict.cli import main
 from noderestrict.pki.bundle import certificates
 from noderestrict.render.registration import webhook_configuration
 from tests.cli.store import Store, stored
@@ -30,7 +30,7 @@ CA = ("--ca-secret", "noderestrict/noderestrict-ca")
 
 @pytest.fixture(autouse=True)
 def api_servers_notice_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_certificates, "_NOTICED_SECONDS", 0)
+    monkeypatch.setattr(bundles, "NOTICED_SECONDS", 0)
 
 
 class APIServer(Store):

@@ -5,8 +5,8 @@ from typing import Any
 import jsonpatch
 import pytest
 
+from noderestrict.certs.reached import NAME, why_not_reached
 from noderestrict.cluster.connection import ClusterError, Connection
-from noderestrict.cluster.served import NAME, why_not_served
 
 SERVICE = {"service": {"name": "a", "namespace": "b"}, "caBundle": "YQ=="}
 URL = {"url": "https://127.0.0.1:8443/", "caBundle": "YQ=="}
@@ -70,7 +70,7 @@ class APIServer(Connection):
 
 async def why(server: APIServer, *clients: Any, seconds: float = 60) -> str:
     registration = {"webhooks": [{"clientConfig": one} for one in clients]}
-    found = await why_not_served(
+    found = await why_not_reached(
         server, registration, seconds, sleep=server.sleep, clock=lambda: server.time
     )
     assert server.installed == {}

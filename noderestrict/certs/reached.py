@@ -10,8 +10,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from noderestrict.api.resources import WEBHOOK_CONFIGURATIONS
 from noderestrict.cluster.connection import MANAGED, ClusterError, Connection
-from noderestrict.cluster.publish import CONFIGURATIONS
 
 NAME = "noderestrict-probe"
 _ABSENT, _PROBED = "absent.noderestrict.io", "probe.noderestrict.io"
@@ -25,7 +25,7 @@ _PAUSE_SECONDS = 0.5
 _NOTICED_SECONDS = 15.0
 
 
-async def why_not_served(
+async def why_not_reached(
     connection: Connection,
     registration: Mapping[str, Any],
     seconds: float,
@@ -63,10 +63,12 @@ async def _why_not(
     sleep: Callable[[float], Awaitable[Any]],
     clock: Callable[[], float],
 ) -> str:
-    path = f"{CONFIGURATIONS}/{NAME}"
+    path = WEBHOOK_CONFIGURATIONS.path("", NAME)
     # One may be left from a run that was killed.
     await _delete(connection, path)
-    await connection.post(CONFIGURATIONS, _configuration(_ABSENT, _NOBODY), query=MANAGED)
+    await connection.post(
+        WEBHOOK_CONFIGURATIONS.list_path, _configuration(_ABSENT, _NOBODY), query=MANAGED
+    )
     noticed = clock() + _NOTICED_SECONDS
     try:
         if not await _until(connection, lambda seen: _ABSENT in seen, noticed, sleep, clock):

@@ -6,14 +6,14 @@ from typing import Any
 import jsonpatch
 import pytest
 
-from noderestrict.cluster.connection import ClusterError
-from noderestrict.cluster.publish import (
+from noderestrict.certs.configurations import (
     bundle_patch,
     change_bundles,
     read_bundles,
-    read_secret,
     write_registration,
 )
+from noderestrict.certs.secret import read_secret
+from noderestrict.cluster.connection import ClusterError
 from noderestrict.render.registration import webhook_configuration
 from tests.cluster.scripted import Scripted, connected, raw, reply
 

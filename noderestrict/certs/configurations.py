@@ -1,4 +1,4 @@
-"""Write certificates into a cluster: the served Secret and the CA that verifies it."""
+"""Installed webhook configurations: whom they call, and the CA by which they verify it."""
 
 import base64
 from collections.abc import Awaitable, Callable, Mapping
@@ -8,19 +8,12 @@ from urllib.parse import urlsplit
 import jsonpatch
 import msgspec
 
-from noderestrict.api.scanner import ScanError
+from noderestrict.api.resources import WEBHOOK_CONFIGURATIONS
+from noderestrict.certs.typed import read_typed
 from noderestrict.cluster.connection import MANAGED, ClusterError, Connection
-from noderestrict.cluster.objects import tree
 
 _NOT_FOUND, _CONFLICT, _UNPROCESSABLE = 404, 409, 422
 _ATTEMPTS = 5
-#: The path of all ValidatingWebhookConfigurations.
-CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
-Secret = dict[str, bytes]
-
-
-class _Secret(msgspec.Struct):
-    data: dict[str, bytes] | None = None
 
 
 class _Service(msgspec.Struct):
@@ -50,51 +43,15 @@ class _Configuration(msgspec.Struct):
     webhooks: list[_Webhook] | None = None
 
 
-async def read_secret(connection: Connection, namespace: str, name: str) -> Secret | None:
-    """Return the data of a Secret; None if it does not exist.
-
-    Raises:
-        ClusterError: the Secret could not be read.
-    """
-    try:
-        path = f"/api/v1/namespaces/{namespace}/secrets/{name}"
-        value = await _read(connection, path, _Secret)
-    except ClusterError as error:
-        if error.code == _NOT_FOUND:
-            return None
-        raise
-    return {key: base64.b64decode(data) for key, data in (value.get("data") or {}).items()}
-
-
-async def write_secret(connection: Connection, namespace: str, name: str, data: Secret) -> None:
-    """Create or replace a Secret of type kubernetes.io/tls.
-
-    Raises:
-        ClusterError: the Secret could not be written.
-    """
-    path = f"/api/v1/namespaces/{namespace}/secrets"
-    value = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "type": "kubernetes.io/tls",
-        "metadata": {"name": name, "namespace": namespace},
-        "data": {key: base64.b64encode(content).decode() for key, content in data.items()},
-    }
-    try:
-        await connection.put(f"{path}/{name}", value)
-    except ClusterError as error:
-        if error.code != _NOT_FOUND:
-            raise
-        await connection.post(path, value, query=MANAGED)
-
-
 async def read_bundles(connection: Connection, configuration: str) -> dict[str, bytes]:
     """Return the CA bundle of each webhook of a configuration.
 
     Raises:
         ClusterError: the configuration could not be read.
     """
-    value = await _read(connection, f"{CONFIGURATIONS}/{configuration}", _Configuration)
+    value = await read_typed(
+        connection, WEBHOOK_CONFIGURATIONS.path("", configuration), _Configuration
+    )
     return {webhook["name"]: _bundle(webhook) for webhook in value.get("webhooks") or ()}
 
 
@@ -104,7 +61,9 @@ async def read_hosts(connection: Connection, configuration: str) -> list[str]:
     Raises:
         ClusterError: the configuration could not be read.
     """
-    value = await _read(connection, f"{CONFIGURATIONS}/{configuration}", _Configuration)
+    value = await read_typed(
+        connection, WEBHOOK_CONFIGURATIONS.path("", configuration), _Configuration
+    )
     return hosts_of(value)
 
 
@@ -172,9 +131,9 @@ async def change_bundles(
     Raises:
         ClusterError: the change failed.
     """
-    path = f"{CONFIGURATIONS}/{configuration}"
+    path = WEBHOOK_CONFIGURATIONS.path("", configuration)
     for attempt in range(_ATTEMPTS):
-        value = await _read(connection, path, _Configuration)
+        value = await read_typed(connection, path, _Configuration)
         operations = bundle_patch(value, change)
         if not operations:
             return False
@@ -210,16 +169,16 @@ async def write_registration(
     Raises:
         ClusterError: the configuration could not be written.
     """
-    path = f"{CONFIGURATIONS}/{value['metadata']['name']}"
+    path = WEBHOOK_CONFIGURATIONS.path("", value["metadata"]["name"])
     try:
-        installed = await _read(connection, path, _Configuration)
+        installed = await read_typed(connection, path, _Configuration)
     except ClusterError as error:
         if error.code != _NOT_FOUND:
             raise
         created = _registered(value, {}, bundle)
         if check is not None:
             await check(created)
-        await connection.post(CONFIGURATIONS, created, query=MANAGED)
+        await connection.post(WEBHOOK_CONFIGURATIONS.list_path, created, query=MANAGED)
         return
     bundles = {one["name"]: _bundle(one) for one in installed.get("webhooks") or ()}
     written = _registered(value, bundles, bundle)
@@ -246,13 +205,3 @@ def _registered(
 
 def _bundle(webhook: Mapping[str, Any]) -> bytes:
     return base64.b64decode(webhook["clientConfig"].get("caBundle") or "")
-
-
-async def _read(connection: Connection, path: str, shape: type[msgspec.Struct]) -> Any:
-    """Return an object as plain values, of which those that are looked at have their types."""
-    try:
-        value = tree(await connection.get(path))
-        msgspec.convert(value, shape)
-    except (ScanError, msgspec.ValidationError) as error:
-        raise ClusterError(f"GET {path}: {error}") from None
-    return value

@@ -7,16 +7,11 @@ import jsonpatch
 import pytest
 from aiohttp import web
 
+from noderestrict.certs.configurations import change_bundles, read_bundles, write_registration
+from noderestrict.certs.secret import read_secret, write_secret
 from noderestrict.cluster.connection import ClusterError
-from noderestrict.cluster.publish import (
-    change_bundles,
-    read_bundles,
-    read_secret,
-    write_registration,
-    write_secret,
-)
+from tests.certs.test_configurations import bundles, configuration
 from tests.cluster.scripted import connected
-from tests.cluster.test_publish import bundles, configuration
 
 CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 PATH = f"{CONFIGURATIONS}/noderestrict"

@@ -12,9 +12,9 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from noderestrict.api.resources import WEBHOOK_CONFIGURATIONS
 from noderestrict.cluster.connection import MANAGED, ClusterError, Connection
 from noderestrict.cluster.objects import tree
-from noderestrict.cluster.publish import CONFIGURATIONS
 
 #: A registration that concerns nothing but a ConfigMap that is never created, and stays installed.
 NAME = "noderestrict-served"
@@ -33,7 +33,7 @@ async def installed(connection: Connection, name: str) -> dict[str, Any] | None:
         ClusterError: it could not be read.
     """
     try:
-        found: dict[str, Any] = tree(await connection.get(f"{CONFIGURATIONS}/{name}"))
+        found: dict[str, Any] = tree(await connection.get(WEBHOOK_CONFIGURATIONS.path("", name)))
     except ClusterError as error:
         if error.code == _NOT_FOUND:
             return None
@@ -87,7 +87,7 @@ async def complete(connection: Connection, planned: Mapping[str, Any], bundle: b
     Raises:
         ClusterError: the change failed.
     """
-    path = f"{CONFIGURATIONS}/{planned['metadata']['name']}"
+    path = WEBHOOK_CONFIGURATIONS.path("", planned["metadata"]["name"])
     ca = base64.b64encode(bundle).decode()
 
     def added(value: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -116,7 +116,7 @@ async def disown(connection: Connection, name: str) -> None:
         ]
         return [{"op": "remove", "path": f"/metadata/managedFields/{one}"} for one in ours[::-1]]
 
-    await _patch(connection, f"{CONFIGURATIONS}/{name}", dropped)
+    await _patch(connection, WEBHOOK_CONFIGURATIONS.path("", name), dropped)
 
 
 async def _patch(

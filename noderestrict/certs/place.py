@@ -1,0 +1,96 @@
+"""Where a certificate, its key, and what callers trust are kept."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from noderestrict.certs.journal import Journal
+from noderestrict.certs.secret import Secret, read_secret, write_secret
+from noderestrict.cluster.connection import Connection
+from noderestrict.pki.files import write_atomically
+
+#: ``ca.crt`` holds what callers trust: the CA, and its predecessor until a rotation has finished.
+CERTIFICATE, KEY, CA = "tls.crt", "tls.key", "ca.crt"
+
+
+class Place(Protocol):
+    """Holds a certificate; as text, how messages name it."""
+
+    async def read(self) -> Secret:
+        """Return the files that exist, by name."""
+
+    async def write(self, data: Secret) -> None:
+        """Replace certificate, key and CA, and tell that."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecretPlace:
+    """A Secret of type kubernetes.io/tls.
+
+    Attributes:
+        connection: to its cluster.
+        namespace: of the Secret.
+        name: of the Secret.
+        journal: gets to know what is written.
+    """
+
+    connection: Connection
+    namespace: str
+    name: str
+    journal: Journal
+
+    def __str__(self) -> str:
+        return f"Secret {self.namespace}/{self.name}"
+
+    async def read(self) -> Secret:
+        """Return the files that exist, by name.
+
+        Raises:
+            ClusterError: the Secret could not be read.
+        """
+        return await read_secret(self.connection, self.namespace, self.name) or {}
+
+    async def write(self, data: Secret) -> None:
+        """Replace certificate, key and CA, and tell that.
+
+        Raises:
+            ClusterError: the Secret could not be written.
+        """
+        await write_secret(self.connection, self.namespace, self.name, data)
+        self.journal.did(f"{self}: written")
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryPlace:
+    """Three files of a directory.
+
+    Attributes:
+        directory: that has the files.
+        journal: gets to know what is written.
+    """
+
+    directory: Path
+    journal: Journal
+
+    def __str__(self) -> str:
+        return str(self.directory)
+
+    async def read(self) -> Secret:
+        """Return the files that exist, by name.
+
+        Raises:
+            OSError: a file cannot be read.
+        """
+        files = {name: self.directory / name for name in (CERTIFICATE, KEY, CA)}
+        return {name: file.read_bytes() for name, file in files.items() if file.exists()}
+
+    async def write(self, data: Secret) -> None:
+        """Replace certificate, key and CA, and tell that.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        for name in (CA, CERTIFICATE):
+            write_atomically(self.directory / name, data[name], mode=0o644)
+        write_atomically(self.directory / KEY, data[KEY])
+        self.journal.did(f"{self}: written")
