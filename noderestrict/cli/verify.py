@@ -63,11 +63,11 @@ def run(options: argparse.Namespace) -> int:
         UsageError: no cluster can be reached, or the flags contradict its credential.
     """
     from noderestrict.cluster.connection import ClusterError
-    from noderestrict.verify.run import NodeMismatchError
+    from noderestrict.verify.run import IdentityError
 
     try:
         findings = asyncio.run(_findings(options))
-    except (ClusterError, NodeMismatchError) as error:
+    except (ClusterError, IdentityError) as error:
         raise UsageError(str(error)) from None
     print(reports.written(options.output, findings, colour=has_colours()), end="")
     return findings.exit_code

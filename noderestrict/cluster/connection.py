@@ -73,6 +73,11 @@ class Connection:
         self._session = _Session(api.rest_client.pool_manager, self.credentials.current.context)
         self._renewal: asyncio.Task[None] | None = None
 
+    @property
+    def impersonated(self) -> str:
+        """The user that requests impersonate unless they say whom, "" for none."""
+        return dict(self._impersonation).get(_IMPERSONATE_USER, "")
+
     @classmethod
     async def open(
         cls,
@@ -305,6 +310,11 @@ class Connection:
         sent.update(headers or {})
         if _IMPERSONATE_USER not in sent:
             sent.extend(self._impersonation)
+        elif self._impersonation:
+            # The API server knows one impersonated user: the other's rights would decide nothing.
+            raise ClusterError(
+                f"{what}: cannot impersonate {sent[_IMPERSONATE_USER]} as {self.impersonated}"
+            )
         sent["User-Agent"] = USER_AGENT
         request = partial(
             self._send,

@@ -50,6 +50,17 @@ async def own_identity(connection: Connection) -> Identity:
     return Identity("", None)
 
 
+def unsendable(connection: Connection) -> str:
+    """Return why nobody can send a node's requests over a connection of no node, "" if one can."""
+    if not connection.impersonated:
+        return ""
+    return (
+        f"--as {connection.impersonated}, or the kubeconfig, impersonates no node, and an API "
+        "server lets nobody impersonate a node besides; leave it out, or impersonate a node: "
+        f"--as {NODE_USER_PREFIX}NAME --as-group {NODES_GROUP}"
+    )
+
+
 async def missing_rights(connection: Connection, node: str) -> list[str]:
     """Return which rights to impersonate a node we lack, as kubectl writes them.
 

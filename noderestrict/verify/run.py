@@ -23,7 +23,7 @@ from noderestrict.probes.request import Request, user_of
 from noderestrict.probes.table import PROBES, expected_rules, probes_for
 from noderestrict.verify.answers import outcome_of, passed, untold
 from noderestrict.verify.direct import WOULD_BE, Address, OurWebhook, find_our_webhook
-from noderestrict.verify.identity import missing_rights, own_identity, status_of
+from noderestrict.verify.identity import missing_rights, own_identity, status_of, unsendable
 from noderestrict.verify.observe import Observer
 from noderestrict.verify.release import release_of
 from noderestrict.verify.results import (
@@ -60,8 +60,8 @@ NODE_AUTHORIZER, OUR_AUTHORIZER = "Node authorizer", "noderestrict authorizer"
 NOBODY = "no authorizer allows it"
 
 
-class NodeMismatchError(NoderestrictError):
-    """The credential is that of another node than the one that was asked for."""
+class IdentityError(NoderestrictError):
+    """Requests of the node that was asked for cannot be sent with the credential and its flags."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +92,17 @@ async def verify(connection: Connection, options: Options) -> Findings:
 
     Raises:
         ClusterError: the cluster does not answer, or has no nodes.
-        NodeMismatchError: the credential is that of another node.
+        IdentityError: the credential is that of another node, or impersonates another user.
     """
     minor, patch = await server_version(connection)
     who = await own_identity(connection)
     observer = Observer(connection)
     if who.node and options.node and who.node != options.node:
-        raise NodeMismatchError(
+        raise IdentityError(
             f"the credential is that of node {who.node}, not of --node {options.node}"
         )
+    if not who.node and (why_not := unsendable(connection)):
+        raise IdentityError(why_not)
     node = options.node or who.node or await observer.choose_node()
     observed = await observer.observe(node, minor, options.extra)
     notes = observer.notes

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from noderestrict.cluster.access import Impersonated
 from noderestrict.cluster.judge import connected
 from noderestrict.doctor.checks import rules
 from noderestrict.doctor.cluster import Cluster, Options
@@ -74,6 +75,18 @@ async def test_each_group_of_rules_that_hold_passes_with_who_holds_it(tmp_path: 
 async def test_what_the_plugin_holds_is_not_counted_as_ours(tmp_path: Path) -> None:
     found = await examined(APIServer(), tmp_path)
     assert "holds by NodeRestriction plugin (" in found["leases"].message
+
+
+async def test_as_an_impersonated_user_no_rule_is_tried_out(tmp_path: Path) -> None:
+    server = Installed()
+    async with (
+        running(server, tmp_path) as kubeconfig,
+        connected(kubeconfig, None, (), Impersonated("eve")) as connection,
+    ):
+        (finding,) = [one async for one in rules.CHECK.check(Cluster(connection))]
+    assert finding.status == "unknown"
+    assert "--as eve, or the kubeconfig, impersonates no node" in finding.message
+    assert server.writes == []
 
 
 @pytest.mark.parametrize("rule", [one for one in RULES if one not in ALWAYS_ON])

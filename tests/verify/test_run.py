@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from noderestrict.cluster.access import Impersonated
+from noderestrict.cluster.errors import ClusterError
 from noderestrict.cluster.judge import connected
 from noderestrict.policy.releases import parse_release
 from noderestrict.verify import reports
 from noderestrict.verify.results import ADMISSION, AUTHORIZER, Findings, RuleResult
-from noderestrict.verify.run import NodeMismatchError, Options, verify
+from noderestrict.verify.run import IdentityError, Options, verify
 from tests.probes.cluster import OBSERVED
 from tests.serving.tls import authority, serving
 from tests.verify.cluster import TOKEN, APIServer, running
@@ -187,10 +189,28 @@ async def test_a_kubelets_credential_is_used_as_it_is(tmp_path: Path) -> None:
     assert "only who may impersonate 'system:node:'" in findings.rules[0].why[0]
 
 
+async def test_who_impersonates_another_user_cannot_send_a_nodes_requests(tmp_path: Path) -> None:
+    """The API server would take them for those of the real user, who may do more."""
+    server = APIServer()
+    async with (
+        running(server, tmp_path) as kubeconfig,
+        connected(kubeconfig, None, (), Impersonated("eve")) as connection,
+    ):
+        with pytest.raises(IdentityError, match="--as eve, or the kubeconfig, impersonates no"):
+            await verify(connection, Options())
+        assert server.writes == []
+        with pytest.raises(ClusterError, match="cannot impersonate system:node:n1 as eve"):
+            await connection.post("/a", {}, headers={"Impersonate-User": "system:node:n1"})
+        server.user = ("system:node:n1", ["system:nodes"])
+        findings = await verify(connection, Options())
+        assert findings.node == "n1"
+        assert {user for _, _, _, user in server.writes} == {"eve"}
+
+
 async def test_a_kubelets_credential_is_that_of_the_wanted_node(tmp_path: Path) -> None:
     server = APIServer()
     server.user = ("system:node:n1", ["system:nodes"])
-    with pytest.raises(NodeMismatchError, match="node n1, not of --node n2"):
+    with pytest.raises(IdentityError, match="node n1, not of --node n2"):
         await found(server, tmp_path, Options(node="n2"))
 
 

@@ -13,7 +13,12 @@ from noderestrict.doctor.servers import enforced_release
 from noderestrict.policy.releases import LATEST
 from noderestrict.render.policy_flags import policy_flags
 from noderestrict.render.workload import NAMESPACE
-from noderestrict.verify.identity import impersonated, missing_rights, own_identity
+from noderestrict.verify.identity import (
+    impersonated,
+    missing_rights,
+    own_identity,
+    unsendable,
+)
 from noderestrict.verify.observe import NoNodesError, Observer
 from noderestrict.verify.results import (
     ADMISSION,
@@ -43,6 +48,9 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
         yield _silent(str(refusal))
         return
     who = await own_identity(cluster.connection)
+    if who.node is None and (why_not := unsendable(cluster.connection)):
+        yield unknown(why_not, "run this check without --as", "noderestrict doctor")
+        return
     node = who.node or await _some_node(cluster)
     if who.node is None and (missing := await missing_rights(cluster.connection, node)):
         yield unknown(
