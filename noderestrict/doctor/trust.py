@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from noderestrict.doctor.cluster import Cluster
+from noderestrict.doctor.placement import Placement, placement_of
 from noderestrict.doctor.workloads import ALL, workloads
-from noderestrict.policy.rules.nodes import label_is_forbidden
 from noderestrict.render.workload import NAMESPACE
 
 _SHOWN = 10
@@ -17,41 +17,25 @@ class Trust:
     """Nodes that our pods may run on.
 
     Attributes:
-        selectors: node labels, by workload.
+        placements: where their pods may run, by workload.
         api_servers: nodes that run an API server, as far as can be seen.
         nodes: every Node, by name.
         doubled: nodes that report an API server's address that another node reports as well.
     """
 
-    selectors: Mapping[str, Mapping[str, str]]
+    placements: Mapping[str, Placement]
     api_servers: frozenset[str]
     nodes: Mapping[str, Any]
     doubled: tuple[str, ...] = ()
-
-    def matching(self, selector: Mapping[str, str]) -> list[str]:
-        """Return the nodes that a selector selects."""
-        return sorted(
-            name for name, node in self.nodes.items() if selector.items() <= _labels(node).items()
-        )
 
     def trusted(self) -> frozenset[str]:
         """Return the nodes that may read our pods' Secrets."""
         return self.api_servers | {
             name
-            for selector in self.selectors.values()
-            if selector and (is_guarded(selector) or not self.api_servers)
-            for name in self.matching(selector)
+            for placement in self.placements.values()
+            if placement.terms is not None and (placement.is_guarded() or not self.api_servers)
+            for name in placement.matching(self.nodes)
         }
-
-
-def is_guarded(selector: Mapping[str, str]) -> bool:
-    """Tell whether a selector has a label that nodes can never set on themselves."""
-    return any(map(is_dedicated, selector))
-
-
-def is_dedicated(key: str) -> bool:
-    """Tell whether a label or taint marks nodes as dedicated, out of the nodes' own control."""
-    return label_is_forbidden(key) and "node-restriction.kubernetes.io/" in key
 
 
 def some(names: Sequence[str]) -> str:
@@ -67,8 +51,8 @@ async def read_trust(cluster: Cluster) -> Trust:
         ClusterError: nodes, workloads or the API servers' endpoints could not be read.
     """
     nodes = {node["metadata"]["name"]: node for node in await cluster.items("/api/v1/nodes")}
-    selectors = {
-        str(workload): workload.pod_spec.get("nodeSelector") or {}
+    placements = {
+        str(workload): placement_of(workload.pod_spec)
         for workload in await workloads(cluster, NAMESPACE, ALL)
     }
     claimed = [
@@ -77,7 +61,7 @@ async def read_trust(cluster: Cluster) -> Trust:
     ]
     single = {names[0] for names in claimed if len(names) == 1}
     doubled = {name for names in claimed if len(names) > 1 for name in names}
-    return Trust(selectors, frozenset(single - doubled), nodes, tuple(sorted(doubled)))
+    return Trust(placements, frozenset(single - doubled), nodes, tuple(sorted(doubled)))
 
 
 async def _api_server_addresses(cluster: Cluster) -> list[str]:
@@ -101,7 +85,3 @@ async def _api_server_addresses(cluster: Cluster) -> list[str]:
 
 def _addresses(node: Any) -> set[str]:
     return {one["address"] for one in (node.get("status") or {}).get("addresses") or ()}
-
-
-def _labels(node: Any) -> Mapping[str, str]:
-    return node["metadata"].get("labels") or {}

@@ -14,10 +14,11 @@ def selects(selector: LabelSelector, labels: Mapping[str, str | None] | None) ->
     return all(
         key in given and (given[key] or "") == value
         for key, value in (selector.matchLabels or {}).items()
-    ) and all(_holds(one, given) for one in selector.matchExpressions or ())
+    ) and all(holds(one, given) for one in selector.matchExpressions or ())
 
 
-def _holds(requirement: LabelSelectorRequirement, labels: Mapping[str, str | None]) -> bool:
+def holds(requirement: LabelSelectorRequirement, labels: Mapping[str, str | None]) -> bool:
+    """Return whether a condition holds for the labels of an object."""
     key, values = requirement.key or "", requirement.values or ()
     value = labels.get(key) or ""
     match requirement.operator:

@@ -256,8 +256,8 @@ FAULTS: dict[str, dict[str, tuple[Plant, str, str]]] = {
     "trusted nodes": {
         "a worker": (lambda server: server.put(
             "/api/v1/nodes/w", labels={"node-role.kubernetes.io/control-plane": ""}), "fail",
-            "w: has node-role.kubernetes.io/control-plane= but runs no API server"),
-        "any": (change(DEPLOYMENT, "spec", "template", "spec", "nodeSelector", to=None), "fail",
+            "w: has node-role.kubernetes.io/control-plane but runs no API server"),
+        "any": (change(DEPLOYMENT, "spec", "template", "spec", "affinity", to=None), "fail",
                 "can run on any node"),
     },
     "credentials": {

@@ -273,7 +273,7 @@ def test_the_walk_finds_what_the_old_manifests_gave(tidy: Installed) -> None:
         if one["kind"] == "Role":
             one["rules"].append({"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]})
         elif one["kind"] == "CronJob":
-            del one["spec"]["jobTemplate"]["spec"]["template"]["spec"]["nodeSelector"]
+            del one["spec"]["jobTemplate"]["spec"]["template"]["spec"]["affinity"]
     tidy.apply(old)
     filled(tidy)
     try:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from noderestrict.api import corev1
+from noderestrict.doctor.placement import placement_of
 from noderestrict.graph.graph import Graph
 from noderestrict.policy.rules.nodes import label_is_forbidden
 from noderestrict.render.workload import CA_SECRET, DEDICATED_NODES, NAMESPACE, NEW_CA, TLS_SECRET
@@ -22,10 +23,16 @@ Object = dict[str, Any]
 SERVERS = ("noderestrict", CONTROL_PLANE_SERVERS)
 ENFORCING = tuple(one for one in OVERLAYS if one != "audit")
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+ETCD = "node-role.kubernetes.io/etcd"
 Taint = tuple[str, str]
 #: Labels and taints.
 NODES: dict[str, tuple[dict[str, str], list[Taint]]] = {
     "control-plane": ({CONTROL_PLANE: ""}, [(CONTROL_PLANE, "NoSchedule")]),
+    # Of RKE2: etcd runs there as well.
+    "server": (
+        {CONTROL_PLANE: "true"},
+        [(CONTROL_PLANE, "NoSchedule"), (ETCD, "NoExecute"), ("CriticalAddonsOnly", "NoExecute")],
+    ),
     "worker": ({"kubernetes.io/hostname": "worker", "node.kubernetes.io/a": "b"}, []),
     # As it could make itself while nobody refuses labels.
     "liar": ({CONTROL_PLANE: ""}, []),
@@ -48,7 +55,8 @@ def fits(spec: Object, node: str) -> bool:
     """Tell whether the scheduler may choose a node for a pod."""
     labels, taints = NODES[node]
     tolerated = spec.get("tolerations") or ()
-    return spec.get("nodeSelector", {}).items() <= labels.items() and all(
+    value = {"metadata": {"name": node, "labels": labels}}
+    return placement_of(spec).matching({node: value}) == [node] and all(
         any(
             one.get("key") in (None, key) and one.get("effect") in (None, effect)
             for one in tolerated
@@ -141,6 +149,14 @@ def test_a_worker_reaches_nothing_of_ours(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
+def test_our_pods_run_on_control_plane_nodes_of_every_distribution(overlay: str) -> None:
+    replacing = yaml.safe_load_all(FILES.get(f"overlays/{overlay}/new-ca.yaml", ""))
+    for name, template in templates([*build(overlay), *replacing]):
+        for node in ("control-plane", "server"):
+            assert fits(template["spec"], node), name
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_a_server_that_watches_its_certificate_may_read_that_secret_alone_and_no_more_nodes_may(
     overlay: str,
 ) -> None:
@@ -180,15 +196,15 @@ def test_labels_that_choose_nodes_are_none_that_nodes_may_give_themselves() -> N
             found = list(templates(build(overlay, components)))
             assert found
             for name, template in found:
-                selector = template["spec"]["nodeSelector"]
-                assert selector, name
-                assert all(map(label_is_forbidden, selector))
+                keys = placement_of(template["spec"]).selecting()
+                assert keys, name
+                assert all(map(label_is_forbidden, keys))
 
 
 @pytest.mark.parametrize("overlay", ["audit", "cert-manager", "self-signed"])
 def test_without_control_plane_nodes_our_pods_run_on_nodes_that_are_set_apart(overlay: str) -> None:
     found = reached(build(overlay, ["dedicated-nodes"]))
-    assert found["worker"] == found["control-plane"] == found["liar"] == set()
+    assert found["worker"] == found["control-plane"] == found["server"] == found["liar"] == set()
     assert TLS_SECRET in secrets(found["dedicated"])
 
 

@@ -176,12 +176,16 @@ webhooks:
 {{- end }}
 {{- end }}
 
-{{- /* Nodes that are trusted with our keys and tokens. */ -}}
-{{- define "noderestrict.nodeSelector" -}}
+{{- /* What labels of nodes must be like that are trusted with our keys and tokens. */ -}}
+{{- define "noderestrict.trustedNodes" -}}
 {{- if .Values.dedicatedNodes -}}
-node-restriction.kubernetes.io/noderestrict: trusted
+- key: node-restriction.kubernetes.io/noderestrict
+  operator: In
+  values:
+  - trusted
 {{- else -}}
-node-role.kubernetes.io/control-plane: ''
+- key: node-role.kubernetes.io/control-plane
+  operator: Exists
 {{- end -}}
 {{- end }}
 

@@ -26,9 +26,9 @@ _GRAVE = _RIGHTS | {
 }  # fmt: skip
 #: What separates our pods from their node, and others from their credentials.
 _ISOLATING = frozenset(
-    ("automountServiceAccountToken", "command", "ephemeralContainers", "hostIPC", "hostNetwork",
-     "hostPID", "initContainers", "nodeSelector", "securityContext", "serviceAccountName",
-     "shareProcessNamespace", "volumeMounts", "volumes")
+    ("affinity", "automountServiceAccountToken", "command", "ephemeralContainers", "hostIPC",
+     "hostNetwork", "hostPID", "initContainers", "nodeSelector", "securityContext",
+     "serviceAccountName", "shareProcessNamespace", "volumeMounts", "volumes")
 )  # fmt: skip
 #: The others work without them.
 _DISPENSABLE = frozenset({"NetworkPolicy", "PodDisruptionBudget", "PodMonitor", "PrometheusRule",

@@ -1,18 +1,19 @@
 """Do our pods run on trusted nodes only?"""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, unknown, warned
+from noderestrict.doctor.placement import Placement, is_dedicated
 from noderestrict.doctor.restore import restore
-from noderestrict.doctor.trust import Trust, is_dedicated, is_guarded, read_trust, some
+from noderestrict.doctor.trust import Trust, read_trust, some
 from noderestrict.render.workload import DEDICATED_NODES
 
 
 async def check(cluster: Cluster) -> AsyncIterator[Finding]:
-    """Yield, for each node selector of our pods, whether it selects trusted nodes."""
+    """Yield, for each choice of nodes for our pods, whether it selects only trusted nodes."""
     trust = await read_trust(cluster)
     if trust.doubled:
         yield failed(
@@ -21,33 +22,31 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
             "\n".join(f"kubectl get node {name} -o yaml" for name in trust.doubled),
         )
     again = await restore(cluster)
-    by_selector: dict[str, tuple[Mapping[str, str], list[str]]] = {}
-    for workload, selector in trust.selectors.items():
-        key = ",".join(f"{label}={value}" for label, value in sorted(selector.items()))
-        by_selector.setdefault(key, (selector, []))[1].append(workload)
-    for text, (selector, workloads) in by_selector.items():
-        yield _selected(trust, selector, text, some(workloads), again)
+    workloads: dict[str, list[str]] = {}
+    for workload, placement in trust.placements.items():
+        workloads.setdefault(str(placement), []).append(workload)
+    for names in workloads.values():
+        yield _placed(trust, trust.placements[names[0]], some(names), again)
 
 
-def _selected(
-    trust: Trust, selector: Mapping[str, str], text: str, workloads: str, again: str
-) -> Finding:
-    if not selector:
+def _placed(trust: Trust, placement: Placement, workloads: str, again: str) -> Finding:
+    if placement.terms is None:
         return failed(
             f"{workloads}: can run on any node, which can then read its Secrets",
             'apply the rendered manifests again; see "Upgrade" in docs/install.md',
             again,
         )
-    matching = trust.matching(selector)
+    matching = placement.matching(trust.nodes)
     if not matching:
+        labels = " ".join(f"{key}={value}" for key, value in placement.labels())
         return failed(
-            f"{workloads}: no node has {text}, so that the pods cannot be scheduled",
+            f"{workloads}: no node has {placement}, so that the pods cannot be scheduled",
             'dedicate nodes; see "Trusted nodes" in docs/install.md',
-            f"kubectl label node NODE {text.replace(',', ' ')}",
+            f"kubectl label node NODE {labels}" if labels else again,
         )
-    if is_guarded(selector):
-        return _dedicated(trust, matching, text)
-    return _control_plane(trust, matching, text)
+    if placement.is_guarded():
+        return _dedicated(trust, matching, str(placement))
+    return _control_plane(trust, matching, placement)
 
 
 def _dedicated(trust: Trust, matching: Sequence[str], text: str) -> Finding:
@@ -73,28 +72,24 @@ def _tainted(node: Any) -> bool:
     )
 
 
-def _control_plane(trust: Trust, matching: Sequence[str], text: str) -> Finding:
+def _control_plane(trust: Trust, matching: Sequence[str], placement: Placement) -> Finding:
     if not trust.api_servers:
         return unknown(
-            f"{text}: {some(matching)}: whether an API server runs there is unknown",
+            f"{placement}: {some(matching)}: whether an API server runs there is unknown",
             "remove the label from every node that you do not trust, and dedicate nodes; see "
             '"Trusted nodes" in docs/install.md',
             f"kubectl label node NODE {DEDICATED_NODES}=trusted",
         )
     others = [name for name in matching if name not in trust.api_servers]
     if others:
+        unlabel = " ".join(f"{key}-" for key in placement.selecting())
         return failed(
-            f"{some(others)}: has {text} but runs no API server: it may have labeled itself to "
-            "read our pods' Secrets",
+            f"{some(others)}: has {placement} but runs no API server: it may have labeled itself "
+            "to read our pods' Secrets",
             'remove the label and replace the credentials; see "Upgrade" in docs/install.md',
-            "\n".join(f"kubectl label node {name} {_removing(text)}" for name in others),
+            "\n".join(f"kubectl label node {name} {unlabel}" for name in others),
         )
-    return passed(f"{text}: {some(matching)}")
-
-
-def _removing(selector: str) -> str:
-    """Return what kubectl calls the removal of the labels of a selector."""
-    return " ".join(f"{one.partition('=')[0]}-" for one in selector.split(","))
+    return passed(f"{placement}: {some(matching)}")
 
 
 CHECK = Check("trusted nodes", "Do our pods run on trusted nodes only?", check)

@@ -198,8 +198,10 @@ class Templates:
 
     def _place(self, spec: Object) -> None:
         """Say on which nodes a pod runs."""
-        selector = '{{- include "noderestrict.nodeSelector" . | nindent INDENT }}'
-        spec["nodeSelector"] = {self._marks.lines(selector): None}
+        (required,) = spec["affinity"]["nodeAffinity"].values()
+        (term,) = required["nodeSelectorTerms"]
+        labels = '{{- include "noderestrict.trustedNodes" . | nindent INDENT }}'
+        term["matchExpressions"] = [self._marks.lines(labels)]
         tolerated = (
             "{{- if .Values.dedicatedNodes }}\n"
             '{{- include "noderestrict.dedicatedToleration" . | nindent INDENT }}\n'

@@ -175,12 +175,16 @@ webhooks:
 {{- end }}
 {{- end }}
 
-{{- /* Nodes that are trusted with our keys and tokens. */ -}}
-{{- define "noderestrict.nodeSelector" -}}
+{{- /* What labels of nodes must be like that are trusted with our keys and tokens. */ -}}
+{{- define "noderestrict.trustedNodes" -}}
 {{- if .Values.dedicatedNodes -}}
-@DEDICATED@: trusted
+- key: @DEDICATED@
+  operator: In
+  values:
+  - trusted
 {{- else -}}
-node-role.kubernetes.io/control-plane: ''
+- key: node-role.kubernetes.io/control-plane
+  operator: Exists
 {{- end -}}
 {{- end }}
 
