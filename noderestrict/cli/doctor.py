@@ -3,7 +3,7 @@
 import argparse
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 class ServerAccess(KubectlAccess):
     """How to reach the API server, and where ours runs."""
 
-    namespace: str = setting("noderestrict", NAMESPACE, "namespace of the server", CLUSTER)
+    namespace: str | None = setting(
+        None,
+        NAMESPACE,
+        "namespace of the servers; without it, that in which they are found",
+        CLUSTER,
+    )
 
 
 _MARKS = {"pass": "+", "warn": "!", "fail": "-", "unknown": "?"}
@@ -127,23 +132,26 @@ def _print_table(findings: "list[tuple[Check, Finding]]") -> None:
 
 
 async def _findings(options: argparse.Namespace) -> "list[tuple[Check, Finding]]":
-    from noderestrict.doctor.cluster import Options
+    from noderestrict.doctor.cluster import Cluster, Options
     from noderestrict.doctor.installed_agents import with_installed_agents
+    from noderestrict.doctor.namespace import find_namespace
     from noderestrict.doctor.run import examine
 
     access = from_flags(ServerAccess, options)
     wanted = Options(
         options.webhook_configuration,
         options.connect,
-        options.server_user or f"{ACCOUNT_PREFIX}{access.namespace}:noderestrict",
-        tuple(options.node_kubeconfig),
-        options.authorization_config,
-        from_flags(StrictPolicy, options).extra(),
-        options.expect_mode,
-        tuple(options.metrics),
-        agents_to_examine(options.agents),
+        node_kubeconfigs=tuple(options.node_kubeconfig),
+        authorization_config=options.authorization_config,
+        extra=from_flags(StrictPolicy, options).extra(),
+        expected_mode=options.expect_mode,
+        metrics=tuple(options.metrics),
+        agents=agents_to_examine(options.agents),
     )
     async with access.connected() as connection:
+        namespace = access.namespace or await find_namespace(Cluster(connection, wanted))
+        user = options.server_user or f"{ACCOUNT_PREFIX}{namespace}:noderestrict"
+        wanted = replace(wanted, namespace=namespace, server_user=user)
         wanted = await with_installed_agents(connection, wanted)
         return [finding async for finding in examine(connection, wanted)]
 

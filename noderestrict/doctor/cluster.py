@@ -16,8 +16,11 @@ from noderestrict.doctor.agent_policies import AgentPolicies
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.modes import ENFORCE
 from noderestrict.render.registration import MATCH_CONDITIONS_SINCE, OPTIONAL_FIELDS_SINCE
+from noderestrict.render.workload import NAMESPACE
 
 _NOT_FOUND = 404
+#: Of the pods of our servers, whatever runs them.
+LABEL = "app.kubernetes.io/part-of=noderestrict"
 
 Address = tuple[str, int]
 
@@ -36,6 +39,7 @@ class Options:
         expected_mode: mode in which every rule must run.
         metrics: where the metrics of servers are reachable from here.
         agents: that are held to their node.
+        namespace: in which our servers run.
     """
 
     configuration: str = "noderestrict"
@@ -47,11 +51,22 @@ class Options:
     expected_mode: str = ENFORCE
     metrics: tuple[Address, ...] = ()
     agents: AgentPolicies = field(default_factory=AgentPolicies)
+    namespace: str = NAMESPACE
 
     @property
     def audited(self) -> bool:
         """Whether nothing is to be denied."""
         return self.expected_mode != ENFORCE
+
+    @property
+    def kubectl(self) -> str:
+        """The command, for objects beside our servers."""
+        return f"kubectl -n {self.namespace}"
+
+    @property
+    def logs(self) -> str:
+        """The command that shows what our servers log."""
+        return f"{self.kubectl} logs --selector {LABEL}"
 
 
 @dataclass(frozen=True, slots=True)

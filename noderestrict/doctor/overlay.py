@@ -11,6 +11,7 @@ from noderestrict.doctor.workloads import SERVERS, Workload, elements, serves, v
 from noderestrict.render.infrastructure import ACCOUNTS
 from noderestrict.render.load import Object
 from noderestrict.render.manifests import Options, manifests
+from noderestrict.render.names import Installation
 from noderestrict.render.overlay import build
 from noderestrict.render.registration import (
     MATCH_CONDITIONS_SINCE,
@@ -18,12 +19,10 @@ from noderestrict.render.registration import (
     Registration,
     parse_registration,
 )
-from noderestrict.render.workload import AGENTS, NAMESPACE, TLS_SECRET
+from noderestrict.render.workload import AGENTS, PORT, TLS_SECRET
 
 _DAEMON_SET = "daemonset"
 _EXPECTED = "--expected-registration"
-#: Of cert-manager.
-_CERTIFICATE = f"/apis/cert-manager.io/v1/namespaces/{NAMESPACE}/certificates/{TLS_SECRET}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +34,14 @@ class Rendering:
         files: rendered with the flags that the servers run with, by path.
         flags: of ``render`` that write these files, besides those of the policies.
         hidden: kinds and names of objects whose content is not known.
+        release: of Helm that has installed the servers, "" for none.
     """
 
     overlay: str
     files: Mapping[str, str]
     flags: Sequence[str] = ()
     hidden: Collection[tuple[str, str]] = ()
+    release: str = ""
 
     def objects(self, *components: str, part: str = "install") -> list[Object]:
         """Return the objects of the overlay, changed by components, but those that are hidden."""
@@ -54,7 +55,17 @@ async def installed_overlay(cluster: Cluster) -> str:
     Raises:
         ClusterError: the installation could not be read.
     """
-    return await _overlay(cluster, await workloads(cluster, NAMESPACE, SERVERS))
+    return await _overlay(cluster, await workloads(cluster, cluster.options.namespace, SERVERS))
+
+
+async def installed_release(cluster: Cluster) -> str:
+    """Return the release of Helm that has installed the servers, "" for none.
+
+    Raises:
+        ClusterError: the servers could not be read.
+    """
+    servers = await workloads(cluster, cluster.options.namespace, SERVERS)
+    return next((one.release for one in servers if serves(one)), "")
 
 
 async def _overlay(cluster: Cluster, servers: Sequence[Workload]) -> str:
@@ -67,9 +78,11 @@ async def _overlay(cluster: Cluster, servers: Sequence[Workload]) -> str:
     if _DAEMON_SET in kinds and (at_url or len(kinds) == 1 or not webhooks):
         return "control-plane"
     commands = [command for one in servers for command in one.commands()]
-    if any(values(command, "--mode")[-1:] == ["audit"] for command in commands):
+    ignored = any(one.failure_policy == "Ignore" for one in expected_by(servers)[-1:])
+    if ignored or any(values(command, "--mode")[-1:] == ["audit"] for command in commands):
         return "audit"
-    issued = await cluster.find(_CERTIFICATE) is not None
+    space = f"/apis/cert-manager.io/v1/namespaces/{cluster.options.namespace}"
+    issued = await cluster.find(f"{space}/certificates/{TLS_SECRET}") is not None
     return "cert-manager" if issued else "self-signed"
 
 
@@ -82,7 +95,8 @@ async def rendering(cluster: Cluster) -> Rendering | None:
     Raises:
         ClusterError: the installation could not be read.
     """
-    servers = [one for one in await workloads(cluster, NAMESPACE, SERVERS) if serves(one)]
+    found = await workloads(cluster, cluster.options.namespace, SERVERS)
+    servers = [one for one in found if serves(one)]
     if not servers:
         return None
     overlay = await _overlay(cluster, servers)
@@ -90,7 +104,7 @@ async def rendering(cluster: Cluster) -> Rendering | None:
     options = _options(cluster, own)
     files = await asyncio.to_thread(manifests, options)
     hidden = [("ConfigMap", AGENTS)] if cluster.options.agents.problem else []
-    return Rendering(overlay, files, _flags(options), hidden)
+    return Rendering(overlay, files, _flags(options), hidden, own[0].release if own else "")
 
 
 def _options(cluster: Cluster, servers: Sequence[Workload]) -> Options:
@@ -98,15 +112,19 @@ def _options(cluster: Cluster, servers: Sequence[Workload]) -> Options:
     commands = [command for one in servers for command in one.commands()]
     infrastructure: tuple[str, ...] = ACCOUNTS
     version = None
-    # The overlay for audits adds one to that of the others.
-    for expected in expected_by(servers)[:1]:
+    for expected in expected_by(servers)[-1:]:
         if not expected.match_conditions:
             version = MATCH_CONDITIONS_SINCE - 1
         elif not expected.optional_fields:
             version = OPTIONAL_FIELDS_SINCE - 1
         if expected.infrastructure is not None:
             infrastructure = expected.infrastructure.accounts
-        elif expected.match_conditions and expected.client_config.get("service"):
+        elif (
+            expected.match_conditions
+            and expected.client_config.get("service")
+            # Where nothing waits for the webhook, nothing is left out.
+            and expected.failure_policy == "Fail"
+        ):
             infrastructure = ()
     return Options(
         cluster.options.extra,
@@ -116,7 +134,18 @@ def _options(cluster: Cluster, servers: Sequence[Workload]) -> Options:
         kubernetes_version=version,
         agents=cluster.options.agents.agents.all,
         agent_files=cluster.options.agents.texts,
+        installation=Installation(
+            namespace=cluster.options.namespace,
+            registration=cluster.options.configuration,
+            port=_port(commands),
+        ),
     )
+
+
+def _port(commands: Sequence[Sequence[str]]) -> int:
+    given = _flag(commands, "--port")[-1:]
+    # A server with a bad flag does not start.
+    return int(given[0]) if given and given[0].isdecimal() else PORT
 
 
 def _flags(options: Options) -> list[str]:
@@ -126,6 +155,9 @@ def _flags(options: Options) -> list[str]:
         "api-server": ",".join(one for one in options.api_servers),
         "kubernetes-version": f"1.{options.kubernetes_version}",
         "infrastructure-accounts": ",".join(options.infrastructure),
+        "namespace": options.installation.namespace,
+        "webhook-name": options.installation.registration,
+        "port": str(options.installation.port),
     }
     plain = Options()
     changed = {
@@ -133,6 +165,9 @@ def _flags(options: Options) -> list[str]:
         "api-server": options.api_servers != plain.api_servers,
         "kubernetes-version": options.kubernetes_version != plain.kubernetes_version,
         "infrastructure-accounts": options.infrastructure != plain.infrastructure,
+        "namespace": options.installation.namespace != plain.installation.namespace,
+        "webhook-name": options.installation.registration != plain.installation.registration,
+        "port": options.installation.port != plain.installation.port,
     }
     return [f"--{name}={value}" for name, value in given.items() if changed[name]]
 
@@ -150,7 +185,7 @@ async def expected_registration(cluster: Cluster) -> Object | None:
     Raises:
         ClusterError: the installation could not be read.
     """
-    servers = await workloads(cluster, NAMESPACE, SERVERS)
+    servers = await workloads(cluster, cluster.options.namespace, SERVERS)
     if expected := expected_by(servers):
         value = expected[-1].value(cluster.options.extra)
     else:

@@ -1,15 +1,15 @@
 """What to type to install the rendered objects again."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from noderestrict.agents.file import Agent
 from noderestrict.doctor.cluster import Cluster, Options
-from noderestrict.doctor.overlay import installed_overlay
+from noderestrict.doctor.overlay import installed_overlay, installed_release
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.releases import OLDEST_MINOR
 from noderestrict.render.policy_flags import policy_flags
-from noderestrict.render.workload import CA_SECRET, NAMESPACE, TLS_SECRET
+from noderestrict.render.workload import CA_SECRET, TLS_SECRET
 
 #: What ``doctor`` is run with to see what another user cannot.
 AS_ADMINISTRATOR = "noderestrict doctor --kubeconfig /etc/kubernetes/admin.conf"
@@ -17,7 +17,6 @@ AS_ADMINISTRATOR = "noderestrict doctor --kubeconfig /etc/kubernetes/admin.conf"
 REACHABLE = "kubectl get --raw /readyz?verbose"
 #: Where kubeadm keeps the flags of an API server.
 EDIT_API_SERVER = "sudoedit /etc/kubernetes/manifests/kube-apiserver.yaml"
-_SECRETS = f"--secret {NAMESPACE}/{TLS_SECRET} --ca-secret {NAMESPACE}/{CA_SECRET}"
 _FOLDER = "manifests/overlays"
 _BOOTSTRAP = "noderestrict certs bootstrap"
 
@@ -33,21 +32,43 @@ def render(extra: Extra, *flags: str) -> list[str]:
     return [shlex.join(["noderestrict", "render", "manifests", *words])] if words else []
 
 
-def applying(options: Options, overlay: str, *flags: str) -> str:
+def applying(options: Options, overlay: str, *flags: str, release: str = "") -> str:
     """Return the commands that install the objects of an overlay, but for its registration.
 
     Args:
         options: what the cluster is examined for.
         overlay: its name.
         flags: of ``render`` besides those of the policies.
+        release: of Helm that has installed them, "" for none.
     """
-    rendering = _rendering(options, *flags)
-    return "\n".join((*rendering, f"kubectl apply -k {_FOLDER}/{overlay}/install"))
+    install = f"kubectl apply -k {_FOLDER}/{overlay}/install"
+    if release:
+        install = _upgrade(options, release)
+    return "\n".join((*_rendering(options, *flags), install))
+
+
+def _upgrade(options: Options, release: str, *values: str) -> str:
+    """Return the command that renders a release of the chart again."""
+    words = ["helm", "upgrade", release, "manifests/chart", "--namespace", options.namespace,
+             "--reset-then-reuse-values"]  # fmt: skip
+    return shlex.join([*words, *(f"--set={one}" for one in values)])
 
 
 def _rendering(options: Options, *flags: str, edits: Sequence[str] = ()) -> list[str]:
     agents = options.agents
+    flags = (*flags, *_place(options, flags))
     return [*agents.saving, *edits, *render(options.extra, *agents.flags, *flags)]
+
+
+def _place(options: Options, given: Sequence[str]) -> Iterator[str]:
+    """Yield the flags that say where the servers run, unless they are given."""
+    plain = Options()
+    for flag, value, usual in (
+        ("--namespace", options.namespace, plain.namespace),
+        ("--webhook-name", options.configuration, plain.configuration),
+    ):
+        if value != usual and not any(one.startswith(f"{flag}=") for one in given):
+            yield f"{flag}={value}"
 
 
 async def correcting(cluster: Cluster, agent: Agent) -> str:
@@ -73,11 +94,16 @@ async def restore(
     Raises:
         ClusterError: the installation could not be read.
     """
-    overlay = overlay or await installed_overlay(cluster)
+    release = await installed_release(cluster)
+    other, overlay = overlay, overlay or await installed_overlay(cluster)
     minor = await cluster.minor_to_render_for()
     if minor is not None:
         flags = (*flags, f"--kubernetes-version=1.{max(minor, OLDEST_MINOR)}")
-    return "\n".join((*_rendering(cluster.options, *flags, edits=edits), *_install(overlay)))
+    rendering = _rendering(cluster.options, *flags, edits=edits)
+    if not release:
+        return "\n".join((*rendering, *_install(cluster.options, overlay)))
+    values = [f"placement={other}"] if other == "control-plane" else []
+    return "\n".join((*rendering, _upgrade(cluster.options, release, *values)))
 
 
 def rendering_authorizer(cluster: Cluster, minor: int) -> str:
@@ -92,7 +118,8 @@ def rendering_authorizer(cluster: Cluster, minor: int) -> str:
     return "\n".join((*agents.saving, shlex.join([*words, f"--kubernetes-version=1.{minor}"])))
 
 
-def _install(overlay: str) -> list[str]:
+def _install(options: Options, overlay: str) -> list[str]:
+    secret = f"--secret {options.namespace}/{TLS_SECRET}"
     folder = f"{_FOLDER}/{overlay or 'control-plane'}"
     registration = f"{folder}/enforce/registration.yaml"
     match overlay:
@@ -101,9 +128,9 @@ def _install(overlay: str) -> list[str]:
             return [f"{_BOOTSTRAP} {keys} --registration {registration}"]
         case "audit":
             # Nobody keeps a CA where nodes may label themselves trusted.
-            keys = f"--secret {NAMESPACE}/{TLS_SECRET}"
+            keys = secret
         case _:
-            keys = _SECRETS
+            keys = f"{secret} --ca-secret {options.namespace}/{CA_SECRET}"
     return [
         f"kubectl apply -k {folder}/install",
         f"{_BOOTSTRAP} {keys}",

@@ -6,15 +6,12 @@ from typing import Any
 
 from noderestrict.cluster.connection import ClusterError
 from noderestrict.doctor import exposition
-from noderestrict.doctor.cluster import Cluster
+from noderestrict.doctor.cluster import LABEL, Cluster
 from noderestrict.doctor.exposition import Sample
 from noderestrict.doctor.findings import Finding, unknown
 from noderestrict.doctor.workloads import SERVERS, Workload, serves, setting, values, workloads
 from noderestrict.policy.releases import LATEST, Release, parse_release
-from noderestrict.render.workload import NAMESPACE
 
-LABEL = "app.kubernetes.io/name=noderestrict"
-LOGS = f"kubectl -n {NAMESPACE} logs --selector {LABEL}"
 _PORT = 9090
 _MODE, _GATE = "noderestrict_rule_mode", "noderestrict_feature_gate"
 _AGE, _BUILD = "noderestrict_store_age_seconds", "noderestrict_build_info"
@@ -86,7 +83,8 @@ async def serving(cluster: Cluster) -> list[Workload]:
     Raises:
         ClusterError: they could not be read.
     """
-    return [one for one in await workloads(cluster, NAMESPACE, SERVERS) if serves(one)]
+    found = await workloads(cluster, cluster.options.namespace, SERVERS)
+    return [one for one in found if serves(one)]
 
 
 async def read_servers(
@@ -102,7 +100,8 @@ async def read_servers(
         ClusterError: pods could not be listed.
     """
     for address in cluster.options.metrics:
-        yield await _read(f"{address[0]}:{address[1]}", exposition.of_address(address))
+        name = f"{address[0]}:{address[1]}"
+        yield await _read(name, exposition.of_address(address), cluster.options.logs)
     if cluster.options.metrics:
         return
     if not running:
@@ -112,8 +111,8 @@ async def read_servers(
             "noderestrict doctor --metrics HOST:PORT",
         )
         return
-    query = {"labelSelector": LABEL}
-    for pod in await cluster.items(f"/api/v1/namespaces/{NAMESPACE}/pods", query):
+    query, namespace = {"labelSelector": LABEL}, cluster.options.namespace
+    for pod in await cluster.items(f"/api/v1/namespaces/{namespace}/pods", query):
         if (pod.get("status") or {}).get("phase") != "Running" or _is_ending(pod):
             continue
         name = pod["metadata"]["name"]
@@ -125,11 +124,12 @@ async def read_servers(
             yield unknown(
                 f"{name}: its modes and stores are not visible from here",
                 "forward a port to its metrics",
-                f"kubectl -n {NAMESPACE} port-forward {name} {_PORT}:{port} &\n"
+                f"{cluster.options.kubectl} port-forward {name} {_PORT}:{port} &\n"
                 f"noderestrict doctor --metrics 127.0.0.1:{_PORT}",
             )
         else:
-            yield await _read(name, exposition.of_pod(cluster, NAMESPACE, name, port))
+            exposed = exposition.of_pod(cluster, namespace, name, port)
+            yield await _read(name, exposed, cluster.options.logs)
 
 
 def _is_ending(pod: Any) -> bool:
@@ -142,14 +142,14 @@ def _metrics_address(command: Sequence[str]) -> tuple[str, int]:
     return host.strip("[]"), int(port) if port.isdecimal() else 0
 
 
-async def _read(name: str, text: Awaitable[bytes]) -> Server | Finding:
+async def _read(name: str, text: Awaitable[bytes], logs: str) -> Server | Finding:
     server = Server(name)
     try:
         for sample in exposition.samples(await text, _OURS):
             server.take(sample)
     except (ClusterError, ValueError, KeyError) as error:
         return unknown(
-            f"{name}: its modes and stores are not visible: {error}", "see whether it runs", LOGS
+            f"{name}: its modes and stores are not visible: {error}", "see whether it runs", logs
         )
     return server
 

@@ -7,7 +7,6 @@ from typing import Any
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.placement import Placement, placement_of
 from noderestrict.doctor.workloads import ALL, workloads
-from noderestrict.render.workload import NAMESPACE
 
 _SHOWN = 10
 
@@ -53,7 +52,7 @@ async def read_trust(cluster: Cluster) -> Trust:
     nodes = {node["metadata"]["name"]: node for node in await cluster.items("/api/v1/nodes")}
     placements = {
         str(workload): placement_of(workload.pod_spec)
-        for workload in await workloads(cluster, NAMESPACE, ALL)
+        for workload in await workloads(cluster, cluster.options.namespace, ALL)
     }
     claimed = [
         [name for name, node in nodes.items() if address in _addresses(node)]

@@ -27,6 +27,7 @@ class Workload:
         wanted: number of pods that should run.
         current: number of those that run as the pod template says.
         ready: number of those that are ready.
+        release: of Helm that has installed it, "" for none.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Workload:
     wanted: int = 0
     current: int = 0
     ready: int = 0
+    release: str = ""
 
     def __str__(self) -> str:
         """Return kind and name."""
@@ -46,22 +48,42 @@ class Workload:
         return [words(container) for container in self.pod_spec.get("containers") or ()]
 
 
-async def workloads(cluster: Cluster, namespace: str, plurals: Iterable[str]) -> list[Workload]:
+async def workloads(
+    cluster: Cluster, namespace: str, plurals: Iterable[str], selector: str = ""
+) -> list[Workload]:
     """Return the workloads of a namespace.
+
+    Args:
+        cluster: where they are.
+        namespace: of the workloads, "" for all.
+        plurals: of their kinds.
+        selector: of their labels, "" for any.
 
     Raises:
         ClusterError: they could not be read.
     """
-    found = []
-    for plural in plurals:
-        path = f"/apis/{_GROUPS[plural]}/v1/namespaces/{namespace}/{plural}"
-        for value in await cluster.items(path):
-            spec = value["spec"]
-            if plural == "cronjobs":
-                spec = spec["jobTemplate"]["spec"]
-            name, template = value["metadata"]["name"], spec["template"]["spec"]
-            found.append(Workload(plural[:-1], name, template, namespace, *_counts(plural, value)))
-    return found
+    space = f"namespaces/{namespace}/" if namespace else ""
+    query = {"labelSelector": selector} if selector else None
+    return [
+        _workload(plural, value)
+        for plural in plurals
+        for value in await cluster.items(f"/apis/{_GROUPS[plural]}/v1/{space}{plural}", query)
+    ]
+
+
+def _workload(plural: str, value: Any) -> Workload:
+    metadata, spec = value["metadata"], value["spec"]
+    if plural == "cronjobs":
+        spec = spec["jobTemplate"]["spec"]
+    annotations = metadata.get("annotations") or {}
+    return Workload(
+        plural[:-1],
+        metadata["name"],
+        spec["template"]["spec"],
+        metadata["namespace"],
+        *_counts(plural, value),
+        str(annotations.get("meta.helm.sh/release-name") or ""),
+    )
 
 
 async def daemon_sets(cluster: Cluster) -> list[Workload]:
@@ -70,15 +92,7 @@ async def daemon_sets(cluster: Cluster) -> list[Workload]:
     Raises:
         ClusterError: they could not be read.
     """
-    return [
-        Workload(
-            "daemonset",
-            one["metadata"]["name"],
-            one["spec"]["template"]["spec"],
-            one["metadata"]["namespace"],
-        )
-        for one in await cluster.items("/apis/apps/v1/daemonsets")
-    ]
+    return await workloads(cluster, "", ("daemonsets",))
 
 
 def _counts(plural: str, value: Any) -> tuple[int, int, int]:

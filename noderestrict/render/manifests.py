@@ -150,24 +150,29 @@ def is_loopback(address: str) -> bool:
         return host == "localhost"
 
 
-def _audit(flag: str) -> Object:
+def _audit(deployment: Object, enforced: str, audited: str) -> Object:
     """Return the overlay in which nothing is denied, whatever happens to the webhook.
 
     Any node can pass itself off as a trusted one there, by a label or a pod: so no CA is kept, and
     no account may renew a certificate.
 
     Args:
-        flag: which registration the servers expect.
+        deployment: that it changes.
+        enforced: flag that says which registration its servers expect.
+        audited: the same here.
     """
-    arguments = (
-        {"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": argument}
-        for argument in ("--mode=audit", flag)
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    arguments = "/spec/template/spec/containers/0/args"
+    place = container["args"].index(enforced)
+    changes = (
+        {"op": "replace", "path": f"{arguments}/{place}", "value": audited},
+        {"op": "add", "path": f"{arguments}/-", "value": "--mode=audit"},
     )
     return {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": ["../../../service"],
-        "patches": [_inline({"kind": "Deployment", "name": NAME}, *arguments)],
+        "patches": [_inline({"kind": "Deployment", "name": NAME}, *changes)],
     }
 
 
@@ -196,15 +201,18 @@ def manifests(options: Options | None = None) -> dict[str, str]:
     flags = options.server_flags()
     in_pods, on_hosts = (options.connection_flags(on_host=on_host) for on_host in (False, True))
     served_at = [f"--served-at={certificate_names(installation.namespace)[0]}:443"]
+    deployment = workload.deployment(
+        [service.flag(), *flags, *in_pods], options.agent_files, installation
+    )
     completed = {
         "components/mirror-pods/policy.yaml": mirror_pod_policy(installation),
         "service/deployment.yaml": [
             *workload.agent_policies(options.agent_files, installation),
-            workload.deployment(
-                [service.flag(), *flags, *in_pods], options.agent_files, installation
-            ),
+            deployment,
         ],
-        "overlays/audit/install/kustomization.yaml": [_audit(audited.flag())],
+        "overlays/audit/install/kustomization.yaml": [
+            _audit(deployment, service.flag(), audited.flag())
+        ],
         "overlays/cert-manager/install/certificates.yaml": workload.cert_manager(installation),
         "overlays/control-plane/install/certificates.yaml": workload.renewal(
             on_hosts, on_host=True, installation=installation

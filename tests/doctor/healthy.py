@@ -90,7 +90,7 @@ class Healthy(APIServer):
         deployment["status"] = {"observedGeneration": 1, "updatedReplicas": 2, "readyReplicas": 2}
         endpoints = []
         for name, node in (("a", "cp"), ("b", "cp2")):
-            labels = {"app.kubernetes.io/name": "noderestrict"}
+            labels = deployment["spec"]["template"]["metadata"]["labels"]
             self.put(
                 f"{SPACE}/pods/{name}", labels=labels,
                 spec={**deployment["spec"]["template"]["spec"], "nodeName": node},

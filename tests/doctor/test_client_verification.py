@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from noderestrict.doctor.checks.client_verification import check_clients, demands_certificate
+from noderestrict.doctor.cluster import Options
 from noderestrict.doctor.findings import Finding
 from tests.serving.tls import authority, serving
 
 
 def found(address: tuple[str, int], failure: str = "") -> Finding:
-    (finding,) = asyncio.run(check_clients([address], failure))
+    (finding,) = asyncio.run(check_clients([address], failure, Options()))
     return finding
 
 
@@ -53,4 +54,4 @@ def test_a_server_that_is_away_or_does_not_speak_tls_leaves_it_unknown(tmp_path:
 def test_without_access_to_the_server_only_a_clear_rejection_is_reported(
     failure: str, findings: int
 ) -> None:
-    assert len(asyncio.run(check_clients([], failure))) == findings
+    assert len(asyncio.run(check_clients([], failure, Options()))) == findings

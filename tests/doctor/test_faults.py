@@ -245,6 +245,9 @@ FAULTS: dict[str, dict[str, tuple[Plant, str, str]]] = {
         "too few": (lambda server: server.rights.remove((SERVER, "get", "nodes")), "fail",
                     "cannot get nodes"),
         "too many": (grant(SERVER, "get", "secrets"), "fail", "can get secrets"),
+        "no events": (lambda server: server.objects[DEPLOYMENT]["spec"]["template"]["spec"][
+            "containers"][0]["args"].append("--events"), "fail",
+            "cannot create events, patch events in namespace default, which --events needs"),
     },
     "api audiences": {
         "others": (lambda server: [

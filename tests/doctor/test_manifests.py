@@ -1,7 +1,9 @@
 """What is installed is compared with what would be rendered now, whichever overlay that is."""
 
 import asyncio
+import base64
 import copy
+import gzip
 import json
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +12,7 @@ from typing import Any
 
 import jsonpatch
 import pytest
+import yaml
 
 from noderestrict.cluster.judge import connected
 from noderestrict.doctor.checks import manifests
@@ -20,6 +23,7 @@ from noderestrict.doctor.run import examine
 from noderestrict.policy.extra import Extra
 from noderestrict.render import manifests as rendering
 from noderestrict.render.manifests import OVERLAYS
+from noderestrict.render.names import Installation
 from noderestrict.render.overlay import build
 from tests.cli.store import stored
 from tests.doctor.test_credentials import WEBHOOKS, Cluster, path_of
@@ -30,6 +34,7 @@ COMPONENTS = (
     ("client-verification", "mirror-pods", "monitoring"),
 )  # fmt: skip
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
+HOSTS = "control-plane"
 SPACE = "namespaces/noderestrict"
 DEPLOYMENT = f"/apis/apps/v1/{SPACE}/deployments/noderestrict"
 
@@ -101,6 +106,56 @@ def test_what_flags_of_render_change_is_no_difference(
 ) -> None:
     doctor.install(overlay, options=options)
     assert [one.status for one in doctor(extra=options.extra)] == ["pass"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_installation_elsewhere_is_compared_with_what_is_rendered_for_there(
+    doctor: Doctor, overlay: str
+) -> None:
+    elsewhere = Installation(namespace="isolation", registration="nodes", port=9443)
+    doctor.install(overlay, options=rendering.Options(installation=elsewhere))
+    found = doctor(namespace="isolation", configuration="nodes")
+    assert told(found) == [("pass", f"overlay {overlay} is installed as rendered")]
+    (deployment,) = doctor.cluster.lists[
+        f"/apis/apps/v1/namespaces/isolation/{'daemonsets' if overlay == HOSTS else 'deployments'}"
+    ]
+    deployment["spec"]["template"]["spec"]["hostPID"] = True
+    (finding,) = doctor(namespace="isolation", configuration="nodes")
+    assert finding.command.startswith("kubectl -n isolation patch ")
+
+
+def released(objects: Sequence[Object]) -> Object:
+    """Return a Secret in which Helm keeps a release."""
+    content = json.dumps({"name": "nodes", "manifest": yaml.safe_dump_all(objects)}).encode()
+    data = base64.b64encode(base64.b64encode(gzip.compress(content))).decode()
+    metadata = {"name": "sh.helm.release.v1.nodes.v3", "namespace": "noderestrict"}
+    return {"type": "helm.sh/release.v1", "metadata": metadata, "data": {"release": data}}
+
+
+def test_a_release_of_helm_is_compared_with_what_helm_rendered(doctor: Doctor) -> None:
+    """No overlay has what values changed."""
+    doctor.install("audit")
+    deployment = doctor.cluster.objects[DEPLOYMENT]
+    deployment["metadata"]["annotations"] = {"meta.helm.sh/release-name": "nodes"}
+    arguments = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+    arguments[arguments.index("--mode=audit")] = "--mode=warn"
+    arguments.append("--rule-modes=nodes/labels=enforce")
+    secrets = f"/api/v1/{SPACE}/secrets"
+    assert {one.status for one in doctor()} == {"warn"}
+    kept = [one for one in doctor.cluster.objects.values() if one.get("kind")]
+    doctor.cluster.add(secrets, released(copy.deepcopy(kept)))
+    assert told(doctor()) == [("pass", "release nodes is installed as rendered")]
+    arguments.pop()
+    (finding,) = doctor()
+    assert (finding.status, "--rule-modes=nodes/labels" in finding.message) == ("warn", True)
+    del doctor.cluster.objects[f"{RBAC}/clusterroles/noderestrict"]
+    assert doctor()[0].command == (
+        "helm upgrade nodes manifests/chart --namespace noderestrict --reset-then-reuse-values"
+    )
+    doctor.cluster.lists[secrets][-1]["data"]["release"] = "bm90aGluZw=="
+    (finding,) = doctor()
+    assert finding.status == "unknown"
+    assert "Secret sh.helm.release.v1.nodes.v3 holds no release: " in finding.message
 
 
 def test_where_no_server_runs_as_a_pod_nothing_is_compared(doctor: Doctor) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from noderestrict.cli import main
 from noderestrict.doctor.checks.certificate import verdict
+from noderestrict.doctor.cluster import Options
 from noderestrict.pki import path, system_roots
 from noderestrict.pki.check import KeyPair, KeyPairError, check_pair
 from noderestrict.pki.parsed import Parsed
@@ -105,7 +106,9 @@ def test_serve_certs_check_and_doctor_have_the_same_verdict(
     assert certificates.pair is not None
     with served({"": certificates.pair}) as addresses:
         host, _, port = addresses[""].rpartition(":")
-        finding = asyncio.run(verdict("webhook", case.roots, case.host, (host, int(port))))
+        finding = asyncio.run(
+            verdict("webhook", case.roots, case.host, (host, int(port)), Options())
+        )
     # What was left out or repeated is no longer seen.
     fine = ("pass", "warn") if case.pair is Pair.ODD else ("pass",)
     assert finding.status in (fine if case.accepted else ("fail",)), finding.message

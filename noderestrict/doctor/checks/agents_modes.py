@@ -7,7 +7,7 @@ from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, unknown, warned
 from noderestrict.doctor.restore import correcting, restore
-from noderestrict.doctor.servers import LOGS, Server, read_servers, serving
+from noderestrict.doctor.servers import Server, read_servers, serving
 from noderestrict.doctor.trust import some
 from noderestrict.policy.modes import ENFORCE
 from noderestrict.serving.modes import Modes
@@ -26,7 +26,8 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
         for finding in problems or [passed(f"{found.name}: it has these policies, in their modes")]:
             yield finding
     if not seen:
-        yield unknown("no server runs that says which policies it has", "see why", LOGS)
+        text = "no server runs that says which policies it has"
+        yield unknown(text, "see why", cluster.options.logs)
     if cluster.options.audited:
         return
     for agent in cluster.options.agents:
@@ -55,7 +56,7 @@ def _problems(cluster: Cluster, server: Server, again: str) -> Iterator[Finding]
         yield failed(
             f"{server.name}: it has another policy of {some(changed)}",
             "see whether its log rejects the file; a changed ConfigMap takes a minute",
-            f"{LOGS}\n{again}",
+            f"{cluster.options.logs}\n{again}",
         )
     if surplus:
         yield warned(

@@ -9,24 +9,18 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 
 from noderestrict.doctor.check import Check
-from noderestrict.doctor.cluster import Address, Cluster
+from noderestrict.doctor.cluster import Address, Cluster, Options
 from noderestrict.doctor.findings import FAIL, Finding, failed, passed, unknown, warned
 from noderestrict.doctor.probe import FORBIDDEN, is_from_webhook, probe
 from noderestrict.doctor.restore import restore
 from noderestrict.pki.check import KeyPairError, check_chain
 from noderestrict.pki.peer import served_chain
 from noderestrict.pki.system_roots import system_roots
-from noderestrict.render.registration import NAME
-from noderestrict.render.workload import NAMESPACE, RENEWAL, TLS_SECRET
+from noderestrict.render.workload import RENEWAL, TLS_SECRET
 
 _SOON = dt.timedelta(days=30)
 _SECONDS = 10
 _SERVICE_PORT = "8443"
-_CHECK = (
-    f"noderestrict certs check --secret {NAMESPACE}/{TLS_SECRET} --webhook-configuration {NAME}"
-)
-_PODS = f"kubectl -n {NAMESPACE} get pods"
-_RENEW = f"kubectl -n {NAMESPACE} create job --from=cronjob/{RENEWAL} now"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +75,7 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
                 f"noderestrict doctor --connect 127.0.0.1:{_SERVICE_PORT}",
             )
             continue
-        found = await verdict(named, server.bundle, server.host, server.address)
+        found = await verdict(named, server.bundle, server.host, server.address, cluster.options)
         if found.status == FAIL:
             found = replace(found, command=found.command or await restore(cluster))
         yield found
@@ -126,7 +120,7 @@ async def _by_api_server(
         return failed(
             f"{where}: the API server gets no answer: {refusal}",
             "see whether the certificate is bad, or no server runs",
-            _CHECK,
+            _checking(cluster.options),
         )
     return passed(f"{where}: the API server verifies it")
 
@@ -148,7 +142,9 @@ async def _is_elsewhere(cluster: Cluster, address: Address) -> bool:
     return False
 
 
-async def verdict(name: str, bundle: bytes, host: str, address: Address) -> Finding:
+async def verdict(
+    name: str, bundle: bytes, host: str, address: Address, options: Options
+) -> Finding:
     """Return whether an API server accepts what is served.
 
     Args:
@@ -156,7 +152,9 @@ async def verdict(name: str, bundle: bytes, host: str, address: Address) -> Find
         bundle: its CA bundle, PEM; b"" for the CAs of the system.
         host: that the API server calls.
         address: where the server is reachable.
+        options: what the cluster is examined for.
     """
+    pods = f"{options.kubectl} get pods"
     at = f"{address[0]}:{address[1]}"
     if name:
         at = f"{name} at {at}"
@@ -174,28 +172,35 @@ async def verdict(name: str, bundle: bytes, host: str, address: Address) -> Find
         )
     except ssl.SSLError as error:
         return failed(
-            f"{at}: no TLS handshake: {error.reason}", "check that the server is running", _PODS
+            f"{at}: no TLS handshake: {error.reason}", "check that the server is running", pods
         )
     except (OSError, TimeoutError) as error:
         return failed(
             f"{at}: no answer: {error or type(error).__name__}",
             "check that the server is running",
-            _PODS,
+            pods,
         )
     left = pair.chain_not_after - now
     if left < _SOON:
         return warned(
             f"{at}: the certificate expires in {left.days} days",
             "renew it, or check cert-manager",
-            _RENEW,
+            f"{options.kubectl} create job --from=cronjob/{RENEWAL} now",
         )
     if pair.warnings:
         return warned(
             f"{at}: verified for {host!r}, but {'; '.join(pair.warnings)}",
             "serve the certificate and the intermediates that issued it, and nothing else",
-            _CHECK,
+            _checking(options),
         )
     return passed(f"{at}: verified for {host!r}, valid for {left.days} days")
+
+
+def _checking(options: Options) -> str:
+    return (
+        f"noderestrict certs check --secret {options.namespace}/{TLS_SECRET} "
+        f"--webhook-configuration {options.configuration}"
+    )
 
 
 CHECK = Check("certificate", "Does caBundle verify the served certificate?", check)

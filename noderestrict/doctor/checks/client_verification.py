@@ -11,13 +11,12 @@ from collections.abc import AsyncIterator, Sequence
 
 from noderestrict.cluster.connection import ClusterError
 from noderestrict.doctor.check import Check
-from noderestrict.doctor.cluster import Address, Cluster
+from noderestrict.doctor.cluster import Address, Cluster, Options
 from noderestrict.doctor.findings import Finding, failed, passed, unknown, warned
 from noderestrict.doctor.probe import FORBIDDEN, is_from_webhook, probe
 from noderestrict.doctor.restore import AS_ADMINISTRATOR
 from noderestrict.doctor.workloads import SERVERS, Workload, values, workloads
 from noderestrict.render.client_verification import FOLDER
-from noderestrict.render.workload import NAMESPACE
 
 _SECONDS = 10
 _COMPONENT = "manifests/components/client-verification"
@@ -29,12 +28,8 @@ _FILES = (
 )
 _ADD = (
     f'add {_COMPONENT}, see "Answer API servers alone" in docs/install.md, or let only API '
-    "servers reach it",
-    f"{_FILES}\n"
-    f"kubectl -n {NAMESPACE} create configmap noderestrict-client-ca "
-    "--from-file=ca.crt=/etc/kubernetes/pki/front-proxy-ca.crt",
+    "servers reach it"
 )
-_PODS = f"kubectl -n {NAMESPACE} get pods"
 _CONNECT = "noderestrict doctor --connect HOST:PORT"
 #: What an API server reports when a webhook rejects its certificate or the lack of one: Go's names
 #: of TLS alerts, or a connection that ended before the alert was read.
@@ -56,10 +51,11 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
     called = refusal is None or refusal.code == FORBIDDEN
     failure = "" if called else str(refusal)
     addresses = sorted(one for one in reached if one)
-    found = await check_clients(addresses, failure)
+    found = await check_clients(addresses, failure, cluster.options)
     if reached and not found:
         found = [
-            judge_workload(one, failure) for one in await workloads(cluster, NAMESPACE, SERVERS)
+            judge_workload(one, failure, cluster.options)
+            for one in await workloads(cluster, cluster.options.namespace, SERVERS)
         ] or [unknown("no server is reachable from here", "say where one is", _CONNECT)]
     for finding in found:
         yield finding
@@ -70,20 +66,21 @@ def _is_denial(refusal: ClusterError) -> bool:
     return refusal.code == FORBIDDEN and "impersonate" not in str(refusal)
 
 
-def judge_workload(workload: Workload, failure: str) -> Finding:
+def judge_workload(workload: Workload, failure: str, options: Options) -> Finding:
     """Return whether the servers of a workload verify the API server, by their flags.
 
     Args:
         workload: that serves.
         failure: why the API server could not call it, "" if it could.
+        options: what the cluster is examined for.
     """
     flags = [value for command in workload.commands() for value in values(command, _FLAG)]
     if not flags:
-        return warned(f"{workload} answers any client, and so reveals who can read what", *_ADD)
+        text = f"{workload} answers any client, and so reveals who can read what"
+        return warned(text, _ADD, _adding(options))
     if failure:
-        return unknown(
-            f"the API server could not call the webhook: {failure}", "see its servers", _PODS
-        )
+        text = f"the API server could not call the webhook: {failure}"
+        return unknown(text, "see its servers", _pods(options))
     return passed(f"{workload} verifies its clients")
 
 
@@ -120,13 +117,16 @@ async def demands_certificate(address: Address) -> bool | None:
                     await writer.wait_closed()
 
 
-def judge_clients(address: Address, *, demanded: bool | None, failure: str) -> Finding:
+def judge_clients(
+    address: Address, *, demanded: bool | None, failure: str, options: Options
+) -> Finding:
     """Return whether the server verifies the API server.
 
     Args:
         address: of the server.
         demanded: whether it rejects clients without a certificate, None if unknown.
         failure: why the API server could not call it, "" if it could.
+        options: what the cluster is examined for.
     """
     at = f"{address[0]}:{address[1]}"
     if any(text in failure for text in _REJECTED) or (
@@ -142,31 +142,52 @@ def judge_clients(address: Address, *, demanded: bool | None, failure: str) -> F
         return unknown(
             f"{at}: no answer, so whether it verifies clients is unknown",
             "check that the server is running",
-            _PODS,
+            _pods(options),
         )
     if not demanded:
         return warned(
             f"{at} answers any client, and so reveals who can read what",
-            *_ADD,
+            _ADD,
+            _adding(options),
         )
     if failure:
-        return unknown(
-            f"the API server could not call the webhook: {failure}", "see its servers", _PODS
-        )
+        text = f"the API server could not call the webhook: {failure}"
+        return unknown(text, "see its servers", _pods(options))
     return passed(f"{at} verifies its clients and accepts this API server")
 
 
-async def check_clients(addresses: Sequence[Address], failure: str) -> list[Finding]:
+def _pods(options: Options) -> str:
+    return f"{options.kubectl} get pods"
+
+
+def _adding(options: Options) -> str:
+    return (
+        f"{_FILES}\n"
+        f"{options.kubectl} create configmap noderestrict-client-ca "
+        "--from-file=ca.crt=/etc/kubernetes/pki/front-proxy-ca.crt"
+    )
+
+
+async def check_clients(
+    addresses: Sequence[Address], failure: str, options: Options
+) -> list[Finding]:
     """Return a finding for each server.
 
     Args:
         addresses: of the servers that are reachable from here.
         failure: why the API server could not call its webhook, "" if it could.
+        options: what the cluster is examined for.
     """
     if not addresses and any(text in failure for text in _REJECTED):
-        return [judge_clients(("the server", 443), demanded=None, failure=failure)]
+        server = ("the server", 443)
+        return [judge_clients(server, demanded=None, failure=failure, options=options)]
     return [
-        judge_clients(address, demanded=await demands_certificate(address), failure=failure)
+        judge_clients(
+            address,
+            demanded=await demands_certificate(address),
+            failure=failure,
+            options=options,
+        )
         for address in addresses
     ]
 

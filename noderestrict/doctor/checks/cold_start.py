@@ -25,7 +25,6 @@ from noderestrict.doctor.workloads import (
     workloads,
 )
 from noderestrict.render.infrastructure import infrastructure_in
-from noderestrict.render.workload import NAMESPACE
 
 _SEE = 'see "Cold start" in docs/operations.md'
 _KUBE_PROXY = "kube-proxy"
@@ -56,7 +55,7 @@ async def _our_way(cluster: Cluster) -> list[Finding]:
             f"render the manifests with --api-server; {_SEE}",
             await restore(cluster, "--api-server=HOST:PORT"),
         )
-        for one in await workloads(cluster, NAMESPACE, SERVERS)
+        for one in await workloads(cluster, cluster.options.namespace, SERVERS)
         if one.pod_spec.get("hostNetwork")
         and not any(values(command, "--api-server") for command in one.commands())
     ]
@@ -67,7 +66,8 @@ async def _its_way(cluster: Cluster, webhooks: list[Any]) -> AsyncIterator[Findi
     infrastructure = infrastructure_in(webhooks)
     left_out = infrastructure.accounts if infrastructure is not None else ()
     routed = await _routes_to_endpoints(cluster)
-    daemons = [one for one in await daemon_sets(cluster) if one.namespace != NAMESPACE]
+    own = cluster.options.namespace
+    daemons = [one for one in await daemon_sets(cluster) if one.namespace != own]
     agents = {
         account_of(one): f"{one.namespace}/{one.name}"
         for one in daemons

@@ -17,32 +17,33 @@ from noderestrict.doctor.permissions import (
 from noderestrict.doctor.restore import restore
 from noderestrict.doctor.trust import read_trust, some
 from noderestrict.graph.graph import Graph
-from noderestrict.render.workload import NAMESPACE, NEW_CA
+from noderestrict.render.workload import NEW_CA
 
 _SHOWN = 10
 #: Each is enough to get the token of any account of the namespace.
-_HARMFUL = (
-    Permission("create", "", "secrets", namespace=NAMESPACE),
-    Permission("create", "", "pods", namespace=NAMESPACE),
-)
+_HARMFUL = (("create", "secrets"), ("create", "pods"))
 
 
 async def check(cluster: Cluster) -> AsyncIterator[Finding]:
     """Yield which nodes can read our Secrets or get tokens, and which accounts can do harm."""
     trusted = (await read_trust(cluster)).trusted()
     graph = await read_graph(cluster.connection)
+    namespace = cluster.options.namespace
     accounts = await _names(cluster, "serviceaccounts")
     secrets = await _names(cluster, "secrets")
-    objects = [ObjectKey("secrets", NAMESPACE, name) for name in secrets]
+    objects = [ObjectKey("secrets", namespace, name) for name in secrets]
     objects += [
-        ObjectKey("serviceaccounts", NAMESPACE, name) for name in accounts if name != "default"
+        ObjectKey("serviceaccounts", namespace, name) for name in accounts if name != "default"
     ]
     again = await restore(cluster)
     for key in objects:
         yield _readers(graph, key, trusted, again)
-    harmful = (*changes_of_registration(cluster.options.configuration), *_HARMFUL)
+    harmful = (
+        *changes_of_registration(cluster.options.configuration),
+        *(Permission(verb, "", plural, namespace=namespace) for verb, plural in _HARMFUL),
+    )
     for account in accounts:
-        user = f"system:serviceaccount:{NAMESPACE}:{account}"
+        user = f"system:serviceaccount:{namespace}:{account}"
         has = await granted(cluster, user, harmful)
         if has and account == NEW_CA:
             yield warned(
@@ -88,7 +89,7 @@ def _readers(graph: Graph, key: ObjectKey, trusted: frozenset[str], again: str) 
 
 
 async def _names(cluster: Cluster, plural: str) -> list[str]:
-    items = await cluster.items(f"/api/v1/namespaces/{NAMESPACE}/{plural}")
+    items = await cluster.items(f"/api/v1/namespaces/{cluster.options.namespace}/{plural}")
     return [item["metadata"]["name"] for item in items]
 
 

@@ -10,6 +10,7 @@ from noderestrict.doctor.differences import Difference, differences
 from noderestrict.doctor.findings import FAIL, WARN, Finding, passed
 from noderestrict.doctor.installed import Installed, deleting, patching, title
 from noderestrict.doctor.overlay import Rendering, rendering
+from noderestrict.doctor.release import released
 from noderestrict.doctor.restore import applying
 from noderestrict.render.load import Object
 from noderestrict.render.manifests import leftovers
@@ -17,6 +18,8 @@ from noderestrict.render.overlay import components
 
 #: A component with a check of its own, which knows the modes of policies.
 _POLICIES = "policies"
+#: Another check compares it with what the servers expect.
+_OTHER = "ValidatingWebhookConfiguration"
 #: Differences of one object that get a finding of their own.
 _SHOWN = 20
 _RIGHTS = frozenset({"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"})
@@ -61,14 +64,21 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
     if wanted is None:
         # Our servers do not run as pods.
         return
-    installed = Installed(cluster)
-    compared = await _with_components(installed, wanted)
+    installed, name = Installed(cluster), f"overlay {wanted.overlay}"
+    objects = await released(cluster, wanted.release) if wanted.release else None
+    if objects is None:
+        compared = await _with_components(installed, wanted)
+    else:
+        name = f"release {wanted.release}"
+        compared = await _compared(installed, [one for one in objects if one["kind"] != _OTHER])
+    own = {(one.value["kind"], one.value["metadata"]["name"]) for one in compared}
     for value in leftovers(wanted.files)[wanted.overlay]:
-        found = await installed.find(value)
-        compared.append(_Compared(value, found is not None, differences(found, None)))
-    again = applying(cluster.options, wanted.overlay, *wanted.flags)
+        if (value["kind"], value["metadata"]["name"]) not in own:
+            found = await installed.find(value)
+            compared.append(_Compared(value, found is not None, differences(found, None)))
+    again = applying(cluster.options, wanted.overlay, *wanted.flags, release=wanted.release)
     findings = [finding for one in compared for finding in _findings(one, again)]
-    for finding in findings or [passed(f"overlay {wanted.overlay} is installed as rendered")]:
+    for finding in findings or [passed(f"{name} is installed as rendered")]:
         yield finding
 
 

@@ -22,7 +22,7 @@ from noderestrict.pki.check import KeyPairError
 from noderestrict.policy.extra import Extra
 from noderestrict.render.conditions import syntax_of
 from noderestrict.render.infrastructure import infrastructure_in
-from noderestrict.render.workload import NAMESPACE, TLS_SECRET
+from noderestrict.render.workload import TLS_SECRET
 
 _AGAIN = "install the rendered one again"
 #: Fields that may have other values than the rendered ones where nothing says what is expected.
@@ -76,7 +76,9 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
 
 async def _certificate_authority(cluster: Cluster) -> bytes | None:
     """Return the CAs that a CA bundle may contain, None if they are unknown."""
-    secrets: list[Any] = await cluster.items(f"/api/v1/namespaces/{NAMESPACE}/secrets")
+    secrets: list[Any] = await cluster.items(
+        f"/api/v1/namespaces/{cluster.options.namespace}/secrets"
+    )
     held = [one.get("data") or {} for one in secrets if one["metadata"]["name"] == TLS_SECRET]
     bundle = held[0].get("ca.crt") if held else None
     return base64.b64decode(bundle) if bundle else None

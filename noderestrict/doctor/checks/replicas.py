@@ -12,13 +12,12 @@ from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, unknown, warned
 from noderestrict.doctor.gates import exposed_gates
 from noderestrict.doctor.restore import restore
-from noderestrict.doctor.servers import LOGS, Server, read_servers, serving
+from noderestrict.doctor.servers import Server, read_servers, serving
 from noderestrict.doctor.trust import some
 from noderestrict.doctor.workloads import Workload
 from noderestrict.policy.modes import OFF
 from noderestrict.policy.releases import Release
 from noderestrict.policy.table import RULES
-from noderestrict.render.workload import NAMESPACE
 from noderestrict.telemetry.metrics import ABSENT
 
 #: As the default of --max-staleness.
@@ -29,7 +28,7 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
     """Yield findings on the workloads, and on what each server exposes."""
     running = await serving(cluster)
     for workload in running:
-        yield _complete(workload)
+        yield _complete(workload, cluster.options.kubectl)
     servers = []
     async for found in read_servers(cluster, running):
         if isinstance(found, Server):
@@ -40,7 +39,7 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
     version = await _version(cluster)
     for server in servers:
         findings = [
-            *_judged(server),
+            *_judged(server, cluster.options.logs),
             *_modes(cluster, server, await restore(cluster)),
             *_rules(server, version, running, await restore(cluster)),
             *_gates(server, gates, running),
@@ -56,25 +55,25 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
         )
 
 
-def _complete(workload: Workload) -> Finding:
+def _complete(workload: Workload, kubectl: str) -> Finding:
     text = f"{workload}: {workload.ready} of {workload.wanted} replicas are ready"
     if workload.ready < workload.wanted or not workload.wanted:
-        return failed(text, "see why the others are not", f"kubectl -n {NAMESPACE} describe pods")
+        return failed(text, "see why the others are not", f"{kubectl} describe pods")
     if workload.current < workload.wanted:
         return failed(
             f"{text}, but {workload.wanted - workload.current} of them run an older pod template",
             "wait until the update is complete, or see what it waits for",
-            f"kubectl -n {NAMESPACE} rollout status {workload.kind} {workload.name}",
+            f"{kubectl} rollout status {workload.kind} {workload.name}",
         )
     return passed(text)
 
 
-def _judged(server: Server) -> Iterator[Finding]:
+def _judged(server: Server, logs: str) -> Iterator[Finding]:
     if not server.denies:
-        yield failed(f"{server.name}: it does not deny a known-bad review", "see its log", LOGS)
+        yield failed(f"{server.name}: it does not deny a known-bad review", "see its log", logs)
     if not server.serves_newest:
         yield failed(
-            f"{server.name}: the renewed certificate cannot be served", "see its log", LOGS
+            f"{server.name}: the renewed certificate cannot be served", "see its log", logs
         )
     stale = {name: age for name, age in server.ages.items() if age > _STALE_SECONDS}
     if stale:
@@ -82,7 +81,7 @@ def _judged(server: Server) -> Iterator[Finding]:
         yield failed(
             f"{server.name}: stores are stale: {ages}",
             "see whether it reaches the API server",
-            LOGS,
+            logs,
         )
 
 
@@ -158,7 +157,9 @@ def _rules(
 
 
 def _restarting(running: Sequence[Workload]) -> str:
-    commands = [f"kubectl -n {NAMESPACE} rollout restart {one.kind}/{one.name}" for one in running]
+    commands = [
+        f"kubectl -n {one.namespace} rollout restart {one.kind}/{one.name}" for one in running
+    ]
     return "\n".join(commands) or "sudo systemctl restart noderestrict"
 
 
@@ -184,7 +185,7 @@ def _with_flag(running: Sequence[Workload], flag: str) -> str:
     place = "/spec/template/spec/containers/0/args/-"
     patch = json.dumps([{"op": "add", "path": place, "value": flag}])
     commands = [
-        shlex.join(["kubectl", "-n", NAMESPACE, "patch", one.kind, one.name, "--type=json",
+        shlex.join(["kubectl", "-n", one.namespace, "patch", one.kind, one.name, "--type=json",
                     f"--patch={patch}"])
         for one in running
     ]  # fmt: skip

@@ -12,7 +12,6 @@ from noderestrict.doctor.restore import restore
 from noderestrict.doctor.servers import enforced_release
 from noderestrict.policy.releases import LATEST
 from noderestrict.render.policy_flags import policy_flags
-from noderestrict.render.workload import NAMESPACE
 from noderestrict.verify.identity import (
     impersonated,
     missing_rights,
@@ -36,7 +35,6 @@ from noderestrict.verify.run import Options, verify
 #: Whose requests are sent where there is no node yet.
 _NO_NODE = "noderestrict-doctor"
 _OURS_FAILED = re.compile(r"webhook \S+\.noderestrict\.io (?:did not answer|could not decide)")
-_LOGS = f"kubectl -n {NAMESPACE} logs --selector app.kubernetes.io/name=noderestrict"
 _ROLE = "noderestrict-verify"
 
 
@@ -45,7 +43,7 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
     refusal = await probe(cluster)
     if refusal is not None and is_from_webhook(refusal) and refusal.code != FORBIDDEN:
         # Each of the requests that follow would wait for its time-out.
-        yield _silent(str(refusal))
+        yield _silent(str(refusal), cluster.options.logs)
         return
     who = await own_identity(cluster.connection)
     if who.node is None and (why_not := unsendable(cluster.connection)):
@@ -98,8 +96,8 @@ def _granting(node: str, user: str) -> str:
     )
 
 
-def _silent(why: str) -> Finding:
-    return failed(f"the webhook did not answer: {why}", "check that the server is running", _LOGS)
+def _silent(why: str, logs: str) -> Finding:
+    return failed(f"the webhook did not answer: {why}", "check that the server is running", logs)
 
 
 class _Group:
@@ -143,7 +141,7 @@ class _Group:
         """Return the worst that is true of any rule."""
         silent = [text for rule in self._with(UNTOLD) for text in rule.why if _failed(text)]
         if silent:
-            return _silent(f"{self._name}: {silent[0]}")
+            return _silent(f"{self._name}: {silent[0]}", self._options.logs)
         return self._audited() if self._options.audited else self._enforced()
 
     def _enforced(self) -> Finding:
