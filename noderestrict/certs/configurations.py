@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,7 +13,6 @@ from noderestrict.api.resources import WEBHOOK_CONFIGURATIONS
 from noderestrict.certs.typed import read_typed
 from noderestrict.cluster.connection import MANAGED, ClusterError, Connection
 
-_NOT_FOUND, _CONFLICT, _UNPROCESSABLE = 404, 409, 422
 _ATTEMPTS = 5
 
 
@@ -142,7 +142,10 @@ async def change_bundles(
         try:
             await connection.json_patch(path, operations)
         except ClusterError as error:
-            if error.code not in (_CONFLICT, _UNPROCESSABLE) or attempt == _ATTEMPTS - 1:
+            if (
+                error.code not in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY)
+                or attempt == _ATTEMPTS - 1
+            ):
                 raise
         else:
             return True
@@ -173,7 +176,7 @@ async def write_registration(
     try:
         installed = await read_typed(connection, path, _Configuration)
     except ClusterError as error:
-        if error.code != _NOT_FOUND:
+        if error.code != HTTPStatus.NOT_FOUND:
             raise
         created = _registered(value, {}, bundle)
         if check is not None:

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 from noderestrict.api.resources import WEBHOOK_CONFIGURATIONS
@@ -20,7 +21,6 @@ from noderestrict.cluster.objects import tree
 NAME = "noderestrict-served"
 WEBHOOK = "served.noderestrict.io"
 LABEL = "noderestrict.io/served"
-_NOT_FOUND, _CONFLICT, _UNPROCESSABLE = 404, 409, 422
 _ATTEMPTS = 5
 _PAUSE_SECONDS = 1.0
 _HTTPS = 443
@@ -35,7 +35,7 @@ async def installed(connection: Connection, name: str) -> dict[str, Any] | None:
     try:
         found: dict[str, Any] = tree(await connection.get(WEBHOOK_CONFIGURATIONS.path("", name)))
     except ClusterError as error:
-        if error.code == _NOT_FOUND:
+        if error.code == HTTPStatus.NOT_FOUND:
             return None
         raise
     return found
@@ -135,7 +135,10 @@ async def _patch(
         try:
             await connection.json_patch(path, [test, *operations])
         except ClusterError as error:
-            if error.code not in (_CONFLICT, _UNPROCESSABLE) or attempt == _ATTEMPTS - 1:
+            if (
+                error.code not in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY)
+                or attempt == _ATTEMPTS - 1
+            ):
                 raise
         else:
             return operations

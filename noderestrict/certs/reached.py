@@ -8,6 +8,7 @@ it names a server that does not exist: once its failure is seen, the next answer
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from noderestrict.api.resources import WEBHOOK_CONFIGURATIONS
@@ -19,7 +20,6 @@ _LABEL = "noderestrict.io/probe"
 _CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 #: Nobody listens there.
 _NOBODY = {"url": "https://127.0.0.1:1/"}
-_NOT_FOUND = 404
 _PAUSE_SECONDS = 0.5
 #: API servers take about a second.
 _NOTICED_SECONDS = 15.0
@@ -161,5 +161,5 @@ async def _delete(connection: Connection, path: str) -> None:
     try:
         await connection.delete(path)
     except ClusterError as error:
-        if error.code != _NOT_FOUND:
+        if error.code != HTTPStatus.NOT_FOUND:
             raise

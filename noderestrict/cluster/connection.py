@@ -5,6 +5,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ from multidict import CIMultiDict
 
 from noderestrict.cluster.access import Access, Impersonated
 from noderestrict.cluster.api_servers import Address
-from noderestrict.cluster.credentials import UNAUTHORIZED, Credential, Credentials
+from noderestrict.cluster.credentials import Credential, Credentials
 from noderestrict.cluster.errors import ClusterError as ClusterError
 from noderestrict.cluster.errors import ConnectionFailedError as ConnectionFailedError
 from noderestrict.cluster.kubernetes_client import ApiClient, ApiException, Configuration
@@ -329,7 +330,7 @@ class Connection:
         try:
             used = self.credentials.current
             session, response = await request(used)
-            if response.status == UNAUTHORIZED and await self.credentials.replaced(
+            if response.status == HTTPStatus.UNAUTHORIZED and await self.credentials.replaced(
                 used, _patience(limit)
             ):
                 response.close()

@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 
 from cryptography import x509
 
@@ -28,7 +29,6 @@ from noderestrict.telemetry.logs import LOGGER
 
 #: Results of a renewal.
 RENEWED, FAILED = "renewed", "failed"
-UNAUTHORIZED = 401
 #: How often to read files.
 _POLL_SECONDS = 10.0
 #: How long before it expires to renew what was issued; half of its time if that is shorter.
@@ -144,7 +144,7 @@ class Credentials:
 
     def answered(self, status: int, used: Credential) -> None:
         """Note the status of an answer to a request, and the credential that it was sent with."""
-        if status != UNAUTHORIZED:
+        if status != HTTPStatus.UNAUTHORIZED:
             self._refused = False
             self._futile = 0
             self._accepted = self._clock()

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from http import HTTPStatus
 from typing import TypeVar
 
 import msgspec
@@ -11,7 +12,6 @@ from noderestrict.api.resources import Resource
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.objects import DECODE_ERRORS
 
-_NOT_FOUND = 404
 _CALL_SECONDS = 5.0
 
 _T = TypeVar("_T")
@@ -86,7 +86,7 @@ class Discovery:
         try:
             body = await self._connection.get(path, seconds=_CALL_SECONDS)
         except ClusterError as error:
-            if error.code == _NOT_FOUND:
+            if error.code == HTTPStatus.NOT_FOUND:
                 return None
             raise
         try:

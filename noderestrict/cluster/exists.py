@@ -1,13 +1,12 @@
 """Whether the cluster has an object, whatever is in it."""
 
 from dataclasses import replace
+from http import HTTPStatus
 
 from noderestrict.api.resources import RESOURCES, ObjectKey
 from noderestrict.cluster.connection import ClusterError, Connection
-from noderestrict.cluster.live import CALL_SECONDS, NOT_FOUND, is_path_segment
-
-#: A Secret is asked for as well, so nothing but metadata is read.
-_METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+from noderestrict.cluster.live import CALL_SECONDS, is_path_segment
+from noderestrict.cluster.metadata import metadata_only
 
 
 async def exists(connection: Connection, key: ObjectKey) -> bool:
@@ -22,9 +21,10 @@ async def exists(connection: Connection, key: ObjectKey) -> bool:
     for version in (resource.version, *resource.older_versions):
         path = replace(resource, version=version).path(key.namespace, key.name)
         try:
-            await connection.get(path, seconds=CALL_SECONDS, accept=_METADATA)
+            # A Secret is asked for as well, so nothing but metadata is read.
+            await connection.get(path, seconds=CALL_SECONDS, accept=metadata_only())
         except ClusterError as error:
-            if error.code != NOT_FOUND:
+            if error.code != HTTPStatus.NOT_FOUND:
                 raise
         else:
             return True

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
+from http import HTTPStatus
 from typing import Generic, TypeVar
 
 from noderestrict.api.resources import RESOURCES, ObjectKey
@@ -13,7 +14,6 @@ from noderestrict.errors import NoderestrictError
 from noderestrict.policy.records import RECORDS, Record
 
 _T = TypeVar("_T")
-NOT_FOUND = 404
 CALL_SECONDS = 5.0
 # Every this many bytes of an object cost another call. Reading 1.5 MB takes far longer than most
 # objects do, and whoever may write it can cause repeated lookups.
@@ -169,7 +169,7 @@ class LiveLookups:
             body = await self._connection.get(path, seconds=CALL_SECONDS)
             self._budget.charge(share, len(body) // _BYTES_OF_A_CALL)
         except ClusterError as error:
-            if error.code == NOT_FOUND:
+            if error.code == HTTPStatus.NOT_FOUND:
                 self._counted(plural, "not_found")
                 return None
             self._counted(plural, "error")

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
+from http import HTTPStatus
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
@@ -12,7 +13,7 @@ from noderestrict.api.resources import RESOURCES
 from noderestrict.api.scanner import ScanError
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.discovery import Discovery
-from noderestrict.cluster.live import CALL_SECONDS, NOT_FOUND, is_path_segment
+from noderestrict.cluster.live import CALL_SECONDS, is_path_segment
 from noderestrict.cluster.objects import ObjectDecoder, Unreadable
 from noderestrict.graph.edges import Vertex, named_node, volume_edges
 from noderestrict.graph.graph import SOURCES
@@ -177,7 +178,7 @@ class LiveEdges:
         try:
             body = await self._connection.get(path, seconds=CALL_SECONDS)
         except ClusterError as error:
-            if error.code == NOT_FOUND:
+            if error.code == HTTPStatus.NOT_FOUND:
                 self._counted(plural, "not_found")
                 return None
             self._counted(plural, "error")

@@ -11,6 +11,7 @@ import platform
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from noderestrict.cluster.connection import MANAGED, ClusterError, Connection
@@ -25,7 +26,6 @@ NAMESPACE = "default"
 CONTROLLER = "noderestrict"
 
 _PATH = f"/api/v1/namespaces/{NAMESPACE}/events"
-_NOT_FOUND = 404
 #: Bytes of a message, as events.k8s.io limits them.
 _LONGEST = 1024
 #: An Event's name is that of its node, a dot and 16 digits; 253 characters at most.
@@ -209,7 +209,7 @@ class NodeEvents:
                     f"{_PATH}/{one.name}", patch, seconds=_ANSWER_SECONDS
                 )
             except ClusterError as error:
-                if error.code != _NOT_FOUND:
+                if error.code != HTTPStatus.NOT_FOUND:
                     raise
                 # It has expired.
                 one.name = ""

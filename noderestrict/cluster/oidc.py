@@ -7,6 +7,7 @@ import asyncio
 import base64
 import time
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -24,7 +25,6 @@ from noderestrict.telemetry.logs import LOGGER
 _T = TypeVar("_T")
 _SECONDS = 30.0
 _LONGEST_ANSWER = 1024 * 1024
-_OK = 200
 ISSUER, CLIENT, SECRET = "idp-issuer-url", "client-id", "client-secret"
 ID_TOKEN, REFRESH_TOKEN = "id-token", "refresh-token"
 #: An ID token that expires so soon is exchanged.
@@ -138,7 +138,7 @@ class Exchange:
                 body += piece
                 if len(body) > _LONGEST_ANSWER:
                     raise ClusterError(f"{self._where()}: the answer is too long")
-        if response.status != _OK:
+        if response.status != HTTPStatus.OK:
             # The body may hold tokens.
             raise _RefusedError(f"{self._where()}: {url[:200]} answered {response.status}")
         with refused_as(ClusterError, f"{self._where()}: {url[:200]}"):

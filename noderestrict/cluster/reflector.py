@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Protocol
 
 import msgspec
@@ -21,20 +22,18 @@ from noderestrict.api.resources import Resource
 from noderestrict.api.scanner import ScanError, members
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.discovery import Discovery
+from noderestrict.cluster.metadata import METADATA, METADATA_LIST, metadata_only
 from noderestrict.cluster.objects import DECODE_ERRORS, ObjectDecoder, Unreadable, version_of
 from noderestrict.cluster.pages import pages
 from noderestrict.telemetry.logs import LOGGER, NodeLimiter
 
-GONE = 410
-_TOO_LARGE = 504
 #: Not found: the version that was followed is not served any more.
-_LIST_AGAIN = (GONE, _TOO_LARGE, 404)
+_LIST_AGAIN = (HTTPStatus.GONE, HTTPStatus.GATEWAY_TIMEOUT, HTTPStatus.NOT_FOUND)
 #: Until the API server is asked again for a resource that it does not serve.
 _UNSERVED_SECONDS = 30.0
 #: Resources of which names and uids are enough. A Node's addresses, which one strict rule reads,
 #: are looked up live: that rule denies what a store without them does not show.
 METADATA_ONLY = frozenset({"nodes", "serviceaccounts"})
-_METADATA = "application/json;as=PartialObjectMetadata{suffix};g=meta.k8s.io;v=v1,application/json"
 _INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 #: How many objects to decode before other tasks run.
 _SLICE = 50
@@ -242,13 +241,13 @@ class Reflector:
                 self.forget()
             if error.code in _LIST_AGAIN or self._since_list >= _FAILURES_BEFORE_LIST:
                 self._version = None
-        level = LOGGER.info if error.code == GONE else LOGGER.warning
+        level = LOGGER.info if error.code == HTTPStatus.GONE else LOGGER.warning
         level(
             "%s failed",
             verb,
             extra={"resource": self._resource.plural, "error": str(error)[:500]},
         )
-        if error.code == GONE and self._failures == 1:
+        if error.code == HTTPStatus.GONE and self._failures == 1:
             return
         delay = min(30.0, 0.5 * 2 ** min(self._failures, 7))
         await self._pace.sleep(delay * self._pace.jitter())
@@ -282,9 +281,10 @@ class Reflector:
             self._failures = 0
         self.has_synced = True
 
-    def _accept(self, suffix: str = "") -> str | None:
-        metadata_only = self._resource.plural in METADATA_ONLY
-        return _METADATA.format(suffix=suffix) if metadata_only else None
+    def _accept(self, kind: str = METADATA) -> str | None:
+        if self._resource.plural not in METADATA_ONLY:
+            return None
+        return f"{metadata_only(kind)},application/json"
 
     async def list_once(self) -> None:
         """Replace the content of the sinks with a list read in pages.
@@ -297,7 +297,7 @@ class Reflector:
         version = None
         try:
             async for part in pages(
-                self._connection, self._path, _PAGE, self._selector, self._accept("List")
+                self._connection, self._path, _PAGE, self._selector, self._accept(METADATA_LIST)
             ):
                 for number, raw in enumerate(part.items):
                     if not number % _SLICE:

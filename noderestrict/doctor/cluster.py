@@ -3,6 +3,7 @@
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +19,6 @@ from noderestrict.policy.modes import ENFORCE
 from noderestrict.render.registration import MATCH_CONDITIONS_SINCE, OPTIONAL_FIELDS_SINCE
 from noderestrict.render.workload import NAMESPACE
 
-_NOT_FOUND = 404
 #: Of the pods of our servers, whatever runs them.
 LABEL = "app.kubernetes.io/part-of=noderestrict"
 
@@ -109,7 +109,7 @@ class Cluster:
         try:
             return await self.read(path)
         except ClusterError as error:
-            if error.code != _NOT_FOUND:
+            if error.code != HTTPStatus.NOT_FOUND:
                 raise
             return None
 

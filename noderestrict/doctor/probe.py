@@ -4,7 +4,6 @@ from noderestrict.cluster.connection import ClusterError
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.policy.identity import NODE_USER_PREFIX, NODES_GROUP
 
-FORBIDDEN = 403
 _LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 _NODE = "noderestrict-doctor"
 

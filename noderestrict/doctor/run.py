@@ -1,6 +1,7 @@
 """Run all checks in order."""
 
 from collections.abc import AsyncIterator, Sequence
+from http import HTTPStatus
 
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.doctor.check import Check
@@ -40,7 +41,7 @@ from noderestrict.doctor.findings import Finding, unknown
 from noderestrict.doctor.restore import AS_ADMINISTRATOR, REACHABLE
 from noderestrict.policy.hostile import brief, is_failure
 
-_NO_RIGHTS = (401, 403)
+_NO_RIGHTS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 _AGAIN = "fix this, then run it again"
 
 CHECKS = (

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -20,7 +21,6 @@ from noderestrict.pki.check import KeyPairError
 from noderestrict.telemetry.logs import LOGGER
 from noderestrict.telemetry.metrics import Metrics
 
-_NOT_FOUND = 404
 _SHOWN = 8
 #: Between comparisons: three of them, and a slow answer, fit into a minute.
 SECONDS = 15.0
@@ -103,7 +103,7 @@ async def compared(connection: Connection, expected: Expected) -> list[str]:
             WEBHOOK_CONFIGURATIONS.path("", expected.name), seconds=_ANSWER_SECONDS
         )
     except ClusterError as error:
-        if error.code != _NOT_FOUND:
+        if error.code != HTTPStatus.NOT_FOUND:
             raise
         return ["the ValidatingWebhookConfiguration does not exist"]
     # Off the event loop: anyone who changed it may have made it large.

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from noderestrict.agents.file import Agent
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.permissions import Permission, review
-from noderestrict.doctor.probe import FORBIDDEN, is_from_webhook, probe
+from noderestrict.doctor.probe import is_from_webhook, probe
 from noderestrict.doctor.workloads import elements, values
 from noderestrict.exposure.setups import Half, SetUp, set_ups
 from noderestrict.exposure.world import World
@@ -59,7 +60,7 @@ def _by_refusal(refusal: ClusterError | None) -> Told | None:
     """Return who keeps a node from writing the Lease of another."""
     if refusal is None:
         return Half.OFF, "a node may write the Lease of another"
-    if refusal.code != FORBIDDEN:
+    if refusal.code != HTTPStatus.FORBIDDEN:
         return None
     if is_from_webhook(refusal):
         return Half.OURS, "noderestrict refuses what it must"

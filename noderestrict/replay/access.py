@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from http import HTTPStatus
 from typing import NamedTuple
 
 from noderestrict import authorization
@@ -20,7 +21,6 @@ from noderestrict.replay.sources import Unreadable
 from noderestrict.replay.state import StateError, add_objects, decode_object
 
 _RULE = "authorizer"
-_OK, _FORBIDDEN = 200, 403
 _NO_AGENTS = Agents()
 
 
@@ -118,7 +118,7 @@ def _answer(id_: str, event: CaseEvent, known: _Known) -> Result:
         namespace=asked.namespace if asked is not None else "",
         name=asked.name if asked is not None else "",
         allowed=opinion.allowed,
-        code=_OK if opinion.allowed else _FORBIDDEN,
+        code=HTTPStatus.OK if opinion.allowed else HTTPStatus.FORBIDDEN,
         reason="" if opinion.allowed else "NoOpinion",
         rule=_RULE,
         message=opinion.reason,
@@ -142,7 +142,7 @@ def _of_agent(id_: str, event: CaseEvent, asked: Asked, opinion: Opinion) -> Res
         namespace=asked.namespace,
         name=asked.name,
         allowed=allowed,
-        code=_OK if allowed else _FORBIDDEN,
+        code=HTTPStatus.OK if allowed else HTTPStatus.FORBIDDEN,
         reason="" if allowed else "Forbidden",
         rule=opinion.rule or _RULE,
         message=opinion.reason,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -21,9 +22,7 @@ from noderestrict.replay.results import Result, Undecided, asked_of
 from noderestrict.replay.sources import Unreadable
 from noderestrict.replay.state import StateError, add_objects
 
-_OK = 200
 _NO_AGENTS = Agents()
-_RETRIABLE = 500
 
 
 def judge_case(
@@ -124,7 +123,7 @@ def judge_request(
         dry_run=request.dry_run,
         what=f"{request.operation} {admission.resource_path(request)} {where}".rstrip(),
         allowed=denied is None,
-        code=denied.code if denied else _OK,
+        code=denied.code if denied else HTTPStatus.OK,
         reason=denied.reason if denied else "",
         rule=decision.rule,
         message=denied.message if denied else "",
@@ -157,7 +156,10 @@ def _as_expected(expect: Expectation | None, result: Result) -> bool | None:
     if expect.code is not None and expect.code != result.code:
         return False
     # The in-tree plugin gives no reason with 500, so any reason will do.
-    return expect.reason in (None, "", result.reason) or result.code == _RETRIABLE
+    return (
+        expect.reason in (None, "", result.reason)
+        or result.code == HTTPStatus.INTERNAL_SERVER_ERROR
+    )
 
 
 def _json(given: msgspec.Raw | msgspec.Struct | dict[str, Value]) -> bytes:

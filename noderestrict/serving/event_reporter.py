@@ -1,6 +1,7 @@
 """Events about nodes that were refused something."""
 
 from collections.abc import Callable
+from http import HTTPStatus
 
 from aiohttp import web
 
@@ -11,7 +12,6 @@ from noderestrict.serving.reporter import Reporter
 
 #: Reasons of Events.
 REFUSED, WOULD_BE_REFUSED = "NodeRequestRefused", "NodeRequestWouldBeRefused"
-_SERVER_ERRORS = 500
 
 
 class EventReporter(Reporter):
@@ -38,6 +38,6 @@ class EventReporter(Reporter):
         """Hand on a denial, whether it is enforced or only reported."""
         of_node = request.agent is None and bool(request.node)
         # A 500 is no refusal: the kubelet is to ask again.
-        if of_node and not request.dry_run and denied.code < _SERVER_ERRORS:
+        if of_node and not request.dry_run and denied.code < HTTPStatus.INTERNAL_SERVER_ERROR:
             reason = REFUSED if mode == ENFORCE else WOULD_BE_REFUSED
             self._add(request.node or "", reason, denied.rule, denied.message)

@@ -1,5 +1,7 @@
 """One span for each review, as a part of the API server's trace."""
 
+from http import HTTPStatus
+
 from aiohttp import web
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode, Tracer
@@ -17,7 +19,6 @@ from noderestrict.serving.http import HTTPError
 from noderestrict.serving.refusal_log import short
 from noderestrict.serving.reporter import Reporter
 
-_OK, _SERVER_ERRORS = 200, 500
 _STATUS = "http.response.status_code"
 #: Attributes of ours. A node's name has that of the semantic conventions.
 _NODE, _AGENT = "k8s.node.name", "noderestrict.agent"
@@ -57,16 +58,16 @@ class Traces:
                 record_exception=False,
                 set_status_on_exception=False,
             ) as span:
-                code = _SERVER_ERRORS
+                code: int = HTTPStatus.INTERNAL_SERVER_ERROR
                 try:
                     answer = await handle(http, body, deadline)
-                    code = _OK
+                    code = HTTPStatus.OK
                 except HTTPError as error:
                     code = error.code
                     raise
                 finally:
                     span.set_attribute(_STATUS, code)
-                    if code >= _SERVER_ERRORS:
+                    if code >= HTTPStatus.INTERNAL_SERVER_ERROR:
                         span.set_status(StatusCode.ERROR)
                 return answer
 

@@ -5,6 +5,7 @@ plugins, validation of the object, policies, webhooks. Nobody after the first re
 """
 
 import re
+from http import HTTPStatus
 
 from noderestrict.cluster.connection import ClusterError
 from noderestrict.policy.rule import CREATE
@@ -21,7 +22,6 @@ from noderestrict.verify.results import (
 )
 
 _BAD_REQUEST, _FORBIDDEN, _CONFLICT, _MANY = 400, 403, 409, 429
-_ERROR = 500
 
 _WEBHOOK = re.compile(r'admission webhook "([^"]+)" denied the request')
 _FAILED_WEBHOOK = re.compile(r'failed calling webhook "([^"]+)"')
@@ -75,7 +75,7 @@ def outcome_of(request: Request, error: ClusterError, invalid: str = "") -> Outc
         return untold(f"no answer: {error}")
     # Webhooks first: their own words follow, and may be anybody's.
     if found := _WEBHOOK.match(text):
-        if error.code >= _ERROR:
+        if error.code >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return untold(f"webhook {found[1]} could not decide: {text}")
         ours = found[1].endswith(_OUR_WEBHOOK)
         return Outcome(REFUSED, OURS if ours else f"webhook {found[1]}", text)

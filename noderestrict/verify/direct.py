@@ -5,6 +5,7 @@ import base64
 import ssl
 import uuid
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,7 +24,6 @@ Address = tuple[str, int]
 
 _SECONDS = 10.0
 _HTTPS = 443
-_NOT_FOUND, _ERROR = 404, 500
 #: What our webhook notes in an answer that audit mode makes of a refusal.
 WOULD_BE = "would be refused, but the mode of the rule is not enforce"
 
@@ -83,7 +83,7 @@ class OurWebhook:
                 ) as answer,
             ):
                 body = await answer.read()
-                if answer.status >= _ERROR:
+                if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                     return Outcome(UNTOLD, message=f"it answers {answer.status}")
             return _outcome(msgspec.json.decode(body, type=_Review).response)
         except (aiohttp.ClientError, OSError, TimeoutError, *DECODE_ERRORS) as error:
@@ -93,7 +93,7 @@ class OurWebhook:
 
 def _outcome(response: _Response) -> Outcome:
     if not response.allowed:
-        state = UNTOLD if response.status.code >= _ERROR else REFUSED
+        state = UNTOLD if response.status.code >= HTTPStatus.INTERNAL_SERVER_ERROR else REFUSED
         return Outcome(state, OURS if state == REFUSED else "", response.status.message)
     if response.auditAnnotations.get("decision") == "would-be-denied":
         return Outcome(PASSED, message=WOULD_BE)
@@ -117,7 +117,7 @@ async def find_our_webhook(
     try:
         webhooks = tree(await connection.get(path)).get("webhooks") or []
     except ClusterError as error:
-        if error.code != _NOT_FOUND:
+        if error.code != HTTPStatus.NOT_FOUND:
             raise
         return None
     if not webhooks:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -13,7 +14,6 @@ from noderestrict.policy.identity import NODE_USER_PREFIX, NODES_GROUP, node_nam
 _REVIEWS = "/apis/authorization.k8s.io/v1"
 #: Newest first; the review exists since Kubernetes 1.26.
 _WHO_VERSIONS = ("v1", "v1beta1", "v1alpha1")
-_NOT_FOUND = 404
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ async def own_identity(connection: Connection) -> Identity:
         try:
             answer = await connection.post(f"/apis/{group}/selfsubjectreviews", body)
         except ClusterError as error:
-            if error.code == _NOT_FOUND:
+            if error.code == HTTPStatus.NOT_FOUND:
                 continue
             raise
         info = status_of(answer).get("userInfo") or {}

@@ -1,6 +1,7 @@
 """Look at a cluster for the objects that probes take."""
 
 from collections.abc import Awaitable, Mapping
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 from noderestrict.api.scanner import ScanError
@@ -22,7 +23,6 @@ _OPTIONAL = {
     "csinodes/status": "storage.k8s.io",
 }
 _CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
-_NOT_FOUND = 404
 
 
 class NoNodesError(ClusterError):
@@ -159,7 +159,7 @@ class Observer:
         try:
             return await self._read(path)
         except ClusterError as error:
-            if error.code != _NOT_FOUND:
+            if error.code != HTTPStatus.NOT_FOUND:
                 raise
             return None
 

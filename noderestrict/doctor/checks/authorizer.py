@@ -6,6 +6,7 @@ node's own: only admission does.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, unknown, warned
 from noderestrict.doctor.permissions import Permission, granted, review
-from noderestrict.doctor.probe import FORBIDDEN, probe
+from noderestrict.doctor.probe import probe
 from noderestrict.doctor.restore import EDIT_API_SERVER
 from noderestrict.doctor.trust import some
 from noderestrict.doctor.workloads import AUTHORIZER, api_servers, authorizers, elements, values
@@ -81,7 +82,7 @@ async def _leases(cluster: Cluster) -> list[Finding]:
                 _REVOKE,
             )
         ]
-    if refusal.code == FORBIDDEN and "impersonate" not in str(refusal):
+    if refusal.code == HTTPStatus.FORBIDDEN and "impersonate" not in str(refusal):
         return [passed(f"RBAC lets {NODES_GROUP} write Leases, and admission only their own")]
     return [
         unknown(

@@ -7,11 +7,12 @@ import ipaddress
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Address, Cluster, Options
 from noderestrict.doctor.findings import FAIL, Finding, failed, passed, unknown, warned
-from noderestrict.doctor.probe import FORBIDDEN, is_from_webhook, probe
+from noderestrict.doctor.probe import is_from_webhook, probe
 from noderestrict.doctor.restore import restore
 from noderestrict.pki.check import KeyPairError, check_chain
 from noderestrict.pki.peer import served_chain
@@ -116,7 +117,7 @@ async def _by_api_server(
             f"kubectl -n {namespace} port-forward service/{name} {_SERVICE_PORT}:443 &\n"
             f"noderestrict doctor --connect 127.0.0.1:{_SERVICE_PORT}",
         )
-    if refusal.code != FORBIDDEN:
+    if refusal.code != HTTPStatus.FORBIDDEN:
         return failed(
             f"{where}: the API server gets no answer: {refusal}",
             "see whether the certificate is bad, or no server runs",
@@ -137,7 +138,11 @@ async def _is_elsewhere(cluster: Cluster, address: Address) -> bool:
             _, writer = await asyncio.open_connection(*address)
     except (OSError, TimeoutError):
         refusal = await probe(cluster)
-        return refusal is not None and refusal.code == FORBIDDEN and is_from_webhook(refusal)
+        return (
+            refusal is not None
+            and refusal.code == HTTPStatus.FORBIDDEN
+            and is_from_webhook(refusal)
+        )
     writer.close()
     return False
 

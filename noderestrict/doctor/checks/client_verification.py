@@ -8,12 +8,13 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Sequence
+from http import HTTPStatus
 
 from noderestrict.cluster.connection import ClusterError
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Address, Cluster, Options
 from noderestrict.doctor.findings import Finding, failed, passed, unknown, warned
-from noderestrict.doctor.probe import FORBIDDEN, is_from_webhook, probe
+from noderestrict.doctor.probe import is_from_webhook, probe
 from noderestrict.doctor.restore import AS_ADMINISTRATOR
 from noderestrict.doctor.workloads import SERVERS, Workload, values, workloads
 from noderestrict.render.client_verification import FOLDER
@@ -48,7 +49,7 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
             AS_ADMINISTRATOR,
         )
         return
-    called = refusal is None or refusal.code == FORBIDDEN
+    called = refusal is None or refusal.code == HTTPStatus.FORBIDDEN
     failure = "" if called else str(refusal)
     addresses = sorted(one for one in reached if one)
     found = await check_clients(addresses, failure, cluster.options)
@@ -63,7 +64,7 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
 
 def _is_denial(refusal: ClusterError) -> bool:
     """Tell whether admission refused a request, not the authorizers."""
-    return refusal.code == FORBIDDEN and "impersonate" not in str(refusal)
+    return refusal.code == HTTPStatus.FORBIDDEN and "impersonate" not in str(refusal)
 
 
 def judge_workload(workload: Workload, failure: str, options: Options) -> Finding:

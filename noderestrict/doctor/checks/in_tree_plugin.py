@@ -1,11 +1,12 @@
 """Is the in-tree NodeRestriction plugin enabled as well?"""
 
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.findings import Finding, passed, unknown, warned
-from noderestrict.doctor.probe import FORBIDDEN, is_from_webhook, probe
+from noderestrict.doctor.probe import is_from_webhook, probe
 from noderestrict.doctor.restore import EDIT_API_SERVER
 from noderestrict.doctor.workloads import api_servers, elements, values
 
@@ -34,7 +35,7 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
 async def _by_refusal(cluster: Cluster) -> Finding:
     """Return what the refusal of a bad request shows: the plugin runs before webhooks."""
     refusal = await probe(cluster)
-    if refusal is not None and is_from_webhook(refusal) and refusal.code == FORBIDDEN:
+    if refusal is not None and is_from_webhook(refusal) and refusal.code == HTTPStatus.FORBIDDEN:
         return passed(f"{_PLUGIN} is disabled: the webhook denied what the plugin would have")
     return unknown(
         "the API server's flags are not visible from here, and no denial shows what they are",

@@ -8,6 +8,7 @@ this version renders of the same.
 import shlex
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from noderestrict import __version__
@@ -35,7 +36,6 @@ _API = "/apis/admissionregistration.k8s.io/v1"
 _POLICIES = f"{_API}/validatingadmissionpolicies"
 _BINDINGS = f"{_API}/validatingadmissionpolicybindings"
 _VERSION_LABEL = "app.kubernetes.io/version"
-_NOT_FOUND = 404
 #: Differences of one object that get a finding of their own.
 _SHOWN = 5
 _RENDER = ("noderestrict", "render", "policies")
@@ -92,7 +92,7 @@ async def _installed(cluster: Cluster) -> _Installed | None:
         found = await cluster.items(_POLICIES)
         bound = await cluster.items(_BINDINGS)
     except ClusterError as error:
-        if error.code != _NOT_FOUND:
+        if error.code != HTTPStatus.NOT_FOUND:
             raise
         return None
     ours = {name: {**one, "kind": POLICY} for name, one in _named(found).items() if _is_ours(one)}

@@ -3,11 +3,12 @@
 import re
 import shlex
 from collections.abc import AsyncIterator, Mapping, Sequence
+from http import HTTPStatus
 
 from noderestrict.doctor.check import Check
 from noderestrict.doctor.cluster import Cluster
 from noderestrict.doctor.findings import Finding, failed, passed, unknown, warned
-from noderestrict.doctor.probe import FORBIDDEN, is_from_webhook, probe
+from noderestrict.doctor.probe import is_from_webhook, probe
 from noderestrict.doctor.restore import restore
 from noderestrict.doctor.servers import enforced_release
 from noderestrict.policy.releases import LATEST
@@ -41,7 +42,7 @@ _ROLE = "noderestrict-verify"
 async def check(cluster: Cluster) -> AsyncIterator[Finding]:
     """Yield whether the rules hold, with one finding for each group of them."""
     refusal = await probe(cluster)
-    if refusal is not None and is_from_webhook(refusal) and refusal.code != FORBIDDEN:
+    if refusal is not None and is_from_webhook(refusal) and refusal.code != HTTPStatus.FORBIDDEN:
         # Each of the requests that follow would wait for its time-out.
         yield _silent(str(refusal), cluster.options.logs)
         return

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -24,8 +25,6 @@ from noderestrict.replay.audit.whole import Whole, WholeObjects
 from noderestrict.replay.results import Asked, Certainty, NotJudged, Result, Undecided
 from noderestrict.replay.reviews import judge_request
 
-_OK, _FORBIDDEN, _UNAUTHORIZED = 200, 403, 401
-_NOT_FOUND = 404
 #: Where the log's form leaves out what it does not have a place for.
 NO_CLAIMS = "the form of the log leaves out what the token says of its pod and node"
 #: Relations that names and lookups tell, without the objects of a request.
@@ -100,7 +99,11 @@ class AgentJudge:
         found: Result | Undecided | NotJudged | None
         if request.operation:
             found = self._write(case, place)
-        elif held.reads is None or event.verb not in reads.VERBS or event.code == _UNAUTHORIZED:
+        elif (
+            held.reads is None
+            or event.verb not in reads.VERBS
+            or event.code == HTTPStatus.UNAUTHORIZED
+        ):
             return
         else:
             found = self._read(case)
@@ -253,7 +256,7 @@ def _result(asked: Asked, denied: Denied | None, rests_on: str) -> Result:
     return Result(
         **_parts(asked),
         allowed=denied is None,
-        code=_OK if denied is None else _FORBIDDEN,
+        code=HTTPStatus.OK if denied is None else HTTPStatus.FORBIDDEN,
         reason="" if denied is None else "Forbidden",
         rule="" if denied is None else denied.rule,
         message="" if denied is None else denied.message,

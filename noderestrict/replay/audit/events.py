@@ -36,7 +36,6 @@ _REQUIREMENT = re.compile(
 _BETWEEN_REQUIREMENTS = re.compile(r",(?![^(]*\))")
 _TRUNCATED = "audit.k8s.io/truncated"
 _CREATED, _FIRST_ERROR = 201, 400
-_FORBIDDEN, _CONFLICT, _TOO_MANY = 403, 409, 429
 
 
 class ObjectReference(msgspec.Struct):
@@ -117,7 +116,7 @@ class AuditEvent(msgspec.Struct):
     @property
     def already_refused(self) -> bool:
         """Whether the request was forbidden."""
-        return self.code == _FORBIDDEN
+        return self.code == HTTPStatus.FORBIDDEN
 
     @property
     def received(self) -> float | None:
@@ -196,13 +195,17 @@ class AuditEvent(msgspec.Struct):
         code = self.code
         if self.stage == "Panic":
             return "Panic"
-        if code < _FIRST_ERROR or code == _FORBIDDEN:
+        if code < _FIRST_ERROR or code == HTTPStatus.FORBIDDEN:
             return ""
         reason = (self.responseStatus.reason if self.responseStatus else None) or ""
-        if code == _CONFLICT and self.verb == "create" and reason in ("", "AlreadyExists"):
+        if (
+            code == HTTPStatus.CONFLICT
+            and self.verb == "create"
+            and reason in ("", "AlreadyExists")
+        ):
             return ""
         evicts = self.objectRef is not None and self.objectRef.subresource == "eviction"
-        if code == _TOO_MANY and evicts:
+        if code == HTTPStatus.TOO_MANY_REQUESTS and evicts:
             # The pod's disruption budget answers so.
             return ""
         return f"{code} {reason or _phrase(code)}".rstrip()

@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from typing import Any, Protocol
 
 import msgspec
@@ -50,7 +51,6 @@ _BY_NAME = frozenset(rule.id for rule in RULES if rule.by_name)
 _MOST_WAITING = 5_000
 _MOST_WAITING_BYTES = 32 * MIB
 _MIRROR_UID, _ABOUT_OWN = "pods/mirror-owner-uid", "events/about-own"
-_RETRIABLE = 500
 #: Where a request names the uid of an object that the rules look up, by resource and operation.
 _UIDS: dict[tuple[str, str], tuple[tuple[str, tuple[str, ...]], ...]] = {
     ("serviceaccounts/token", "CREATE"): (("pods", ("spec", "boundObjectRef", "uid")),),
@@ -293,7 +293,11 @@ class AuditLog:
     def _judge(self, request: Request, row: Row | None, pair: Pair) -> Result:
         completed = _completed(request, row, pair)
         result = judge_request(request.uid, completed, self._settings, self._listers)
-        if self._policies is None or result.rule == review.OBJECT.id or result.code == _RETRIABLE:
+        if (
+            self._policies is None
+            or result.rule == review.OBJECT.id
+            or result.code == HTTPStatus.INTERNAL_SERVER_ERROR
+        ):
             return result
         # The rules that policies cover look nothing up.
         self._listers.missed.clear()
@@ -522,7 +526,7 @@ def _doubt(
         return f"the log holds no such object: {result.explanation}", False
     if row is None:
         return "", False
-    if result.code == _RETRIABLE:
+    if result.code == HTTPStatus.INTERNAL_SERVER_ERROR:
         return result.explanation, True
     target, likely = row.target, found.parts[0]
     lacks = (target.new is not None and likely.new is None) or (

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import NamedTuple
 
 from noderestrict.admission import Request
@@ -22,7 +23,6 @@ from noderestrict.replay.learn.tally import Tally
 from noderestrict.replay.results import Asked, NotJudged, Result, Undecided
 from noderestrict.replay.sources import Unreadable
 
-_UNAUTHORIZED, _FORBIDDEN = 401, 403
 _READS = ("get", "list", "watch")
 
 
@@ -134,7 +134,7 @@ class Learner:
             if self._agents.find(event.made_by.username or "", event.made_by.groups or ()):
                 learned.impersonated[event.impersonator] += 1
             return
-        if event.code in (_UNAUTHORIZED, _FORBIDDEN) or (
+        if event.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) or (
             request.operation and event.why_not_judged()
         ):
             learned.refused += 1

@@ -9,6 +9,7 @@ judged without their modes, too.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,8 +23,6 @@ from noderestrict.policy.table import RULE_IDS
 from noderestrict.replay.cases import Expectation
 from noderestrict.replay.policies.evaluate import Judgement, Objection, Policies
 from noderestrict.replay.results import Result
-
-_OK = 200
 
 
 class _Circumstances(msgspec.Struct, rename="camel"):
@@ -129,7 +128,7 @@ def _is_of_agent(rule: str) -> bool:
 
 def _verdict(refused: Objection | None) -> dict[str, Any]:
     if refused is None:
-        return {"allowed": True, "code": _OK, "reason": "", "rule": "", "message": ""}
+        return {"allowed": True, "code": HTTPStatus.OK, "reason": "", "rule": "", "message": ""}
     message = refused.message
     if not refused.denies:
         message += f" ({' and '.join(refused.actions)} only)"
