@@ -1,6 +1,8 @@
 """``noderestrict completion``: the script with which a shell completes commands and flags."""
 
 import argparse
+from collections.abc import Iterable
+from enum import Enum
 from typing import Any
 
 from noderestrict.cli._parser import NAME, Parser
@@ -9,8 +11,18 @@ from noderestrict.graph.views import REACHED
 _SHELLS = ("bash", "zsh", "fish")
 _FILES = ("FILE", "FILE_OR_DIR")
 _DIRECTORY = "DIR"
-_CONTEXTS = "kubectl config get-contexts -o name 2>/dev/null"
-_NAMESPACES = "kubectl get namespaces -o custom-columns=N:.metadata.name --no-headers 2>/dev/null"
+_COMMANDS = {
+    "context": "kubectl config get-contexts -o name 2>/dev/null",
+    "namespace": "kubectl get namespaces -o custom-columns=N:.metadata.name --no-headers "
+    "2>/dev/null",
+}
+
+
+class Paths(Enum):
+    """What of a file system an argument names."""
+
+    FILES = "files"
+    DIRECTORIES = "directories"
 
 
 def add_parser(subparsers: Any) -> None:
@@ -46,6 +58,21 @@ def script(shell: str) -> str:
     return shtab.complete(parser, shell)
 
 
+def values_of(action: argparse.Action) -> Paths | str | Iterable[str] | None:
+    """Return what an argument, or that of a flag, may be.
+
+    Returns:
+        Paths, the command of a shell that prints it, or words; None if nobody can know.
+    """
+    if action.metavar in _FILES:
+        return Paths.FILES
+    if action.metavar == _DIRECTORY:
+        return Paths.DIRECTORIES
+    if action.dest in _COMMANDS:
+        return _COMMANDS[action.dest]
+    return REACHED if action.metavar == "KIND" else action.choices
+
+
 def _prepare(parser: argparse.ArgumentParser) -> None:
     """Make a parser, and those below it, say what shtab needs to know of them."""
     import shtab
@@ -56,16 +83,16 @@ def _prepare(parser: argparse.ArgumentParser) -> None:
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             for below in action.choices.values():
                 _prepare(below)
-        elif action.metavar in _FILES:
-            action.complete = shtab.FILE  # type: ignore[attr-defined]
-        elif action.metavar == _DIRECTORY:
-            action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
-        elif action.dest == "context":
-            action.complete = shtab.cmd(_CONTEXTS)  # type: ignore[attr-defined]
-        elif action.dest == "namespace":
-            action.complete = shtab.cmd(_NAMESPACES)  # type: ignore[attr-defined]
-        elif action.metavar == "KIND":
-            action.choices = REACHED
+            continue
+        match values_of(action):
+            case Paths.FILES:
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
+            case Paths.DIRECTORIES:
+                action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+            case str() as command:
+                action.complete = shtab.cmd(command)  # type: ignore[attr-defined]
+            case words:
+                action.choices = words
 
 
 def _replace_arguments(parser: Parser) -> None:

@@ -50,6 +50,7 @@ def test_it_is_installed_as_a_plugin_of_kubectl() -> None:
     assert found == {
         "noderestrict": "noderestrict.__main__:main",
         "kubectl-noderestrict": "noderestrict.__main__:main",
+        "kubectl_complete-noderestrict": "noderestrict.cli.kubectl_complete:main",
     }
 
 
