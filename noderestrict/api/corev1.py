@@ -445,6 +445,12 @@ class VolumeMount(msgspec.Struct, gc=False):
     subPathExpr: str | None = None
 
 
+class VolumeDevice(msgspec.Struct, gc=False):
+    """A volume that a container has as a raw disk."""
+
+    name: str | None = None
+
+
 class RunningContainer(Container):
     """A container with its command line, and what it has of its node."""
 
@@ -453,6 +459,7 @@ class RunningContainer(Container):
     restartPolicy: str | None = None
     securityContext: SecurityContext | None = None
     volumeMounts: list[VolumeMount] | None = None
+    volumeDevices: list[VolumeDevice] | None = None
 
 
 class HostPathSource(msgspec.Struct, gc=False):
@@ -491,6 +498,7 @@ class HostVolumeSpec(PersistentVolumeSpec):
 
     hostPath: HostPathSource | None = None
     local: HostPathSource | None = None
+    volumeMode: str | None = None
 
 
 class HostVolume(PersistentVolume):

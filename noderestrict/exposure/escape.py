@@ -105,15 +105,36 @@ def claim_mounts(name: str, spec: corev1.RunningPodSpec) -> tuple[ClaimMount, ..
         name: of the pod, after which claims of ephemeral volumes are named.
         spec: of the pod.
     """
-    claims = {}
-    for volume in spec.volumes or ():
-        if volume.persistentVolumeClaim is not None:
-            claims[volume.name] = volume.persistentVolumeClaim.claimName or ""
-        elif volume.ephemeral is not None:
-            claims[volume.name] = f"{name}-{volume.name}"
+    claims = _claims(name, spec)
     return tuple(
         ClaimMount(claim, path, read_only) for claim, path, read_only in _mounted(spec, claims)
     )
+
+
+def claim_disks(name: str, spec: corev1.RunningPodSpec) -> frozenset[str]:
+    """Return the claims whose volumes the containers of a pod have as raw disks.
+
+    Args:
+        name: of the pod, after which claims of ephemeral volumes are named.
+        spec: of the pod.
+    """
+    used = {
+        device.name or ""
+        for container in _running(spec)
+        for device in container.volumeDevices or ()
+    }
+    return frozenset(claim for volume, claim in _claims(name, spec).items() if volume in used)
+
+
+def _claims(name: str, spec: corev1.RunningPodSpec) -> dict[str, str]:
+    """Return the claim of each volume that has one."""
+    claims = {}
+    for volume in spec.volumes or ():
+        if volume.persistentVolumeClaim is not None:
+            claims[volume.name or ""] = volume.persistentVolumeClaim.claimName or ""
+        elif volume.ephemeral is not None:
+            claims[volume.name or ""] = f"{name}-{volume.name}"
+    return claims
 
 
 def _host_mounts(spec: corev1.RunningPodSpec) -> Iterator[HostMount]:

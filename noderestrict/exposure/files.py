@@ -31,7 +31,7 @@ def from_files(
         for plural, hidden in HIDDEN.items()
         if plural not in reader.resources and plural not in RARE
     ]
-    reader.world.notes = [
+    reader.world.notes += [
         f"The files hold no {plural}; if the cluster has any, it is hidden: {HIDDEN[plural]}."
         for plural in RARE
         if plural not in reader.resources

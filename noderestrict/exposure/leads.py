@@ -29,8 +29,6 @@ _POLICIES = "mutatingadmissionpolicies"
 _POLICY_BINDINGS = "mutatingadmissionpolicybindings"
 #: Rights to change the image, which a static pod's kubelet takes from its file alone.
 _NOT_STATIC = ("pods/image", "pods/ephemeralcontainers")
-#: From this minor version on, to connect by WebSocket takes ``create`` too.
-_EXEC_CREATES_SINCE = 35
 _API_SERVICES = "apiservices"
 #: Whoever answers for one of these has the cluster; an APIService is named ``VERSION.GROUP``.
 _TAKING_GROUPS = (
@@ -188,8 +186,7 @@ def _secrets(holder: Holder, right: str, part: Part) -> _Edges:
 
 def _pods(holder: Holder, right: str, part: Part) -> _Edges:
     index = holder.world.index
-    minor = holder.world.minor
-    if right == "pods/exec" and "create" not in part.verbs and (minor or 0) >= _EXEC_CREATES_SINCE:
+    if right == "pods/exec" and "create" not in part.verbs and not holder.world.reads_connect:
         return
     if right not in _NOT_STATIC:
         yield from _each(right, part, "containers", index["pods"])

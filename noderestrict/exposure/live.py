@@ -61,7 +61,7 @@ async def from_cluster(connection: Connection, *, secrets: bool = False) -> Worl
         not_seen.append(NotSeen("version", str(error), "whose rules about nodes hold"))
     reader.world.not_seen = not_seen
     if not secrets:
-        reader.world.notes = [BY_REFERENCE]
+        reader.world.notes.append(BY_REFERENCE)
     return reader.finish()
 
 

@@ -4,7 +4,7 @@ Objects are read one by one, and only what matters of each is kept.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -13,7 +13,8 @@ import msgspec
 
 from noderestrict.api import certificatesv1, corev1, metav1, rbacv1, resourcev1, storagev1
 from noderestrict.api.metav1 import ObjectMeta
-from noderestrict.exposure.escape import ClaimMount, Escape, claim_mounts, escape
+from noderestrict.exposure.api_servers import switches_off, takes_bootstrap_tokens
+from noderestrict.exposure.escape import ClaimMount, Escape, claim_disks, claim_mounts, escape
 from noderestrict.graph.edges import Vertex, pod_edges
 from noderestrict.graph.graph import Graph
 from noderestrict.policy.records import MIRROR_POD_ANNOTATION
@@ -55,9 +56,11 @@ HIDDEN = {
 RARE = ("persistentvolumes", "validatingwebhookconfigurations")
 TOKEN_TYPE = "kubernetes.io/service-account-token"  # noqa: S105 (no secret)
 _BOOTSTRAP_TYPE = "bootstrap.kubernetes.io/token"
-_BOOTSTRAP_FLAG = "--enable-bootstrap-token-auth"
 #: The groups of a bootstrap token are this one and those below it that the token names.
 _BOOTSTRAPPERS = "system:bootstrappers"
+#: Of a volume that is a disk without a file system.
+_RAW = "Block"
+_SHOWN = 5
 #: Where bootstrap tokens are.
 SYSTEM = "kube-system"
 _TOKEN_ACCOUNT = "kubernetes.io/service-account.name"  # noqa: S105 (no secret)
@@ -69,6 +72,8 @@ _CONTROL_PLANE_LABELS = (
 )  # fmt: skip
 API_SERVER = "kube-apiserver"
 _CONTROL_PLANE_PROGRAMS = (API_SERVER, "etcd")
+#: From this minor version on, to connect by WebSocket takes ``create`` too, unless the gate is off.
+_CONNECT_CREATES_SINCE, _CONNECT_CREATES = 35, "AuthorizePodWebsocketUpgradeCreatePermission"
 #: What can be scaled, with its kind.
 SCALED = {
     "replicasets": "ReplicaSet", "statefulsets": "StatefulSet",
@@ -192,12 +197,19 @@ class World:
         return any(rule.is_everything for rule in self.rbac.roles[role])
 
     @property
+    def reads_connect(self) -> bool:
+        """Whether to read ``pods/exec`` is enough to connect to a pod, by WebSocket."""
+        if self.minor is None or self.minor < _CONNECT_CREATES_SINCE:
+            return True
+        return any(switches_off(one, _CONNECT_CREATES) for one in self.api_servers)
+
+    @property
     def bootstrap_user(self) -> User | None:
         """Who a bootstrap token makes one, in every group that RBAC knows for it.
 
         None if the API servers that can be seen take no such token.
         """
-        if self.api_servers and not any(map(_takes_bootstrap_tokens, self.api_servers)):
+        if self.api_servers and not any(map(takes_bootstrap_tokens, self.api_servers)):
             return None
         groups = (
             one
@@ -220,6 +232,8 @@ class Reader:
     _undecided: set[Key] = field(default_factory=set)
     _claims: dict[Key, tuple[ClaimMount, ...]] = field(default_factory=dict)
     _host_volumes: dict[Key, tuple[str, str]] = field(default_factory=dict)
+    _disks: dict[Key, frozenset[str]] = field(default_factory=dict)
+    _host_disks: dict[Key, str] = field(default_factory=dict)
 
     def add(self, plural: str, value: Any) -> None:
         """Take note of an object of ``STRUCTS``."""
@@ -267,7 +281,10 @@ class Reader:
         source = (spec.hostPath or spec.local) if spec else None
         if spec is not None and spec.claimRef is not None and source is not None:
             claim = spec.claimRef.namespace or "", spec.claimRef.name or ""
-            self._host_volumes[claim] = name, source.path or ""
+            if spec.volumeMode == _RAW:
+                self._host_disks[claim] = source.path or ""
+            else:
+                self._host_volumes[claim] = name, source.path or ""
 
     def _add_node(self, metadata: ObjectMeta) -> None:
         name = metadata.name or ""
@@ -309,6 +326,8 @@ class Reader:
         world.pods[key] = pod
         if pod.escape is None and (mounts := claim_mounts(pod.name, spec)):
             self._claims[key] = mounts
+        if pod.escape is None and (disks := claim_disks(pod.name, spec)):
+            self._disks[key] = disks
         if spec.automountServiceAccountToken is None and not _has_token_volume(spec):
             self._undecided.add(key)
         if pod.control_plane == API_SERVER:
@@ -334,6 +353,7 @@ class Reader:
                 world.pods[key] = replace(
                     world.pods[key], escape=Escape.HOST_FILES, host_volume=volume
                 )
+        world.notes += self._told_of_disks()
         for pod in world.pods.values():
             if pod.account:
                 world.accounts.setdefault((pod.namespace, pod.account), True)
@@ -361,6 +381,21 @@ class Reader:
         world.namespaces.update(role.namespace for role in world.rbac.roles if role.namespace)
         return world
 
+    def _told_of_disks(self) -> Iterator[str]:
+        """Yield what cannot be seen of raw disks of nodes in pods, if there are any."""
+        found = sorted(
+            f"{self.world.pods[key].node}:{path} in pod {key[0]}/{key[1]}"
+            for key, claims in self._disks.items()
+            for claim in claims
+            if (path := self._host_disks.get((key[0], claim)))
+        )
+        if found:
+            more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+            yield (
+                "Whoever is in a pod with a disk that its node runs from has the node; what is on "
+                f"raw disks of nodes cannot be seen: {', '.join(found[:_SHOWN])}{more}."
+            )
+
     def _taking(self, namespace: str, mounts: Iterable[ClaimMount]) -> str:
         """Return the volume of some by which one takes the node, "" for none."""
         for mount in mounts:
@@ -368,11 +403,6 @@ class Reader:
             if volume and mount.at(path).takes_node:
                 return volume
         return ""
-
-
-def _takes_bootstrap_tokens(command: Sequence[str]) -> bool:
-    found = [word for word in command if word.partition("=")[0] == _BOOTSTRAP_FLAG]
-    return bool(found) and found[-1].partition("=")[2].lower() not in ("false", "f", "0")
 
 
 def _indexed(keys: Iterable[Key]) -> Index:

@@ -302,6 +302,44 @@ def test_a_claim_to_files_of_the_node_gives_the_node_to_whoever_is_in_the_pod(
     assert "node w2" not in expose([*rest, elsewhere]).ways("w1")
 
 
+def test_raw_disks_of_nodes_are_told_of_as_nobody_sees_what_is_on_them(expose: Any) -> None:
+    with_disk = pod(
+        "q2", "w2", "other", "b",
+        containers=[{"name": "c", "volumeDevices": [{"name": "data", "devicePath": "/dev/x"}]}],
+        volumes=[{"name": "data", "persistentVolumeClaim": {"claimName": "q2-data"}}],
+    )  # fmt: skip
+    disk = volume("pv1", "q2-data", local={"path": "/dev/sda"}, volumeMode="Block")
+    found = expose([*BASE, with_disk, disk])
+    assert "node w2" not in found.ways("w1")
+    (note,) = [one for one in found.all.notes if "raw disks" in one]
+    assert note.endswith("cannot be seen: w2:/dev/sda in pod b/q2.")
+    remote = volume("pv1", "q2-data", csi={"driver": "d"}, volumeMode="Block")
+    for others in ([with_disk, remote], [disk]):
+        assert not [one for one in expose([*BASE, *others]).all.notes if "raw disks" in one]
+
+
+@pytest.mark.parametrize(
+    ("flags", "leads"),
+    [
+        (["--feature-gates=AuthorizePodWebsocketUpgradeCreatePermission=false"], True),
+        (["--feature-gates", "A=true,kube:AuthorizePodWebsocketUpgradeCreatePermission=False"],
+         True),
+        (["--feature-gates=AllBeta=false"], True),
+        (["--feature-gates=AllBeta=false",
+          "--feature-gates=AuthorizePodWebsocketUpgradeCreatePermission=true"], False),
+        (["--feature-gates=A=false"], False),
+        ([], False),
+    ],
+)  # fmt: skip
+def test_without_its_gate_whoever_reads_exec_connects_to_pods(
+    expose: Any, flags: list[str], leads: bool
+) -> None:
+    exec_ = granted(to_account("s"), rule([""], ["pods/exec"], ["get"]), namespace="b", name="x")
+    server = api_server("cp2", *flags)
+    found = expose([*BASE, server, *exec_], "--kubernetes-version", "1.35")
+    assert ("service account b/other" in found.ways("w1")) is leads
+
+
 @pytest.mark.parametrize(
     ("verbs", "version", "leads"),
     [(["get"], "1.34", True), (["get"], "1.35", False), (["get"], None, True),
