@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from noderestrict.cli import _output
-from noderestrict.cli._errors import UsageError
+from noderestrict.cli._errors import UsageError, shown
 from noderestrict.cli._parser import Parser, program
-from noderestrict.policy.text import printable
 
 #: Each is a module beside this one.
 COMMANDS = (
@@ -120,4 +119,4 @@ def _complain(options: argparse.Namespace, message: str) -> None:
     # Standard error may be full, too; the exit code says enough then.
     with contextlib.suppress(OSError):
         prog = f"{program(sys.argv[0])} {options.command}".rstrip()
-        print(printable(f"{prog}: {message}"), file=sys.stderr)
+        print(shown(f"{prog}: {message}"), file=sys.stderr)

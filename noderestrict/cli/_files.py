@@ -26,11 +26,11 @@ def read_documents(flag: str, file: Path, find: Callable[[list[Any]], T]) -> T:
 
     at = f"{flag} {file}"
     try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text()
+        text = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except OSError as error:
         raise UsageError(f"{at}: {error.strerror or error}") from None
     with refused_as(UsageError, at):
-        return find(list(yaml.safe_load_all(text)))
+        return find(list(yaml.safe_load_all(text.decode())))
 
 
 def write_files(directory: Path, files: Mapping[str, str]) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePath
 from typing import Any, NoReturn
 
+from noderestrict.cli._errors import shown
 from noderestrict.cli.exit_codes import EXIT_CODES, exit_codes
-from noderestrict.policy.text import printable
 
 NAME = "noderestrict"
 _FEWEST_COLUMNS, _MOST_COLUMNS = 40, 100
@@ -256,7 +256,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print an error in one line, and exit with 2."""
-        self.exit(2, f"{printable(f'{self.prog}: {self._reworded(message)}')}\n")
+        self.exit(2, f"{shown(f'{self.prog}: {self._reworded(message)}')}\n")
 
     def _reworded(self, message: str) -> str:
         """Return what argparse says in our words."""

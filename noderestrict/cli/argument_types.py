@@ -253,6 +253,13 @@ def _parse_port(text: str) -> int:
     return port
 
 
+def _parse_known_port(text: str) -> int:
+    port = _whole_number(text)
+    if not port or port > _HIGHEST_PORT:
+        raise ValueError(f"{text!r} is not a port between 1 and {_HIGHEST_PORT}")
+    return port
+
+
 def _parse_seconds(text: str) -> float:
     try:
         seconds = float(text.removesuffix("s"))
@@ -268,6 +275,17 @@ def _parse_days(text: str) -> dt.timedelta:
     if not days or days >= _MOST_DAYS:
         raise ValueError(f"{text!r} is not a number of days")
     return dt.timedelta(days=days)
+
+
+def _parse_certificate_names(text: str) -> tuple[str, ...]:
+    return tuple(map(names.parse_certificate_name, _parse_names(text)))
+
+
+def _parse_accounts(text: str) -> tuple[str, ...]:
+    accounts = _parse_names(text)
+    for account in accounts:
+        _parse_namespaced_name(account)
+    return accounts
 
 
 def _parse_namespaced_name(text: str) -> tuple[str, str]:
@@ -399,6 +417,8 @@ REPEATED = Repeated(_parse_names, "NAME", list)
 NAMESPACE = _Namespace(names.parse_namespace, "NAME")
 NAMES: ArgumentType[tuple[str, ...]] = ArgumentType(_parse_names, "A,B", list)
 PORT = ArgumentType(_parse_port, "PORT")
+#: That others are told, so that it cannot be any free one.
+KNOWN_PORT = ArgumentType(_parse_known_port, "PORT")
 ADDRESS = ArgumentType(_parse_address, "HOST:PORT", plain_address, none="")
 ADDRESSES: ArgumentType[tuple[tuple[str, int], ...]] = ArgumentType(
     _parse_addresses, "HOST:PORT,...", _plain_addresses
@@ -407,6 +427,10 @@ HTTP_URL = ArgumentType(_parse_http_url, "URL")
 PER_MILLION = ArgumentType(_parse_per_million, "N")
 SECONDS = ArgumentType(_parse_seconds, "SECONDS")
 DAYS = ArgumentType(_parse_days, "DAYS")
+CERTIFICATE_NAMES: ArgumentType[tuple[str, ...]] = ArgumentType(
+    _parse_certificate_names, "A,B", list
+)
+ACCOUNTS: ArgumentType[tuple[str, ...]] = ArgumentType(_parse_accounts, "A,B", list)
 NAMESPACED_NAME = ArgumentType(_parse_namespaced_name, "NAMESPACE/NAME", "/".join)
 COUNT = ArgumentType(_parse_positive, "N")
 MIB = ArgumentType(_parse_positive, "MIB")
@@ -423,5 +447,5 @@ STRICT_RULES = ArgumentType(parse_strict_rules, "A,B", list)
 NODE_KEYS = ArgumentType(parse_node_keys, "NODES=KEY|KEY,...", _plain_keys)
 ALLOWED_LABELS = ArgumentType(parse_allowed_labels, "NODES=KEY|KEY,...", _plain_keys)
 IMAGE = ArgumentType(names.parse_image, "IMAGE")
-REGISTRATION_NAME = ArgumentType(names.parse_name, "NAME")
+OBJECT_NAME = ArgumentType(names.parse_name, "NAME")
 LABELS = ArgumentType(names.parse_labels, "KEY=VALUE,...", _plain_mapping)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from noderestrict.cli._errors import UsageError
 from noderestrict.cli._parser import described
 from noderestrict.cli.argument_types import (
+    CERTIFICATE_NAMES,
     DAYS,
-    NAMES,
     NAMESPACE,
     NAMESPACED_NAME,
+    OBJECT_NAME,
     PATH,
     SECONDS,
     checked,
@@ -22,7 +23,6 @@ from noderestrict.cli.cluster_objects import from_cluster
 from noderestrict.cli.fields import add_flags, from_flags
 from noderestrict.cli.shared_flags import KubectlAccess, add_output_flag
 from noderestrict.render import names
-from noderestrict.render.names import CERTIFICATE_NAMES
 
 if TYPE_CHECKING:
     from noderestrict.certs.journal import Journal
@@ -60,6 +60,7 @@ def add_parser(subparsers: Any) -> None:
         if name != "renew":
             action.add_argument(
                 "--webhook-configuration",
+                type=checked(OBJECT_NAME.parse),
                 action="append",
                 default=[],
                 metavar="NAME",
@@ -67,12 +68,12 @@ def add_parser(subparsers: Any) -> None:
             )
         action.add_argument(
             "--dns-names",
-            type=checked(NAMES.parse),
+            type=checked(CERTIFICATE_NAMES.parse),
             default=(),
             metavar="A,B",
             help="names and IP addresses of the certificate (default: those by which the "
             "registration calls the server, and those that the certificate has already; if there "
-            f"are none, or only some of them, {', '.join(CERTIFICATE_NAMES)})",
+            f"are none, or only some of them, {', '.join(names.CERTIFICATE_NAMES)})",
         )
         action.add_argument(
             "--renew-before",

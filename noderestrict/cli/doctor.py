@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._errors import UsageError
 from noderestrict.cli.agent_files import add_agents_flag, agents_to_render
-from noderestrict.cli.argument_types import NAMESPACE, PATH, checked, parse_host_and_port
+from noderestrict.cli.argument_types import (
+    NAMESPACE,
+    OBJECT_NAME,
+    PATH,
+    checked,
+    parse_host_and_port,
+)
 from noderestrict.cli.fields import add_flags, from_flags, setting
 from noderestrict.cli.shared_flags import CLUSTER, KubectlAccess, StrictPolicy, add_output_flag
 from noderestrict.policy.modes import ENFORCE, MODES
@@ -47,6 +53,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--webhook-configuration",
+        type=checked(OBJECT_NAME.parse),
         default="noderestrict",
         metavar="NAME",
         help="ValidatingWebhookConfiguration to check",

@@ -9,25 +9,24 @@ from noderestrict.cli._errors import UsageError
 from noderestrict.cli._files import read_ca
 from noderestrict.cli.agent_files import add_agents_flag, agents_to_render
 from noderestrict.cli.argument_types import (
+    ACCOUNTS,
     ADDRESSES,
     AUDIENCES,
     COUNT,
     HTTP_URL,
     IMAGE,
+    KNOWN_PORT,
     KUBERNETES_VERSION,
     LABELS,
-    NAMES,
     NAMESPACE,
+    OBJECT_NAME,
     PATH,
-    PORT,
-    REGISTRATION_NAME,
     checked,
     plain_address,
 )
 from noderestrict.cli.fields import Group, add_flags, from_flags, setting
 from noderestrict.cli.shared_flags import RULES, StrictPolicy
-from noderestrict.render import names
-from noderestrict.render.infrastructure import ACCOUNTS
+from noderestrict.render import infrastructure, names
 
 if TYPE_CHECKING:
     from noderestrict.render.manifests import Options
@@ -56,8 +55,8 @@ class RenderConfig(StrictPolicy):
         PODS,
     )
     infrastructure_accounts: tuple[str, ...] = setting(
+        infrastructure.ACCOUNTS,
         ACCOUNTS,
-        NAMES,
         "service accounts, NAMESPACE/NAME, of the pods that API servers need to reach a Service; "
         "token requests for these pods are left out of registrations of a Service; an empty value "
         "leaves out none",
@@ -86,10 +85,10 @@ class RenderConfig(StrictPolicy):
         "namespace of the pods",
         NAMES_OF,
     )
-    port: int = setting(names.PORT, PORT, "port at which the server listens", NAMES_OF)
+    port: int = setting(names.PORT, KNOWN_PORT, "port at which the server listens", NAMES_OF)
     webhook_name: str = setting(
         names.REGISTRATION,
-        REGISTRATION_NAME,
+        OBJECT_NAME,
         "name of the ValidatingWebhookConfiguration",
         NAMES_OF,
     )

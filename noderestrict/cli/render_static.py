@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from noderestrict.cli._errors import UsageError
 from noderestrict.cli._files import read_ca, read_documents
 from noderestrict.cli._kubeadm import add_api_server, read_kubeadm
-from noderestrict.cli.argument_types import KUBERNETES_VERSION, NAMES, PATH, TEXT
+from noderestrict.cli.argument_types import ACCOUNTS, KUBERNETES_VERSION, NAMES, PATH, TEXT
 from noderestrict.cli.fields import Group, add_flags, from_flags, setting, switch
 from noderestrict.render.protection import ADMINISTRATORS, CA_WRITERS
 
@@ -40,13 +40,13 @@ class StaticConfig:
     admin_users: tuple[str, ...] = setting((), NAMES, "users that may change them", _STATIC)
     deployers: tuple[str, ...] = setting(
         (),
-        NAMES,
+        ACCOUNTS,
         "service accounts, NAMESPACE/NAME, that may change them, such as that of a GitOps tool",
         _STATIC,
     )
     ca_writers: tuple[str, ...] = setting(
         CA_WRITERS,
-        NAMES,
+        ACCOUNTS,
         "service accounts, NAMESPACE/NAME, that may change the CA of the registration alone",
         _STATIC,
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from noderestrict.cli._errors import UsageError
 from noderestrict.cli._output import has_colours
-from noderestrict.cli.argument_types import RULES_OF, checked, parse_host_and_port
+from noderestrict.cli.argument_types import OBJECT_NAME, RULES_OF, checked, parse_host_and_port
 from noderestrict.cli.fields import add_flags, from_flags
 from noderestrict.cli.shared_flags import KubectlAccess, StrictPolicy, add_output_flag
 from noderestrict.policy.releases import LATEST
@@ -28,11 +28,13 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--node",
+        type=checked(OBJECT_NAME.parse),
         metavar="NAME",
         help="node whose requests to send (default: that of the credential, or else any)",
     )
     parser.add_argument(
         "--webhook-configuration",
+        type=checked(OBJECT_NAME.parse),
         default="noderestrict",
         metavar="NAME",
         help="ValidatingWebhookConfiguration of noderestrict, if it is installed",

@@ -14,10 +14,17 @@ def is_failure(error: BaseException) -> bool:
     return isinstance(error, Exception) or type(error).__name__ == _PANIC
 
 
+def in_words(error: BaseException) -> str:
+    """Return the text of an error, where it is Python's own in other words."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8: byte {error.object[error.start]:#04x} at position {error.start}"
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
 def brief(error: BaseException) -> str:
     """Return an error as one short line: its text, with its type where that adds something."""
-    text = " ".join(str(error).split())[:_LONGEST]
-    if isinstance(error, ValueError | OSError) and text:
+    text = " ".join(in_words(error).split())[:_LONGEST]
+    if isinstance(error, ValueError | OSError | RecursionError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

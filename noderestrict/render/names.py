@@ -1,5 +1,6 @@
 """What an installation is called: its namespace, its registration, its image, its labels."""
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -65,6 +66,16 @@ def parse_name(text: str) -> str:
     """Return the name of an object; raises ValueError for what is none."""
     if not _DNS_NAME.fullmatch(text):
         raise ValueError(f"{text!r} is no name of an object: a-z, 0-9, - and ., at most 253")
+    return text
+
+
+def parse_certificate_name(text: str) -> str:
+    """Return a DNS name or an IP address of a certificate; raises ValueError for what is none."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        if not _DNS_NAME.fullmatch(text.lower().removeprefix("*.")):
+            raise ValueError(f"{text!r} is neither a DNS name nor an IP address") from None
     return text
 
 

@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from noderestrict.api import scanner
+from noderestrict.policy.hostile import in_words
 from noderestrict.replay.sources import (
     BYTE_ORDER_MARK,
     CALLERS,
@@ -190,7 +191,7 @@ def _items(
             for _, value in found:
                 yield from _items(file, line, value, in_line=True)
             return
-        yield Unreadable(file, line, f"unexpected JSON: {error}")
+        yield Unreadable(file, line, f"unexpected JSON: {in_words(error)}")
         return
     except RecursionError:
         yield Unreadable(file, line, "nested too deeply")

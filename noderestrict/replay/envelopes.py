@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from noderestrict.policy.hostile import in_words
 from noderestrict.policy.text import json_line
 from noderestrict.replay.sources import MAX_LINE_BYTES, shallow
 from noderestrict.replay.values import Keys, ValueReader
@@ -94,7 +95,7 @@ def unwrap(raw: bytes, match: Match, depth: int = 0) -> Iterator[Found]:
         elif begin == b'"':
             yield from _text(_string.decode(raw), match, depth)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise ValueError(f"unexpected JSON: {error}") from None
+        raise ValueError(f"unexpected JSON: {in_words(error)}") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

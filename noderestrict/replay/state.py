@@ -10,6 +10,7 @@ from noderestrict.api.resources import PLURALS, RESOURCES
 from noderestrict.errors import NoderestrictError
 from noderestrict.graph.edges import Vertex
 from noderestrict.graph.graph import SOURCES, Graph
+from noderestrict.policy.hostile import in_words
 from noderestrict.policy.listers import MemoryListers
 from noderestrict.policy.records import RECORDS
 from noderestrict.replay.documents import documents
@@ -234,6 +235,6 @@ def _decoded(raw: _Raw, wanted: Any, where: str) -> Any:
     except msgspec.ValidationError:
         raise
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise StateError(f"{where}: {error}") from None
+        raise StateError(f"{where}: {in_words(error)}") from None
     except RecursionError:
         raise StateError(f"{where}: nested too deeply") from None

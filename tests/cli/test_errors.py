@@ -1,6 +1,7 @@
 """A wrong command line is answered in one line that says what to write instead."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -93,6 +94,66 @@ def test_errors_below_the_command_line_name_the_command_and_the_flag(
 ) -> None:
     answer = answered(["agents", "find", "--state", "nowhere"], capsys)
     assert answer == "noderestrict agents: --state nowhere: No such file or directory"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "render authorizer OUT --kubeadm-config FILE",
+        "render policies OUT --static --kubeadm-config FILE",
+        "doctor --agents FILE",
+        "serve --config FILE",
+    ],
+)
+@pytest.mark.parametrize(
+    ("content", "answer"),
+    [
+        (b'{"a": "\xe9\xff"}', "not UTF-8: byte 0xe9 at position "),
+        (b"[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_a_file_of_another_encoding_or_endless_depth_is_named(
+    tmp_path: Path, line: str, content: bytes, answer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(content)
+    arguments = line.replace("FILE", str(file)).replace("OUT", str(tmp_path / "out")).split()
+    told = answered(arguments, capsys)
+    assert str(file) in told
+    assert answer in told
+
+
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("certs bootstrap --directory x --dns-names a,é",
+         " certs bootstrap: argument --dns-names: 'é' is neither a DNS name nor an IP address"),
+        ("certs bootstrap --directory x --dns-names=-1.x",
+         " certs bootstrap: argument --dns-names: '-1.x' is neither a DNS name nor an IP address"),
+        ("render x --port 0", " render: argument --port: '0' is not a port between 1 and 65535"),
+        ("render x --infrastructure-accounts a/b,c",
+         " render: argument --infrastructure-accounts: 'c' is not NAMESPACE/NAME"),
+        ("render policies x --static --deployers c",
+         " render policies: argument --deployers: 'c' is not NAMESPACE/NAME"),
+        ("verify --node ../x",
+         " verify: argument --node: '../x' is no name of an object: a-z, 0-9, - and ., at most "
+         "253"),
+        ("doctor --webhook-configuration ../x",
+         " doctor: argument --webhook-configuration: '../x' is no name of an object: a-z, 0-9, - "
+         "and ., at most 253"),
+    ],
+)  # fmt: skip
+def test_a_value_that_cannot_be_used_is_refused_with_its_flag(
+    line: str, answer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert answered(line.split(), capsys) == f"noderestrict{answer}"
+
+
+def test_a_value_that_is_far_too_long_is_cut_off(capsys: pytest.CaptureFixture[str]) -> None:
+    for line in (["render", "x", "--port"], ["graph", "reachable", "--state", "x", "--output"]):
+        told = answered([*line, "9" * 5000], capsys)
+        assert "9" * 200 in told
+        assert len(told) < 600
 
 
 def test_files_may_stand_on_both_sides_of_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
