@@ -39,6 +39,8 @@ def write_files(directory: Path, files: Mapping[str, str]) -> None:
     Raises:
         UsageError: a file cannot be written.
     """
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"{directory}: not a directory")
     for path, text in sorted(files.items()):
         file = directory / path
         try:

@@ -107,7 +107,7 @@ def _in_cluster() -> Access:
         tried = f"${VARIABLE} ({named})" if named else _HOME_FILE
         raise ConnectionFailedError(
             f"no cluster is configured: this is no pod, and {tried} is missing or empty: set "
-            "--kubeconfig (or --state)"
+            "--kubeconfig"
         )
     token = Path(incluster_config.SERVICE_TOKEN_FILENAME)
     ca = Path(incluster_config.SERVICE_CERT_FILENAME)

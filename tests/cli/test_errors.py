@@ -149,6 +149,17 @@ def test_a_value_that_cannot_be_used_is_refused_with_its_flag(
     assert answered(line.split(), capsys) == f"noderestrict{answer}"
 
 
+@pytest.mark.parametrize(
+    "line", ["render", "render authorizer", "render policies", "render overlay audit"]
+)
+def test_a_file_where_a_directory_is_needed_is_named(
+    tmp_path: Path, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert answered([*line.split(), str(file)], capsys).endswith(f": {file}: not a directory")
+
+
 def test_a_value_that_is_far_too_long_is_cut_off(capsys: pytest.CaptureFixture[str]) -> None:
     for line in (["render", "x", "--port"], ["graph", "reachable", "--state", "x", "--output"]):
         told = answered([*line, "9" * 5000], capsys)
