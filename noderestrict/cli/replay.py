@@ -263,7 +263,6 @@ class _Terminal:
 def _report(options: argparse.Namespace, rules: Release, sources: tuple[str, ...]) -> "Report":
     from noderestrict.replay.report import Options
 
-    terminal = sys.stdout.isatty()
     report = reports.create(
         options.output,
         Options(
@@ -273,7 +272,8 @@ def _report(options: argparse.Namespace, rules: Release, sources: tuple[str, ...
             explain=options.explain,
             show_all=options.show == "all",
             fail_on_denied=options.fail_on_denied,
-            width=shutil.get_terminal_size((_COLUMNS, 24)).columns if terminal else _COLUMNS,
+            # In a pipe, that of $COLUMNS if it is set.
+            width=shutil.get_terminal_size((_COLUMNS, 24)).columns,
             plain=not shows_unicode(),
             sources=sources,
             version=__version__,

@@ -173,3 +173,11 @@ def test_a_working_directory_that_is_gone_is_no_traceback(tmp_path: Path) -> Non
     done = shell(script, gone, PYTHONPATH=str(ROOT))
     assert done.returncode == 0
     assert b"Traceback" not in done.stderr
+
+
+def test_a_table_in_a_pipe_is_as_wide_as_the_user_says() -> None:
+    command = "$nr replay $examples/audit-log.jsonl | cat"
+    lease = b"kube-node-lease/worker-1"
+    assert max(map(len, shell(command).stdout.decode().splitlines())) <= 80
+    assert lease not in shell(command).stdout
+    assert lease in shell(command, COLUMNS="200").stdout

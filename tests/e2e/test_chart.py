@@ -20,6 +20,8 @@ from tests.e2e.control_plane import APIError, ControlPlane, free_port
 from tests.e2e.helm import CHART, NAMESPACE, ROOT, SECONDS, Helm, Kubelet
 
 pytestmark = pytest.mark.long
+
+AS_RENDERED = [("pass", "release noderestrict is installed as rendered")]
 WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 SECRETS = f"/api/v1/namespaces/{NAMESPACE}/secrets"
 RELEASE = ("noderestrict", str(CHART), "--namespace", NAMESPACE)
@@ -111,6 +113,16 @@ class Installed:
             return "noderestrict.io" in str(error)
         return False
 
+    def compared(self) -> list[tuple[str, str]]:
+        """Return what doctor says of the objects that are installed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "noderestrict", "doctor", "--kubeconfig", self.kubeconfig,
+             "--output", "json"],
+            capture_output=True, text=True, timeout=200, check=False,
+        )  # fmt: skip
+        found = [one for one in json.loads(done.stdout) if one["check"] == "manifests"]
+        return [(one["status"], one["message"]) for one in found]
+
     def noderestrict(self, *words: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "noderestrict", *words], capture_output=True, text=True,
@@ -193,6 +205,7 @@ def test_from_audit_to_enforcing_and_back_no_request_fails(
         assert "Nothing is denied" in told
         assert installed.policies() == {"Ignore"}
         assert not installed.is_denied()
+        assert installed.compared() == AS_RENDERED
         # The accounts of hooks are gone; audit mode keeps no CA.
         left = ours(admin)
         assert not {one for one in left if one.endswith(("-hook", "-ca"))}, left
@@ -211,6 +224,7 @@ def test_from_audit_to_enforcing_and_back_no_request_fails(
 
         # Another image: the same certificate, the same CA.
         helm(*upgrade, "--set", "image.tag=v2")
+        assert installed.compared() == AS_RENDERED
         assert installed.secret("noderestrict-tls") == certificate
         assert installed.is_denied()
 

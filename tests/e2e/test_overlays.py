@@ -200,3 +200,40 @@ def test_an_overlay_that_was_applied_by_one_way_can_be_applied_by_the_other(
         kubectl("apply", *way, "-k", kubectl.both(number % 2, "control-plane"))
         kubectl("delete", "--ignore-not-found", "-f", str(folder / "leftovers.yaml"))
         check(kubectl, "control-plane", number % 2)
+
+
+@pytest.mark.parametrize(
+    "way", [(), ("--server-side", "--force-conflicts")], ids=["client", "server"]
+)
+def test_the_node_selector_of_an_older_version_does_not_survive_an_upgrade(
+    kubectl: Kubectl, way: tuple[str, ...]
+) -> None:
+    """Both would have to hold, and no node of k3s has an empty value."""
+    older = build("self-signed", files=VERSIONS[0], parts=["install"])
+    for pod in pods_of(older):
+        del pod["affinity"]
+        pod["nodeSelector"] = {"node-role.kubernetes.io/control-plane": ""}
+    file = kubectl.folder / "older.json"
+    older.sort(key=lambda one: one["kind"] != "Namespace")
+    file.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": older}))
+    kubectl("apply", *way, "-f", str(file))
+    kubectl("apply", *way, "-k", str(kubectl.folder / "0/overlays/self-signed/install"))
+    found = [
+        kubectl.admin.get(f"/apis/{path}/noderestrict{suffix}")
+        for path, suffix in (
+            ("apps/v1/namespaces/noderestrict/deployments", ""),
+            ("batch/v1/namespaces/noderestrict/cronjobs", "-renewal"),
+        )
+    ]
+    assert ["nodeSelector" in pod for pod in pods_of(found)] == [False, False]
+    assert all("affinity" in pod for pod in pods_of(found))
+    kubectl("delete", "-f", str(file))
+
+
+def pods_of(objects: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the pod of each template."""
+    for one in objects:
+        if one["kind"] == "CronJob":
+            yield one["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        elif one["kind"] in ("Deployment", "DaemonSet"):
+            yield one["spec"]["template"]["spec"]
