@@ -74,7 +74,9 @@ def parse_certificate_name(text: str) -> str:
     try:
         ipaddress.ip_address(text)
     except ValueError:
-        if not _DNS_NAME.fullmatch(text.lower().removeprefix("*.")):
+        # Go's TLS takes underscores and a dot at the end.
+        plain = text.lower().replace("_", "x").removeprefix("*.").removesuffix(".")
+        if not _DNS_NAME.fullmatch(plain):
             raise ValueError(f"{text!r} is neither a DNS name nor an IP address") from None
     return text
 

@@ -227,7 +227,8 @@ def test_the_node_selector_of_an_older_version_does_not_survive_an_upgrade(
     ]
     assert ["nodeSelector" in pod for pod in pods_of(found)] == [False, False]
     assert all("affinity" in pod for pod in pods_of(found))
-    kubectl("delete", "-f", str(file))
+    names = ("deployment/noderestrict", "cronjob/noderestrict-renewal")
+    kubectl("delete", "--namespace", "noderestrict", *names)
 
 
 def pods_of(objects: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
