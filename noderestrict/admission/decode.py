@@ -22,7 +22,8 @@ _MANAGED_FIELDS = tuple(
 _CALLERS = 30
 
 _decoder = msgspec.json.Decoder(admissionv1.AdmissionReview[msgspec.Raw, msgspec.Raw])
-_fields_decoder = msgspec.json.Decoder(
+#: Of the reviews of agents, with their objects as fields; raises what msgspec raises.
+fields_decoder = msgspec.json.Decoder(
     admissionv1.AdmissionReview[dict[str, Value] | None, dict[str, Value] | None]
 )
 _NO_AGENTS = Agents()
@@ -126,16 +127,6 @@ def decode_quickly(body: bytes | msgspec.Raw, agents: Agents = _NO_AGENTS) -> Re
         raise UnscannedError("it is nested too deeply") from None
     except msgspec.DecodeError as error:
         raise UnscannedError(str(error)) from None
-
-
-def decode_fields(body: bytes, agents: Agents) -> Request:
-    """Decode the AdmissionReview of an agent, and its objects into their fields.
-
-    Raises:
-        ReviewError: the bytes are not such a review.
-        msgspec.MsgspecError, UnicodeDecodeError, RecursionError: ``decode_quickly`` must tell.
-    """
-    return checked(_fields_decoder.decode(body), agents)
 
 
 def _further_down(

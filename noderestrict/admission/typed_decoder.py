@@ -15,8 +15,8 @@ from noderestrict.admission.decode import (
     UnscannedError,
     checked,
     decode,
-    decode_fields,
     decode_quickly,
+    fields_decoder,
 )
 from noderestrict.agents.agents import Agents, InForce
 from noderestrict.api import admissionv1, metav1
@@ -34,6 +34,10 @@ _REMEMBERED = 100
 _HEAD = 4096
 _USERNAME = b'"username":"'
 _NODE_USER = NODE_USER_PREFIX.encode()
+#: An API server writes the user right after the operation.
+_NEAR = 80
+# Decoding in two passes distinguishes undecodable objects from undecodable reviews.
+_TWO_PASSES = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ReviewError)
 
 
 class TypedDecoder:
@@ -66,9 +70,15 @@ class TypedDecoder:
             UnscannedError: ``decode`` must tell.
         """
         agents = self._in_force.agents
-        if agents.all and _may_be_agent(body, agents):
+        operation, user = _places(body)
+        if body.startswith(_NODE_USER, user):
+            return self._of_node(body, body[operation:user], agents)
+        if agents.all and agents.may_be_one(body[user : body.find(b'"', user, user + _HEAD)]):
             return _of_agent(body, agents)
-        words = _words(body)
+        return decode_quickly(body, agents)
+
+    def _of_node(self, body: bytes, operation: bytes, agents: Agents) -> Request:
+        words = _resource(body) + operation
         known = self._known.get(words)
         if known is None:
             request = decode_quickly(body, agents)
@@ -77,16 +87,16 @@ class TypedDecoder:
         target, decoder = known
         try:
             request = checked(decoder.decode(body), agents)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ReviewError):
-            # Decode in two passes, which distinguish undecodable objects from undecodable reviews.
+        except _TWO_PASSES:
             return decode_quickly(body, agents)
+        # The policies of agents take no Structs.
         if _target(request) == target and request.agent is None:
             return request
         return decode_quickly(body, agents)
 
     def _remember(self, words: bytes, target: _Target) -> None:
         row = row_for(*target, _ALL)
-        if not words or len(self._known) >= _REMEMBERED or (row is not None and row.target.whole):
+        if len(self._known) >= _REMEMBERED or (row is not None and row.target.whole):
             return
         new, old = (row.target.new, row.target.old) if row is not None else (None, None)
         partial = metav1.PartialObject
@@ -103,27 +113,20 @@ def _target(request: Request) -> _Target:
 
 def _of_agent(body: bytes, agents: Agents) -> Request:
     try:
-        request = decode_fields(body, agents)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ReviewError):
-        # As above.
+        request = checked(fields_decoder.decode(body), agents)
+    except _TWO_PASSES:
         return decode_quickly(body, agents)
     return request if request.agent is not None else decode_quickly(body, agents)
 
 
-def _may_be_agent(body: bytes, agents: Agents) -> bool:
-    """Return whether the requester seems to be an agent, as ``_words`` it is only a guess."""
-    start = body.find(_USERNAME, 0, _HEAD) + len(_USERNAME)
-    if start < len(_USERNAME) or body.startswith(_NODE_USER, start):
-        return False
-    end = body.find(b'"', start, start + _HEAD)
-    return end >= 0 and agents.may_be_one(body[start:end])
+def _places(body: bytes) -> tuple[int, int]:
+    """Return where the operation and the name of the user seem to begin."""
+    operation = body.find(b'"operation":"', 0, _HEAD)
+    return operation, body.find(_USERNAME, operation, operation + _NEAR) + len(_USERNAME)
 
 
-def _words(body: bytes) -> bytes:
-    """Return the raw resource, subresource and operation of a review; b"" for none."""
+def _resource(body: bytes) -> bytes:
+    """Return the raw resource and subresource of a review; b"" if they are not seen."""
     start = body.find(b'"resource":{', 0, _HEAD)
     end = body.find(b',"requestKind":', start, _HEAD)
-    operation = body.find(b'"operation":"', end, _HEAD)
-    if start < 0 or end < 0 or operation < 0:
-        return b""
-    return body[start:end] + body[operation : operation + 20]
+    return b"" if start < 0 or end < 0 else body[start:end]

@@ -11,6 +11,7 @@ from noderestrict.agents.changed import Changeable
 from noderestrict.agents.file import (
     Agent,
     Bound,
+    Plain,
     Read,
     Relation,
     RelationKind,
@@ -52,8 +53,8 @@ class Entry:
         names: of the objects; empty for any.
         changeable: what an update may change; None for everything.
         name: of the object around the node's: prefix and suffix.
-        steps: of the field that holds the node's name.
-        label: that does.
+        steps: of the field that holds the node's name; () if none does.
+        label: that this field is, "" for another one.
     """
 
     kind: RelationKind
@@ -147,6 +148,8 @@ class Agents:
                     held = _held(agent, prefix=user.prefix or "")
                     self._by_prefix.append((user.prefix or "", user.group or "", held))
         self._prefixes = tuple(prefix for prefix, _, _ in self._by_prefix)
+        self._raw_users = frozenset(name.encode() for name in self._by_user)
+        self._raw_prefixes = tuple(prefix.encode() for prefix in self._prefixes)
 
     def __bool__(self) -> bool:
         """Return whether there are any."""
@@ -167,9 +170,8 @@ class Agents:
         )
 
     def may_be_one(self, username: bytes) -> bool:
-        """Return whether the user of this name, as JSON has it, can be an agent."""
-        name = username.decode("utf-8", "replace")
-        return name in self._by_user or name.startswith(self._prefixes)
+        """Return whether the user of this name, as JSON has it, seems to be an agent."""
+        return username in self._raw_users or username.startswith(self._raw_prefixes)
 
     def resources(self) -> frozenset[str]:
         """Return the plurals of all resources that entries for writes name."""
@@ -267,6 +269,17 @@ def _entry(about: Write | Read) -> Entry:
         names=frozenset(about.names),
         changeable=None if fields is None else Changeable(tuple(map(parse_path, fields))),
         name=(prefix, suffix),
-        steps=parse_path(bound.field).steps if bound.field else (),
+        steps=_holder(relation),
         label=bound.label or "",
     )
+
+
+def _holder(relation: Relation) -> Steps:
+    """Return the field that holds the name of the node, () if none does."""
+    if relation == Plain.OWN_PODS:
+        return ("spec", "nodeName")
+    if isinstance(relation, Bound) and relation.label:
+        return ("metadata", "labels", relation.label)
+    if isinstance(relation, Bound) and relation.field:
+        return parse_path(relation.field).steps
+    return ()

@@ -9,9 +9,10 @@ from collections.abc import Set
 import msgspec
 
 from noderestrict.agents.agents import FIELDS, NODE, OBJECT, UNNAMED, Entry, Held
+from noderestrict.agents.changed import Changeable
 from noderestrict.agents.file import RelationKind
 from noderestrict.agents.identity import Known, Unknown, node_of, user_of
-from noderestrict.agents.relations import Broken, Objects, broken, object_name
+from noderestrict.agents.relations import Broken, Objects, broken, demand, object_name
 from noderestrict.agents.request import Write, path_of, where
 from noderestrict.policy.compare import listed
 from noderestrict.policy.decision import Allowed, Decision, Denied, forbidden, not_found
@@ -46,6 +47,8 @@ def evaluate(
 
 class _Judgement:
     """One request, before the entries about it."""
+
+    __slots__ = ("_agent", "_listers", "_node", "_objects", "_request", "_skipped")
 
     def __init__(self, agent: Held, request: Write, listers: Listers, skipped: Set[str]) -> None:
         self._agent = agent
@@ -94,21 +97,21 @@ class _Judgement:
 
     def _objection(self, entry: Entry) -> tuple[Denied | None, bool]:
         """Return why an entry does not allow the request, and whether its relation holds."""
-        if entry.kind != RelationKind.ANY:
-            found = self._relation(entry)
-            if found is not None and found.rule not in self._skipped:
-                return found, False
+        found = self._relation(entry)
+        if found is not None and found.rule not in self._skipped:
+            return found, False
         if entry.changeable is not None and self._request.operation == "UPDATE":
             rule = self._agent.rule(FIELDS)
             if rule not in self._skipped:
-                return self._fields(entry, rule), True
+                return self._fields(entry.changeable, rule), True
         return None, True
 
     def _relation(self, entry: Entry) -> Denied | None:
-        agent, request = self._agent, self._request
-        if self._node is None:
-            self._node = node_of(agent, user_of(request.user), self._listers)
-        node = self._node
+        if entry.kind is RelationKind.ANY:
+            return None
+        agent, request, node = self._agent, self._request, self._node
+        if node is None:
+            node = self._node = node_of(agent, user_of(request.user), self._listers)
         if isinstance(node, Unknown):
             return unknown_node(agent, f"{where(request)}: ", node)
         found = broken(entry, request, self._objects, node, self._listers)
@@ -119,15 +122,13 @@ class _Judgement:
             return not_found(f"pods {found.missing} not found", rule=rule)
         return forbidden(
             f"{where(request)}: agent {agent.name!r} on {node} may "
-            f"{_verb(request)} only {found.demand}{_but(found)}",
+            f"{_verb(request)} only {demand(entry, node)}{_but(found)}",
             found.detail,
             rule,
         )
 
-    def _fields(self, entry: Entry, rule: str) -> Denied | None:
-        changeable, objects = entry.changeable, self._objects
-        if changeable is None:
-            return None
+    def _fields(self, changeable: Changeable, rule: str) -> Denied | None:
+        objects = self._objects
         others = listed(changeable.others(objects.fields(old=True), objects.fields(old=False)))
         if not others:
             return None

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import msgspec
 
@@ -50,7 +49,7 @@ NAMES_NO_POD = (
 WITHOUT_NODE = "the token is bound to a pod, but does not name its node: that needs Kubernetes 1.30"
 
 
-class User(NamedTuple):
+class User(msgspec.Struct, frozen=True, gc=False):
     """Who makes a request.
 
     Attributes:
@@ -79,7 +78,7 @@ def pod_uid(user: User) -> str:
         return ""
 
 
-class Known(NamedTuple):
+class Known(msgspec.Struct, frozen=True, gc=False):
     """The node is known.
 
     Attributes:
@@ -138,8 +137,9 @@ def node_of(agent: Held, user: User, listers: Listers) -> Known | Unknown:
         extra = _decoder.decode(user.extra) or _Extra()
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         return Unknown(f"userInfo.extra: {error}")
-    for values, what in ((extra.node, "nodes"), (extra.pod, "pods"), (extra.pod_uid, "pods")):
+    for values in (extra.node, extra.pod, extra.pod_uid):
         if values is not None and len(values) > 1:
+            what = "nodes" if values is extra.node else "pods"
             return Unknown(f"userInfo.extra names {len(values)} {what}, {IMPERSONATED}")
     unknown = _NO_SOURCE
     for source in agent.sources:

@@ -8,6 +8,7 @@ import msgspec
 from noderestrict.agents.agents import Entry
 from noderestrict.agents.file import RelationKind
 from noderestrict.agents.identity import Known
+from noderestrict.agents.paths import Steps
 from noderestrict.agents.request import Write
 from noderestrict.api import metav1
 from noderestrict.api.resources import qualified
@@ -17,10 +18,9 @@ from noderestrict.policy.semantic import Value
 _NULL = b"null"
 _fields = msgspec.json.Decoder(dict[str, Value] | None)
 _value = msgspec.json.Decoder(Value)
-_text = msgspec.json.Decoder(str | None)
 _owners = msgspec.json.Decoder(list[metav1.OwnerReference] | None)
-_POD_NODE = ("spec", "nodeName")
 _NAME = ("metadata", "name")
+_KIND = ("kind",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +28,11 @@ class Broken:
     """A relation that does not hold.
 
     Attributes:
-        demand: the objects that it holds for.
         found: of what the requester sent, what does not fit; "" if nothing of that.
         detail: for the operator: of the existing object, what does not fit.
         missing: the pod that was looked up, if there is none.
     """
 
-    demand: str
     found: str = ""
     detail: str = ""
     missing: str = ""
@@ -47,6 +45,8 @@ class Objects:
         new: JSON, ``null`` for none; or the fields of the object.
         old: the existing object, likewise.
     """
+
+    __slots__ = ("_new", "_old")
 
     def __init__(
         self, new: msgspec.Raw | dict[str, Value], old: msgspec.Raw | dict[str, Value]
@@ -74,17 +74,17 @@ class Objects:
             self._new = found
         return found
 
-    def text(self, steps: tuple[str, ...], *, old: bool) -> str:
+    def text(self, steps: Steps, *, old: bool) -> str:
         """Return the text at a path, "" if there is none; errors as above."""
         value = self.fields(old=old).get(steps[0])
-        for count, step in enumerate(steps[1:], start=2):
-            if value is not None and not isinstance(value, dict):
+        for step in steps[1:]:
+            if value is None:
+                return ""
+            if not isinstance(value, dict):
                 raise msgspec.ValidationError(f"the value at {'.'.join(steps)} is in no object")
-            raw = None if value is None else value.get(step)
+            raw = value.get(step)
             if raw is None:
                 return ""
-            if count == len(steps):
-                return _text_of(raw, steps)
             value = _value.decode(raw)
         if value is not None and not isinstance(value, str):
             raise msgspec.ValidationError(f"the value at {'.'.join(steps)} is no text")
@@ -97,13 +97,6 @@ class Objects:
             raise msgspec.ValidationError("metadata is no object")
         raw = (metadata or {}).get("ownerReferences")
         return () if raw is None else _owners.decode(raw) or ()
-
-
-def _text_of(raw: msgspec.Raw, steps: tuple[str, ...]) -> str:
-    try:
-        return _text.decode(raw) or ""
-    except msgspec.ValidationError:
-        raise msgspec.ValidationError(f"the value at {'.'.join(steps)} is no text") from None
 
 
 def broken(
@@ -128,17 +121,33 @@ def broken(
     return None if check is None else check(entry, request, objects, node, listers)
 
 
+def demand(entry: Entry, node: Known) -> str:
+    """Return which objects the relation of an entry holds for, as messages call them."""
+    match entry.kind:
+        case RelationKind.OWN_NODE:
+            return "its own Node"
+        case RelationKind.NAME:
+            return f"the object named {entry.named(node.shown)!r}"
+        case RelationKind.OWN_PODS:
+            return "pods on its own node"
+        case RelationKind.OWNER:
+            return "objects that its own Node owns, and no other Node"
+        case RelationKind.FIELD | RelationKind.LABEL:
+            return f"objects with {_shown(entry)} {node.shown!r}"
+        case _:
+            return "any object"
+
+
 def _own_node(
     _entry: Entry, request: Write, objects: Objects, node: Known, _listers: Listers
 ) -> Broken | None:
-    return _has_name(node.name, "its own Node", request, objects)
+    return _has_name(node.name, request, objects)
 
 
 def _name(
     entry: Entry, request: Write, objects: Objects, node: Known, _listers: Listers
 ) -> Broken | None:
-    demand = f"the object named {entry.named(node.shown)!r}"
-    return _has_name(entry.named(node.name), demand, request, objects)
+    return _has_name(entry.named(node.name), request, objects)
 
 
 def object_name(request: Write, objects: Objects) -> str:
@@ -154,62 +163,57 @@ def object_name(request: Write, objects: Objects) -> str:
     return request.name
 
 
-def _has_name(wanted: str, demand: str, request: Write, objects: Objects) -> Broken | None:
+def _has_name(wanted: str, request: Write, objects: Objects) -> Broken | None:
     name = object_name(request, objects)
     if name == wanted and request.name in ("", name):
         return None
-    return Broken(demand, f"this one is named {name!r}" if name else "this one has no name")
+    return Broken(f"this one is named {name!r}" if name else "this one has no name")
 
 
 def _own_pods(
-    _entry: Entry, request: Write, objects: Objects, node: Known, listers: Listers
+    entry: Entry, request: Write, objects: Objects, node: Known, listers: Listers
 ) -> Broken | None:
-    demand = "pods on its own node"
     if request.sub_resource and not (
-        objects.has(old=True) and objects.text(("kind",), old=True) == "Pod"
+        objects.has(old=True) and objects.text(_KIND, old=True) == "Pod"
     ):
         # What is sent says nothing about the pod: exec, attach, portforward, eviction, binding.
         if not request.name:
-            return Broken(demand, "the request names no pod")
+            return Broken("the request names no pod")
         pod = listers.pod(request.namespace, request.name)
         if pod is None:
-            return Broken(demand, missing=qualified(request.namespace, request.name))
+            return Broken(missing=qualified(request.namespace, request.name))
         if pod.node_name != node.name:
-            return Broken(demand, detail=f"the pod has spec.nodeName {pod.node_name!r}")
+            return Broken(detail=f"the pod has spec.nodeName {pod.node_name!r}")
         return None
-    return _each(demand, "spec.nodeName", request, objects, node, _of_path(_POD_NODE))
+    return _holds_node(entry, request, objects, node, listers)
 
 
-def _field(
+#: Which objects each operation sends: the new one, the existing one.
+_SENT = {"CREATE": (True, False), "UPDATE": (True, True), "DELETE": (False, True)}
+
+
+def _holds_node(
     entry: Entry, request: Write, objects: Objects, node: Known, _listers: Listers
 ) -> Broken | None:
-    shown = ".".join(entry.steps)
-    demand = f"objects with {shown} {node.shown!r}"
-    return _each(demand, shown, request, objects, node, _of_path(entry.steps))
+    """Return how an object does not hold the name of the node, for each that is sent."""
+    new, old = _SENT.get(request.operation, (True, True))
+    if old:
+        if not objects.has(old=True):
+            return Broken("request.oldObject is null")
+        if (found := _held_by(entry, objects, old=True)) != node.name:
+            return Broken(detail=f"the existing object has {_shown(entry)} {found!r}")
+    if new:
+        if not objects.has(old=False):
+            return Broken("request.object is null")
+        if (found := _held_by(entry, objects, old=False)) != node.name:
+            return Broken(f"this one has {_shown(entry)} {found!r}")
+    return None
 
 
-def _label(
-    entry: Entry, request: Write, objects: Objects, node: Known, _listers: Listers
-) -> Broken | None:
-    shown = f"metadata.labels[{entry.label!r}]"
-    value = _of_path(("metadata", "labels", entry.label))
-    demand = f"objects with {shown} {node.shown!r}"
-    return _each(demand, shown, request, objects, node, value)
-
-
-def _of_path(steps: tuple[str, ...]) -> Callable[[Objects, bool], str]:
-    return lambda objects, old: objects.text(steps, old=old)
-
-
-def _owner(
-    _entry: Entry, request: Write, objects: Objects, node: Known, _listers: Listers
-) -> Broken | None:
-    demand = "objects that its own Node owns, and no other Node"
-    shown = "metadata.ownerReferences to Node"
-    return _each(demand, shown, request, objects, node, _owning_nodes)
-
-
-def _owning_nodes(objects: Objects, old: bool) -> str:  # noqa: FBT001 (as the paths of texts)
+def _held_by(entry: Entry, objects: Objects, *, old: bool) -> str:
+    """Return what an object holds where the name of the node belongs."""
+    if entry.steps:
+        return objects.text(entry.steps, old=old)
     names = {owner.name or "" for owner in objects.owners(old=old) if _is_node(owner)}
     return ", ".join(sorted(names))
 
@@ -218,31 +222,11 @@ def _is_node(owner: metav1.OwnerReference) -> bool:
     return owner.kind == "Node" and owner.apiVersion == "v1"
 
 
-#: Which objects each operation sends: the new one, the existing one.
-_SENT = {"CREATE": (True, False), "UPDATE": (True, True), "DELETE": (False, True)}
-
-
-def _each(
-    demand: str,
-    shown: str,
-    request: Write,
-    objects: Objects,
-    node: Known,
-    value: Callable[[Objects, bool], str],
-) -> Broken | None:
-    """Return how the value of an object is not the node, for each that the operation sends."""
-    new, old = _SENT.get(request.operation, (True, True))
-    if old:
-        if not objects.has(old=True):
-            return Broken(demand, "request.oldObject is null")
-        if (found := value(objects, True)) != node.name:  # noqa: FBT003 (per request)
-            return Broken(demand, detail=f"the existing object has {shown} {found!r}")
-    if new:
-        if not objects.has(old=False):
-            return Broken(demand, "request.object is null")
-        if (found := value(objects, False)) != node.name:  # noqa: FBT003 (likewise)
-            return Broken(demand, f"this one has {shown} {found!r}")
-    return None
+def _shown(entry: Entry) -> str:
+    """Return where the name of the node belongs, as people write it."""
+    if entry.label:
+        return f"metadata.labels[{entry.label!r}]"
+    return ".".join(entry.steps) or "metadata.ownerReferences to Node"
 
 
 #: How each relation is checked; the others hold for every object.
@@ -250,7 +234,7 @@ _CHECKS: dict[RelationKind, Callable[[Entry, Write, Objects, Known, Listers], Br
     RelationKind.OWN_NODE: _own_node,
     RelationKind.OWN_PODS: _own_pods,
     RelationKind.NAME: _name,
-    RelationKind.FIELD: _field,
-    RelationKind.LABEL: _label,
-    RelationKind.OWNER: _owner,
+    RelationKind.FIELD: _holds_node,
+    RelationKind.LABEL: _holds_node,
+    RelationKind.OWNER: _holds_node,
 }

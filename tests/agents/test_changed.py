@@ -2,9 +2,15 @@
 
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from noderestrict.agents.changed import Changeable
+from noderestrict.agents.paths import parse_path
 from noderestrict.policy.decision import Denied
+from noderestrict.policy.semantic import Comparison
 from tests.agents.builders import assert_allowed, assert_denied, judge, obj, policy, review
 
 
@@ -58,6 +64,9 @@ A, B = "metadata.annotations", """'metadata.annotations["x.io/*"]'"""
         ("", {"spec": {"a": "1"}}, {"spec": {"a": 1}}, "spec.a"),
         ("", {"spec": {"a": ""}}, {"spec": {"a": {}}}, "spec.a"),
         ("", {"spec": {"a": {}}}, {"spec": {"a": False}}, "spec.a"),
+        ("", {"flag": True}, {"flag": 1}, "flag"),
+        ("spec", {"data": {"a": "1"}}, {"spec": {"a": "1"}}, "data.a"),
+        ("", meta(finalizers=["a"]), meta(generation=1), "metadata.finalizers"),
         # Keys by pattern.
         (B, meta(), meta(annotations={"x.io/a": "1"}), ""),
         (B, meta(annotations={"x.io/a": "1"}), meta(), ""),
@@ -119,6 +128,25 @@ def test_only_named_fields_change(
     else:
         assert_denied(decision, "fields", f"this changes {others}")
         assert str(decision.message).endswith(f"this changes {others}"), decision
+
+
+FIELDS = st.dictionaries(
+    st.sampled_from(["a", "b", "generation"]),
+    st.sampled_from([b"1", b"true", b"null", b'""', b"[]", b'{"a":1}']).map(msgspec.Raw),
+)
+OBJECTS = st.dictionaries(
+    st.sampled_from(["metadata", "spec", "status", "flag"]),
+    FIELDS | st.sampled_from([1, True, None, "", "a"]),
+)
+
+
+@given(OBJECTS, OBJECTS)
+def test_a_look_at_what_is_written_alike_hides_no_change(
+    old: dict[str, Any], new: dict[str, Any]
+) -> None:
+    changeable = Changeable((parse_path("status"), parse_path("spec.a"), parse_path("spec.b.a")))
+    by_meaning = Comparison(changeable._fields, changeable).of_fields(old, new)
+    assert list(changeable.others(old, new)) == list(by_meaning)
 
 
 def test_the_message_lists_what_may_change_and_what_does() -> None:

@@ -1,5 +1,6 @@
 """A write of an agent is allowed if an entry of its policy allows it."""
 
+import json
 from typing import Any
 
 import pytest
@@ -340,6 +341,10 @@ def test_two_agents_are_judged_by_their_own_policies() -> None:
     assert judge(held, body).rule == "agents/other/unnamed"  # type: ignore[union-attr]
 
 
+def user_info(body: bytes) -> bytes:
+    return json.dumps(json.loads(body)["request"]["userInfo"]).encode()
+
+
 def test_an_agent_whose_name_is_written_otherwise_is_judged_by_whole_objects() -> None:
     held = policy("{resources: [nodes], operations: [UPDATE], relation: any, fields: [status]}")
     decoder = admission.TypedDecoder(InForce(held))
@@ -349,7 +354,9 @@ def test_an_agent_whose_name_is_written_otherwise_is_judged_by_whole_objects() -
     body = plain.replace(b'"system:serviceaccount:', b'"system\\u003aserviceaccount:')
     assert body != plain
     kubelet = plain.replace(ACCOUNT.encode(), b"system:node:n1")
-    for sent in (kubelet, kubelet, body, body, plain):
+    # Looks like a kubelet's; but the last one of two users counts.
+    twice = kubelet.replace(b'"object":', b'"userInfo":' + user_info(plain) + b',"object":', 1)
+    for sent in (kubelet, kubelet, body, body, twice, plain):
         request = decoder.decode(sent)
         decision = admission.evaluate(request, Settings.for_version(), LISTERS)
         if sent != kubelet:
