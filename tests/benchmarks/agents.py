@@ -2,18 +2,20 @@
 
 import json
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.benchmarks.ab import STATE, measure
-from tests.benchmarks.load import Job
-from tests.benchmarks.server import Target, bodies, load
-from tests.serving.tls import serving
+from tests.benchmarks.ab import STATE
+from tests.benchmarks.ratios import ratio
+from tests.benchmarks.server import bodies
+from tests.benchmarks.turns import Kind, in_turns
+from tests.serving.tls import Server, serving
 
 #: More than this, times a node's, is a loss of speed; so is this, times what a node's took without
 #: any agents.
 OF_NODE, WITHOUT = 1.2, 1.03
-PAIRS, SECONDS = 9, 1.0
+PROCESSES, ROUNDS = 4, 40  # of each kind
 #: The kinds that POLICY is about.
 JUDGED = ("node status", "pod status", "lease")
 _PREFIX = "authentication.kubernetes.io/"
@@ -51,64 +53,61 @@ def of_agent(body: bytes) -> bytes:
     return json.dumps(review, separators=(",", ":")).encode()
 
 
-def figures(pairs: int = PAIRS) -> dict[str, dict[str, float]]:
+def figures() -> dict[str, dict[str, float]]:
     """Print and return the CPU of each review, in microseconds, and its ratios.
 
-    Two servers run side by side, one with agents and one without. All kinds take turns.
+    Two servers run side by side, one with agents and one without. All kinds take turns. Equal
+    processes differ by some percent, so there are several pairs of them.
     """
-    found = {}
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "agents.yaml").write_text(POLICY)
-        (folder / "with").mkdir()
-        (folder / "without").mkdir()
-        flags = ("--agents", str(folder / "agents.yaml"))
-        with (
-            serving(folder / "without", *STATE, state=False) as without,
-            serving(folder / "with", *STATE, *flags, state=False) as held,
-        ):
-            before, after = (
-                Target(title, f"https://127.0.0.1:{server.port}/validate", server.process.pid)
-                for title, server in (("without", without), ("with", held))
-            )
-            print(f"\n{'CPU µs a review':<18}{'node':>8}{'beside agents':>15}{'agent':>8}")
-            for kind, body in bodies(folder).items():
-                if kind not in JUDGED:
-                    continue
-                agent = body.with_name(f"{body.name}-of-agent")
-                agent.write_bytes(of_agent(body.read_bytes()))
-                found[kind] = in_turns(
-                    {"node": (before, body), "beside": (after, body), "agent": (after, agent)},
-                    pairs,
-                )
-                print(_row(kind, found[kind]), flush=True)
-    return found
-
-
-def in_turns(jobs: dict[str, tuple[Target, Path]], rounds: int) -> dict[str, float]:
-    """Return the median CPU of each job, and the medians of the rounds' ratios."""
-    micros: dict[str, list[float]] = {name: [] for name in jobs}
-    for target, body in jobs.values():
-        load(Job(target.url, str(body), 0.5))
-    for number in range(rounds):
-        names = list(jobs)
-        # Each goes first as often.
-        for name in names[number % len(names) :] + names[: number % len(names)]:
-            micros[name].append(measure(*jobs[name], SECONDS)["CPU"] * 1e6)
-    return {
-        **{name: statistics.median(values) for name, values in micros.items()},
-        "agent / node": _ratio(micros["agent"], micros["beside"]),
-        "node / before": _ratio(micros["beside"], micros["node"]),
+    micros: dict[str, dict[str, list[float]]] = {
+        kind: {name: [] for name in ("node", "beside", "agent")} for kind in JUDGED
     }
+    with TemporaryDirectory() as name:
+        for number in range(PROCESSES):
+            folder = Path(name) / str(number)
+            folder.mkdir()
+            for kind, found in _of_two_servers(folder).items():
+                for name_, values in found.items():
+                    micros[kind][name_] += values
+    print(f"\n{'CPU µs a review':<18}{'node':>8}{'beside agents':>15}{'agent':>8}")
+    return {kind: _told(kind, found) for kind, found in micros.items()}
 
 
-def _ratio(ones: list[float], others: list[float]) -> float:
-    return statistics.median(one / other for one, other in zip(ones, others, strict=True))
+def _of_two_servers(folder: Path) -> dict[str, dict[str, list[float]]]:
+    (folder / "agents.yaml").write_text(POLICY)
+    (folder / "with").mkdir()
+    (folder / "without").mkdir()
+    flags = ("--agents", str(folder / "agents.yaml"))
+    files = bodies(folder)
+    with (
+        serving(folder / "without", *STATE, state=False) as without,
+        serving(folder / "with", *STATE, *flags, state=False) as held,
+    ):
+
+        def sent_to(server: Server, body: bytes) -> Kind:
+            return Kind(f"https://127.0.0.1:{server.port}/validate", server.process.pid, body)
+
+        found = {}
+        for kind in JUDGED:
+            body = files[kind].read_bytes()
+            found[kind] = in_turns(
+                {
+                    "node": sent_to(without, body),
+                    "beside": sent_to(held, body),
+                    "agent": sent_to(held, of_agent(body)),
+                },
+                ROUNDS,
+            )
+        return found
 
 
-def _row(kind: str, found: dict[str, float]) -> str:
-    return (
-        f"{kind:<18}{found['node']:>8.0f}{found['beside']:>15.0f}{found['agent']:>8.0f}   "
-        f"agent ×{found['agent / node']:.2f} (at most {OF_NODE}), "
-        f"node ×{found['node / before']:.3f} (at most {WITHOUT})"
+def _told(kind: str, micros: Mapping[str, list[float]]) -> dict[str, float]:
+    medians = {name: statistics.median(values) for name, values in micros.items()}
+    agent = ratio(micros["agent"], micros["beside"])
+    node = ratio(micros["beside"], micros["node"])
+    print(
+        f"{kind:<18}{medians['node']:>8.0f}{medians['beside']:>15.0f}{medians['agent']:>8.0f}   "
+        f"agent ×{agent} (at most {OF_NODE}), node ×{node} (at most {WITHOUT})",
+        flush=True,
     )
+    return {**medians, "agent / node": agent.value, "node / before": node.value}

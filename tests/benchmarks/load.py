@@ -34,12 +34,54 @@ class Job:
     rate: float = 0
 
 
+@dataclass
+class Client:
+    """One keep-alive connection.
+
+    Attributes:
+        url: of the server.
+    """
+
+    url: str
+    _reader: asyncio.StreamReader
+    _writer: asyncio.StreamWriter
+
+    @classmethod
+    async def connect(cls, url: str) -> "Client":
+        host, port = urlsplit(url).hostname or "", urlsplit(url).port or 443
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return cls(url, *await asyncio.open_connection(host, port, ssl=context))
+
+    async def send(self, request: bytes) -> None:
+        """Send a request, and take its answer."""
+        self._writer.write(request)
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 200"):
+            raise SystemExit(f"{self.url}: {head[:100]!r}")
+        lower = head.lower()
+        at = lower.index(b"content-length:") + 15
+        await self._reader.readexactly(int(lower[at : lower.index(b"\r", at)]))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def request_of(url: str, body: bytes) -> bytes:
+    """Return an HTTP request as an API server sends it."""
+    parts = urlsplit(url)
+    head = (
+        f"POST {parts.path}?timeout=3s HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+        f"Accept: application/json\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        "User-Agent: kube-apiserver-admission\r\n\r\n"
+    )
+    return head.encode() + body
+
+
 async def _client(job: Job, request: bytes, ready: asyncio.Barrier, number: int) -> list[float]:
-    host, port = urlsplit(job.url).hostname or "", urlsplit(job.url).port or 443
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    reader, writer = await asyncio.open_connection(host, port, ssl=context)
+    client = await Client.connect(job.url)
     # All handshakes are done before the first request.
     await ready.wait()
     start = time.perf_counter()
@@ -55,27 +97,15 @@ async def _client(job: Job, request: bytes, ready: asyncio.Barrier, number: int)
             due += gap
         else:
             begun = now
-        writer.write(request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        if not head.startswith(b"HTTP/1.1 200"):
-            raise SystemExit(f"{job.url}: {head[:100]!r}")
-        lower = head.lower()
-        at = lower.index(b"content-length:") + 15
-        await reader.readexactly(int(lower[at : lower.index(b"\r", at)]))
+        await client.send(request)
         latencies.append(time.perf_counter() - begun)
-    writer.close()
+    client.close()
     return latencies
 
 
 async def run(job: Job) -> dict[str, float]:
     body = Path(job.body).read_bytes()  # noqa: ASYNC240 (before anything is measured)
-    url = urlsplit(job.url)
-    head = (
-        f"POST {url.path}?timeout=3s HTTP/1.1\r\nHost: {url.netloc}\r\nAccept: application/json\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        "User-Agent: kube-apiserver-admission\r\n\r\n"
-    )
-    request = head.encode() + body
+    request = request_of(job.url, body)
     ready = asyncio.Barrier(job.connections)
     clients = (_client(job, request, ready, number) for number in range(job.connections))
     latencies = sorted(latency for found in await asyncio.gather(*clients) for latency in found)
