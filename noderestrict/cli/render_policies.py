@@ -96,6 +96,6 @@ def run(options: argparse.Namespace) -> int:
         chosen = Options(config.settings(), config.mode, config.rule_modes, agents)
     except ValueError as error:
         raise UsageError(f"--{error}") from None
-    static = static_files(options, policies(chosen), config.extra())
+    static = static_files(options, policies(chosen), config.extra(), agents)
     write_files(options.directory, files(chosen) if static is None else static)
     return 0

@@ -14,6 +14,7 @@ from noderestrict.cli.fields import Group, add_flags, from_flags, setting, switc
 from noderestrict.render.protection import ADMINISTRATORS, CA_WRITERS
 
 if TYPE_CHECKING:
+    from noderestrict.agents.file import Agent
     from noderestrict.policy.extra import Extra
     from noderestrict.render.load import Object
     from noderestrict.render.registration import Registration
@@ -90,7 +91,10 @@ def add_static_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def static_files(
-    options: argparse.Namespace, policies: Sequence["Object"], extra: "Extra"
+    options: argparse.Namespace,
+    policies: Sequence["Object"],
+    extra: "Extra",
+    agents: Sequence["Agent"],
 ) -> dict[str, str] | None:
     """Return the content of every file; None without ``--static``.
 
@@ -98,6 +102,7 @@ def static_files(
         options: of the command line.
         policies: those of the API and their bindings.
         extra: policy beyond the in-tree plugin, for the registration.
+        agents: that are held to their node, likewise.
 
     Raises:
         UsageError: a flag or a file is unusable.
@@ -126,6 +131,7 @@ def static_files(
                 bundle or b"",
                 extra,
                 _admission(config.admission_config),
+                agents,
             )
         )
     except ValueError as error:

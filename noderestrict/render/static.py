@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from noderestrict.agents.file import Agent
 from noderestrict.policy.extra import Extra
 from noderestrict.render.admission_configuration import PLUGINS, admission_configuration
 from noderestrict.render.client_verification import FOLDER
@@ -41,6 +42,7 @@ class Options:
         ca_bundle: PEM, of the registration.
         extra: policy beyond the in-tree plugin, for the registration.
         admission: the AdmissionConfiguration to add to; None for none.
+        agents: that are held to their node, for the registration.
     """
 
     kubeadm: Kubeadm
@@ -51,6 +53,7 @@ class Options:
     ca_bundle: bytes = b""
     extra: Extra = field(default_factory=Extra)
     admission: Mapping[str, Any] | None = None
+    agents: Sequence[Agent] = ()
 
 
 def files(options: Options) -> dict[str, str]:
@@ -80,7 +83,7 @@ def files(options: Options) -> dict[str, str]:
     }
     if options.registration is not None:
         rendered["files/webhooks/noderestrict.yaml"] = as_static(
-            [_registration(options.registration, options.ca_bundle, options.extra)]
+            [_registration(options.registration, options)]
         )
     return {path: yaml_text(map(labelled, objects)) for path, objects in rendered.items()}
 
@@ -96,9 +99,10 @@ def as_static(objects: Iterable[Object]) -> list[Object]:
     return named
 
 
-def _registration(registration: Registration, bundle: bytes, extra: Extra) -> Object:
-    client = {**registration.client_config, "caBundle": base64.b64encode(bundle).decode()}
-    return replace(registration, client_config=client).value(extra)
+def _registration(registration: Registration, options: Options) -> Object:
+    bundle = base64.b64encode(options.ca_bundle).decode()
+    asked = replace(registration, client_config={**registration.client_config, "caBundle": bundle})
+    return asked.value(options.extra, agents=options.agents)
 
 
 def _check(options: Options) -> None:

@@ -282,6 +282,22 @@ def test_the_command_adds_to_what_the_cluster_has(tmp_path: Path) -> None:
     assert written["kubeadm.yaml"][0]["localAPIEndpoint"]["advertiseAddress"] == "10.0.0.1"
 
 
+def test_the_command_writes_what_agents_are_held_by(tmp_path: Path) -> None:
+    ca = tmp_path / "ca.crt"
+    ca.write_bytes(authority().certificate)
+    written = command(
+        tmp_path, "--kubernetes-version", "1.36", "--ca-bundle", str(ca),
+        "--agents", "examples/agents.yaml",
+    )  # fmt: skip
+    named = {one["metadata"]["name"]: one for one in written["files/policies/noderestrict.yaml"]}
+    name = f"noderestrict-agent-net-agent{SUFFIX}"
+    assert named[name]["spec"]["policyName"] == name
+    (registration,) = written["files/webhooks/noderestrict.yaml"]
+    webhooks = {one["name"]: one for one in registration["webhooks"]}
+    client = webhooks["all.agents.noderestrict.io"]["clientConfig"]
+    assert client == webhooks["pods.noderestrict.io"]["clientConfig"]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
