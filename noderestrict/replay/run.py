@@ -13,7 +13,7 @@ from noderestrict.replay.audit.log import AuditLog, Counts
 from noderestrict.replay.audit.read import Seen, events
 from noderestrict.replay.baseline import Baseline
 from noderestrict.replay.cases import AccessCase, Case, cases
-from noderestrict.replay.policies.compare import PolicyJudge
+from noderestrict.replay.policies.compare import NOT_FOR_POLICIES, PolicyJudge
 from noderestrict.replay.report import Report
 from noderestrict.replay.results import NotJudged, Result, Summary, Undecided, asked_of
 from noderestrict.replay.reviews import compare_case, judge_case
@@ -76,8 +76,10 @@ class Run:
         """
         agents: AgentJudge | None = None
         users: list[str] = []
-        if self.agents and self.policies is None:
-            agents = self.of_agents = AgentJudge(self.agents, self.settings, self.graph)
+        if self.agents:
+            agents = self.of_agents = AgentJudge(
+                self.agents, self.settings, self.graph, self.policies
+            )
             users = users_of(self.agents)
         audit = AuditLog(self.settings, self.listers, self.policies, agents)
         self.log = audit.counts
@@ -128,4 +130,4 @@ class Run:
 def _not_for_policies(answer: Result | Unreadable) -> NotJudged | Unreadable:
     if isinstance(answer, Unreadable):
         return answer
-    return NotJudged(**asked_of(answer), why="authorization, of which policies know nothing")
+    return NotJudged(**asked_of(answer), why=NOT_FOR_POLICIES)

@@ -9,7 +9,7 @@ import msgspec
 
 from noderestrict.admission import Request
 from noderestrict.agents import reads
-from noderestrict.agents.agents import NODE, Agents, Entry, Held
+from noderestrict.agents.agents import NODE, OBJECT, Agents, Entry, Held
 from noderestrict.agents.file import RelationKind
 from noderestrict.agents.identity import Unknown, node_of, user_of
 from noderestrict.agents.relations import Objects, broken
@@ -22,6 +22,7 @@ from noderestrict.replay.audit.events import AuditEvent
 from noderestrict.replay.audit.lookups import LoggedListers
 from noderestrict.replay.audit.objects import Place
 from noderestrict.replay.audit.whole import Whole, WholeObjects
+from noderestrict.replay.policies.compare import NOT_FOR_POLICIES, PolicyJudge
 from noderestrict.replay.results import Asked, Certainty, NotJudged, Result, Undecided
 from noderestrict.replay.reviews import judge_request
 
@@ -59,15 +60,24 @@ class AgentJudge:
         agents: with their policies.
         settings: of the rules.
         graph: of what pods refer to; what the log shows is added.
+        policies: judge the writes, and what the agents' policy files say is expected; None for
+            these files alone.
 
     Attributes:
         judged: number of requests.
     """
 
-    def __init__(self, agents: Agents, settings: Settings, graph: Graph) -> None:
+    def __init__(
+        self,
+        agents: Agents,
+        settings: Settings,
+        graph: Graph,
+        policies: PolicyJudge | None = None,
+    ) -> None:
         self._agents = agents
         self._settings = settings
         self._graph = graph
+        self._policies = policies
         self._objects = WholeObjects(graph)
         self.judged = 0
 
@@ -105,6 +115,8 @@ class AgentJudge:
             or event.code == HTTPStatus.UNAUTHORIZED
         ):
             return
+        elif self._policies is not None:
+            found = NotJudged(**_parts(asked), why=NOT_FOR_POLICIES)
         else:
             found = self._read(case)
         if isinstance(found, Result):
@@ -131,15 +143,22 @@ class AgentJudge:
             case.request, agent=case.held, object=_raw(whole.new), old_object=_raw(whole.old)
         )
         lacks = whole.missing or _lacks(request, whole)
-        if lacks:
-            return self._without_objects(case, lacks)
-        return self._verdict(case, request, whole.rests_on)
+        if not lacks:
+            return self._verdict(case, request, whole.rests_on)
+        if self._policies is not None:
+            return _undecided(case.asked, "", lacks)
+        return self._without_objects(case, lacks)
 
     def _verdict(self, case: _Case, request: Request, rests_on: str) -> Result | Undecided:
         case.listers.missed.clear()
         result = judge_request(request.uid, request, self._settings, case.listers)
         if not result.allowed and case.listers.missed:
             return _undecided(case.asked, result.rule, _not_logged(case.listers))
+        if self._policies is not None and result.rule != case.held.rule(OBJECT):
+            compared = self._policies.compared(request, result)
+            if compared.unknown:
+                return _undecided(case.asked, result.rule, compared.unknown)
+            result = compared.result
         return replace(
             result,
             **{**_parts(case.asked), "what": result.what},

@@ -24,6 +24,9 @@ from noderestrict.replay.cases import Expectation
 from noderestrict.replay.policies.evaluate import Judgement, Objection, Policies
 from noderestrict.replay.results import Result
 
+#: Why reads are not judged.
+NOT_FOR_POLICIES = "authorization, of which policies know nothing"
+
 
 class _Circumstances(msgspec.Struct, rename="camel"):
     """What a request holds that no rule reads."""

@@ -9,12 +9,14 @@ import pytest
 from noderestrict.agents.agents import Agents
 from noderestrict.agents.load import parse
 from noderestrict.cli import main
+from noderestrict.cli.replay_policies import policy_judge
 from noderestrict.graph.graph import Graph
 from noderestrict.policy.features import OFFLINE_MINOR
 from noderestrict.policy.listers import MemoryListers
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.audit.agents import AgentJudge
 from noderestrict.replay.audit.log import AuditLog
+from noderestrict.replay.policies.compare import NOT_FOR_POLICIES, PolicyJudge
 from noderestrict.replay.results import Certainty, NotJudged, Result, Undecided
 from noderestrict.replay.sources import Document, Unreadable
 from tests.replay.learn.agent_events import Log, custom, node_object, pod_object, user
@@ -46,17 +48,19 @@ agents:
 Found = Result | Undecided | NotJudged | Unreadable
 
 
-def judged(log: Log) -> list[Found]:
-    settings = Settings.for_version(OFFLINE_MINOR)
-    agents = Agents(parse(POLICY.encode(), "p").agents)
-    judge = AgentJudge(agents, settings, Graph(most_edges=None))
+AGENTS = Agents(parse(POLICY.encode(), "p").agents)
+SETTINGS = Settings.for_version(OFFLINE_MINOR)
+
+
+def judged(log: Log, policies: PolicyJudge | None = None) -> list[Found]:
+    judge = AgentJudge(AGENTS, SETTINGS, Graph(most_edges=None), policies)
     documents = [
         Document("a.log", line, json.dumps(one).encode()) for line, one in enumerate(log.events, 1)
     ]
-    return list(AuditLog(settings, MemoryListers(), agents=judge).results(documents))
+    return list(AuditLog(SETTINGS, MemoryListers(), agents=judge).results(documents))
 
 
-def short(log: Log) -> list[str]:
+def short(log: Log, policies: PolicyJudge | None = None) -> list[str]:
     """Return the last part of the rule of each denial, or what else became of a request."""
     return [
         "undecided" if isinstance(one, Undecided)
@@ -64,8 +68,38 @@ def short(log: Log) -> list[str]:
         else str(one) if isinstance(one, Unreadable)
         else "allowed" if one.allowed
         else one.rule.removeprefix("agents/cni/")
-        for one in judged(log)
+        for one in judged(log, policies)
     ]  # fmt: skip
+
+
+def test_policies_judge_the_writes_that_the_log_shows() -> None:
+    pytest.importorskip("cel_expr_python.cel", reason="no CEL runtime for this platform")
+    policies = policy_judge(["rendered"], SETTINGS, AGENTS, "replay")
+    log = Log()
+    log.add("delete", "pods", "web", namespace="default", level="Metadata")
+    before = log.stored(node_object("n1"))
+    log.add("get", "nodes", "n1", ADMIN, responseObject=before)
+    log.merge("nodes", before, CORDON)
+    other = log.stored(node_object("n2"))
+    log.add("get", "nodes", "n2", ADMIN, responseObject=other)
+    log.merge("nodes", other, CORDON)
+    log.add("get", "nodes", "n2")
+    assert short(log, policies) == ["undecided", "allowed", "own-node", NOT_FOR_POLICIES]
+    compared = [one for one in judged(log, policies) if isinstance(one, Result)]
+    assert [one.ok for one in compared] == [True, True]
+
+
+def test_policies_that_hold_less_than_the_policy_file_are_told() -> None:
+    pytest.importorskip("cel_expr_python.cel", reason="no CEL runtime for this platform")
+    lax = Agents(parse(POLICY.replace("own-node, fields", "any, fields").encode(), "p").agents)
+    log = Log()
+    other = log.stored(node_object("n2"))
+    log.add("get", "nodes", "n2", ADMIN, responseObject=other)
+    log.merge("nodes", other, CORDON)
+    (one,) = judged(log, policy_judge(["rendered"], SETTINGS, lax, "replay"))
+    assert isinstance(one, Result)
+    assert (one.allowed, one.ok, one.uncovered) == (True, False, "")
+    assert one.detail.startswith("agents/cni/own-node: ")
 
 
 def test_a_patch_of_another_node_is_refused() -> None:
