@@ -673,6 +673,19 @@ async def test_a_policy_that_looks_up_the_pod_knows_the_node_on_every_api_server
     assert all(says in one.message for one in found), found
 
 
+async def test_policies_of_a_server_that_cannot_be_seen_from_here_are_not_taken_for_none(
+    tmp_path: Path,
+) -> None:
+    server = WithAgents()
+    for name in "ab":
+        (container,) = server.objects[f"{SPACE}/pods/{name}"]["spec"]["containers"]
+        container["args"] = ["serve", "--metrics-address=127.0.0.1:9090"]
+    found = [one for _, one in await examined(server, tmp_path, (agents_modes.CHECK,))]
+    assert [one.status for one in found] == ["unknown", "unknown"]
+    assert all("not visible from here" in one.message for one in found), found
+    assert all("--metrics 127.0.0.1:9090" in str(one.command) for one in found), found
+
+
 @pytest.mark.parametrize(
     ("expected", "statuses"), [("enforce", {"pass", "fail"}), ("audit", {"fail", "pass"})]
 )
