@@ -107,7 +107,7 @@ def _told(kind: str, micros: Mapping[str, list[float]]) -> dict[str, float]:
     node = ratio(micros["beside"], micros["node"])
     print(
         f"{kind:<18}{medians['node']:>8.0f}{medians['beside']:>15.0f}{medians['agent']:>8.0f}   "
-        f"agent ×{agent} (at most {OF_NODE}), node ×{node} (at most {WITHOUT})",
+        f"agent ×{agent}, at most {OF_NODE}; node ×{node}, at most {WITHOUT}",
         flush=True,
     )
     return {**medians, "agent / node": agent.value, "node / before": node.value}
