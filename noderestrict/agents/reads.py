@@ -4,7 +4,7 @@ A list or a watch shows what its selectors let through: it is held to the node i
 demands that. A webhook gets them from Kubernetes 1.32 on, or by gate from 1.31.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from noderestrict.agents.agents import NODE, READ, UNNAMED_READ, Agents, Entry, Held
@@ -19,6 +19,10 @@ from noderestrict.policy.listers import Listers
 VERBS = frozenset(("get", "list", "watch"))
 #: Subresources that are opened, though with the verb get: admission judges that as CONNECT.
 CONNECTED = frozenset(("attach", "exec", "portforward", "proxy"))
+#: Subresources of Nodes that kubelets serve themselves: they ask authorizers, and no admission.
+KUBELET_API = frozenset(
+    ("checkpoint", "configz", "healthz", "log", "metrics", "pods", "proxy", "spec", "stats")
+)
 #: Keys of which a selector demands one value, with that value.
 Selectors = frozenset[tuple[str, str]]
 
@@ -85,21 +89,24 @@ def evaluate(
         LookupUnavailableError: a lookup failed.
     """
     agent = asked.agent
-    if agent.reads is None or asked.verb not in VERBS or asked.sub_resource in CONNECTED:
+    named = _named(asked)
+    if agent.reads is None or named is None:
         return None
     entries = [
         entry
-        for entry in agent.read_entries(asked.group, asked.resource, asked.sub_resource, asked.verb)
+        for entry in named
         if (not entry.namespaces or asked.namespace in entry.namespaces)
         and (not entry.names or asked.name in entry.names)
     ]
     if not entries:
+        opens = opens_kubelet(asked)
         rule = agent.rule(UNNAMED_READ)
-        if agent.unnamed_reads or rule in skipped:
+        if (agent.unnamed_writes if opens else agent.unnamed_reads) or rule in skipped:
             return None
+        where = "write, with operation CONNECT" if opens else "read"
         return forbidden(
             f"{asked}: the policy of agent {agent.name!r} does not name it; if its work needs "
-            f"that, add it to read",
+            f"that, add it to {where}",
             rule=rule,
         )
     if any(entry.kind == RelationKind.ANY for entry in entries):
@@ -123,6 +130,27 @@ def evaluate(
     return denied
 
 
+def opens_kubelet(asked: Asked) -> bool:
+    """Return whether a request to a kubelet does more than read; entries for CONNECT are about it.
+
+    A kubelet asks for verb get, too, before it runs a command.
+    """
+    return (
+        (asked.group, asked.resource) == ("", "nodes")
+        and asked.sub_resource in KUBELET_API
+        and (asked.sub_resource == "proxy" or asked.verb not in VERBS)
+    )
+
+
+def _named(asked: Asked) -> Sequence[Entry] | None:
+    """Return the entries about a request, whatever the object; None if it is not judged here."""
+    if opens_kubelet(asked):
+        return asked.agent.write_entries("", asked.resource, asked.sub_resource, "CONNECT")
+    if asked.verb not in VERBS or asked.sub_resource in CONNECTED:
+        return None
+    return asked.agent.read_entries(asked.group, asked.resource, asked.sub_resource, asked.verb)
+
+
 def _own_node(_entry: Entry, asked: Asked, node: Known, _listers: Listers) -> str | None:
     return _with_name(node.name, node.shown, "its own Node", asked)
 
@@ -135,7 +163,7 @@ def _name(entry: Entry, asked: Asked, node: Known, _listers: Listers) -> str | N
 def _with_name(wanted: str, shown: str, demand: str, asked: Asked) -> str | None:
     if asked.name == wanted or ("metadata.name", wanted) in asked.fields:
         return None
-    if asked.verb == "get":
+    if asked.verb not in ("list", "watch"):
         return demand
     return f"{demand}, with field selector metadata.name={shown}"
 

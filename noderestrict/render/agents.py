@@ -24,6 +24,7 @@ from noderestrict.agents.file import (
     kind_of,
 )
 from noderestrict.agents.paths import FieldPath, parse_path
+from noderestrict.agents.reads import KUBELET_API
 from noderestrict.render.agent_cel import (
     ADMISSION,
     ALL,
@@ -120,16 +121,23 @@ def read_conditions(agents: Sequence[Agent], minor: int) -> list[str]:
 
 
 def _read_expression(held: Sequence[Agent], minor: int) -> str:
-    reads = f"request.resourceAttributes.verb in {texts(_READS)}"
+    asked = "request.resourceAttributes"
+    kubelets = every(
+        f"has({asked}.resource)",
+        f"{asked}.resource == 'nodes'",
+        f"has({asked}.subresource)",
+        is_one(f"{asked}.subresource", sorted(KUBELET_API)),
+    )
+    reads = some((f"{asked}.verb in {texts(_READS)}", kubelets))
     cases = list(_cases(held, AUTHORIZATION, lambda agent: _read_cases(agent, minor)))
-    asked = every(
-        "has(request.resourceAttributes)",
-        "has(request.resourceAttributes.verb)",
+    of_agents = every(
+        f"has({asked})",
+        f"has({asked}.verb)",
         reads,
         "has(request.user)",
         some(is_agent(agent, AUTHORIZATION) for agent in held),
     )
-    return _unless(asked, cases)
+    return _unless(of_agents, cases)
 
 
 def _rule(group: str, operations: Sequence[str], resources: Sequence[str]) -> Object:
@@ -426,6 +434,9 @@ def _about_read(read: Read, verb: Verb) -> str:
         tests.append(every(f"has({asked}.group)", is_one(f"{asked}.group", read.api_groups)))
     tests.append(f"has({asked}.resource)")
     tests.append(of_resources(read.resources, f"{asked}.resource", f"{asked}.subresource"))
+    if {"nodes/*", "nodes/proxy"} & set(read.resources):
+        # Entries for writes are about that.
+        tests.append(f"(!has({asked}.subresource) || {asked}.subresource != 'proxy')")
     for key, values in (("namespace", read.namespaces), ("name", read.names)):
         if values:
             tests.append(every(f"has({asked}.{key})", is_one(f"{asked}.{key}", values)))

@@ -62,6 +62,34 @@ def test_what_is_opened_is_left_to_admission(sub_resource: str) -> None:
     assert asked(held, "get", f"pods/{sub_resource}", namespace="ns", name="p2") is None
 
 
+OPENED = "{resources: [nodes/proxy], operations: [CONNECT], relation: own-node}"
+
+
+def opening(write: str, **more: str) -> Agents:
+    """Return an agent that may read any subresource of any Node."""
+    nodes = entry("'nodes/*'", "any")
+    return policy(write, read=f"[{nodes}]", **more)
+
+
+@pytest.mark.parametrize("verb", ["get", "create", "update", "patch", "delete"])
+def test_what_kubelets_do_without_admission_is_held_whatever_the_verb(verb: str) -> None:
+    assert asked(opening(OPENED), verb, "nodes/proxy", name="n1") is None
+    found = asked(opening(OPENED), verb, "nodes/proxy", name="n2")
+    assert_refused(found, "read", f"{verb} nodes/proxy n2", f"may {verb} only its own Node")
+    found = asked(opening(""), verb, "nodes/proxy", name="n1")
+    assert_refused(found, "unnamed-read", "add it to write, with operation CONNECT")
+    assert asked(opening("", unnamedWrites="allow"), verb, "nodes/proxy", name="n2") is None
+
+
+def test_what_kubelets_only_show_is_held_as_other_reads() -> None:
+    assert asked(opening(OPENED), "get", "nodes/metrics", name="n2") is None
+    assert_refused(asked(opening(OPENED), "create", "nodes/checkpoint", name="n1"), "unnamed-read")
+    held = reading(entry("nodes/stats", "own-node"))
+    assert asked(held, "get", "nodes/stats", name="n1") is None
+    assert_refused(asked(held, "get", "nodes/stats", name="n2"), "read")
+    assert asked(held, "create", "nodes/proxy", name="n2", group="example.com") is None
+
+
 NAMED = {"metadata.name": "n1"}
 ON_NODE = {"spec.nodeName": "n1"}
 
