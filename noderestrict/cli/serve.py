@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import socket
 import ssl
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
@@ -160,6 +161,7 @@ def _with_cluster(server: "_Server") -> "Main":
     config, metrics = server.config, Metrics()
 
     async def serve(stop: "Stop") -> None:
+        await server.listen()
         try:
             async with reached(
                 config.kubeconfig,
@@ -337,8 +339,23 @@ class _Server:
         self._sources = sources
         self._features: Mapping[str, bool] | None = None
         self._minor: int | None = None
+        self._sockets: Sequence[socket.socket] = ()
         self.reporters: list[Reporter] = []
         self.in_force = InForce()
+
+    async def listen(self) -> None:
+        """Let what connects from now on wait for the server, unless another one serves it.
+
+        An API server that starts together with this one, and that this one has to ask first, then
+        gets its answers a little later, not an error.
+
+        Raises:
+            StartError: it cannot listen there.
+        """
+        from noderestrict.serving.server import listen
+
+        if not self.config.share_port:
+            self._sockets = await listen(self.config.bind_address, self.config.port)
 
     def hold_agents(self, features: Mapping[str, bool], minor: int | None = None) -> None:
         """Read the agents.
@@ -432,7 +449,7 @@ class _Server:
                 app,
                 metrics,
                 certificates,
-                _server_options(config, limits),
+                _server_options(config, limits, self._sockets),
                 stop=stop,
                 started=self._started,
                 background=jobs,
@@ -500,7 +517,9 @@ def _limits(config: ServeConfig) -> "Limits":
     )
 
 
-def _server_options(config: ServeConfig, limits: "Limits") -> "ServerOptions":
+def _server_options(
+    config: ServeConfig, limits: "Limits", sockets: "Sequence[socket.socket]"
+) -> "ServerOptions":
     from noderestrict.serving.server import ServerOptions
 
     return ServerOptions(
@@ -513,4 +532,5 @@ def _server_options(config: ServeConfig, limits: "Limits") -> "ServerOptions":
         limits=limits,
         client_names=frozenset(config.client_allowed_names),
         shared=config.share_port,
+        sockets=sockets,
     )

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import datetime as dt
 import gc
-import ssl
-from collections.abc import AsyncIterator, Callable
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -49,6 +49,7 @@ class ServerOptions:
         poll_certificates: seconds between reads of the certificate files.
         shared: whether another server may listen at the same addresses; this one then listens for
             requests once it is ready.
+        sockets: of the host and port, if it listens there already.
     """
 
     host: str
@@ -60,6 +61,7 @@ class ServerOptions:
     client_names: frozenset[str] = frozenset()
     poll_certificates: float = 10
     shared: bool = False
+    sockets: Sequence[socket.socket] = ()
 
 
 async def run(
@@ -109,14 +111,8 @@ async def run(
         web_server = _webhook_server(app, metrics, limits, options.client_names)
         if options.shared:
             await _until_ready(app)
-        listener = await _listen(
-            options.host,
-            options.port,
-            web_server,
-            metrics,
-            certificates.context,
-            shared=options.shared,
-        )
+        sockets = options.sockets or await listen(options.host, options.port, shared=options.shared)
+        listener = Listener(list(sockets), web_server, metrics, certificates.context)
         _relax_garbage_collection()
         stop.started()
         started(listener.port)
@@ -179,18 +175,19 @@ async def _drain(
     LOGGER.info("stopped")
 
 
-async def _listen(
-    host: str,
-    port: int,
-    server: Server,
-    metrics: Metrics,
-    context: Callable[[], ssl.SSLContext] | None = None,
-    *,
-    shared: bool = False,
-) -> Listener:
+async def listen(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
+    """Return sockets that listen; what connects waits there until a server accepts it.
+
+    Args:
+        host: name or address; "" for all of IPv4 and IPv6.
+        port: 0 for any free one.
+        shared: whether other processes of the same user may listen there as well.
+
+    Raises:
+        StartError: it cannot listen there.
+    """
     try:
-        sockets = await listening_sockets(host, port, shared=shared)
-        return Listener(sockets, server, metrics, context)
+        return await listening_sockets(host, port, shared=shared)
     except OSError as error:
         raise StartError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
 
@@ -200,7 +197,7 @@ async def _metrics_listener(
     app: App, metrics: Metrics, address: tuple[str, int], limits: Limits, *, shared: bool
 ) -> AsyncIterator[Listener]:
     server = metrics_server(app, metrics, limits)
-    listener = await _listen(*address, server, metrics, shared=shared)
+    listener = Listener(await listen(*address, shared=shared), server, metrics)
     LOGGER.info("metrics", extra={"port": listener.port})
     try:
         yield listener
