@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,16 @@ class Helm:
     Args:
         folder: for its files.
         kubeconfig: of the cluster, None for none.
+        where: returns a command as it is run where the cluster is reached.
     """
 
-    def __init__(self, folder: Path, kubeconfig: Path | None = None) -> None:
-        self._binary = helm_binary()
+    def __init__(
+        self,
+        folder: Path,
+        kubeconfig: Path | None = None,
+        where: Callable[..., list[str]] = lambda *command: list(command),
+    ) -> None:
+        self._command = where(helm_binary())
         self._environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
@@ -59,7 +65,7 @@ class Helm:
     def __call__(self, *arguments: str, code: int = 0) -> str:
         """Return what Helm prints."""
         done = subprocess.run(
-            [self._binary, *arguments], env=self._environment, capture_output=True, text=True,
+            [*self._command, *arguments], env=self._environment, capture_output=True, text=True,
             timeout=700, check=False,
         )  # fmt: skip
         assert done.returncode == code, (arguments, done.stdout, done.stderr)
