@@ -75,26 +75,52 @@ def run(options: argparse.Namespace) -> int:
     if options.print_config:
         print(as_yaml(config), end="")
         return 0
-    _serve_until_signal(config, sources)
-    return 0
+    return _serve_until_signal(config, sources)
 
 
-def _serve_until_signal(config: ServeConfig, sources: Sources[ServeConfig]) -> None:
+def _serve_until_signal(config: ServeConfig, sources: Sources[ServeConfig]) -> int:
     from noderestrict.replay.state import StateError
     from noderestrict.serving.server import StartError
     from noderestrict.serving.stop import run_event_loop
     from noderestrict.telemetry import logs
 
     _check(config)
-    logs.configure(config.log_level, config.log_format)
     try:
-        server = _Server(config, sources)
+        # What connects from now on waits for the server. An API server that starts together with it
+        # gets its answers a little later, not an error.
+        sockets = asyncio.run(_opened(config))
+        killer = _forked(config, sockets) if config.respawn else ""
+        if isinstance(killer, int):
+            return killer
+        logs.configure(config.log_level, config.log_format)
+        if killer:
+            logs.LOGGER.error("the server was killed, this is another", extra={"signal": killer})
+        server = _Server(config, sources, sockets)
         serve = _with_state(server) if config.state else _with_cluster(server)
         run_event_loop(serve, config.log_level)
     except (PolicyFileError, StartError, StateError, ssl.SSLError) as error:
         raise UsageError(str(error)) from None
     finally:
         logs.close()
+    return 0
+
+
+async def _opened(config: ServeConfig) -> list[socket.socket]:
+    from noderestrict.serving.server import opened
+
+    return await opened(config.bind_address, config.port, shared=config.share_port)
+
+
+def _forked(config: ServeConfig, sockets: Sequence[socket.socket]) -> str | int:
+    """Return what ``respawn.forked`` does, when what a server needs is in the memory they share."""
+    import noderestrict.serving.app
+    from noderestrict.serving import respawn
+
+    if not config.state:
+        import noderestrict.cluster.judge
+        import noderestrict.cluster.node_authorizer
+        import noderestrict.cluster.start  # noqa: F401 (it is loaded once for all)
+    return respawn.forked(sockets)
 
 
 def _check(config: ServeConfig) -> None:
@@ -161,7 +187,6 @@ def _with_cluster(server: "_Server") -> "Main":
     config, metrics = server.config, Metrics()
 
     async def serve(stop: "Stop") -> None:
-        await server.listen()
         try:
             async with reached(
                 config.kubeconfig,
@@ -326,36 +351,28 @@ class _Server:
     Args:
         config: what it runs with.
         sources: read again for a change of the modes.
+        sockets: that it accepts connections from.
 
     Attributes:
         in_force: the agents.
         reporters: are told of answers.
     """
 
-    def __init__(self, config: ServeConfig, sources: Sources[ServeConfig]) -> None:
+    def __init__(
+        self,
+        config: ServeConfig,
+        sources: Sources[ServeConfig],
+        sockets: Sequence[socket.socket],
+    ) -> None:
         self.config = config
+        self.sockets = sockets
         self._tls = tls_options(config)
         self._files = certificate_files(config)
         self._sources = sources
         self._features: Mapping[str, bool] | None = None
         self._minor: int | None = None
-        self._sockets: Sequence[socket.socket] = ()
         self.reporters: list[Reporter] = []
         self.in_force = InForce()
-
-    async def listen(self) -> None:
-        """Let what connects from now on wait for the server, unless another one serves it.
-
-        An API server that starts together with this one, and that this one has to ask first, then
-        gets its answers a little later, not an error.
-
-        Raises:
-            StartError: it cannot listen there.
-        """
-        from noderestrict.serving.server import listen
-
-        if not self.config.share_port:
-            self._sockets = await listen(self.config.bind_address, self.config.port)
 
     def hold_agents(self, features: Mapping[str, bool], minor: int | None = None) -> None:
         """Read the agents.
@@ -449,7 +466,7 @@ class _Server:
                 app,
                 metrics,
                 certificates,
-                _server_options(config, limits, self._sockets),
+                _server_options(config, limits, self.sockets),
                 stop=stop,
                 started=self._started,
                 background=jobs,

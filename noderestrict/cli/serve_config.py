@@ -96,6 +96,11 @@ class ServeConfig(shared_flags.Policy, shared_flags.ClusterAccess):
         "this one is ready, so that it can take over without a gap",
         _LISTENING,
     )
+    respawn: bool = switch(
+        "run in a child process, and start another one at once when a signal kills it; connections "
+        "wait for it meanwhile",
+        _LISTENING,
+    )
     metrics_address: tuple[str, int] | None = setting(
         ("0.0.0.0", 9090),  # noqa: S104 (scraped from other machines)
         ADDRESS,

@@ -60,8 +60,7 @@ def certificate_files(config: ServeConfig) -> "CertificateFiles | None":
     if certificate is not None and key is not None:
         return CertificateFiles(certificate, key)
     if config.dev:
-        # Another server may serve the pair that is there.
-        _check_free(config.bind_address, config.port, shared=config.share_port)
+        # Another server may serve the pair that is there. We listen at the other address already.
         if config.metrics_address is not None:
             _check_free(*config.metrics_address, shared=config.share_port)
         _make_dev_pair(DEV_DIRECTORY)

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from noderestrict.serving.connections import Server
 from noderestrict.telemetry.logs import LOGGER
@@ -96,7 +96,38 @@ class Listener:
 
 
 async def listening_sockets(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
-    """Return a listening socket for each address of a host, all with one port.
+    """Return what ``bound_sockets`` does, listening.
+
+    Raises:
+        OSError: there is no such address, or it is in use.
+    """
+    sockets = await bound_sockets(host, port, shared=shared)
+    try:
+        listen(sockets)
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def listen(sockets: Iterable[socket.socket]) -> None:
+    """Let connections to sockets wait until somebody accepts them.
+
+    Raises:
+        OSError: the address is in use.
+    """
+    for sock in sockets:
+        sock.listen(_BACKLOG)
+
+
+def is_listening(sock: socket.socket) -> bool:
+    """Return whether connections to a socket wait."""
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+
+
+async def bound_sockets(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
+    """Return a socket for each address of a host, all with one port, that does not listen yet.
 
     Args:
         host: name or address; "" for all of IPv4 and IPv6.
@@ -140,7 +171,6 @@ async def listening_sockets(host: str, port: int, *, shared: bool = False) -> li
             # Accepted sockets inherit this. By default, the kernel gives each of them megabytes.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
-            sock.listen(_BACKLOG)
     except BaseException:
         for sock in sockets:
             sock.close()

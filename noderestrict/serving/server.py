@@ -15,7 +15,13 @@ from noderestrict.serving.background import Jobs, measure_lag, running
 from noderestrict.serving.certificates import Certificates
 from noderestrict.serving.connections import Connection, Server
 from noderestrict.serving.limits import Limits, within_open_files
-from noderestrict.serving.listener import Listener, listening_sockets
+from noderestrict.serving.listener import (
+    Listener,
+    bound_sockets,
+    is_listening,
+    listen,
+    listening_sockets,
+)
 from noderestrict.serving.metrics_server import metrics_server
 from noderestrict.serving.room import Room
 from noderestrict.serving.selftest import SelfTest
@@ -48,8 +54,8 @@ class ServerOptions:
             empty for any.
         poll_certificates: seconds between reads of the certificate files.
         shared: whether another server may listen at the same addresses; this one then listens for
-            requests once it is ready.
-        sockets: of the host and port, if it listens there already.
+            requests once it is ready, unless its sockets listen already.
+        sockets: of the host and port, if they are open already.
     """
 
     host: str
@@ -109,9 +115,10 @@ async def run(
         jobs = _jobs(app.state, metrics, certificates, options)
         await stack.enter_async_context(running(jobs, metrics))
         web_server = _webhook_server(app, metrics, limits, options.client_names)
-        if options.shared:
+        sockets = options.sockets or await opened(options.host, options.port, shared=options.shared)
+        if options.shared and not is_listening(sockets[0]):
             await _until_ready(app)
-        sockets = options.sockets or await listen(options.host, options.port, shared=options.shared)
+        listen(sockets)
         listener = Listener(list(sockets), web_server, metrics, certificates.context)
         _relax_garbage_collection()
         stop.started()
@@ -175,8 +182,8 @@ async def _drain(
     LOGGER.info("stopped")
 
 
-async def listen(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
-    """Return sockets that listen; what connects waits there until a server accepts it.
+async def opened(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
+    """Return sockets for a server, which listen already unless another one may serve there.
 
     Args:
         host: name or address; "" for all of IPv4 and IPv6.
@@ -186,8 +193,9 @@ async def listen(host: str, port: int, *, shared: bool = False) -> list[socket.s
     Raises:
         StartError: it cannot listen there.
     """
+    get = bound_sockets if shared else listening_sockets
     try:
-        return await listening_sockets(host, port, shared=shared)
+        return await get(host, port, shared=shared)
     except OSError as error:
         raise StartError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
 
@@ -197,7 +205,9 @@ async def _metrics_listener(
     app: App, metrics: Metrics, address: tuple[str, int], limits: Limits, *, shared: bool
 ) -> AsyncIterator[Listener]:
     server = metrics_server(app, metrics, limits)
-    listener = Listener(await listen(*address, shared=shared), server, metrics)
+    sockets = await opened(*address, shared=shared)
+    listen(sockets)
+    listener = Listener(sockets, server, metrics)
     LOGGER.info("metrics", extra={"port": listener.port})
     try:
         yield listener

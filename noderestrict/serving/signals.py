@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import asyncio
 
-_STOPPING = (signal.SIGTERM, signal.SIGINT)
-_HANDLED = (*_STOPPING, signal.SIGHUP, signal.SIGUSR1)
+#: Those that stop a server, and all that it handles.
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+HANDLED = (*STOPPING, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Signals:
@@ -33,7 +34,7 @@ class Signals:
 
     def install(self) -> None:
         """Install the handlers; SIGINT raises KeyboardInterrupt until an event loop runs."""
-        for number in _HANDLED:
+        for number in HANDLED:
             if number != signal.SIGINT:
                 signal.signal(number, self._handle)
         # While Python ends, it takes handlers away; what is ignored it leaves so.
@@ -49,7 +50,7 @@ class Signals:
         """
         self._handlers = handlers
         self._loop = loop
-        for number in _HANDLED:
+        for number in HANDLED:
             signal.signal(number, self._handle)
         try:
             yield
@@ -62,12 +63,12 @@ class Signals:
             handler = self._handlers.get(number)
             if handler is not None:
                 self._loop.call_soon_threadsafe(handler)
-        elif number in _STOPPING and not self._ended:
+        elif number in STOPPING and not self._ended:
             raise SystemExit(0)
 
 
 def _ignore() -> None:
-    for number in _HANDLED:
+    for number in HANDLED:
         signal.signal(number, signal.SIG_IGN)
 
 

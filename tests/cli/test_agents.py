@@ -34,7 +34,7 @@ def file(tmp_path: Path) -> Path:
 def server(*flags: str) -> serve._Server:
     options = build_parser()[0].parse_args(["serve", "--dev", *flags])
     sources = Sources(ServeConfig, options, {})
-    return serve._Server(sources.read(), sources)
+    return serve._Server(sources.read(), sources, [])
 
 
 def test_files_are_read_together(file: Path, tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_a_second_one_at_the_same_port_harms_nothing_of_the_first(tmp_path: Path
         assert (
             second.stderr
             == (
-                f"noderestrict serve: --dev: cannot listen on 127.0.0.1:{first.port}: "
+                f"noderestrict serve: cannot listen on 127.0.0.1:{first.port}: "
                 "Address already in use\n"
             ).encode()
         )

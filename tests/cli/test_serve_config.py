@@ -188,7 +188,7 @@ def server(tmp_path: Path, text: str, *arguments: str) -> tuple[Any, Path]:
     file.write_text(text)
     flags = ("--config", str(file), "--tls-dir", str(tmp_path), *arguments)
     sources = Sources(ServeConfig, parsed(*flags), {})
-    return serve._Server(sources.read(), sources), file
+    return serve._Server(sources.read(), sources, []), file
 
 
 def test_the_file_is_read_once_per_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

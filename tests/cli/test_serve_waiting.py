@@ -31,7 +31,7 @@ ASKED = http(json.dumps(REVIEW).encode(), path="/authorize")
 
 
 @contextlib.asynccontextmanager
-async def waiting(folder: Path, port: int, *flags: str) -> AsyncIterator[asyncio.Task[None]]:
+async def waiting(folder: Path, port: int, *flags: str) -> AsyncIterator[None]:
     """Run a server for a cluster that is not there yet."""
     write_pair(folder, leaf(authority()))
     cluster.kubeconfig(folder / "kubeconfig", 1, {})
@@ -41,19 +41,23 @@ async def waiting(folder: Path, port: int, *flags: str) -> AsyncIterator[asyncio
          *flags],
     )  # fmt: skip
     sources = Sources(ServeConfig, options, {})
+    config = sources.read()
+    sockets = await serve._opened(config)
     stops: list[Stop] = []
 
     async def run() -> None:
         stops.append(Stop())
-        await serve._with_cluster(serve._Server(sources.read(), sources))(stops[0])
+        await serve._with_cluster(serve._Server(config, sources, sockets))(stops[0])
 
     task = asyncio.create_task(run())
     try:
-        yield task
+        yield
     finally:
         stops[0].ask()
-        with contextlib.suppress(asyncio.CancelledError, StartError):
+        with contextlib.suppress(asyncio.CancelledError):
             await task
+        for sock in sockets:
+            sock.close()
 
 
 async def connected(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -110,10 +114,7 @@ async def test_a_server_that_takes_over_from_another_lets_that_one_answer(
 async def test_an_address_that_is_taken_is_told_before_the_cluster_is_there(tmp_path: Path) -> None:
     taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     port = taken.sockets[0].getsockname()[1]
-    try:
-        async with waiting(tmp_path, port) as task, asyncio.timeout(60):
-            with pytest.raises(StartError, match=f"cannot listen on 127.0.0.1:{port}"):
-                await task
-    finally:
-        taken.close()
-        await taken.wait_closed()
+    async with taken:
+        with pytest.raises(StartError, match=f"cannot listen on 127.0.0.1:{port}"):
+            async with waiting(tmp_path, port):
+                pass

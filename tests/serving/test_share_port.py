@@ -64,9 +64,12 @@ class Caller:
             self._stop.wait(0.01)
 
 
-def test_no_request_is_lost_while_one_server_replaces_another(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [(), ("--respawn",)])
+def test_no_request_is_lost_while_one_server_replaces_another(
+    tmp_path: Path, more: tuple[str, ...]
+) -> None:
     ca = authority()
-    flags = ("--share-port", "--port", str(free_port()),
+    flags = (*more, "--share-port", "--port", str(free_port()),
              "--metrics-address", f"127.0.0.1:{free_port()}")  # fmt: skip
     with contextlib.ExitStack() as servers:
         running = servers.enter_context(serving(tmp_path, *flags, ca=ca))
