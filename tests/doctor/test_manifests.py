@@ -342,7 +342,7 @@ def test_a_component_that_lost_a_part_is_told(doctor: Doctor) -> None:
         (
             "warn",
             "Deployment noderestrict/noderestrict: noderestrict: /spec/template/spec/containers/0/"
-            'args/7 is not set, rendered as "--client-ca-file=/etc/noderestrict/client-ca/ca.crt"',
+            'args/8 is not set, rendered as "--client-ca-file=/etc/noderestrict/client-ca/ca.crt"',
         ),
         ("fail", "ValidatingAdmissionPolicyBinding noderestrict-mirror-pods is missing"),
     ]
