@@ -131,6 +131,11 @@ class Builder:
 
         return kept(images / f"{stem}-{key}.tar", archive)
 
+    def unpack(self, archive: Path, folder: Path) -> None:
+        """Write the manifest and blobs of an image to a folder, as a registry serves them."""
+        image = self._buildah("pull", "--quiet", f"docker-archive:{archive}")
+        self._buildah("push", "--quiet", "--format=v2s2", image, f"dir:{folder}")
+
     def command(self, name: str, tag: str, *, shell: bool = False) -> Path:
         """Return the image of a command of Kubernetes.
 

@@ -1,7 +1,7 @@
 """A registry that gives its one image to whoever has a service account token for it.
 
-``python -m tests.containers.registry FOLDER ADDRESS PORT`` serves what ``skopeo copy … dir:FOLDER``
-has written, until it is ended.
+``python -m tests.containers.registry FOLDER ADDRESS PORT`` serves what ``Builder.unpack`` has
+written, until it is ended.
 """
 
 import base64

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from tests.containers.cluster import CommandError, run, until
+from tests.containers.cluster import CommandError, until
 from tests.containers.machine import GATEWAY, Machine
 from tests.containers.product import Product
 from tests.containers.registry import AUDIENCE
@@ -70,7 +70,7 @@ def registry(product: Product) -> Iterator[Product]:
     images = cluster.folder / "registry"
     # The kubelet remembers that an image takes credentials, under whatever name: so one of its own.
     archive = cluster.builder.pause(IMAGE)
-    run("skopeo", "copy", f"docker-archive:{archive}", f"dir:{images}")
+    cluster.builder.unpack(archive, images)
     command = (sys.executable, "-m", "tests.containers.registry", str(images), *REGISTRY.split(":"))
     server = subprocess.Popen(cluster.local(*command), stderr=subprocess.DEVNULL)
     hosts = f'[host."http://{REGISTRY}"]\ncapabilities = ["pull", "resolve"]\n'
