@@ -111,6 +111,15 @@ _UNIFORM: Mapping[tuple[str, str], frozenset[str]] = {
     ("", "serviceaccounts/token"): frozenset(("create",)),
     ("", "persistentvolumeclaims/status"): frozenset(("get", "update", "patch")),
 }
+#: Resources that nodes often access, with the verbs for which the graph may be asked. What a node
+#: may do with other verbs follows from the request alone, in every API group and release, and with
+#: any feature gates.
+BY_REQUEST: Mapping[str, frozenset[str]] = {
+    "events": frozenset(),
+    "leases": frozenset(),
+    "nodes": frozenset(),
+    "pods": _READ,
+}
 _TRUST_BUNDLES = ("certificates.k8s.io", "clustertrustbundles")
 # What older releases lack.
 _NEW_EVENTS = ("events.k8s.io", "events")

@@ -4,13 +4,25 @@ For nodes the webhook never denies, so its position relative to RBAC does not af
 after RBAC it gets fewer requests. Nodes cannot read Secrets without it, so it belongs on the
 control-plane nodes. To agents it denies what RBAC would allow, so for these users alone it stands
 before RBAC, and who cannot be answered is denied.
+
+About nodes there are two entries, each with a cache of its own in the API server. What follows from
+the request alone, such as whether a Lease is the node's own, is kept as long as Kubernetes keeps
+answers of webhooks; what depends on the pods of the node, only for a second.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import yaml
 
+from noderestrict.graph.rules import BY_REQUEST
+from noderestrict.policy.cel import list_of, quoted
+from noderestrict.policy.identity import NODE_USER_PREFIX, NODES_GROUP
 from noderestrict.render.load import Object
+
+#: Seconds for which API servers cache what a webhook allows, and what it does not, unless told
+#: otherwise.
+ALLOWED_SECONDS, NOT_ALLOWED_SECONDS = 300, 30
 
 
 def authorization_configuration(
@@ -25,7 +37,8 @@ def authorization_configuration(
 
     Args:
         kubeconfig: path, on the API server's machine, of the file that names our server.
-        seconds: how long answers are cached; access is revoked no faster than this.
+        seconds: how long answers are cached that depend on the cluster; access is revoked no faster
+            than this.
         failure_policy: ``NoOpinion`` or ``Deny``, for requests without an answer.
         version: ``v1``, or ``v1beta1`` for Kubernetes 1.30 and 1.31.
         agents: CEL expressions that each select reads of agents to ask about.
@@ -34,9 +47,9 @@ def authorization_configuration(
         _webhook(
             f"{_AGENTS}-{number}" if number > 1 else _AGENTS,
             kubeconfig,
-            seconds,
+            (seconds, seconds),
             "Deny",
-            [{"expression": expression}],
+            expression,
         )
         for number, expression in enumerate(agents, 1)
     ]
@@ -46,7 +59,20 @@ def authorization_configuration(
         "authorizers": [
             *of_agents,
             {"type": "RBAC", "name": "rbac"},
-            _webhook("noderestrict", kubeconfig, seconds, failure_policy, _NODES),
+            _webhook(
+                "noderestrict-by-request",
+                kubeconfig,
+                (ALLOWED_SECONDS, NOT_ALLOWED_SECONDS),
+                failure_policy,
+                f"{_OF_NODES} && {_BY_REQUEST}",
+            ),
+            _webhook(
+                "noderestrict",
+                kubeconfig,
+                (seconds, seconds),
+                failure_policy,
+                f"{_OF_NODES} && !{_BY_REQUEST}",
+            ),
         ],
     }
 
@@ -56,32 +82,52 @@ def is_for_agents(name: str) -> bool:
     return name == _AGENTS or name.startswith(f"{_AGENTS}-")
 
 
+def answers_by_request(webhook: Mapping[str, Any]) -> bool:
+    """Return whether a webhook is asked only what follows from the request alone."""
+    conditions = [one.get("expression") for one in webhook.get("matchConditions") or ()]
+    return conditions == [f"{_OF_NODES} && {_BY_REQUEST}"]
+
+
+def _by_request() -> str:
+    """Return a test of requests that ``BY_REQUEST`` has, in parentheses.
+
+    API servers make a list anew each time, but that takes them less than to compare texts.
+    """
+    resource, verb = f"{_ATTRIBUTES}.resource", f"{_ATTRIBUTES}.verb"
+    tests = [f"{resource} in {list_of(BY_REQUEST)}"]
+    tests += [
+        f"({resource} != {quoted(one)} || !({verb} in {list_of(sorted(verbs))}))"
+        for one, verbs in BY_REQUEST.items()
+        if verbs
+    ]
+    return f"({' && '.join(tests)})"
+
+
 _AGENTS = "noderestrict-agents"
-_NODES: Sequence[Object] = (
-    {
-        "expression": "has(request.user) && has(request.groups) && "
-        "request.user.startsWith('system:node:') && "
-        "'system:nodes' in request.groups"
-    },
-    {"expression": "has(request.resourceAttributes)"},
+_ATTRIBUTES = "request.resourceAttributes"
+_OF_NODES = (
+    f"has(request.user) && request.user.startsWith({quoted(NODE_USER_PREFIX)}) && "
+    f"has(request.groups) && {quoted(NODES_GROUP)} in request.groups && has({_ATTRIBUTES})"
 )
+_BY_REQUEST = _by_request()
 
 
 def _webhook(
-    name: str, kubeconfig: str, seconds: int, failure_policy: str, conditions: Sequence[Object]
+    name: str, kubeconfig: str, seconds: tuple[int, int], failure_policy: str, condition: str
 ) -> Object:
+    allowed, not_allowed = seconds
     return {
         "type": "Webhook",
         "name": name,
         "webhook": {
-            "authorizedTTL": f"{seconds}s",
-            "unauthorizedTTL": f"{seconds}s",
+            "authorizedTTL": f"{allowed}s",
+            "unauthorizedTTL": f"{not_allowed}s",
             "timeout": "3s",
             "subjectAccessReviewVersion": "v1",
             "matchConditionSubjectAccessReviewVersion": "v1",
             "failurePolicy": failure_policy,
             "connectionInfo": {"type": "KubeConfigFile", "kubeConfigFile": kubeconfig},
-            "matchConditions": [dict(condition) for condition in conditions],
+            "matchConditions": [{"expression": condition}],
         },
     }
 

@@ -610,7 +610,11 @@ GOOD_TTLS = {"authorizedTTL": "1s", "unauthorizedTTL": "5s"}
         ),
         (
             yaml.safe_dump(authorization_configuration("/webhook.kubeconfig", agents=["true"])),
-            [("pass", "Webhook, RBAC, Webhook")],
+            [("pass", "Webhook, RBAC, Webhook, Webhook")],
+        ),
+        (
+            yaml.safe_dump(authorization_configuration("/w")).replace("300s", "301s"),
+            [("warn", "authorizedTTL is 301s")],
         ),
         ("", [("fail", "not an AuthorizationConfiguration")]),
         ("authorizers: 5", [("fail", "not an AuthorizationConfiguration")]),

@@ -413,7 +413,8 @@ def test_the_authorizer_stands_before_rbac_for_agents(tmp_path: Path, minor: str
     assert main([*command, "--agents", str(file)]) == 0
     value = yaml.safe_load((folder / "files" / "authorization.yaml").read_text())
     names = [one["name"] for one in value["authorizers"]]
-    assert names == ["noderestrict-agents", "rbac", "noderestrict"]
+    assert names[:2] == ["noderestrict-agents", "rbac"]
+    assert "noderestrict-agents" not in names[2:]
     webhook = value["authorizers"][0]["webhook"]
     assert webhook["failurePolicy"] == "Deny"
     assert (webhook["authorizedTTL"], webhook["unauthorizedTTL"]) == ("1s", "1s")

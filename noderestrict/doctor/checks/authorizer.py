@@ -21,6 +21,11 @@ from noderestrict.doctor.restore import EDIT_API_SERVER
 from noderestrict.doctor.trust import some
 from noderestrict.doctor.workloads import AUTHORIZER, api_servers, authorizers, elements, values
 from noderestrict.policy.identity import NODE_USER_PREFIX, NODES_GROUP
+from noderestrict.render.authorizer import (
+    ALLOWED_SECONDS,
+    NOT_ALLOWED_SECONDS,
+    answers_by_request,
+)
 from noderestrict.serving.limits import parse_timeout
 
 _LONGEST_TTL = 5.0
@@ -199,14 +204,18 @@ def _order(file: Path, types: Sequence[str]) -> Iterator[Finding]:
 
 
 def _caches(file: Path, webhook: Mapping[str, Any]) -> Iterator[Finding]:
-    for ttl in ("authorizedTTL", "unauthorizedTTL"):
+    by_request = answers_by_request(webhook)
+    for ttl, default in (
+        ("authorizedTTL", ALLOWED_SECONDS),
+        ("unauthorizedTTL", NOT_ALLOWED_SECONDS),
+    ):
+        longest, better = (default, default) if by_request else (_LONGEST_TTL, 1)
         given = webhook.get(ttl)
-        seconds = parse_timeout(str(given)) if given else None
-        # Unset, they are five minutes and half a minute.
-        if seconds is None or seconds > _LONGEST_TTL:
+        seconds = parse_timeout(str(given)) if given else default
+        if seconds is None or seconds > longest:
             yield warned(
                 f"{file}: {ttl} is {given or 'unset'}: answers are cached for too long",
-                "set it to 1s",
+                f"set it to {better}s",
                 _RENDER,
             )
 
