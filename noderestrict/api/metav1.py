@@ -20,6 +20,7 @@ class ObjectMeta(msgspec.Struct):
     name: str | None = None
     namespace: str | None = None
     uid: str | None = None
+    resourceVersion: str | None = None
     labels: dict[str, str | None] | None = None
     annotations: dict[str, str | None] | None = None
     ownerReferences: list[OwnerReference] | None = None

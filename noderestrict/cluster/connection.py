@@ -272,7 +272,7 @@ class Connection:
         path: str,
         query: Mapping[str, str],
         *,
-        inactivity: float,
+        inactivity: float | None = None,
         accept: str | None = None,
     ) -> AsyncIterator[bytes]:
         """Yield the body of a GET in pieces as it arrives.
@@ -280,7 +280,8 @@ class Connection:
         Args:
             path: of the request.
             query: its parameters.
-            inactivity: seconds without data after which to abandon the stream.
+            inactivity: seconds without data after which to abandon the stream; None for a caller
+                that looks after that, since it takes time with each piece.
             accept: media type to ask for, if not JSON as it is.
 
         Raises:

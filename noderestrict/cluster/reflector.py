@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -23,7 +23,7 @@ from noderestrict.api.scanner import ScanError, members
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.discovery import Discovery
 from noderestrict.cluster.metadata import METADATA, METADATA_LIST, metadata_only
-from noderestrict.cluster.objects import DECODE_ERRORS, ObjectDecoder, Unreadable, version_of
+from noderestrict.cluster.objects import DECODE_ERRORS, LONG, ObjectDecoder, Unreadable
 from noderestrict.cluster.pages import pages
 from noderestrict.telemetry.logs import LOGGER, NodeLimiter
 
@@ -42,6 +42,10 @@ _PAGE = 250
 _LONGEST_LINE = 2**24
 _MOST_NAMES = 100_000
 _FAILURES_BEFORE_LIST = 3
+_CHANGES = frozenset({"ADDED", "MODIFIED", "DELETED"})
+#: How much of the time limit of a watch may have passed before an event extends it: to move a
+#: timer takes longer than to read most events.
+_PASSED = 0.01
 
 
 class Sink(Protocol):
@@ -95,9 +99,12 @@ class _Bookmark(msgspec.Struct):
     metadata: _BookmarkMeta
 
 
-class _Event(msgspec.Struct, gc=False):
+_T = TypeVar("_T")
+
+
+class _Event(msgspec.Struct, Generic[_T], gc=False):
     type: str
-    object: msgspec.Raw
+    object: _T
 
 
 class _Status(msgspec.Struct):
@@ -105,7 +112,7 @@ class _Status(msgspec.Struct):
     message: str | None = None
 
 
-_events = msgspec.json.Decoder(_Event)
+_events = msgspec.json.Decoder(_Event[msgspec.Raw])
 _bookmarks = msgspec.json.Decoder(_Bookmark)
 _statuses = msgspec.json.Decoder(_Status)
 
@@ -158,6 +165,7 @@ class Reflector:
             self._path = resource.path(*only).rpartition("/")[0]
             self._selector = {"fieldSelector": f"metadata.name={only[1]}"}
         self._objects = ObjectDecoder(resource.struct)
+        self._changes = msgspec.json.Decoder(_Event[resource.struct])  # type: ignore[name-defined]
         self._version: str | None = None
         self._listing = False
         self._failures = 0
@@ -345,10 +353,11 @@ class Reflector:
         size = 0
         loop = asyncio.get_running_loop()
         inactivity = self._pace.inactivity
+        extended = loop.time()
         try:
             async with asyncio.timeout(inactivity) as limit:
                 async for piece in self._connection.stream(
-                    self._path, query, inactivity=inactivity, accept=self._accept()
+                    self._path, query, accept=self._accept()
                 ):
                     head, newline, rest = piece.partition(b"\n")
                     pieces.append(head)
@@ -363,9 +372,10 @@ class Reflector:
                     size = len(pieces[0])
                     for line in lines:
                         events |= await self._event(line, started)
-                    if events:
-                        # Only events count: a connection may trickle bytes forever.
-                        limit.reschedule(loop.time() + inactivity)
+                    # Only events count: a connection may trickle bytes forever.
+                    if events and (now := loop.time()) - extended > _PASSED * inactivity:
+                        extended = now
+                        limit.reschedule(now + inactivity)
         except TimeoutError:
             raise ClusterError(f"watch: no event for {inactivity:g} s") from None
 
@@ -373,6 +383,17 @@ class Reflector:
         """Process one line of a watch started at a time; return whether it was an event."""
         if not line.strip():
             return False
+        if len(line) <= LONG:
+            try:
+                change = self._changes.decode(line)
+            except DECODE_ERRORS:
+                pass  # no change, or of an undecodable object
+            else:
+                if change.type in _CHANGES:
+                    self._take(change.type, change.object)
+                    meta = change.object.metadata
+                    self._went_on(meta.resourceVersion or None if meta else None)
+                    return True
         try:
             event = _events.decode(line)
         except DECODE_ERRORS:
@@ -390,12 +411,8 @@ class Reflector:
                 self._commit(meta.resourceVersion, started)
                 return True
             version = meta.resourceVersion
-        elif kind in ("ADDED", "MODIFIED", "DELETED"):
-            value = self._objects.quick(raw)
-            if value is None:
-                value, version = await self._objects.decode_versioned(raw)
-            else:
-                version = version_of(raw)
+        elif kind in _CHANGES:
+            value, version = await self._objects.decode_versioned(raw)
             self._take(kind, value)
         else:
             raise _UnexpectedError(f"watch: unknown event type {kind[:40]!r}")
@@ -471,7 +488,7 @@ class Reflector:
             )
 
 
-def _taken_apart(line: bytes) -> _Event:
+def _taken_apart(line: bytes) -> _Event[msgspec.Raw]:
     """Return a line of a watch as an event, even if its object is undecodable.
 
     Raises:

@@ -231,7 +231,7 @@ async def test_after_nobody_answered_what_was_undone_meanwhile_is_gone(lost: Any
 async def test_a_silent_watch_is_given_up() -> None:
     script = Scripted(reply(page()), silent())
     run = Run()
-    await run.follow(script, inactivity=0.05)
+    await run.follow(script, inactivity=0.5)
     assert run.failed == ["watch"]
 
 
