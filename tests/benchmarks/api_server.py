@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import threading
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -51,6 +52,8 @@ TARGETS = {
 }  # fmt: skip
 P99_TARGET = 1.5
 _FEWEST_ROUNDS = 2
+#: Seconds of a profile, after which it is another API server's turn.
+_SLICE = 10
 _BASE = "in-tree"
 
 
@@ -239,22 +242,28 @@ def measure(
     return found
 
 
-def profiled(running: Running, kind: str, seconds: int) -> tuple[dict[str, float], int]:
-    """Return an API server's microseconds for one request, by part, and how many it got."""
+def profiled(running: Running, kind: str | None, seconds: int) -> tuple[dict[str, float], int]:
+    """Return an API server's seconds of CPU time by part, and how many requests it got meanwhile.
+
+    Args:
+        running: the set-up.
+        kind: of requests, one after the other; None for none at all.
+        seconds: how long.
+    """
     answers: list[tuple[int, bytes]] = []
     admin = running.control_plane.user("profiler", "system:masters")
     path = f"/debug/pprof/profile?seconds={seconds}"
     thread = threading.Thread(target=lambda: answers.append(admin.send("GET", path)))
     thread.start()
     count = 0
-    while thread.is_alive():
+    while kind is not None and thread.is_alive():
         KINDS[kind](running, count).send(running)
         count += 1
     thread.join()
     ((code, answer),) = answers
     if code != 200:
         raise SystemExit(f"{path}: {code} {answer!r}")
-    return {name: took / count * 1e6 for name, took in profile.parts(answer).items()}, count
+    return profile.parts(answer), count
 
 
 @contextlib.contextmanager
@@ -313,15 +322,30 @@ def _verdict(
 
 
 def show_profiles(running: Mapping[str, Running], kinds: Sequence[str], seconds: int) -> Object:
-    """Print where API servers spend their time, and return it."""
+    """Print where API servers spend their time, and return it.
+
+    They are profiled in turns. What they do while nothing happens is taken off.
+    """
     results: Object = {}
+    idle = {name: profiled(one, None, _SLICE)[0] for name, one in running.items()}
     for kind in kinds:
-        found = {name: profiled(one, kind, seconds)[0] for name, one in running.items()}
-        print(f"\n{kind}, by profiles of {seconds} s")
-        profile.table(found, print)
-        totals = {name: sum(parts.values()) for name, parts in found.items()}
-        print(f"  {'sum':<24}" + "".join(f"{total:>16.0f}" for total in totals.values()))
-        results[kind] = found
+        taken: dict[str, dict[str, float]] = {name: defaultdict(float) for name in running}
+        counts: Counter[str] = Counter()
+        slices = max(1, seconds // _SLICE)
+        for _ in range(slices):
+            for name, one in running.items():
+                found, count = profiled(one, kind, _SLICE)
+                counts[name] += count
+                for part, busy in found.items():
+                    taken[name][part] += busy - idle[name][part]
+        micros = {
+            name: {part: busy / counts[name] * 1e6 for part, busy in parts.items()}
+            for name, parts in taken.items()
+        }
+        sent = ", ".join(f"{count} requests {name}" for name, count in counts.items())
+        print(f"\n{kind}, by profiles of {slices * _SLICE} s: {sent}")
+        profile.table(micros, print)
+        results[kind] = micros
     return results
 
 
@@ -379,7 +403,7 @@ def main() -> None:
     parser.add_argument("--kind", choices=KINDS, action="append", help="may be given again")
     parser.add_argument("--replicas", type=int, default=1, help="of our server")
     parser.add_argument("--profile", choices=KINDS, action="append", help="may be given again")
-    parser.add_argument("--profile-seconds", type=int, default=10)
+    parser.add_argument("--profile-seconds", type=int, default=60)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     parser.add_argument(
         "--start-with-pods", type=int, metavar="N", help="measure only the start of our servers"

@@ -4,6 +4,7 @@ import gzip
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+REQUESTS, REST = "requests", "the rest"
 #: What the time of a sample counts as: the first whose text is part of a function on its stack.
 #: The watches come first: they run apart from requests, and most of what they call others call too.
 PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -24,12 +25,11 @@ PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("calls of webhooks", ("net/http.(*persistConn)", "net/http.(*http2ClientConn)",
                            "net/http.(*http2clientConnReadLoop)")),
     ("garbage collection", ("runtime.gcBgMarkWorker", "runtime.bgsweep", "runtime.bgscavenge")),
-    ("requests", ("net/http.(*conn).serve", "net/http.(*http2serverConn)",
+    (REQUESTS, ("net/http.(*conn).serve", "net/http.(*http2serverConn)",
                   "filters.(*timeoutHandler)", "handlers/finisher.")),
     ("etcd client", ("google.golang.org/grpc", "etcd/client/v3")),
     ("scheduler", ("runtime.schedule", "runtime.mstart", "runtime.mcall")),
 )  # fmt: skip
-REST = "the rest"
 
 
 @dataclass(frozen=True)
@@ -136,14 +136,31 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def table(found: Mapping[str, Mapping[str, float]], show: Callable[[str], None]) -> None:
-    """Show the parts of several profiles, one column each.
+    """Show the parts of several profiles, one column each; of two, also the difference.
 
     Args:
         found: microseconds of each part for one request, by what was profiled.
         show: called for each line.
     """
-    show(f"  {'µs of the API server':<24}" + "".join(f"{name:>16}" for name in found))
+    columns = dict(found)
+    if len(found) == 2:
+        first, second = found.values()
+        columns["difference"] = {part: second[part] - first[part] for part in first}
+    show(f"  {'µs of the API server':<24}" + "".join(f"{name:>16}" for name in columns))
     for name in [*(part for part, _ in PARTS), REST]:
-        if any(round(one[name]) for one in found.values()):
-            cells = "".join(f"{one[name]:>16.0f}" for one in found.values())
+        if any(round(one[name]) for one in columns.values()):
+            cells = "".join(f"{one[name]:>16.0f}" for one in columns.values())
             show(f"  {name:<24}{cells}")
+    show(f"  {'sum':<24}" + "".join(f"{sum(one.values()):>16.0f}" for one in columns.values()))
+    if len(found) == 2:
+        share = explained(columns["difference"])
+        show(f"  {share:.0%} of the difference is in parts that isolation causes")
+
+
+def explained(difference: Mapping[str, float]) -> float:
+    """Return which share of a difference is in parts that isolation causes, or what follows.
+
+    Args:
+        difference: microseconds by part.
+    """
+    return 1 - (difference[REQUESTS] + difference[REST]) / sum(difference.values())

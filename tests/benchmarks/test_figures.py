@@ -7,7 +7,7 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from tests.benchmarks import pods, scale
-from tests.benchmarks.profile import REST, part_of, parts, samples
+from tests.benchmarks.profile import REQUESTS, REST, explained, part_of, parts, samples
 from tests.benchmarks.ratios import ratio
 
 
@@ -86,6 +86,11 @@ def test_what_is_done_within_an_update_is_told_from_the_watch_cache() -> None:
     assert part_of(("x", dispatch)) == "watch cache"
 
 
+def test_what_is_left_in_requests_themselves_is_not_explained() -> None:
+    difference = {"CEL conversion": 60.0, "garbage collection": 20.0, REQUESTS: 15.0, REST: 5.0}
+    assert explained(difference) == pytest.approx(0.8)
+
+
 def test_an_unknown_wire_type_is_no_profile() -> None:
     with pytest.raises(ValueError, match="wire type 1"):
         parts(gzip.compress(varint(9) + bytes(8)))
@@ -116,10 +121,12 @@ def test_a_larger_cluster_brings_more_of_everything() -> None:
 def test_every_situation_brings_what_a_steady_cluster_brings_and_more() -> None:
     of = scale.Cluster()
     calm = scale.steady(of)
-    # Each lease is renewed, and each Node read, every ten seconds.
-    assert calm[scale.QUESTION] > of.nodes / 10 * 2
     for rates_of in scale.SITUATIONS.values():
         assert all(rate >= calm[kind] for kind, rate in rates_of(of).items())
+
+
+def test_a_node_without_pods_asks_for_its_lease_and_its_status_every_five_minutes() -> None:
+    assert scale.steady(scale.Cluster(3_000, 0))[scale.QUESTION] == pytest.approx(20)
 
 
 def test_cores_are_the_sum_of_what_each_kind_takes() -> None:
