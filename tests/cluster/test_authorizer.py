@@ -59,7 +59,8 @@ async def test_pods_that_the_graph_lacks_are_read_page_by_page() -> None:
     assert opinion.allowed
     assert [query.get("continue") for _, query in script.asked] == [None, "next"]
     assert {query["fieldSelector"] for _, query in script.asked} == {"spec.nodeName=n1"}
-    assert all(int(query["limit"]) <= 20 for _, query in script.asked)
+    # API servers before 1.34 read the second page from etcd, past the pods of all nodes.
+    assert int(script.asked[0][1]["limit"]) >= 500
 
 
 async def test_questions_of_one_node_at_a_time_share_one_list() -> None:
