@@ -1,5 +1,6 @@
 """The walk-through of Node authorization, with our webhooks alone: no mode Node."""
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from noderestrict.render.authorizer import authorization_configuration, webhook_
 from noderestrict.render.registration import cluster_role, cluster_role_binding
 from tests.e2e.conftest import namespace_ready
 from tests.e2e.control_plane import ISSUER, APIError, Client, ControlPlane, free_port
+from tests.e2e.test_registration import LEASES, lease
 from tests.serving.tls import serving
 
 SECRETS = "/api/v1/namespaces/default/secrets"
@@ -185,3 +187,29 @@ def test_a_kubelet_may_do_what_every_node_may(cluster: ControlPlane) -> None:
     forbidden(worker1, "/api/v1/pods")
     forbidden(worker1, "/api/v1/pods?fieldSelector=spec.nodeName%3Dworker-2")
     forbidden(worker1, "/api/v1/nodes/worker-2")
+
+
+def asked(cluster: ControlPlane) -> float:
+    """Return how often the API server has asked what follows from a request alone."""
+    _, text = cluster.admin.send("GET", "/metrics")
+    return sum(
+        float(line.rpartition(" ")[2])
+        for line in text.decode().splitlines()
+        if line.startswith("apiserver_authorization_webhook_evaluations_total{")
+        and 'name="noderestrict-by-request"' in line
+    )
+
+
+def test_a_node_that_renews_its_lease_is_asked_about_once(cluster: ControlPlane) -> None:
+    worker1, namespace = cluster.node("worker-1"), {"metadata": {"name": "kube-node-lease"}}
+    with contextlib.suppress(APIError):
+        cluster.admin.create("/api/v1/namespaces", namespace)
+    worker1.create(LEASES, lease("worker-1"))
+    before = asked(cluster)
+    for seconds in (40, 41):
+        worker1.patch(f"{LEASES}/worker-1", {"spec": {"leaseDurationSeconds": seconds}})
+        # Longer than what depends on the cluster is cached for.
+        time.sleep(1.2)
+    assert asked(cluster) == before + 1
+    worker1.get(f"{LEASES}/worker-1")
+    assert asked(cluster) == before + 2
