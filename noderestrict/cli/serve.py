@@ -207,7 +207,7 @@ async def _serve_cluster(
 ) -> None:
     from noderestrict.cluster.agent_authorizer import AgentAuthorizer
     from noderestrict.cluster.graph_sink import graph_sinks
-    from noderestrict.cluster.judge import STREAMING_SINCE, ClusterJudge
+    from noderestrict.cluster.judge import ClusterJudge, streams
     from noderestrict.cluster.node_authorizer import NodeAuthorizer
     from noderestrict.cluster.node_events import NodeEvents
     from noderestrict.graph.graph import Graph
@@ -230,7 +230,7 @@ async def _serve_cluster(
         connection,
         settings,
         metrics,
-        streaming=minor >= STREAMING_SINCE,
+        streaming=streams(minor),
         sinks=sinks,
         max_staleness=config.max_staleness,
     )
@@ -253,9 +253,7 @@ async def _serve_cluster(
     jobs = dict(judge.jobs())
     secret = None
     if config.tls_secret is not None:
-        secret = TlsSecret(
-            connection, *config.tls_secret, metrics, streaming=minor >= STREAMING_SINCE
-        )
+        secret = TlsSecret(connection, *config.tls_secret, metrics, streaming=streams(minor))
     certificates = server.certificates(metrics, secret)
     if secret is not None:
         jobs["TLS secret"] = partial(secret.follow, certificates.look_soon)

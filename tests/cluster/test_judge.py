@@ -15,7 +15,7 @@ from noderestrict import admission
 from noderestrict.api.corev1 import ReportedNode
 from noderestrict.api.resources import ObjectKey
 from noderestrict.cluster import judge as judge_module
-from noderestrict.cluster.judge import ClusterJudge
+from noderestrict.cluster.judge import ClusterJudge, streams
 from noderestrict.cluster.live import Budget, BudgetExhaustedError, Coalescer, LiveLookups
 from noderestrict.cluster.server_info import is_open_to_cve_2021_25735, server_version
 from noderestrict.policy.decision import Allowed, Denied
@@ -24,6 +24,10 @@ from noderestrict.policy.settings import Settings
 from noderestrict.telemetry.metrics import Metrics
 from tests.cluster.scripted import connected
 from tests.policy.test_strict import serving_csr
+
+
+def test_lists_are_streamed_where_pages_come_from_etcd_and_streams_are_served() -> None:
+    assert [minor for minor in range(28, 38) if streams(minor)] == [32, 33]
 
 
 class API:
