@@ -1,20 +1,22 @@
-# syntax=docker/dockerfile:1
 # For other base images: --build-arg BUILD_IMAGE=… --build-arg RUN_IMAGE=…
-ARG BUILD_IMAGE=python:3.13-slim-bookworm@sha256:67a1e1f215ccda113cfc024e8639049257e88f273898f595b61476d128d387e8
-ARG RUN_IMAGE=gcr.io/distroless/cc-debian12:nonroot@sha256:9dac0a79194e45a7da0158a9c6da57b217585af0786db3845d1f0ec1a0dd182f
+ARG BUILD_IMAGE=pinned-build
+ARG RUN_IMAGE=pinned-run
+# Stages, as Dependabot updates what FROM names, not defaults of arguments. Unused ones are not pulled.
+FROM docker.io/library/python:3.13-slim-bookworm@sha256:67a1e1f215ccda113cfc024e8639049257e88f273898f595b61476d128d387e8 AS pinned-build
+FROM gcr.io/distroless/cc-debian12:nonroot@sha256:9dac0a79194e45a7da0158a9c6da57b217585af0786db3845d1f0ec1a0dd182f AS pinned-run
 
 FROM ${BUILD_IMAGE} AS build
 # Optional dependencies, such as tracing.
 ARG EXTRAS=""
 WORKDIR /src
-COPY pyproject.toml requirements.lock README.md LICENSE ./
+COPY pyproject.toml requirements.txt README.md LICENSE ./
 COPY noderestrict noderestrict
 # Remove what only installs, builds, tests or documents, and what dependencies leave beside their
 # packages, and the generated models, which nothing uses. Bytecode is valid whatever the builder makes of the files' times: the image never changes.
 # One layer, which never has what is removed here, so cd instead of WORKDIR.
 # hadolint ignore=DL3003
 RUN python -m venv --copies /opt/noderestrict \
- && /opt/noderestrict/bin/pip install --no-cache-dir --no-compile -c requirements.lock ".${EXTRAS:+[$EXTRAS]}" \
+ && /opt/noderestrict/bin/pip install --no-cache-dir --no-compile -c requirements.txt ".${EXTRAS:+[$EXTRAS]}" \
  && /opt/noderestrict/bin/pip uninstall --yes pip \
  && cd /opt/noderestrict/lib/python3.*/site-packages/kubernetes_asyncio \
  && /opt/noderestrict/bin/python -P -c "import shutil; from noderestrict.cluster.kubernetes_client import UNUSED; any(map(shutil.rmtree, UNUSED))" \

@@ -18,10 +18,10 @@ help: ## Show this list
 
 install: $(STAMP) ## Set up .venv
 
-$(STAMP): pyproject.toml requirements.lock
+$(STAMP): pyproject.toml requirements.txt
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("noderestrict needs Python 3.11 or newer; set PYTHON=python3.x")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt -e '.[dev]'
 	touch $@
 
 run: install ## Serve the examples on https://127.0.0.1:8443
@@ -112,7 +112,7 @@ docs: install ## Regenerate docs/reference and the tables of docs/rules.md
 	$(BIN)/python -m tests.reference
 
 site: install ## Build the documents as a site, into docs/.site
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[site]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt -e '.[site]'
 	$(BIN)/zensical build --strict --config-file docs/zensical.toml
 
 manifests: install ## Regenerate manifests/, with the chart
@@ -136,14 +136,15 @@ bench-ab: install ## Measure what a change costs compared with another checkout:
 
 # What it builds is left in dist/. IMAGE is the name that the chart and the manifests get.
 release-check: install helm-assets ## Build and check what a release publishes
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[release]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt -e '.[release]'
 	IMAGE=$(IMAGE) $(BIN)/python -m pytest -s -m release $(RELEASE_ARGS) tests/release
 
 version:
 	@echo $(VERSION)
 
-lock: install ## Pin the installed dependencies in requirements.lock
-	$(BIN)/python -m pip freeze --exclude-editable > requirements.lock
+lock: install ## Pin the installed dependencies in requirements.txt, with those of release-check
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[release]'
+	$(BIN)/python -m pip freeze --exclude-editable > requirements.txt
 
 clean: ## Remove everything that make creates
 	rm -rf $(VENV) docs/.site docs/.cache .noderestrict-dev .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .assets build dist

@@ -236,7 +236,7 @@ class Builder:
                 "--build-arg", f"RUN_IMAGE=localhost/{self._run_base()}",
             ]  # fmt: skip
         arguments += os.environ.get("IMAGE_ARGS", "").split()
-        files = [ROOT / name for name in ("Dockerfile", "pyproject.toml", "requirements.lock")]
+        files = [ROOT / name for name in ("Dockerfile", "pyproject.toml", "requirements.txt")]
         files += sorted((ROOT / "noderestrict").rglob("*"))
         contents = [one.read_bytes() for one in files if one.is_file() and one.suffix != ".pyc"]
 

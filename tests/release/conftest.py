@@ -44,5 +44,5 @@ def installed(packages: tuple[Path, Path], tmp_path_factory: pytest.TempPathFact
     venv.create(folder, with_pip=True)
     bin_ = folder / "bin"
     run(bin_ / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-        "-c", ROOT / "requirements.lock", packages[1])  # fmt: skip
+        "-c", ROOT / "requirements.txt", packages[1])  # fmt: skip
     return bin_

@@ -1,0 +1,32 @@
+"""What a release is built from is pinned, and Dependabot sees each pin."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+_PINNED = re.compile(r"FROM [a-z0-9.]+(/[a-z0-9-]+)+:[\w.-]+@sha256:[0-9a-f]{64} AS (?P<stage>\S+)")
+
+
+def dependabot() -> set[tuple[str, str]]:
+    """Return ecosystems that Dependabot looks at, each with a folder."""
+    value = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())
+    return {(one["package-ecosystem"], one["directory"]) for one in value["updates"]}
+
+
+def test_the_image_starts_from_digests_where_dependabot_sees_them() -> None:
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    stages = [one["stage"] for line in lines if (one := _PINNED.fullmatch(line))]
+    arguments = dict(line[4:].split("=") for line in lines if re.match("ARG .*_IMAGE", line))
+    assert sorted(arguments.values()) == sorted(stages)
+    others = [one for one in lines if one.startswith("FROM ") and not _PINNED.fullmatch(one)]
+    assert [one.split()[1] for one in others] == [f"${{{one}}}" for one in arguments]
+    assert ("docker", "/") in dependabot()
+
+
+def test_dependabot_sees_the_pins_of_python_packages_and_actions() -> None:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    assert lines
+    assert [one for one in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", one)] == []
+    assert {("pip", "/"), ("github-actions", "/")} <= dependabot()
