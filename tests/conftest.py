@@ -1,6 +1,8 @@
 """What all tests share: the conformance figures at the end of a run."""
 
+import json
 from collections import Counter
+from collections.abc import Generator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,18 +15,32 @@ settings.register_profile(
 settings.register_profile("fuzz", settings.get_profile("default"), max_examples=6_000)
 settings.load_profile("default")
 
-#: For each suite of cases its counts: (family, outcome) -> number.
-FIGURES = pytest.StashKey[dict[str, Counter[tuple[str, str]]]]()
+#: The property of a test that holds the counts of a suite: its name, (family, outcome) -> number.
+FIGURES = "conformance figures"
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[FIGURES] = {}
+def figures(suite: str, counts: Counter[tuple[str, str]]) -> tuple[str, object]:
+    """Return what ``record_property`` takes to show the counts of a suite at the end."""
+    return FIGURES, (suite, list(counts.items()))
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    for suite, counts in sorted(config.stash[FIGURES].items()):
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, object, object]:
+    """Replace lone surrogates of hostile input: a worker sends its reports as UTF-8."""
+    return json.loads(json.dumps((yield), ensure_ascii=False).encode(errors="replace"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [
+        report
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.getreports(outcome)
+    ]
+    found = [
+        value for report in reports for name, value in report.user_properties if name == FIGURES
+    ]
+    for suite, numbers in sorted(found):
+        counts = Counter({(family, what): number for (family, what), number in numbers})
         terminalreporter.section(f"conformance: {suite}")
         terminalreporter.line(
             f"{'family':<16}{'cases':>7}{'allowed':>9}{'denied':>8}{'as expected':>13}"

@@ -1,6 +1,7 @@
 """Every recorded and generated case of the NodeRestriction plugin of Kubernetes 1.36."""
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from noderestrict.replay.results import Result, Summary
 from noderestrict.replay.reviews import judge_case
 from noderestrict.replay.sources import Unreadable
 from noderestrict.replay.state import load_state
-from tests.conftest import FIGURES
+from tests.conftest import figures
 
 HERE = Path(__file__).parent
 SUITES = [
@@ -24,7 +25,7 @@ SUITES = [
 
 @pytest.mark.parametrize(("file", "expected_total"), SUITES)
 def test_every_case_is_judged_as_expected(
-    file: str, expected_total: int, pytestconfig: pytest.Config
+    file: str, expected_total: int, record_property: Callable[[str, object], None]
 ) -> None:
     path = HERE / file
     listers = load_state([str(path.parent / "state.json")])
@@ -44,7 +45,7 @@ def test_every_case_is_judged_as_expected(
         counts[family, "as expected"] += result.ok is True
         if not result.ok:
             failures.append(_describe(result))
-    pytestconfig.stash[FIGURES][file] = counts
+    record_property(*figures(file, counts))
     assert not failures, "\n".join(failures[:20])
     assert (summary.total, summary.expected) == (expected_total, expected_total)
     assert summary.allowed > 0

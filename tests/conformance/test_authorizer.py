@@ -1,6 +1,7 @@
 """Every question whose answer the in-tree Node authorizer gave, or a rebuilt one would."""
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,14 @@ from noderestrict.policy.settings import Settings
 from noderestrict.replay.access import judge_access_case
 from noderestrict.replay.cases import AccessCase, cases
 from noderestrict.replay.results import Result
-from tests.conftest import FIGURES
+from tests.conftest import figures
 
 HERE = Path(__file__).parent / "authorizer"
 
 
 @pytest.mark.parametrize(("file", "count"), [("named.jsonl", 1513), ("random.jsonl", 1500)])
 def test_every_question_gets_the_answer_of_the_node_authorizer(
-    file: str, count: int, pytestconfig: pytest.Config
+    file: str, count: int, record_property: Callable[[str, object], None]
 ) -> None:
     settings = Settings.for_version(release=Release(36))
     counts: Counter[tuple[str, str]] = Counter()
@@ -33,6 +34,6 @@ def test_every_question_gets_the_answer_of_the_node_authorizer(
             if not row.ok:
                 wrong.append((row.id, row.node, row.what, row.expect))
             assert row.allowed or row.message or not row.node
-    pytestconfig.stash[FIGURES][f"authorizer/{file}"] = counts
+    record_property(*figures(f"authorizer/{file}", counts))
     assert wrong == []
     assert sum(number for (_, what), number in counts.items() if what == "as expected") == count
