@@ -1,6 +1,6 @@
 """Cases that the plugin and the authorizer of each older version of Kubernetes labelled."""
 
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from noderestrict.replay.reviews import judge_case
 from noderestrict.replay.state import load_state
 
 HERE = Path(__file__).parent / "versions"
+LISTERS = load_state([str(HERE / "state.json")])
 REVIEWS = {25: 2769, 28: 2769, 29: 2769, 31: 3217, 33: 3087, 35: 3131}
 QUESTIONS = dict.fromkeys((28, 31, 33, 34), 13009)
 #: What a newer authorizer relaxed: nodes may write events.k8s.io events since 1.35, and publish
@@ -22,37 +23,50 @@ QUESTIONS = dict.fromkeys((28, 31, 33, 34), 13009)
 RELAXED = {28: {"resourceslices", "events"}, 31: {"events"}, 33: {"events"}, 34: {"events"}}
 
 
-def reviews(minor: int, release: Release) -> Iterator[Result]:
-    """Yield the verdicts, with the gates of a version and the rules of a release."""
-    settings = Settings.for_version(minor, release=release)
-    listers = load_state([str(HERE / "state.json")])
-    for case in cases(str(HERE / f"admission-1.{minor}.jsonl.gz")):
+@cache
+def read(file: str) -> tuple[object, ...]:
+    return tuple(cases(str(HERE / f"{file}.jsonl.gz")))
+
+
+@cache
+def reviews(minor: int, release: Release) -> tuple[Result, ...]:
+    """Return the verdicts, with the gates of a version and the rules of a release."""
+    return judged(minor, Settings.for_version(minor, release=release))
+
+
+def judged(minor: int, settings: Settings) -> tuple[Result, ...]:
+    """Return the verdicts about the reviews of a version."""
+    found = []
+    for case in read(f"admission-1.{minor}"):
         assert isinstance(case, Case), case
-        result = judge_case(case, settings, listers)
+        result = judge_case(case, settings, LISTERS)
         assert isinstance(result, Result), result
-        yield result
+        found.append(result)
+    return tuple(found)
 
 
-def questions(minor: int, release: Release) -> Iterator[Result]:
-    """Yield the answers, likewise."""
+def questions(minor: int, release: Release) -> list[Result]:
+    """Return the answers, likewise."""
     settings = Settings.for_version(minor, release=release)
-    for case in cases(str(HERE / f"authorizer-1.{minor}.jsonl.gz")):
+    found = []
+    for case in read(f"authorizer-1.{minor}"):
         assert isinstance(case, AccessCase), case
         for result in judge_access_case(case, settings, Graph()):
             assert isinstance(result, Result), result
-            yield result
+            found.append(result)
+    return found
 
 
 @pytest.mark.parametrize("minor", REVIEWS)
 def test_with_the_rules_of_a_version_reviews_get_the_verdict_of_its_plugin(minor: int) -> None:
-    found = list(reviews(minor, Release(minor)))
+    found = reviews(minor, Release(minor))
     assert [(one.id, one.rule, one.message) for one in found if not one.ok] == []
     assert len(found) == REVIEWS[minor]
 
 
 @pytest.mark.parametrize("minor", REVIEWS)
 def test_the_latest_rules_allow_nothing_that_an_older_plugin_refuses(minor: int) -> None:
-    found = list(reviews(minor, LATEST))
+    found = reviews(minor, LATEST)
     assert [one.id for one in found if one.allowed and not one.ok] == []
 
 
@@ -66,7 +80,7 @@ def test_the_latest_rules_refuse_what_older_plugins_missed(minor: int) -> None:
 def test_with_the_rules_of_a_version_questions_get_the_answer_of_its_authorizer(
     minor: int,
 ) -> None:
-    found = list(questions(minor, Release(minor)))
+    found = questions(minor, Release(minor))
     assert [(one.id, one.what, one.allowed) for one in found if not one.ok] == []
     assert len(found) == QUESTIONS[minor]
 
@@ -87,16 +101,15 @@ STRICTER = {
 }
 
 
+@cache
+def reviews_with_the_latest_gates() -> tuple[Result, ...]:
+    return judged(31, Settings.for_version())
+
+
 @pytest.mark.parametrize("minor", range(25, LATEST.minor))
 def test_with_equal_gates_the_latest_rules_allow_only_what_a_release_relaxed(minor: int) -> None:
-    listers = load_state([str(HERE / "state.json")])
-    latest = Settings.for_version()
-    older = Settings.for_version(release=Release(minor))
-    seen: set[str] = set()
-    for case in cases(str(HERE / "admission-1.31.jsonl.gz")):
-        assert isinstance(case, Case)
-        found = judge_case(case, older, listers)
-        assert isinstance(found, Result)
-        if not found.allowed and getattr(judge_case(case, latest, listers), "allowed", True):
-            seen.add(found.rule)
+    older = judged(31, Settings.for_version(release=Release(minor)))
+    latest = reviews_with_the_latest_gates()
+    pairs = zip(older, latest, strict=True)
+    seen = {old.rule for old, new in pairs if new.allowed and not old.allowed}
     assert seen == {rule for rule, minors in STRICTER.items() if minor in minors}
