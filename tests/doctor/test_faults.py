@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from aiohttp import web
 
 from noderestrict.cli import build_parser
@@ -23,6 +22,7 @@ from noderestrict.doctor.findings import Finding, exit_code
 from noderestrict.doctor.run import CHECKS, examine
 from noderestrict.policy.releases import parse_release
 from noderestrict.policy.settings import Settings
+from noderestrict.render.load import parsed
 from noderestrict.render.policies import Options as PolicyOptions
 from noderestrict.render.policies import files as rendered_policies
 from tests.doctor.healthy import (
@@ -140,7 +140,7 @@ def policies(*then: Plant, mode: str = "deny") -> Plant:
     text = rendered_policies(PolicyOptions(mode=mode))["policies.yaml"]
 
     def plant(server: Healthy) -> None:
-        for value in yaml.safe_load_all(text):
+        for value in parsed(text):
             kind = "policies" if value["kind"].endswith("Policy") else "policybindings"
             name = value["metadata"]["name"]
             server.objects[f"{path}/validatingadmission{kind}/{name}"] = value

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from noderestrict.cluster.judge import connected
 from noderestrict.doctor.check import Check
@@ -20,6 +19,7 @@ from noderestrict.policy.extra import Extra
 from noderestrict.policy.releases import RULES_ANNOTATION, Release
 from noderestrict.policy.settings import Settings
 from noderestrict.render import policies as rendering
+from noderestrict.render.load import parsed
 from noderestrict.render.manifests import manifests
 from noderestrict.render.overlay import build
 from tests.cli.store import stored
@@ -49,7 +49,7 @@ class APIServer(Cluster):
 
     def install_policies(self, options: rendering.Options | None = None) -> None:
         """Install policies as an API server gives them back."""
-        for value in yaml.safe_load_all(rendering.files(options)["policies.yaml"]):
+        for value in parsed(rendering.files(options)["policies.yaml"]):
             value["metadata"] |= {"uid": "u", "resourceVersion": "7", "managedFields": []}
             value["status"] = {"observedGeneration": 1, "typeChecking": {}}
             self.add(LIST[value["kind"]], value)

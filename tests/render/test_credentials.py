@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 import pytest
-import yaml
 
 from noderestrict.api import corev1
 from noderestrict.doctor.placement import placement_of
 from noderestrict.graph.graph import Graph
 from noderestrict.policy.rules.nodes import label_is_forbidden
+from noderestrict.render.load import parsed
 from noderestrict.render.workload import CA_SECRET, DEDICATED_NODES, NAMESPACE, NEW_CA, TLS_SECRET
 from noderestrict.render.workload import CONTROL_PLANE as CONTROL_PLANE_SERVERS
 from tests.render.overlays import FILES, OVERLAYS, PARTS, build
@@ -210,7 +210,7 @@ def test_without_control_plane_nodes_our_pods_run_on_nodes_that_are_set_apart(ov
 
 @pytest.mark.parametrize("path", NEW_CAS)
 def test_who_changes_the_ca_has_no_secret_and_a_short_token_and_is_gone_at_once(path: str) -> None:
-    objects = [one for one in yaml.safe_load_all(FILES[path]) if one]
+    objects = parsed(FILES[path])
     assert "Secret" not in {one["kind"] for one in objects}
     found = reached(objects)
     assert found["worker"] == set()
@@ -269,7 +269,7 @@ def test_only_what_changes_the_ca_asks_the_kubelet_for_a_token() -> None:
     asking = set()
     accounts = set()
     for path, text in FILES.items():
-        for value in yaml.safe_load_all(text):
+        for value in parsed(text):
             for pod in pods(value):
                 # Without this, a kubelet asks for one that no volume here names.
                 assert pod["automountServiceAccountToken"] is False, path
@@ -312,7 +312,7 @@ def test_kubectl_builds_the_same_objects(overlay: str, tmp_path: Path) -> None:
         done = subprocess.run(
             ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=True
         )
-        theirs = {key(one): one for one in yaml.safe_load_all(done.stdout) if one}
+        theirs = {key(one): one for one in parsed(done.stdout) if one}
         assert theirs == {key(one): one for one in build(overlay, components, parts=parts)}
 
 

@@ -11,7 +11,7 @@ from noderestrict.policy.cel import IS_NODE_USER
 from noderestrict.policy.extra import Extra
 from noderestrict.policy.table import table
 from noderestrict.render import workload
-from noderestrict.render.load import complete_files
+from noderestrict.render.load import complete_files, parsed
 from noderestrict.render.manifests import NO_CA, all_files, manifests
 from noderestrict.render.registration import (
     parse_registration,
@@ -28,7 +28,7 @@ def objects() -> list[dict[str, Any]]:
     return [
         value
         for text in FILES.values()
-        for value in yaml.safe_load_all(text)
+        for value in parsed(text)
         if value is not None and "kind" in value
     ]
 
@@ -259,7 +259,7 @@ def test_audiences_reach_every_server(tmp_path: Path) -> None:
         container["args"]
         for file in tmp_path.rglob("*.yaml")
         if "chart" not in file.parts
-        for value in yaml.safe_load_all(file.read_text())
+        for value in parsed(file.read_text())
         if value and value.get("kind") in ("Deployment", "DaemonSet") and "spec" in value
         for container in value["spec"]["template"]["spec"]["containers"]
     ]

@@ -10,6 +10,7 @@ import yaml
 
 from noderestrict.cli import build_parser, main
 from noderestrict.render import workload
+from noderestrict.render.load import parsed
 from noderestrict.render.manifests import NO_CA, Options, manifests
 from noderestrict.render.names import CERTIFICATE_NAMES
 from tests.render.overlays import FILES, OVERLAYS, build
@@ -65,7 +66,7 @@ def test_a_job_has_another_name_when_its_template_changes() -> None:
     names = set()
     for files in (FILES, manifests(Options(api_servers=("10.0.0.1:443",)))):
         for overlay in ("control-plane", "self-signed"):
-            objects = yaml.safe_load_all(files[f"overlays/{overlay}/new-ca.yaml"])
+            objects = parsed(files[f"overlays/{overlay}/new-ca.yaml"])
             (job,) = [one for one in objects if one["kind"] == "Job"]
             assert job["metadata"]["name"].startswith(f"{workload.NEW_CA}-")
             names.add(job["metadata"]["name"])
@@ -91,7 +92,7 @@ def test_what_an_overlay_leaves_of_others_is_what_leftovers_delete() -> None:
             name for other in OVERLAYS for name, one in installed(other).items()
             if name not in own and not one["apiVersion"].startswith("cert-manager.io/")
         }  # fmt: skip
-        left = list(yaml.safe_load_all(FILES[f"overlays/{overlay}/leftovers.yaml"]))
+        left = parsed(FILES[f"overlays/{overlay}/leftovers.yaml"])
         assert {key(one) for one in left} == others
         assert others
         for one in left:
@@ -122,7 +123,7 @@ def test_everything_has_the_label_that_says_whose_it_is() -> None:
 def test_a_certificate_has_the_same_names_in_every_overlay() -> None:
     found = set()
     for text in FILES.values():
-        for value in yaml.safe_load_all(text):
+        for value in parsed(text):
             if value.get("kind") == "Certificate":
                 spec = value["spec"]
                 found.add((*spec["dnsNames"], *spec["ipAddresses"]))
@@ -157,7 +158,7 @@ def pod_specs(objects: dict[Key, Object]) -> list[tuple[str, Object]]:
 
 def test_every_container_says_what_it_needs() -> None:
     for path, text in FILES.items():
-        for value in yaml.safe_load_all(text):
+        for value in parsed(text):
             for _, spec in pod_specs({("Job", path): value} if "spec" in value else {}):
                 for container in spec["containers"]:
                     assert container["resources"]["requests"].keys() == {"cpu", "memory"}

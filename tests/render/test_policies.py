@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +25,7 @@ from noderestrict.policy.releases import LATEST, Release
 from noderestrict.policy.rules import review as review_rules
 from noderestrict.policy.settings import Settings
 from noderestrict.policy.table import RULES
+from noderestrict.render.load import parsed
 from noderestrict.render.policies import Options, files, policies, uncovered
 from noderestrict.render.policy_modes import ACTIONS
 from noderestrict.replay.policies.documents import convert
@@ -419,7 +419,7 @@ def test_flags_reach_the_policies(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert main(["render", "policies", str(tmp_path), *flags]) == 0
     text = (tmp_path / "policies.yaml").read_text()
-    documents = [one for one in yaml.safe_load_all(text) if one]
+    documents = parsed(text)
     expected = Options(
         Settings.for_version(
             33,

@@ -13,6 +13,7 @@ from noderestrict.cli import main
 from noderestrict.render.admission_configuration import find_admission_configuration
 from noderestrict.render.client_verification import FOLDER
 from noderestrict.render.kubeadm import BARE, Kubeadm
+from noderestrict.render.load import parsed
 from noderestrict.render.policies import policies
 from noderestrict.render.protection import ADMINISTRATORS, Accounts, protection
 from noderestrict.render.registration import Registration, mirror_pod_policy
@@ -34,7 +35,7 @@ POD_SECURITY: Object = {
 
 def render(**changes: Any) -> dict[str, list[Object]]:
     rendered = files(dataclasses.replace(OPTIONS, **changes))
-    return {path: list(yaml.safe_load_all(text)) for path, text in rendered.items()}
+    return {path: parsed(text) for path, text in rendered.items()}
 
 
 def kubeadm(**arguments: str) -> Kubeadm:
@@ -244,7 +245,7 @@ def test_no_name_ends_its_text_in_an_expression() -> None:
 def command(folder: Path, *flags: str) -> dict[str, list[Object]]:
     assert main(["render", "policies", str(folder / "out"), "--static", *flags]) == 0
     return {
-        str(file.relative_to(folder / "out")): list(yaml.safe_load_all(file.read_text()))
+        str(file.relative_to(folder / "out")): parsed(file.read_text())
         for file in (folder / "out").rglob("*")
         if file.is_file()
     }
