@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from noderestrict.render.infrastructure import ACCOUNTS
 from noderestrict.render.load import Object
 from noderestrict.render.manifests import Options, manifests
 from noderestrict.render.names import Installation
-from noderestrict.render.overlay import build
+from noderestrict.render.overlay import build, with_component
 from noderestrict.render.registration import (
     MATCH_CONDITIONS_SINCE,
     OPTIONAL_FIELDS_SINCE,
@@ -43,9 +43,15 @@ class Rendering:
     hidden: Collection[tuple[str, str]] = ()
     release: str = ""
 
-    def objects(self, *components: str, part: str = "install") -> list[Object]:
-        """Return the objects of the overlay, changed by components, but those that are hidden."""
-        found = build(self.overlay, self.files, components, [part])
+    def objects(self, part: str = "install") -> list[Object]:
+        """Return the objects of the overlay, but those that are hidden."""
+        return self._shown(build(self.overlay, self.files, parts=[part]))
+
+    def with_component(self, component: str, objects: Iterable[Object]) -> list[Object]:
+        """Return objects of the overlay, changed by a component, likewise."""
+        return self._shown(with_component(component, self.files, objects))
+
+    def _shown(self, found: Iterable[Object]) -> list[Object]:
         return [one for one in found if (one["kind"], one["metadata"]["name"]) not in self.hidden]
 
 

@@ -39,8 +39,21 @@ def build(
         one for part in parts for one in _build(PurePosixPath("overlays") / overlay / part, files)
     ]
     for component in with_components:
-        objects = _completed(_COMPONENTS / component, files, objects)
+        objects = with_component(component, files, objects)
     return objects
+
+
+def with_component(
+    component: str, files: Mapping[str, str], objects: Iterable[Object]
+) -> list[Object]:
+    """Return a copy of objects, changed by a component, and then the component's own objects.
+
+    Args:
+        component: its name.
+        files: as rendered.
+        objects: of an overlay.
+    """
+    return _completed(_COMPONENTS / component, files, objects)
 
 
 def _build(folder: PurePosixPath, files: Mapping[str, str]) -> list[Object]:

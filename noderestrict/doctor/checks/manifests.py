@@ -84,17 +84,17 @@ async def check(cluster: Cluster) -> AsyncIterator[Finding]:
 
 async def _with_components(installed: Installed, wanted: Rendering) -> list[_Compared]:
     """Compare with the overlay, and with those components that explain more than they miss."""
-    chosen: list[str] = []
-    best = await _compared(installed, wanted.objects())
+    objects = wanted.objects()
+    best = await _compared(installed, objects)
     for component in components(wanted.files):
         if component == _POLICIES:
             continue
-        found = await _compared(installed, wanted.objects(*chosen, component))
+        changed = wanted.with_component(component, objects)
+        found = await _compared(installed, changed)
         own = sum(one.exists for one in found[len(best) :])
         fewer = _count(best) + own - _count(found)
         if fewer > 0 or (own and fewer == 0):
-            chosen.append(component)
-            best = found
+            objects, best = changed, found
     return best
 
 
