@@ -1,6 +1,5 @@
 """Reviews that differ from honest ones in a single field, and what policies and rules say."""
 
-import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -118,16 +117,18 @@ def _paths(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str |
 
 
 def _changed(value: Any, path: tuple[str | int, ...], change: Any) -> Any:
-    """Return a copy with another value at a path; "gone" takes the field away."""
-    result = copy.deepcopy(value)
-    *parents, last = path
-    at = result
-    for step in parents:
-        at = at[step]
-    if change == "gone":
-        del at[last]
+    """Return a value with another one at a path; "gone" takes the field away.
+
+    What is not on the path is shared.
+    """
+    step, *rest = path
+    result = value.copy()
+    if rest:
+        result[step] = _changed(value[step], tuple(rest), change)
+    elif change == "gone":
+        del result[step]
     else:
-        at[last] = change
+        result[step] = change
     return result
 
 
