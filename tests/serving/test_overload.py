@@ -8,6 +8,7 @@ import json
 import logging
 import socket
 import ssl
+from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,7 +21,7 @@ from aiohttp.streams import StreamReader
 from noderestrict.serving.connections import Connection
 from noderestrict.serving.limits import Limits
 from tests.serving.clients import BAD, EXAMPLES, GOOD, Tally, hang_up, http, read_answer
-from tests.serving.inprocess import LOOPS, Running, WaitingJudge, listening, run
+from tests.serving.inprocess import LOOPS, Client, Running, WaitingJudge, listening, run
 from tests.serving.tls import Server, serving
 
 LIMIT = 8
@@ -269,14 +270,24 @@ class _Clock:
                 self._patch.setattr(connection, "_loop", loop)
 
 
+@contextlib.asynccontextmanager
+async def ageing(
+    age: float, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Running, Client, _Clock]]:
+    """Run a server whose connections get so old, with one that has had an answer and its clock."""
+    clock = _Clock(monkeypatch)
+    async with listening(Limits(age_seconds=age)) as running:
+        client = await running.connect()
+        assert not (await client.answer())[2]
+        clock.of(running)
+        yield running, client, clock
+        client.abort()
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_an_old_connection_ends_with_an_answer(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
-        clock = _Clock(monkeypatch)
-        async with listening(Limits(age_seconds=1000)) as running:
-            client = await running.connect()
-            assert not (await client.answer())[2]
-            clock.of(running)
+        async with ageing(1000, monkeypatch) as (running, client, clock):
             clock.ahead = 499
             assert not (await client.answer())[2]
             clock.ahead = 1001
@@ -287,7 +298,6 @@ def test_an_old_connection_ends_with_an_answer(loop: str, monkeypatch: pytest.Mo
             assert (status, closes) == (200, True)
             assert running.ended("age") == 1
             assert await client.is_closed()
-            client.abort()
 
     run(loop, test())
 
@@ -295,14 +305,9 @@ def test_an_old_connection_ends_with_an_answer(loop: str, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("loop", LOOPS)
 def test_without_an_age_connections_do_not_end(loop: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
-        clock = _Clock(monkeypatch)
-        async with listening(Limits(age_seconds=0)) as running:
-            client = await running.connect()
-            assert not (await client.answer())[2]
-            clock.of(running)
+        async with ageing(0, monkeypatch) as (_, client, clock):
             clock.ahead = 1e9
             assert not (await client.answer())[2]
-            client.abort()
 
     run(loop, test())
 
@@ -312,17 +317,12 @@ def test_an_old_connection_ends_only_after_all_that_was_sent_on_it(
     loop: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test() -> None:
-        clock = _Clock(monkeypatch)
-        async with listening(Limits(age_seconds=1000)) as running:
-            client = await running.connect()
-            assert not (await client.answer())[2]
-            clock.of(running)
+        async with ageing(1000, monkeypatch) as (_, client, clock):
             clock.ahead = 1001
             client.writer.write(http(BAD) * 3)
             answers = [await read_answer(client.reader) for _ in range(3)]
             assert [closes for _, _, closes in answers] == [False, False, True]
             assert {status for status, _, _ in answers} == {200}
-            client.abort()
 
     run(loop, test())
 
