@@ -28,7 +28,7 @@ class ReviewError(NoderestrictError, ValueError):
 class Review:
     """A decoded review.
 
-    Access:
+    Attributes:
         api_version: echoed in the answer.
         node: the node's name, "" for a node user without one, None for any other user.
         access: what a node requests; None for any other user, and for paths.

@@ -21,7 +21,7 @@ _STATUS_VERBS = ("get", "update", "patch")
 class Access:
     """A request for a resource by a node.
 
-    Access:
+    Attributes:
         node: the node's name, never "".
         verb: of the request.
         group: API group, "" for the core group.
