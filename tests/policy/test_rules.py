@@ -268,6 +268,29 @@ def test_owner_references_stay_as_they_are() -> None:
     assert_allowed(judge(update_node(owned, copy.deepcopy(owned))))
 
 
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        ("apiVersion", "v2"),
+        ("kind", "Y"),
+        ("name", "z"),
+        ("uid", "v"),
+        ("controller", False),
+        ("controller", None),
+        ("blockOwnerDeletion", False),
+        ("blockOwnerDeletion", None),
+    ],
+)
+def test_no_member_of_an_owner_reference_changes(member: str, value: object) -> None:
+    owner: dict[str, object] = {"apiVersion": "v1", "kind": "X", "name": "y", "uid": "u"}
+    owner |= {"controller": True, "blockOwnerDeletion": True}
+    before, after = (
+        node(metadata={"ownerReferences": [one]}) for one in (owner, {**owner, member: value})
+    )
+    assert_allowed(judge(update_node(before, before)))
+    assert_denied(judge(update_node(before, after)), "nodes/owner-references", "from index 0")
+
+
 def test_a_config_source_may_be_kept_or_removed_but_not_set() -> None:
     source = node(spec={"configSource": {"configMap": {"name": "c"}}})
     created = judge(review("nodes", "CREATE", name="n1", new=source))
