@@ -150,7 +150,7 @@ def test_a_worker_reaches_nothing_of_ours(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_our_pods_run_on_control_plane_nodes_of_every_distribution(overlay: str) -> None:
-    replacing = yaml.safe_load_all(FILES.get(f"overlays/{overlay}/new-ca.yaml", ""))
+    replacing = parsed(FILES.get(f"overlays/{overlay}/new-ca.yaml", ""))
     for name, template in templates([*build(overlay), *replacing]):
         for node in ("control-plane", "server"):
             assert fits(template["spec"], node), name
