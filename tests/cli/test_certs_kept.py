@@ -306,7 +306,7 @@ def test_a_registration_is_written_whole_in_place_of_what_was_changed(
     assert cluster.bundle() == cluster.store.data("noderestrict-ca")["ca.crt"]
     tampered(cluster.store.objects[REGISTRATION])
     cluster.store.objects[REGISTRATION]["metadata"]["annotations"] = {"a": "b"}
-    monkeypatch.setattr("sys.stdin", io.StringIO(file.read_text()))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes())))
     assert cluster.certs("bootstrap", *flags, "-")[0] == 0
     assert cluster.store.objects[REGISTRATION]["webhooks"] == wanted
     assert cluster.store.objects[REGISTRATION]["metadata"]["annotations"] == {"a": "b"}

@@ -150,7 +150,7 @@ MERGED = "a0: &a0 {x: y}\n" + "".join(
         (b"a: &a " + b"x" * 10_000 + b"\nb: [" + b"*a, " * 1000 + b"]", "aliases"),
         (b"mode: " + b"[" * 100_000, "mode.yaml"),
         (b"mode: " + b"{a: " * 100_000, "mode.yaml"),
-        (b"mode: \xff\xfe", "utf-8"),
+        (b"mode: \xff\xfe", "not UTF-8: byte 0xff at position 6"),
         (b"mode: \x00", "special characters"),
         (b"mode: audit\n" * 100_000, "longer than"),
         (b"port: [" + b"1, " * 50_000 + b"{}]", "port"),

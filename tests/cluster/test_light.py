@@ -93,7 +93,8 @@ async def test_commands_ask_a_cluster_with_the_lean_library_and_a_plugin(
         assert "secret ns/used" in out
         assert {who for who, _ in recorder.who} == {f"Bearer {TOKEN}"}
         code, out, err = await run("doctor", "-o", "json", "--kubeconfig", file, **path)
-        assert (code, err) == (1, "")
+        # The scripted API server does not have all that the checks look at.
+        assert (code, err) == (2, ""), out
         found = {one["check"]: one["status"] for one in json.loads(out)}
         assert found["server version"] == "pass", found
 

@@ -228,8 +228,10 @@ def test_a_bundle_without_a_certificate_is_told_in_one_line(
 def test_accounts_that_no_condition_can_hold_are_told_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["render", str(tmp_path / "m"), "--infrastructure-accounts", "kube-proxy"]) == 2
-    assert "'kube-proxy' is not a service account NAMESPACE/NAME" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["render", str(tmp_path / "m"), "--infrastructure-accounts", "kube-proxy"])
+    error = capsys.readouterr().err
+    assert "argument --infrastructure-accounts: 'kube-proxy' is not NAMESPACE/NAME" in error
 
 
 def test_no_token_requests_are_left_out_if_none_should_be(tmp_path: Path) -> None:

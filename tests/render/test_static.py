@@ -306,7 +306,6 @@ def test_the_command_writes_what_agents_are_held_by(tmp_path: Path) -> None:
         (("--ca-bundle", "/none"), "--ca-bundle needs --static"),
         (("--api-server", "a:1"), "--api-server needs --static"),
         (("--static", "--kubernetes-version", "1.35"), "Kubernetes 1.35: API servers load"),
-        (("--static", "--deployers", "b"), "'b' is not a service account NAMESPACE/NAME"),
         (("--static", "--ca-bundle", "/none"), "--ca-bundle /none: No such file"),
         (("--static", "--webhook-url", "https://h/validate"), "--webhook-url: --ca-bundle"),
         (("--static", "--kubeadm-config", "/none"), "--kubeadm-config /none: No such file"),
@@ -321,6 +320,14 @@ def test_bad_flags_are_one_line(
     assert message in said
     assert said.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_deployer_is_a_service_account(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["render", "policies", str(tmp_path), "--static", "--deployers", "b"])
+    assert "argument --deployers: 'b' is not NAMESPACE/NAME" in capsys.readouterr().err
 
 
 def test_a_url_that_no_api_server_calls_is_refused(

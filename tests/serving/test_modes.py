@@ -174,7 +174,7 @@ def a_fifo(config: Path) -> None:
     [
         (lambda config: config.write_text(""), "the file is empty"),
         (lambda config: config.write_text("# nothing"), "the file is empty"),
-        (lambda config: rewrite(config, b"\xff"), "utf-8"),
+        (lambda config: rewrite(config, b"\xff"), "not UTF-8: byte 0xff at position 0"),
         (lambda config: config.unlink(), "No such file"),
         (a_fifo, "not a regular file"),
     ],
