@@ -10,10 +10,8 @@ import jsonpatch
 import msgspec
 
 from noderestrict.api.resources import WEBHOOK_CONFIGURATIONS
-from noderestrict.certs.typed import read_typed
+from noderestrict.certs.typed import at_version, patch_typed, read_typed
 from noderestrict.cluster.connection import MANAGED, ClusterError, Connection
-
-_ATTEMPTS = 5
 
 
 class _Service(msgspec.Struct):
@@ -38,7 +36,9 @@ class _Metadata(msgspec.Struct):
     annotations: dict[str, str] | None = None
 
 
-class _Configuration(msgspec.Struct):
+class Configuration(msgspec.Struct):
+    """The fields of a webhook configuration that are looked at."""
+
     metadata: _Metadata
     webhooks: list[_Webhook] | None = None
 
@@ -50,7 +50,7 @@ async def read_bundles(connection: Connection, configuration: str) -> dict[str, 
         ClusterError: the configuration could not be read.
     """
     value = await read_typed(
-        connection, WEBHOOK_CONFIGURATIONS.path("", configuration), _Configuration
+        connection, WEBHOOK_CONFIGURATIONS.path("", configuration), Configuration
     )
     return {webhook["name"]: _bundle(webhook) for webhook in value.get("webhooks") or ()}
 
@@ -62,7 +62,7 @@ async def read_hosts(connection: Connection, configuration: str) -> list[str]:
         ClusterError: the configuration could not be read.
     """
     value = await read_typed(
-        connection, WEBHOOK_CONFIGURATIONS.path("", configuration), _Configuration
+        connection, WEBHOOK_CONFIGURATIONS.path("", configuration), Configuration
     )
     return hosts_of(value)
 
@@ -114,10 +114,7 @@ def bundle_patch(value: Any, change: Callable[[bytes], bytes]) -> list[dict[str,
         if old:
             operations.append({"op": "test", "path": path, "value": old})
         operations.append({"op": "replace" if old else "add", "path": path, "value": new})
-    if operations:
-        version = value["metadata"]["resourceVersion"]
-        operations.insert(0, {"op": "test", "path": "/metadata/resourceVersion", "value": version})
-    return operations
+    return at_version(value, operations)
 
 
 async def change_bundles(
@@ -131,25 +128,15 @@ async def change_bundles(
     Raises:
         ClusterError: the change failed.
     """
-    path = WEBHOOK_CONFIGURATIONS.path("", configuration)
-    for attempt in range(_ATTEMPTS):
-        value = await read_typed(connection, path, _Configuration)
+
+    def changed(value: Any) -> list[dict[str, Any]]:
         operations = bundle_patch(value, change)
-        if not operations:
-            return False
         # A patch that cannot be applied here must not reach the API server.
         jsonpatch.JsonPatch(operations).apply(value)
-        try:
-            await connection.json_patch(path, operations)
-        except ClusterError as error:
-            if (
-                error.code not in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY)
-                or attempt == _ATTEMPTS - 1
-            ):
-                raise
-        else:
-            return True
-    return False
+        return operations
+
+    path = WEBHOOK_CONFIGURATIONS.path("", configuration)
+    return bool(await patch_typed(connection, path, Configuration, changed))
 
 
 async def write_registration(
@@ -174,7 +161,7 @@ async def write_registration(
     """
     path = WEBHOOK_CONFIGURATIONS.path("", value["metadata"]["name"])
     try:
-        installed = await read_typed(connection, path, _Configuration)
+        installed = await read_typed(connection, path, Configuration)
     except ClusterError as error:
         if error.code != HTTPStatus.NOT_FOUND:
             raise

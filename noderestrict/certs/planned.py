@@ -9,11 +9,13 @@ written here would be in the way when the owner of a webhook changes it or drops
 import asyncio
 import base64
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
 from noderestrict.api.resources import WEBHOOK_CONFIGURATIONS
+from noderestrict.certs.configurations import Configuration
+from noderestrict.certs.typed import at_version, patch_typed
 from noderestrict.cluster.connection import MANAGED, ClusterError, Connection
 from noderestrict.cluster.objects import tree
 
@@ -21,7 +23,6 @@ from noderestrict.cluster.objects import tree
 NAME = "noderestrict-served"
 WEBHOOK = "served.noderestrict.io"
 LABEL = "noderestrict.io/served"
-_ATTEMPTS = 5
 _PAUSE_SECONDS = 1.0
 _HTTPS = 443
 
@@ -92,14 +93,14 @@ async def complete(connection: Connection, planned: Mapping[str, Any], bundle: b
 
     def added(value: Mapping[str, Any]) -> list[dict[str, Any]]:
         known = {one["name"] for one in value.get("webhooks") or ()}
-        return [
+        return at_version(value, [
             {"op": "add", "path": "/webhooks/-",
              "value": {**one, "clientConfig": {**one["clientConfig"], "caBundle": ca}}}
             for one in planned["webhooks"] if one["name"] not in known
-        ]  # fmt: skip
+        ])  # fmt: skip
 
-    operations = await _patch(connection, path, added)
-    return [one["value"]["name"] for one in operations]
+    operations = await patch_typed(connection, path, Configuration, added)
+    return [one["value"]["name"] for one in operations if one["op"] == "add"]
 
 
 async def disown(connection: Connection, name: str) -> None:
@@ -114,35 +115,11 @@ async def disown(connection: Connection, name: str) -> None:
         ours = [
             index for index, one in enumerate(managers) if one.get("manager") in MANAGED.values()
         ]
-        return [{"op": "remove", "path": f"/metadata/managedFields/{one}"} for one in ours[::-1]]
+        removed = [{"op": "remove", "path": f"/metadata/managedFields/{one}"} for one in ours[::-1]]
+        return at_version(value, removed)
 
-    await _patch(connection, WEBHOOK_CONFIGURATIONS.path("", name), dropped)
-
-
-async def _patch(
-    connection: Connection,
-    path: str,
-    operations_for: Callable[[Mapping[str, Any]], Sequence[dict[str, Any]]],
-) -> Sequence[dict[str, Any]]:
-    """Patch an object as it is now, and return the operations; retries on conflicts."""
-    for attempt in range(_ATTEMPTS):
-        value = tree(await connection.get(path))
-        operations = operations_for(value)
-        if not operations:
-            return operations
-        version = value["metadata"]["resourceVersion"]
-        test = {"op": "test", "path": "/metadata/resourceVersion", "value": version}
-        try:
-            await connection.json_patch(path, [test, *operations])
-        except ClusterError as error:
-            if (
-                error.code not in (HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY)
-                or attempt == _ATTEMPTS - 1
-            ):
-                raise
-        else:
-            return operations
-    return ()
+    path = WEBHOOK_CONFIGURATIONS.path("", name)
+    await patch_typed(connection, path, Configuration, dropped)
 
 
 def _why_nobody_is_asked(served: Mapping[str, Any] | None) -> str:
