@@ -45,6 +45,7 @@ agents:
   - {resources: [pods], operations: [UPDATE], relation: own-pods, fields: [metadata.annotations]}
   - {resources: [pods], operations: [DELETE], relation: own-pods}
   - {resources: [pods/exec], operations: [CONNECT], relation: own-pods}
+  - {resources: [nodes/proxy], operations: [CONNECT], relation: own-node}
   - {resources: [pods/eviction], operations: [CREATE], relation: own-pods}
   - {resources: [configmaps], operations: [CREATE, DELETE], relation: {name: "driver-{node}"}}
   - apiGroups: [coordination.k8s.io]
@@ -455,6 +456,53 @@ def test_a_token_of_another_node_reaches_that_node(cluster: Cluster) -> None:
     body = {"metadata": {"annotations": {"example.com/b": "c"}}}
     client.patch("/api/v1/nodes/n2", body)
     assert "node 'n2'" in refusal(merge(client, "/api/v1/nodes/n1", body))
+
+
+def opened(client: Client, node: str) -> str:
+    """Return why a request through the API server to a kubelet is refused, "" if it is not.
+
+    No kubelet runs, so that one that is not refused fails.
+    """
+    with pytest.raises(APIError) as caught:
+        client.get(f"/api/v1/nodes/{node}/proxy/configz")
+    return str(caught.value) if caught.value.code == 403 else ""
+
+
+def asked_by_kubelet(cluster: Cluster, node: str, verb: str, agent_node: str) -> tuple[bool, str]:
+    """Return what a kubelet is told when it asks whether an agent may use its API, and why."""
+    claims = {"node-name": agent_node, "pod-name": "driver-1", "pod-uid": "u"}
+    review = cluster.admin.create(
+        "/apis/authorization.k8s.io/v1/subjectaccessreviews",
+        {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {
+                "user": "system:serviceaccount:storage:driver",
+                "groups": ["system:serviceaccounts", "system:authenticated"],
+                "extra": {
+                    f"authentication.kubernetes.io/{key}": [value] for key, value in claims.items()
+                },
+                "resourceAttributes": {
+                    "verb": verb, "version": "v1", "resource": "nodes", "subresource": "proxy",
+                    "name": node,
+                },
+            },
+        },
+    )  # fmt: skip
+    status = review["status"]
+    return status["allowed"], status.get("reason", "")
+
+
+def test_only_the_kubelet_of_the_own_node_lets_an_agent_in(
+    cluster: Cluster, agent: TokenClient
+) -> None:
+    assert not opened(agent, "n1")
+    assert "agent 'driver'" in opened(agent, "n2")
+    for verb in ("get", "create"):
+        assert asked_by_kubelet(cluster, "n1", verb, "n1")[0], verb
+        allowed, why = asked_by_kubelet(cluster, "n2", verb, "n1")
+        assert not allowed, verb
+        assert "agent 'driver'" in why, verb
 
 
 def test_an_account_of_that_name_in_another_namespace_is_no_agent(cluster: Cluster) -> None:
