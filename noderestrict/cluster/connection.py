@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -28,6 +28,10 @@ _OK = range(200, 300)
 _IMPERSONATE_USER = "Impersonate-User"
 #: Of an error message: it may repeat a node name before it says who refused.
 _LONGEST = 1000
+
+
+#: Bytes of a piece after which no more is on its way.
+_SMALL = 2**14
 
 
 class _Status(msgspec.Struct):
@@ -274,6 +278,7 @@ class Connection:
         *,
         inactivity: float | None = None,
         accept: str | None = None,
+        gather: Callable[[], Awaitable[None]] | None = None,
     ) -> AsyncIterator[bytes]:
         """Yield the body of a GET in pieces as it arrives.
 
@@ -283,6 +288,7 @@ class Connection:
             inactivity: seconds without data after which to abandon the stream; None for a caller
                 that looks after that, since it takes time with each piece.
             accept: media type to ask for, if not JSON as it is.
+            gather: waits after a small piece; what arrives meanwhile is read at once.
 
         Raises:
             ClusterError: there was no answer, an error, or the stream broke off.
@@ -295,6 +301,8 @@ class Connection:
         async with self._response("GET", path, query, None, timeout, headers=headers) as response:
             while piece := await response.content.readany():
                 yield piece
+                if gather and len(piece) < _SMALL and response.connection is not None:
+                    await _left_unread(response.connection.transport, gather)
 
     @contextlib.asynccontextmanager
     async def _response(
@@ -389,6 +397,20 @@ class Connection:
         session.requests -= 1
         if not session.requests and session is not self._session:
             await session.http.close()
+
+
+async def _left_unread(
+    transport: asyncio.Transport | None, wait: Callable[[], Awaitable[None]]
+) -> None:
+    """Wait, and read nothing from a connection meanwhile."""
+    if transport is None or transport.is_closing():
+        return
+    transport.pause_reading()
+    try:
+        await wait()
+    finally:
+        if not transport.is_closing():
+            transport.resume_reading()
 
 
 def _patience(limit: float | aiohttp.ClientTimeout) -> float:

@@ -6,12 +6,14 @@ import contextlib
 import ipaddress
 import ssl
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from aiohttp import web
+from aiohttp.client_proto import ResponseHandler
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -77,6 +79,13 @@ async def served(
         certificate = request.transport.get_extra_info("peercert") or {}
         names = {key: value for [(key, value)] in certificate.get("subject", ())}
         seen.append(names.get("commonName"))
+        if request.path == "/words":
+            response = web.StreamResponse()
+            await response.prepare(request)
+            for word in (b"one", b"two", b"three"):
+                await response.write(word)
+                await asyncio.sleep(0.05)
+            return response
         if request.path == "/slow":
             response = web.StreamResponse()
             await response.prepare(request)
@@ -247,6 +256,27 @@ async def test_a_client_certificate_is_renewed_while_requests_go_on(tmp_path: Pa
         assert [piece async for piece in pieces] == [b" done"]
         await connection.get("/x")
     assert seen == ["one", "one", "one", "two", "two"]
+
+
+async def test_what_arrives_while_a_stream_gathers_is_read_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ca = authority()
+    trusted: Object = {"certificate_authority_data": encoded(ca.certificate)}
+    read, receive = [], ResponseHandler.data_received
+
+    def received(self: ResponseHandler, data: bytes) -> None:
+        read.append(data)
+        receive(self, data)
+
+    monkeypatch.setattr(ResponseHandler, "data_received", received)
+    async with (
+        served(tmp_path, leaf(ca)) as (port, _seen),
+        opened(tmp_path, port, **trusted) as connection,
+    ):
+        pieces = connection.stream("/words", {}, gather=partial(asyncio.sleep, 1))
+        assert [piece async for piece in pieces] == [b"one", b"twothree"]
+    assert any(b"two" in data and b"three" in data for data in read), read
 
 
 @pytest.mark.parametrize("broken", ["certificate", "key", "both", "encrypted"])
