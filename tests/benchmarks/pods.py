@@ -5,6 +5,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -74,6 +75,9 @@ def pod_json(number: int) -> str:
 
 
 async def _list(request: web.Request) -> web.Response:
+    if selector := request.query.get("fieldSelector"):
+        node = int(selector.rpartition("-")[2])
+        return _page(map(pod_json, range(node, TOTAL, NODES)), 0)
     start, limit = _asked(request)
     end = min(TOTAL, start + limit)
     return _page(map(pod_json, range(start, end)), end if end < TOTAL else 0)
@@ -163,14 +167,20 @@ class Watches:
         return response
 
     async def emit(self, request: web.Request) -> web.Response:
-        """Tell each watch of so many changed pods, at so many a second."""
+        """Tell each watch of so many changed pods, at so many a second; answers when it last did.
+
+        That is a time of the monotonic clock, which all processes share.
+        """
         count, rate = int(request.query["count"]), float(request.query["rate"])
-        for number in range(count):
+        first = int(request.query.get("first", "0"))
+        last = time.monotonic()
+        for number in range(first, first + count):
             line = f'{{"type":"MODIFIED","object":{pod_json(number)}}}\n'.encode()
+            last = time.monotonic()
             for one in self._open:
                 await one.write(line)
             await asyncio.sleep(1 / rate)
-        return web.Response(text="done")
+        return web.Response(text=str(last))
 
 
 WATCHES = Watches()

@@ -6,19 +6,23 @@ follows 150,000 pods; each kind's own CPU time, measured there, gives the cores 
 """
 
 import argparse
+import contextlib
 import json
+import ssl
+import statistics
 import tempfile
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http.client import HTTPSConnection
 from pathlib import Path
 
 from noderestrict.render.authorizer import ALLOWED_SECONDS
 from tests.benchmarks.control_planes import cpu, resident_mib
 from tests.benchmarks.load import Job
-from tests.benchmarks.pods import NODES, api_server, following, pod_json
+from tests.benchmarks.pods import NODES, TOTAL, api_server, following, pod_json
 from tests.benchmarks.server import load
 from tests.builders import obj, review
 from tests.serving.tls import Server, serving
@@ -110,22 +114,30 @@ def cores(rates: Rates, micros: Mapping[str, float]) -> float:
     return sum(rate * micros[kind] for kind, rate in rates.items()) / 1e6
 
 
-def question(node: int) -> bytes:
+def question(node: str, verb: str, resource: str, namespace: str, name: str) -> bytes:
+    """Return what an API server asks about a kubelet."""
+    group = "coordination.k8s.io" if resource == "leases" else ""
+    asked = {"verb": verb, "version": "v1", "resource": resource, "namespace": namespace}
+    spec = {
+        "user": f"system:node:{node}",
+        "groups": ["system:nodes", "system:authenticated"],
+        "resourceAttributes": {**asked, "group": group, "name": name},
+    }
+    kind = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview"}
+    return json.dumps({**kind, "spec": spec}).encode()
+
+
+def renewal(node: int) -> bytes:
     """Return what an API server asks when a kubelet renews its lease."""
-    return json.dumps(
-        {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SubjectAccessReview",
-            "spec": {
-                "user": f"system:node:node-{node}",
-                "groups": ["system:nodes", "system:authenticated"],
-                "resourceAttributes": {
-                    "verb": "update", "group": "coordination.k8s.io", "version": "v1",
-                    "resource": "leases", "namespace": "kube-node-lease", "name": f"node-{node}",
-                },
-            },
-        }
-    ).encode()  # fmt: skip
+    name = f"node-{node}"
+    return question(name, "update", "leases", "kube-node-lease", name)
+
+
+def claim_of(number: int) -> bytes:
+    """Return what an API server asks when a kubelet reads the claim of a pod."""
+    pod = json.loads(pod_json(number))
+    meta, node = pod["metadata"], pod["spec"]["nodeName"]
+    return question(node, "get", "persistentvolumeclaims", meta["namespace"], meta["name"])
 
 
 def token_review(number: int) -> bytes:
@@ -154,7 +166,7 @@ def figures(of: Cluster, seconds: float) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as name, api_server() as url:
         folder = Path(name)
         asked = folder / "question"
-        asked.write_bytes(question(1))
+        asked.write_bytes(renewal(1))
         token = folder / "token"
         token.write_bytes(token_review(1))
         (folder / "served").mkdir()
@@ -166,7 +178,7 @@ def figures(of: Cluster, seconds: float) -> dict[str, object]:
             micros = {EVENT: _event_micros(server, url)}
             for kind, path, body in ((QUESTION, "/authorize", asked), (TOKEN, "/validate", token)):
                 micros[kind] = _request_micros(server, path, body, seconds)
-            mixed = _simulated(server, steady(of), asked, token, seconds)
+            mixed = _simulated(server, url, steady(of), asked, token, seconds)
     print(f"{of.nodes} nodes, {of.pods_a_node} pods each; µs of CPU: "
           + ", ".join(f"{kind} {value:.0f}" for kind, value in micros.items()))  # fmt: skip
     print(f"a process that follows 150,000 pods on {NODES} nodes has {memory:.0f} MiB")
@@ -180,36 +192,69 @@ def figures(of: Cluster, seconds: float) -> dict[str, object]:
         print(f"{what:<36}{cells}{taken:>8.2f}{-int(-taken // BUSY):>11}")
     print(
         f"simulated, steady: {mixed['per_second']:.0f} requests/s of {mixed['wanted']:.0f} wanted, "
-        f"{mixed['cores']:.2f} cores, p99 {mixed['p99_ms']:.1f} ms"
+        f"{mixed['cores']:.2f} cores, p99 {mixed['p99_ms']:.1f} ms; a pod counts after "
+        f"{mixed['lag_p50_ms']:.1f} ms, at most {mixed['lag_max_ms']:.1f} ms"
     )
     return {"micros": micros, "resident_mib": memory, "situations": table, "simulated": mixed}
+
+
+def _emit(url: str, count: int, rate: float, first: int = 0) -> float:
+    """Let the API server change so many pods; return when it sent the last one, monotonic."""
+    with urllib.request.urlopen(f"{url}/emit?count={count}&rate={rate}&first={first}") as answer:
+        return float(answer.read())
 
 
 def _event_micros(server: Server, url: str) -> float:
     """Return what a changed pod takes."""
     pid, count = server.process.pid, 1000
     before = cpu(pid)
-    with urllib.request.urlopen(f"{url}/emit?count={count}&rate=500") as answer:
-        answer.read()
+    _emit(url, count, 500)
     time.sleep(1)
     return (cpu(pid) - before) * 1e6 / count
 
 
+def _lag(server: Server, url: str, number: int) -> float:
+    """Return the seconds from when a new pod is sent until its node may read its claim."""
+    asked = claim_of(number)
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with contextlib.closing(
+        HTTPSConnection("127.0.0.1", server.port, context=context)
+    ) as connection:
+        connection.connect()
+        sent = _emit(url, 1, 1e9, number)
+        while True:
+            connection.request("POST", "/authorize", asked, {"Content-Type": "application/json"})
+            status = json.loads(connection.getresponse().read())["status"]
+            if status["allowed"]:
+                return time.monotonic() - sent
+
+
 def _simulated(
-    server: Server, rates: Rates, asked: Path, token: Path, seconds: float
+    server: Server, url: str, rates: Rates, asked: Path, token: Path, seconds: float
 ) -> dict[str, float]:
     """Return what one process makes of a steady cluster."""
     found: list[dict[str, float]] = []
-
-    def send(url: str, body: Path, rate: float) -> None:
-        job = Job(f"https://127.0.0.1:{server.port}{url}", str(body), seconds, 16, rate)
-        found.append(load(job))
-
+    lags: list[float] = []
     pid = server.process.pid
     before, began = cpu(pid), time.monotonic()
+    end = began + seconds
+
+    def send(path: str, body: Path, rate: float) -> None:
+        job = Job(f"https://127.0.0.1:{server.port}{path}", str(body), seconds, 16, rate)
+        found.append(load(job))
+
+    def look() -> None:
+        while time.monotonic() < end:
+            lags.append(_lag(server, url, TOTAL + len(lags)))
+            time.sleep(0.1)
+
     threads = [
         threading.Thread(target=send, args=("/authorize", asked, rates[QUESTION])),
         threading.Thread(target=send, args=("/validate", token, rates[TOKEN])),
+        threading.Thread(target=_emit, args=(url, int(rates[EVENT] * seconds), rates[EVENT])),
+        threading.Thread(target=look),
     ]
     for thread in threads:
         thread.start()
@@ -222,6 +267,8 @@ def _simulated(
         "per_second": sum(one["per_second"] for one in found),
         "p99_ms": max(one["p99_ms"] for one in found),
         "cores": busy,
+        "lag_p50_ms": statistics.median(lags) * 1000,
+        "lag_max_ms": max(lags) * 1000,
     }
 
 
