@@ -30,9 +30,11 @@ from tests.serving.tls import Server, serving
 #: Of a core, that a process should use at most: its answers wait for each other.
 BUSY = 0.7
 QUESTION, TOKEN, EVENT = "SubjectAccessReview", "token review", "watch event"
-#: Seconds: a kubelet's periods for its status, a watch of a Secret or ConfigMap (5 to 10 minutes),
-#: and a token (80 % of 3,607 s).
-_STATUS, _WATCH, _TOKEN = 300, 450, 2886
+#: Seconds: a kubelet's periods for its lease and a look at its Node, for its status, for a watch of
+#: a Secret or ConfigMap (5 to 10 minutes), and for a token (80 % of 3,607 s).
+_LEASE, _STATUS, _WATCH, _TOKEN = 10, 300, 450, 2886
+#: How many answers an API server remembers.
+_REMEMBERED = 8192
 #: Secrets and ConfigMaps that a node watches for each of its pods, and changes of a pod from its
 #: creation to its end, of which the kubelet reports half.
 _WATCHED, _CHANGES = 2, 8
@@ -44,6 +46,7 @@ class Cluster:
 
     nodes: int = 15_000
     pods_a_node: int = 30
+    api_servers: int = 3
 
     @property
     def pods(self) -> int:
@@ -54,21 +57,22 @@ class Cluster:
 Rates = Mapping[str, float]
 
 
-def steady(of: Cluster) -> Rates:
-    """Return what happens in a second while nothing is deployed.
+def _renewals(of: Cluster) -> float:
+    """Return how often API servers ask about leases and looks at Nodes.
 
-    API servers cache for minutes that a node may renew its lease. They do so for 8,192 answers
-    each, those first that were used last: for about as many nodes.
+    A cache that holds fewer answers than are wanted in turn never has the one that is wanted.
     """
+    wanted = 2 * of.nodes
+    remembered = wanted / of.api_servers <= _REMEMBERED
+    return wanted / (ALLOWED_SECONDS if remembered else _LEASE)
+
+
+def steady(of: Cluster) -> Rates:
+    """Return what happens in a second while nothing is deployed."""
     tokens = of.pods / _TOKEN
     watches = of.pods * _WATCHED / _WATCH
     reports = of.nodes / _STATUS
-    leases = of.nodes / ALLOWED_SECONDS
-    return {
-        QUESTION: leases + reports + watches + tokens,
-        TOKEN: tokens,
-        EVENT: reports,
-    }
+    return {QUESTION: _renewals(of) + reports + watches + tokens, TOKEN: tokens, EVENT: reports}
 
 
 def _replaced(of: Cluster, pods_a_second: float) -> Rates:
@@ -179,7 +183,8 @@ def figures(of: Cluster, seconds: float) -> dict[str, object]:
             for kind, path, body in ((QUESTION, "/authorize", asked), (TOKEN, "/validate", token)):
                 micros[kind] = _request_micros(server, path, body, seconds)
             mixed = _simulated(server, url, steady(of), asked, token, seconds)
-    print(f"{of.nodes} nodes, {of.pods_a_node} pods each; µs of CPU: "
+    print(f"{of.nodes} nodes, {of.pods_a_node} pods each, {of.api_servers} API servers")
+    print("µs of CPU: "
           + ", ".join(f"{kind} {value:.0f}" for kind, value in micros.items()))  # fmt: skip
     print(f"a process that follows 150,000 pods on {NODES} nodes has {memory:.0f} MiB")
     titles = "".join(f"{kind + '/s':>23}" for kind in (QUESTION, TOKEN, EVENT))
@@ -276,10 +281,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench-scale")
     parser.add_argument("--nodes", type=int, default=15_000)
     parser.add_argument("--pods", type=int, default=30, help="on each node")
+    parser.add_argument("--api-servers", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
     options = parser.parse_args()
-    found = figures(Cluster(options.nodes, options.pods), options.seconds)
+    found = figures(Cluster(options.nodes, options.pods, options.api_servers), options.seconds)
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
 
