@@ -5,7 +5,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ from tests.serving.tls import Server, serving
 
 Object = dict[str, Any]
 NODE, IMAGES = "n1", 40
-#: Own and foreign ones: an API server remembers for a second what it was told of each.
-SECRETS = 50
+#: Own and foreign ones, and how many of its own a pod refers to.
+SECRETS, SECRETS_OF_A_POD = 500, 50
 SECRETS_PATH = "/api/v1/namespaces/default/secrets"
 ACCOUNTS_PATH = "/api/v1/namespaces/default/serviceaccounts"
 POD, READER = f"on-{NODE}", f"reader-{NODE}"
@@ -89,13 +89,18 @@ def resident_mib(pid: int) -> float:
 
 @dataclass
 class Running:
-    """A control plane, a kubelet's connection to it, and our servers."""
+    """A control plane, a kubelet's connection to it, and our servers.
+
+    Attributes:
+        asked: when, monotonic, the API server last asked whether the kubelet may read an object.
+    """
 
     setup: Setup
     control_plane: ControlPlane
     node: Client
     servers: list[Server]
     pod_uid: str = ""
+    asked: dict[str, float] = field(default_factory=dict)
 
     @property
     def pid(self) -> int:
@@ -192,11 +197,12 @@ def populate(running: Running) -> None:
         for whose in ("own", "foreign"):
             secret = {"metadata": {"name": f"{whose}-{number}"}, "stringData": {"a": "b"}}
             admin.create(SECRETS_PATH, secret)
-    secrets = [
-        {"name": f"v{number}", "secret": {"secretName": f"own-{number}"}}
-        for number in range(SECRETS)
-    ]
-    admin.create(PODS, _pod(READER, secrets))
+    for first in range(0, SECRETS, SECRETS_OF_A_POD):
+        secrets = [
+            {"name": f"v{number}", "secret": {"secretName": f"own-{number}"}}
+            for number in range(first, first + SECRETS_OF_A_POD)
+        ]
+        admin.create(PODS, _pod(f"{READER}-{first}", secrets))
     # A kubelet gets only the tokens that a pod asks for.
     source = {"serviceAccountToken": {"path": "token"}}
     token = {"name": "token", "projected": {"sources": [source]}}
