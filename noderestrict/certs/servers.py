@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from noderestrict.certs.names import SERVICE, Names
 from noderestrict.cluster.connection import ClusterError, Connection
 from noderestrict.cluster.endpoints import endpoints
+from noderestrict.errors import said
 from noderestrict.pki.check import KeyPairError, check_chain
 from noderestrict.pki.peer import served_chain
 
@@ -72,5 +73,5 @@ class Servers:
         except KeyPairError as error:
             return f"{host}:{port}: {error}"
         except (OSError, TimeoutError) as error:
-            return f"{host}:{port}: {error or type(error).__name__}" if ready else ""
+            return f"{host}:{port}: {said(error)}" if ready else ""
         return ""

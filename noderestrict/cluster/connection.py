@@ -21,6 +21,7 @@ from noderestrict.cluster.errors import ConnectionFailedError as ConnectionFaile
 from noderestrict.cluster.kubernetes_client import ApiClient, ApiException, Configuration
 from noderestrict.cluster.locate import find_access
 from noderestrict.cluster.transport import USER_AGENT, client_session, environment_proxy
+from noderestrict.errors import said
 
 #: Query of writes: a proxy may change the user agent, from which API servers take it otherwise.
 MANAGED = {"fieldManager": "noderestrict"}
@@ -305,6 +306,49 @@ class Connection:
                     await _left_unread(response.connection.transport, gather)
 
     @contextlib.asynccontextmanager
+    async def websocket(
+        self, path: str, query: Mapping[str, str], protocol: str, seconds: float
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse[bool]]:
+        """Open a WebSocket.
+
+        Args:
+            path: of the request.
+            query: its parameters.
+            protocol: to speak over it.
+            seconds: until it is closed.
+
+        Raises:
+            ClusterError: it could not be opened, broke off, or took too long.
+        """
+        what, configuration = f"GET {path}", self._api.configuration
+        credential = self.credentials.current
+        headers = CIMultiDict(self._impersonation)
+        headers["User-Agent"] = USER_AGENT
+        if credential.authorization:
+            headers["Authorization"] = credential.authorization
+        session = await self._session_of(credential)
+        session.requests += 1
+        try:
+            async with (
+                asyncio.timeout(seconds),
+                session.http.ws_connect(
+                    f"{configuration.host}{path}",
+                    params=query,
+                    protocols=(protocol,),
+                    headers=headers,
+                    proxy=configuration.proxy,
+                    server_hostname=configuration.tls_server_name,
+                ) as socket,
+            ):
+                yield socket
+        except aiohttp.WSServerHandshakeError as error:
+            raise ClusterError(f"{what}: {_phrase(error.status)}", error.status) from None
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise ClusterError(f"{what}: {said(error)}") from error
+        finally:
+            await self._release(session)
+
+    @contextlib.asynccontextmanager
     async def _response(
         self,
         method: str,
@@ -355,7 +399,7 @@ class Connection:
         except aiohttp.InvalidURL as error:
             raise ClusterError(f"{what}: invalid URL {error.url}") from error
         except (aiohttp.ClientError, ApiException, OSError, TimeoutError) as error:
-            raise ClusterError(f"{what}: {error or type(error).__name__}") from error
+            raise ClusterError(f"{what}: {said(error)}") from error
         finally:
             if response is not None:
                 response.close()
@@ -416,6 +460,13 @@ async def _left_unread(
 def _patience(limit: float | aiohttp.ClientTimeout) -> float:
     """Return how long a refused request waits for another credential."""
     return limit.sock_connect or 0.0 if isinstance(limit, aiohttp.ClientTimeout) else limit
+
+
+def _phrase(code: int) -> str:
+    try:
+        return f"{code} {HTTPStatus(code).phrase}"
+    except ValueError:
+        return str(code)
 
 
 def _message(body: bytes) -> str:

@@ -22,6 +22,7 @@ from noderestrict.cluster.live import Budget, BudgetExhaustedError
 from noderestrict.cluster.live_edges import CLAIMS, LiveEdges, Remembered
 from noderestrict.cluster.objects import DECODE_ERRORS, LONG, ObjectDecoder, Unreadable
 from noderestrict.cluster.pages import pages
+from noderestrict.errors import said
 from noderestrict.graph.edges import Vertex
 from noderestrict.graph.graph import NODE_NAMED, Graph
 from noderestrict.graph.rules import Opinion
@@ -299,7 +300,7 @@ class NodeAuthorizer:
                                 graph.upsert("pods", pod)
         except (*DECODE_ERRORS, ScanError, TimeoutError) as error:
             self._counted("pods_of_node", "error")
-            what = error or type(error).__name__
+            what = said(error)
             raise ClusterError(f"pods of node {node}: {what}") from None
         except ClusterError:
             self._counted("pods_of_node", "error")

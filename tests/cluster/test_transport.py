@@ -442,3 +442,15 @@ def test_lower_case_names_of_the_environment_count_as_well(
     monkeypatch.setenv("no_proxy", "h")
     assert environment_proxy("https://h") is None
     assert environment_proxy("https://g") == "https://p:1"
+
+
+async def test_a_request_that_takes_too_long_says_so(tmp_path: Path) -> None:
+    ca = authority()
+    trusted: Object = {"certificate_authority_data": encoded(ca.certificate)}
+    async with (
+        served(tmp_path, leaf(ca)) as (port, _),
+        opened(tmp_path, port, **trusted) as connection,
+    ):
+        with pytest.raises(ClusterError) as caught:
+            await connection.get("/slow", seconds=0.1)
+    assert str(caught.value) == "GET /slow: timed out"

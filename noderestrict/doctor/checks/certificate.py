@@ -14,6 +14,7 @@ from noderestrict.doctor.cluster import Address, Cluster, Options
 from noderestrict.doctor.findings import FAIL, Finding, failed, passed, unknown, warned
 from noderestrict.doctor.probe import is_from_webhook, probe
 from noderestrict.doctor.restore import restore
+from noderestrict.errors import said
 from noderestrict.pki.check import KeyPairError, check_chain
 from noderestrict.pki.peer import served_chain
 from noderestrict.pki.system_roots import system_roots
@@ -181,7 +182,7 @@ async def verdict(
         )
     except (OSError, TimeoutError) as error:
         return failed(
-            f"{at}: no answer: {error or type(error).__name__}",
+            f"{at}: no answer: {said(error)}",
             "check that the server is running",
             pods,
         )
