@@ -1,5 +1,6 @@
 """Metrics of API servers and of our own, in Prometheus' text format."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -7,9 +8,13 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from noderestrict.cluster.connection import ClusterError
+from noderestrict.cluster.port_forward import exchange
 from noderestrict.doctor.cluster import Address, Cluster
+from noderestrict.errors import said
 
 _SECONDS = 10
+#: Which ends with the answer.
+_REQUEST = b"GET /metrics HTTP/1.0\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ async def of_address(address: Address) -> bytes:
             response.raise_for_status()
             return await response.read()
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise ClusterError(f"{at}: {error or type(error).__name__}") from None
+        raise ClusterError(f"{at}: {said(error)}") from None
 
 
 async def of_pod(cluster: Cluster, namespace: str, name: str, port: int) -> bytes:
@@ -70,6 +75,20 @@ async def of_pod(cluster: Cluster, namespace: str, name: str, port: int) -> byte
     """
     path = f"/api/v1/namespaces/{namespace}/pods/{name}:{port}/proxy/metrics"
     return await cluster.connection.get(path, seconds=_SECONDS)
+
+
+async def of_loopback(cluster: Cluster, namespace: str, name: str, port: int) -> bytes:
+    """Return what a pod exposes on loopback, by way of its kubelet.
+
+    Raises:
+        ClusterError: there was no answer, or another one.
+    """
+    answer = await exchange(cluster.connection, namespace, name, port, _REQUEST, seconds=_SECONDS)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if not re.match(rb"HTTP/1\.[01] 200 ", head):
+        shown = head.partition(b"\r\n")[0][:80].decode(errors="replace")
+        raise ClusterError(f"port {port} of {namespace}/{name} answers {shown!r}")
+    return body
 
 
 async def of_api_server(cluster: Cluster) -> bytes:

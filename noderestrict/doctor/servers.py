@@ -120,16 +120,15 @@ async def read_servers(
         if "serve" not in command:
             continue
         host, port = _metrics_address(command)
-        if not port or host in ("127.0.0.1", "::1", "localhost"):
+        if not port:
             yield unknown(
-                f"{name}: its modes and stores are not visible from here",
-                "forward a port to its metrics",
-                f"{cluster.options.kubectl} port-forward {name} {_PORT}:{port} &\n"
-                f"noderestrict doctor --metrics 127.0.0.1:{_PORT}",
+                f"{name}: it exposes no metrics, so its modes and stores are not visible",
+                "start it with --metrics-address",
             )
-        else:
-            exposed = exposition.of_pod(cluster, namespace, name, port)
-            yield await _read(name, exposed, cluster.options.logs)
+            continue
+        local = host in ("127.0.0.1", "::1", "localhost")
+        exposed = exposition.of_loopback if local else exposition.of_pod
+        yield await _read(name, exposed(cluster, namespace, name, port), cluster.options.logs)
 
 
 def _is_ending(pod: Any) -> bool:

@@ -11,7 +11,9 @@ import jsonpatch
 import pytest
 
 from noderestrict import __version__
+from noderestrict.cluster.errors import ClusterError
 from noderestrict.cluster.judge import connected
+from noderestrict.doctor import exposition
 from noderestrict.doctor.checks import replicas
 from noderestrict.doctor.cluster import Options
 from noderestrict.doctor.findings import Finding
@@ -315,11 +317,52 @@ def test_a_daemon_set_needs_a_server_on_each_of_its_nodes(
         "numberReady": 2,
     }  # fmt: skip
     cluster.lists[DAEMON_SETS] = [value]
-    cluster.run("a", None, value=value)
-    complete, hidden = doctor()
+    complete = doctor()[0]
     assert (complete.status, "2 of 3" in complete.message) == ("fail", True)
-    assert hidden.status == "unknown"
-    assert hidden.command.startswith("kubectl -n noderestrict port-forward a 9090:9090 &\n")
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "says"),
+    [
+        (b"HTTP/1.0 200 OK\r\nA: b\r\n\r\n" + server(), "pass", "every rule runs in mode enforce"),
+        (b"HTTP/1.1 404 Not Found\r\n\r\n", "unknown", "answers 'HTTP/1.1 404 Not Found'"),
+        (ClusterError("connection refused"), "unknown", "connection refused"),
+    ],
+)
+def test_metrics_on_loopback_are_read_through_the_kubelet(
+    cluster: APIServer, doctor: Doctor, monkeypatch: pytest.MonkeyPatch,
+    answer: bytes | ClusterError, status: str, says: str,
+) -> None:  # fmt: skip
+    asked = []
+
+    async def exchange(_connection: Any, *to: Any, **_: Any) -> bytes:
+        asked.append(to)
+        if isinstance(answer, ClusterError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(exposition, "exchange", exchange)
+    value = daemon_set()
+    value["status"] = {
+        "observedGeneration": 1, "desiredNumberScheduled": 1, "updatedNumberScheduled": 1,
+        "numberReady": 1,
+    }  # fmt: skip
+    cluster.lists[DAEMON_SETS] = [value]
+    cluster.run("a", None, value=value)
+    found = doctor()[1]
+    assert (found.status, says in found.message) == (status, True), found
+    assert asked == [(NAMESPACE, "a", 9090, b"GET /metrics HTTP/1.0\r\n\r\n")]
+
+
+def test_a_server_without_metrics_leaves_its_modes_unknown(
+    cluster: APIServer, doctor: Doctor
+) -> None:
+    value = deployment()
+    value["spec"]["template"]["spec"]["containers"][0]["args"].append("--metrics-address=")
+    cluster.deploy()
+    cluster.run("a", None, value=value)
+    found = doctor()[1]
+    assert (found.status, "exposes no metrics" in found.message) == ("unknown", True)
 
 
 def test_a_server_that_cannot_be_seen_leaves_its_modes_unknown(

@@ -1,0 +1,96 @@
+"""A port of a pod is reached through its kubelet."""
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+from aiohttp import WSMsgType, web
+
+from noderestrict.cluster.connection import Connection
+from noderestrict.cluster.errors import ClusterError
+from noderestrict.cluster.port_forward import exchange
+from tests.cluster.test_transport import opened
+
+PATH = "/api/v1/namespaces/ns/pods/web/portforward"
+#: What both channels begin with: their port, 9090, the least significant byte first.
+BEGIN = (b"\x00\x82\x23", b"\x01\x82\x23")
+
+
+@contextlib.asynccontextmanager
+async def kubelet(
+    folder: Path, *answers: bytes, closes: bool = True, status: int = 101
+) -> AsyncIterator[tuple[Connection, list[object]]]:
+    """Serve one port of one pod; yields a connection to it, and what it was asked and sent."""
+    seen: list[object] = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        if status != 101:
+            return web.Response(status=status)
+        seen.append((request.path_qs, request.headers.get("Authorization")))
+        socket = web.WebSocketResponse(protocols=("v4.channel.k8s.io",))
+        await socket.prepare(request)
+        for one in BEGIN:
+            await socket.send_bytes(one)
+        message = await socket.receive()
+        if message.type is WSMsgType.BINARY:
+            seen.append(message.data)
+        for answer in answers:
+            await socket.send_bytes(answer)
+        if not closes:
+            await socket.receive()
+        await socket.close()
+        return socket
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", handle)
+    runner = web.AppRunner(app, shutdown_timeout=1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = runner.addresses[0][1]
+    try:
+        async with opened(folder, port, {"token": "t"}, server=f"http://127.0.0.1:{port}") as to:
+            yield to, seen
+    finally:
+        await runner.cleanup()
+
+
+async def ask(to: Connection, seconds: float = 10) -> bytes:
+    return await exchange(to, "ns", "web", 9090, b"hello", seconds=seconds)
+
+
+async def test_all_that_a_pod_answers_is_returned(tmp_path: Path) -> None:
+    async with kubelet(tmp_path, b"\x00one ", b"\x00two") as (to, seen):
+        assert await ask(to) == b"one two"
+    assert seen == [(f"{PATH}?ports=9090", "Bearer t"), b"\x00hello"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "problem"),
+    [
+        ((b"\x01connection ", b"\x01refused\n"), f"{PATH}: connection refused"),
+        ((b"\x00half", b"\x01reset by peer"), f"{PATH}: reset by peer"),
+        ((), f"{PATH}: nothing answers on port 9090"),
+        ((b"", b"\x07?"), f"{PATH}: nothing answers on port 9090"),
+    ],
+)
+async def test_a_port_that_does_not_answer_is_an_error(
+    tmp_path: Path, answers: Sequence[bytes], problem: str
+) -> None:
+    async with kubelet(tmp_path, *answers) as (to, _):
+        with pytest.raises(ClusterError) as caught:
+            await ask(to)
+    assert str(caught.value) == problem
+
+
+async def test_who_may_not_forward_ports_is_told(tmp_path: Path) -> None:
+    async with kubelet(tmp_path, status=403) as (to, _):
+        with pytest.raises(ClusterError, match="403 Forbidden") as caught:
+            await ask(to)
+    assert caught.value.code == 403
+
+
+async def test_a_pod_that_never_ends_its_answer_is_given_up(tmp_path: Path) -> None:
+    async with kubelet(tmp_path, b"\x00one", closes=False) as (to, _):
+        with pytest.raises(ClusterError, match="timed out"):
+            await ask(to, 0.5)
