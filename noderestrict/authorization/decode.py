@@ -1,11 +1,11 @@
 """Decode a SubjectAccessReview."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import msgspec
 
-from noderestrict.agents.agents import Agents
+from noderestrict.agents.agents import Agents, Held
 from noderestrict.agents.identity import User
 from noderestrict.agents.reads import Asked
 from noderestrict.api import authorizationv1
@@ -65,11 +65,15 @@ def decode(body: bytes | msgspec.Raw, agents: Agents = _NO_AGENTS) -> Review:
     spec = review.spec
     if spec is None:
         raise ReviewError("spec is missing")
-    groups = spec.group if review.apiVersion == API_VERSIONS[1] else spec.groups
-    node = node_name(spec.user or "", groups or ())
+    groups = (spec.group if review.apiVersion == API_VERSIONS[1] else spec.groups) or ()
+    user = spec.user or ""
+    node = node_name(user, groups)
     asked = spec.resourceAttributes
     if node is None and agents.all and asked is not None:
-        return Review(review.apiVersion, None, None, _of_agent(spec, groups or (), asked, agents))
+        agent = agents.find(user, groups)
+        if agent is not None:
+            sender = User(user, spec.uid or "", spec.extra)
+            return Review(review.apiVersion, None, None, _of_agent(agent, sender, asked))
     access = None
     if node and asked is not None:
         access = Access(
@@ -85,19 +89,10 @@ def decode(body: bytes | msgspec.Raw, agents: Agents = _NO_AGENTS) -> Review:
     return Review(review.apiVersion, node, access)
 
 
-def _of_agent(
-    spec: authorizationv1.SubjectAccessReviewSpec,
-    groups: Collection[str],
-    asked: authorizationv1.ResourceAttributes,
-    agents: Agents,
-) -> Asked | None:
-    """Return what an agent requests, None for anybody else."""
-    agent = agents.find(spec.user or "", groups)
-    if agent is None:
-        return None
+def _of_agent(agent: Held, user: User, asked: authorizationv1.ResourceAttributes) -> Asked:
     return Asked(
         agent=agent,
-        user=User(spec.user or "", spec.uid or "", spec.extra),
+        user=user,
         verb=asked.verb or "",
         group=asked.group or "",
         resource=asked.resource or "",

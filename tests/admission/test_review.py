@@ -46,6 +46,30 @@ def verdict(data: bytes) -> Allowed | Denied | Question:
 
 
 @pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ({"group": "", "version": "v1", "kind": "Node"}, ("v1", "Node")),
+        ({"group": "apps", "version": "v1", "kind": "DaemonSet"}, ("apps/v1", "DaemonSet")),
+        ({"kind": "Node"}, ("", "Node")),
+        ({"group": "apps", "version": "v1", "kind": ""}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_a_kind_is_what_its_objects_say(
+    kind: dict[str, str] | None, expected: tuple[str, str] | None
+) -> None:
+    assert admission.decode(body(kind=kind)).kind == expected
+
+
+@pytest.mark.parametrize(
+    ("sub", "path"), [("", "nodes"), (None, "nodes"), ("status", "nodes/status")]
+)
+def test_a_subresource_follows_its_resource(sub: str | None, path: str) -> None:
+    assert admission.resource_path(admission.decode(body(subResource=sub))) == path
+
+
+@pytest.mark.parametrize(
     ("data", "says"),
     [
         (b"", "truncated"),

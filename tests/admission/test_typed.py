@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from noderestrict import admission
+from noderestrict.agents.agents import Agents, InForce
+from noderestrict.agents.file import Agent, User
 from noderestrict.cli.argument_types import parse_strict_rules
 from noderestrict.policy.decision import Decision
 from noderestrict.policy.extra import Extra
@@ -13,6 +16,7 @@ from noderestrict.policy.listers import MemoryListers
 from noderestrict.policy.settings import Settings
 from noderestrict.replay.cases import Case, cases
 from noderestrict.replay.state import load_state
+from tests.agents.builders import review as agent_review
 from tests.builders import LISTERS, node, pod_status, review, update_node
 
 CONFORMANCE = Path(__file__).parents[1] / "conformance"
@@ -115,6 +119,46 @@ def test_words_that_lie_change_no_verdict(genuine: bytes, hostile: bytes) -> Non
         for settings in (Settings.for_version(), STRICT):
             expected = verdict(admission.decode, changed, settings, LISTERS)
             assert verdict(decoder.decode, changed, settings, LISTERS) == expected
+
+
+def test_a_review_that_begins_with_the_words_of_another_is_judged_as_what_it_is() -> None:
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p1", "namespace": "ns"},
+           "spec": {"nodeName": "n1"}}  # fmt: skip
+    before = json.loads(as_the_api_server_writes(NODE))["request"]
+    document = json.loads(as_the_api_server_writes(pod_status(pod, pod)))
+    document["request"] = {"before": before, **document["request"]}
+    body = json.dumps({"request": document.pop("request"), **document}, separators=(",", ":"))
+    decoder = warmed(NODE, NODE)
+    found = decoder.decode(body.encode())
+    assert found == admission.decode(body.encode())
+    assert found.resource == "pods"
+
+
+OVN = Agents([Agent("ovn", (User(prefix="ovn:", group="ovns"),))])
+
+
+@pytest.mark.parametrize(("groups", "is_agent"), [(("ovns",), True), (("others",), False)])
+def test_only_an_agents_objects_are_fields(groups: tuple[str, ...], is_agent: bool) -> None:
+    thing = {"apiVersion": "v1", "kind": "Thing"}
+    body = agent_review("things", "CREATE", name="a", new=thing, user="ovn:x", groups=groups)
+    found = admission.TypedDecoder(InForce(OVN)).decode(body)
+    assert (found.agent is not None) is is_agent
+    if is_agent:
+        assert found.object == thing
+    else:
+        assert found == admission.decode(body, OVN)
+
+
+def test_an_agent_that_is_called_as_a_node_is_has_no_objects_for_the_rules_of_nodes() -> None:
+    # No file may call it so, so the policy is made by hand.
+    held = Agents([Agent("driver", (User(prefix="system:node:", group="drivers"),))])
+    decoder = admission.TypedDecoder(InForce(held))
+    of_node = as_the_api_server_writes(NODE)
+    decoder.decode(of_node)
+    assert not isinstance(decoder.decode(of_node).object, msgspec.Raw)
+    found = decoder.decode(of_node.replace(b"system:nodes", b"drivers"))
+    assert found.agent is not None
+    assert isinstance(found.object, msgspec.Raw)
 
 
 def test_what_is_remembered_is_bounded() -> None:

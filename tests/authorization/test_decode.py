@@ -86,6 +86,18 @@ def test_a_selector_that_demands_no_one_value_is_none(demanded: dict[str, Any]) 
     assert access.node_selectors == frozenset()
 
 
+def test_what_nodes_and_agents_leave_out_is_empty() -> None:
+    node = {"user": "system:node:n1", "groups": ["system:nodes"], "resourceAttributes": {}}
+    assert decoded(node).access == Access("n1", "", "", "")
+    found = decoded({"user": ACCOUNT, "resourceAttributes": {}}).asked
+    assert found is not None
+    assert found == Asked(found.agent, found.user, "", "", "")
+    assert (found.user.name, found.user.uid) == (ACCOUNT, "")
+    assert decoded({"resourceAttributes": {}}) == authorization.Review(
+        "authorization.k8s.io/v1", None, None
+    )
+
+
 def test_others_ask_nothing_that_is_judged_here() -> None:
     spec = {"user": "jane", "groups": ["system:nodes"], "resourceAttributes": ATTRIBUTES}
     assert decoded(spec) == authorization.Review("authorization.k8s.io/v1", None, None)

@@ -124,6 +124,16 @@ def test_a_pod_that_moves_takes_its_secrets_along() -> None:
     assert graph.who(("secrets", "ns", "s")) == ["n2"]
 
 
+def test_a_node_is_known_by_what_it_reaches_and_an_object_by_who_reaches_it() -> None:
+    graph = Graph()
+    graph.upsert("pods", pod("p", "n1", ["s"], [], mirror=False))
+    graph.upsert("volumeattachments", attachment("a", "n2"))
+    for known in (("nodes", "", "n1"), ("nodes", "", "n2"), ("secrets", "ns", "s")):
+        assert graph.knows(known)
+    for unknown in (("nodes", "", "s"), ("secrets", "ns", "n1"), ("secrets", "", "s")):
+        assert not graph.knows(unknown)
+
+
 def test_a_mirror_pod_gives_only_itself() -> None:
     graph = Graph()
     graph.upsert("pods", pod("p", "n1", ["s"], ["c"], mirror=True))
