@@ -9,7 +9,7 @@ import yaml
 
 from noderestrict.cluster.connection import ClusterError
 from noderestrict.doctor.cluster import Cluster
-from noderestrict.render.load import Object, parsed
+from noderestrict.render.load import Object, loaded
 
 _LARGEST = 64 * 1024 * 1024
 _GZIP = zlib.MAX_WBITS | 16
@@ -45,4 +45,4 @@ def _objects(data: bytes) -> list[Object]:
     """Return the objects of a release, which Helm packs and encodes once more."""
     text = zlib.decompressobj(_GZIP).decompress(base64.b64decode(data), _LARGEST)
     manifest: Any = json.loads(text)["manifest"]
-    return parsed(manifest)
+    return loaded(manifest)

@@ -4,9 +4,9 @@ import copy
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
+from typing import Any
 
 import jsonpatch
-import yaml
 
 from noderestrict.render.load import Object, parsed
 
@@ -65,10 +65,10 @@ def _completed(
 ) -> list[Object]:
     """Return objects with the resources and patches of a kustomization."""
     (kustomization,) = parsed(files[f"{folder}/kustomization.yaml"])
-    # YAML aliases would let a patch of one webhook change all.
-    found = copy.deepcopy([*objects, *_resources(folder, kustomization, files)])
+    found = [*copy.deepcopy([*objects]), *_resources(folder, kustomization, files)]
     for entry in kustomization.get("patches", ()):
-        patch = jsonpatch.JsonPatch(yaml.safe_load(entry["patch"]))
+        operations: list[Any] = parsed(entry["patch"])
+        patch = jsonpatch.JsonPatch(*operations)
         for one in found:
             if _is(one, entry["target"]):
                 patch.apply(one, in_place=True)
