@@ -20,10 +20,10 @@ AUDIENCE = "https://kubernetes.default.svc.cluster.local"
 
 
 @pytest.fixture
-def doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Doctor]:
+def doctor(tmp_path: Path) -> Iterator[Doctor]:
     cluster = Cluster()
     with stored(cluster, tmp_path) as kubeconfig:
-        yield Doctor(cluster, kubeconfig, capsys)
+        yield Doctor(cluster, kubeconfig)
 
 
 def register(cluster: Cluster, overlay: str) -> Object:

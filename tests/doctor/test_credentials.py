@@ -1,5 +1,6 @@
 """Which nodes could read what our pods are given, and who could change the registration."""
 
+import asyncio
 import base64
 import json
 from collections.abc import Iterator
@@ -10,6 +11,10 @@ from typing import Any
 import pytest
 
 from noderestrict.cli import main
+from noderestrict.cluster.judge import connected
+from noderestrict.doctor.check import Check
+from noderestrict.doctor.cluster import Options
+from noderestrict.doctor.run import CHECKS, examine
 from noderestrict.render.workload import DEDICATED_NODES, NAMESPACE
 from tests.cli.store import DEEP, Store, stored
 from tests.render.overlays import build
@@ -123,20 +128,21 @@ class Cluster(Store):
 class Doctor:
     cluster: Cluster
     kubeconfig: Path
-    capsys: pytest.CaptureFixture[str]
 
-    def __call__(self, check: str) -> list[tuple[str, str]]:
-        self.capsys.readouterr()
-        main(["doctor", "--kubeconfig", str(self.kubeconfig), "--output", "json"])
-        findings = json.loads(self.capsys.readouterr().out)
-        return [(one["status"], one["message"]) for one in findings if one["check"] == check]
+    def __call__(self, name: str) -> list[tuple[str, str]]:
+        return asyncio.run(self._findings([one for one in CHECKS if one.name == name]))
+
+    async def _findings(self, checks: list[Check]) -> list[tuple[str, str]]:
+        async with connected(str(self.kubeconfig), None) as connection:
+            found = examine(connection, Options(), checks)
+            return [(one.status, one.message) async for _, one in found]
 
 
 @pytest.fixture
-def doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Doctor]:
+def doctor(tmp_path: Path) -> Iterator[Doctor]:
     cluster = Cluster()
     with stored(cluster, tmp_path) as kubeconfig:
-        yield Doctor(cluster, kubeconfig, capsys)
+        yield Doctor(cluster, kubeconfig)
 
 
 @pytest.fixture
