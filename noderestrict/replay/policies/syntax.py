@@ -15,6 +15,15 @@ _TARGET, _FUNCTION, _ARGS = 1, 2, 3
 _ELEMENTS, _OPTIONAL_INDICES = 1, 2
 _ENTRIES, _MAP_KEY, _VALUE, _OPTIONAL_ENTRY = 2, 3, 4, 5
 _ITER_VAR, _ITER_RANGE, _ACCU_VAR, _ACCU_INIT, _CONDITION, _STEP, _RESULT, _ITER_VAR2 = range(1, 9)
+#: Where expressions are, by what is around them; those of a STRUCT are in its entries.
+_BELOW = {
+    SELECT: (_OPERAND,),
+    CALL: (_TARGET, _ARGS),
+    LIST: (_ELEMENTS,),
+    STRUCT: (_ENTRIES,),
+    COMPREHENSION: (_ITER_RANGE, _ACCU_INIT, _CONDITION, _STEP, _RESULT),
+}
+_IN_ENTRY = (_MAP_KEY, _VALUE)
 _BOOL_VALUE, _STRING_VALUE = 2, 6
 _VARINT, _BYTES = 0, 2
 
@@ -232,24 +241,20 @@ class Node:
 
     def children(self) -> list[bytes]:
         """Return each expression right below."""
-        found: list[bytes] = []
-
-        def keep(child: bytes) -> bytes:
-            found.append(child)
-            return child
-
-        self.mapped(keep)
-        return found
+        where = _BELOW.get(self.kind, ())
+        found = [v for n, _, v in self._inner if n in where and isinstance(v, bytes)]
+        if self.kind != STRUCT:
+            return found
+        return [
+            v
+            for entry in found
+            for n, _, v in parse(entry)
+            if n in _IN_ENTRY and isinstance(v, bytes)
+        ]
 
     def mapped(self, change: Callable[[bytes], bytes]) -> bytes:
         """Return the expression with each expression right below changed."""
-        where = {
-            SELECT: (_OPERAND,),
-            CALL: (_TARGET, _ARGS),
-            LIST: (_ELEMENTS,),
-            STRUCT: (_ENTRIES,),
-            COMPREHENSION: (_ITER_RANGE, _ACCU_INIT, _CONDITION, _STEP, _RESULT),
-        }.get(self.kind, ())
+        where = _BELOW.get(self.kind, ())
         inner: Fields = []
         for number, wire, value in self._inner:
             if number in where and isinstance(value, bytes):
@@ -263,7 +268,7 @@ class Node:
 def _entry(data: bytes, change: Callable[[bytes], bytes]) -> bytes:
     return build(
         [
-            (n, w, change(v) if n in (_MAP_KEY, _VALUE) and isinstance(v, bytes) else v)
+            (n, w, change(v) if n in _IN_ENTRY and isinstance(v, bytes) else v)
             for n, w, v in parse(data)
         ]
     )
