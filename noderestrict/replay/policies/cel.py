@@ -8,7 +8,7 @@ addresses, CIDRs, versions, formats and the authorizer. What an expression costs
 
 What it gets wrong otherwise is rare: it refuses to compare an int with a double where it knows both
 types (cel-go compares them), refuses to look for what is no key in a map (cel-go does not find it),
-and writes objects in ``format`` without quotes.
+writes objects in ``format`` without quotes, and ends texts at a NUL character.
 
 Sources: apiserver/pkg/admission/plugin/cel/compile.go and pkg/cel/environment/base.go.
 """

@@ -151,6 +151,8 @@ class Policies:
             request: of an AdmissionReview, as JSON decodes it.
         """
         try:
+            if _has_nul(request):
+                return Judgement(unknown=("the CEL library ends texts at a NUL character",))
             review = _Review(request)
         except RecursionError:
             return Judgement(unknown=("the objects are nested too deeply",))
@@ -412,6 +414,14 @@ def _request(given: Mapping[str, Any]) -> dict[str, Any]:
 def _members(value: Any, names: Sequence[str]) -> dict[str, str]:
     given = value if isinstance(value, dict) else {}
     return {name: given.get(name) or "" for name in names}
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any("\0" in key or _has_nul(one) for key, one in value.items())
+    if isinstance(value, list):
+        return any(map(_has_nul, value))
+    return isinstance(value, str) and "\0" in value
 
 
 def _evened(value: Any) -> Any:

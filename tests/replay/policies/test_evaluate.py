@@ -341,6 +341,15 @@ def test_objects_nested_too_deeply_are_not_judged() -> None:
     assert judged(policy("true"), binding(), object=deep).allowed is None
 
 
+@pytest.mark.parametrize(
+    "metadata",
+    [{"annotations": {"a": "b\0c"}}, {"annotations": {"b\0c": "a"}}, {"finalizers": ["a", "b\0c"]}],
+)
+def test_texts_that_the_library_cuts_off_are_not_judged(metadata: Object) -> None:
+    judgement = judged(policy("true"), binding(), object={"metadata": metadata})
+    assert judgement.unknown == ("the CEL library ends texts at a NUL character",)
+
+
 def test_text_that_is_no_unicode_is_not_judged() -> None:
     judgement = judged(
         policy("object.metadata.name == 'x'"), binding(), object={"metadata": {"name": "\ud800"}}
