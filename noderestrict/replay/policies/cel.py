@@ -229,7 +229,7 @@ class Values:
         self._variables: dict[str, Any] = {}
         self._failed: dict[str, str] = {}
         self._unknown: dict[str, str] = {}
-        self._given = {**given, VARIABLES: self._variables}
+        self._given = given
 
     def value(self, program: Program) -> Any:
         """Return the value of an expression.
@@ -243,9 +243,13 @@ class Values:
             if name in self._unknown:
                 raise UnknownError(self._unknown[name])
         try:
-            return program.evaluate(self._given)
+            return program.evaluate({**self._given, VARIABLES: self._of(program)})
         except EvaluationError as error:
             raise EvaluationError(self._explained(str(error))) from None
+
+    def _of(self, program: Program) -> dict[str, Any]:
+        """Return the variables that an expression refers to; the library copies what it is given."""
+        return {name: self._variables[name] for name in program.variables & self._variables.keys()}
 
     def _need(self, name: str) -> None:
         if name in self._variables or name in self._failed or name in self._unknown:
