@@ -27,6 +27,7 @@ from noderestrict.replay.policies import literals, syntax
 from noderestrict.replay.policies.presence import (
     ROOTS,
     VARIABLES,
+    Rewritten,
     UnsupportedError,
     is_optional,
     rewritten,
@@ -127,7 +128,7 @@ class Compiler:
     def __init__(self) -> None:
         _library()
         self._types: dict[str, str] = {}
-        self._inlined: dict[str, bytes] = {}
+        self._inlined: dict[str, Rewritten] = {}
         self._optional: set[str] = set()
         self._unknown: dict[str, str] = {}
         self._checker: Any = None
@@ -183,9 +184,8 @@ class Compiler:
             checked = self._checker.compile(text)
             returns = checked.return_type().name()
             literals.check(_member(checked.serialize(), _ANY_VALUE), text, _is_valid)
-            rewritten_tree = self._rewritten(tree)
-            _, variables = _names(rewritten_tree)
-            expression = _runtime().deserialize(_with_tree(parsed, rewritten_tree))
+            found = self._rewritten(tree)
+            expression = _runtime().deserialize(_with_tree(parsed, found.tree))
         except literals.LiteralError as error:
             raise CompileError(str(error)) from None
         except UnsupportedError as error:
@@ -194,9 +194,9 @@ class Compiler:
             if not is_failure(error):
                 raise
             raise CompileError(_compile_problem(str(error))) from None
-        return Program(text, returns, "", frozenset(variables), expression), tree
+        return Program(text, returns, "", found.variables, expression), tree
 
-    def _rewritten(self, tree: bytes) -> bytes:
+    def _rewritten(self, tree: bytes) -> Rewritten:
         return rewritten(tree, self._inlined, self._optional)
 
 
@@ -248,7 +248,7 @@ class Values:
             raise EvaluationError(self._explained(str(error))) from None
 
     def _of(self, program: Program) -> dict[str, Any]:
-        """Return the variables that an expression refers to; the library copies what it is given."""
+        """Return the variables that an expression refers to: the library copies what it gets."""
         return {name: self._variables[name] for name in program.variables & self._variables.keys()}
 
     def _need(self, name: str) -> None:

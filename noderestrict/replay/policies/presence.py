@@ -10,6 +10,7 @@ apiserver/pkg/admission/plugin/cel/composition.go.
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 
 from noderestrict.errors import NoderestrictError
 from noderestrict.replay.policies.syntax import (
@@ -45,18 +46,35 @@ class UnsupportedError(NoderestrictError, ValueError):
     """An expression cannot be given its meaning; the message says what is in the way."""
 
 
-def rewritten(data: bytes, inlined: Mapping[str, bytes], optional: AbstractSet[str]) -> bytes:
-    """Return an expression in which every test for presence has the meaning of cel-go.
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """An expression in which every test for presence has the meaning of cel-go.
+
+    Attributes:
+        tree: of the expression.
+        variables: to which it refers by name.
+    """
+
+    tree: bytes
+    variables: frozenset[str]
+
+
+def rewritten(
+    data: bytes, inlined: Mapping[str, Rewritten], optional: AbstractSet[str]
+) -> Rewritten:
+    """Return an expression with the meaning of cel-go.
 
     Args:
         data: the expression, parsed.
-        inlined: rewritten expressions to put in the place of variables.
+        inlined: expressions to put in the place of variables.
         optional: names of those whose values are optional.
 
     Raises:
         UnsupportedError: the expression uses a name for two things.
     """
-    return _Rewriting(inlined, optional).rewrite(data)
+    rewriting = _Rewriting(inlined, optional)
+    tree = rewriting.rewrite(data)
+    return Rewritten(tree, frozenset(rewriting.variables))
 
 
 def _is_empty_list(data: bytes) -> bool:
@@ -78,9 +96,10 @@ def is_optional(data: bytes, optional: AbstractSet[str]) -> bool:
 
 
 class _Rewriting:
-    def __init__(self, inlined: Mapping[str, bytes], optional: AbstractSet[str]) -> None:
+    def __init__(self, inlined: Mapping[str, Rewritten], optional: AbstractSet[str]) -> None:
         self._inlined = inlined
         self._optional = optional
+        self.variables: set[str] = set()
 
     def rewrite(self, data: bytes) -> bytes:
         node = Node(data)
@@ -114,7 +133,11 @@ class _Rewriting:
         if _is(node.operand, VARIABLES):
             if node.test_only:
                 return boolean(value=True)
-            return self._inlined.get(node.field, node.data)
+            if (inlined := self._inlined.get(node.field)) is not None:
+                self.variables |= inlined.variables
+                return inlined.tree
+            self.variables.add(node.field)
+            return node.data
         if self._is_sealed(node.operand):
             found = boolean(value=False) if node.test_only else select(_EMPTY, node.field)
             return self._sealed(node.operand, found)

@@ -30,11 +30,15 @@ _VARINT, _BYTES = 0, 2
 #: (field number, value): numbers for varints and fixed values, bytes for what has a length.
 Fields = list[tuple[int, int, bytes | int]]
 
+#: The varints of one byte, which nearly all are.
+_SMALL = [bytes([value]) for value in range(0x80)]
 # Far above what a parser counts to.
 _ids = itertools.count(1 << 24)
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    if (first := data[at]) < 0x80:
+        return first, at + 1
     value = shift = 0
     while True:
         byte = data[at]
@@ -46,6 +50,8 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _varint(value: int) -> bytes:
+    if value < 0x80:
+        return _SMALL[value]
     out = bytearray()
     while value >= 0x80:
         out.append(value & 0x7F | 0x80)
@@ -254,7 +260,9 @@ class Node:
 
     def mapped(self, change: Callable[[bytes], bytes]) -> bytes:
         """Return the expression with each expression right below changed."""
-        where = _BELOW.get(self.kind, ())
+        where = _BELOW.get(self.kind)
+        if where is None:
+            return self.data
         inner: Fields = []
         for number, wire, value in self._inner:
             if number in where and isinstance(value, bytes):
