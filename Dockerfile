@@ -39,18 +39,27 @@ RUN python -m venv --copies /opt/noderestrict \
  # Files that do not compile are never imported.
  && { python3 -m compileall -q --invalidation-mode unchecked-hash /usr/local/lib/python3.*/ \
         /opt/noderestrict/lib || true; }
-# The libraries that Python links to, except the C library, which the run image has.
+# The libraries that Python links to, except the C library, which the run image has. With each comes
+# what scanners look for, the record of its Debian package: beside those of the run image, whose
+# libraries may be of other versions.
 # ldd fails on files that link to nothing, so no pipefail.
 # hadolint ignore=DL4006
-RUN mkdir -p /libs \
+RUN mkdir -p /linked/usr/lib/noderestrict /linked/var/lib/dpkg/status.d \
  && find /usr/local/bin/python3 /usr/local/lib /opt/noderestrict \
       \( -name '*.so*' -o -name 'python3.[0-9]*' -type f \) -print0 \
   | xargs -0 -r ldd 2>/dev/null | awk '/=> \/(usr\/)?lib\// {print $3}' | sort -u \
-  | grep -vE '/(libc|libm|libdl|libpthread|librt|libgcc_s|libstdc\+\+|ld-linux[^/]*)\.so' \
-  | xargs -r cp -L --target-directory=/libs
+  | grep -vE '/(libc|libm|libdl|libpthread|librt|libgcc_s|libstdc\+\+|ld-linux[^/]*)\.so' > /tmp/libraries \
+ && while read -r library; do \
+      cp -L "$library" /linked/usr/lib/noderestrict \
+      # dpkg may know it by its place in /usr.
+      && owner=$(dpkg-query --search "*${library#/usr}") && package=${owner%%:*} \
+      && dpkg-query --status "$package" > "/linked/var/lib/dpkg/status.d/linked-$package" \
+      && cp --parents "/usr/share/doc/$package/copyright" /linked \
+      || exit 1; \
+    done < /tmp/libraries
 
 FROM ${RUN_IMAGE}
-COPY --from=build /libs /usr/lib/noderestrict
+COPY --from=build /linked /
 COPY --from=build /usr/local /usr/local
 COPY --from=build /opt/noderestrict /opt/noderestrict
 ENV LD_LIBRARY_PATH=/usr/local/lib:/usr/lib/noderestrict \

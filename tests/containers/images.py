@@ -32,6 +32,8 @@ PYTHON_PACKAGES = (
 )  # fmt: skip
 #: The packages of the image on which ours runs.
 RUN_PACKAGES = ("base-files", "libc6", "libgcc-s1", "libgomp1", "libssl3", "libstdc++6", "zlib1g")
+#: Where images without dpkg say which packages they have.
+RECORDS = "var/lib/dpkg/status.d"
 #: The programs of kube-proxy's image, which runs what else needs a shell, too.
 PROGRAMS = (
     "/usr/bin/dash", "/usr/bin/cat", "/usr/bin/sleep", "/usr/sbin/conntrack",
@@ -135,6 +137,11 @@ class Builder:
         """Write the manifest and blobs of an image to a folder, as a registry serves them."""
         image = self._buildah("pull", "--quiet", f"docker-archive:{archive}")
         self._buildah("push", "--quiet", "--format=v2s2", image, f"dir:{folder}")
+
+    def layout(self, archive: Path, folder: Path) -> None:
+        """Write an image to a folder as OCI lays it out."""
+        image = self._buildah("pull", "--quiet", f"docker-archive:{archive}")
+        self._buildah("push", "--quiet", image, f"oci:{folder}")
 
     def command(self, name: str, tag: str, *, shell: bool = False) -> Path:
         """Return the image of a command of Kubernetes.
@@ -277,13 +284,18 @@ class Builder:
 
     def _run_base(self) -> str:
         """Return the stand-in for the Dockerfile's distroless image: the same packages."""
-        image = f"run-base:{checksum(self._root.name, *RUN_PACKAGES)}"
+        image = f"run-base:{checksum(self._root.name, RECORDS, *RUN_PACKAGES)}"
         if not self._has(image):
             with tempfile.TemporaryDirectory() as folder:
                 tree = Path(folder)
                 for file in run("chroot", str(self._root), "dpkg", "-L", *RUN_PACKAGES).split():
                     if file != "/." and not file.startswith("/usr/share/doc"):
                         self._copy(file, tree)
+                records = tree / RECORDS
+                records.mkdir(parents=True)
+                for name in RUN_PACKAGES:
+                    status = run("chroot", str(self._root), "dpkg-query", "--status", name)
+                    (records / name).write_text(status)
                 for name in ("lib", "lib64"):
                     (tree / name).symlink_to(f"usr/{name}")
                 (tree / "tmp").mkdir(mode=0o777)

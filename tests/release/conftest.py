@@ -1,5 +1,6 @@
 """The artefacts of a release, built once into ``dist/``."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,9 @@ import venv
 from pathlib import Path
 
 import pytest
+
+from tests.containers.images import Builder, node_root
+from tests.release.oci import Image, unpacked
 
 ROOT = Path(__file__).parents[2]
 DIST = ROOT / "dist"
@@ -46,3 +50,21 @@ def installed(packages: tuple[Path, Path], tmp_path_factory: pytest.TempPathFact
     run(bin_ / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
         "-c", ROOT / "requirements.txt", packages[1])  # fmt: skip
     return bin_
+
+
+@pytest.fixture(scope="session")
+def layout(dist: Path) -> Path:
+    """Return a folder with the image: LAYOUT, or built on stand-ins, which need no registry."""
+    if given := os.environ.get("LAYOUT"):
+        return Path(given)
+    if os.geteuid() != 0 or not (shutil.which("buildah") and shutil.which("debootstrap")):
+        pytest.skip("the image is not checked: that needs LAYOUT, or root, buildah and debootstrap")
+    builder = Builder(node_root(), ())
+    builder.layout(builder.product(), dist / "image")
+    return dist / "image"
+
+
+@pytest.fixture(scope="session")
+def images(layout: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Image]:
+    """Return the image, unpacked, of each architecture."""
+    return unpacked(layout, tmp_path_factory.mktemp("images"))
