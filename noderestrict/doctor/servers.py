@@ -99,9 +99,10 @@ async def read_servers(
     Raises:
         ClusterError: pods could not be listed.
     """
+    logged = ("see whether it runs", cluster.options.logs)
     for address in cluster.options.metrics:
         name = f"{address[0]}:{address[1]}"
-        yield await _read(name, exposition.of_address(address), cluster.options.logs)
+        yield await _read(name, exposition.of_address(address), *logged)
     if cluster.options.metrics:
         return
     if not running:
@@ -126,9 +127,17 @@ async def read_servers(
                 "start it with --metrics-address",
             )
             continue
-        local = host in ("127.0.0.1", "::1", "localhost")
-        exposed = exposition.of_loopback if local else exposition.of_pod
-        yield await _read(name, exposed(cluster, namespace, name, port), cluster.options.logs)
+        if host in ("127.0.0.1", "::1", "localhost"):
+            yield await _read(
+                name,
+                exposition.of_loopback(cluster, namespace, name, port),
+                "forward a port to its metrics",
+                f"{cluster.options.kubectl} port-forward {name} {_PORT}:{port} &\n"
+                f"noderestrict doctor --metrics 127.0.0.1:{_PORT}",
+            )
+        else:
+            exposed = exposition.of_pod(cluster, namespace, name, port)
+            yield await _read(name, exposed, *logged)
 
 
 def _is_ending(pod: Any) -> bool:
@@ -141,15 +150,13 @@ def _metrics_address(command: Sequence[str]) -> tuple[str, int]:
     return host.strip("[]"), int(port) if port.isdecimal() else 0
 
 
-async def _read(name: str, text: Awaitable[bytes], logs: str) -> Server | Finding:
+async def _read(name: str, text: Awaitable[bytes], remedy: str, command: str) -> Server | Finding:
     server = Server(name)
     try:
         for sample in exposition.samples(await text, _OURS):
             server.take(sample)
     except (ClusterError, ValueError, KeyError) as error:
-        return unknown(
-            f"{name}: its modes and stores are not visible: {error}", "see whether it runs", logs
-        )
+        return unknown(f"{name}: its modes and stores are not visible: {error}", remedy, command)
     return server
 
 
