@@ -284,16 +284,8 @@ def _parse_certificate_names(text: str) -> tuple[str, ...]:
 def _parse_accounts(text: str) -> tuple[str, ...]:
     accounts = _parse_names(text)
     for account in accounts:
-        _parse_namespaced_name(account)
+        names.parse_namespaced_name(account)
     return accounts
-
-
-def _parse_namespaced_name(text: str) -> tuple[str, str]:
-    namespace, _, name = text.partition("/")
-    try:
-        return names.parse_namespace(namespace), names.parse_name(name)
-    except ValueError:
-        raise ValueError(f"{text!r} is not NAMESPACE/NAME") from None
 
 
 def parse_host_and_port(text: str) -> tuple[str, int]:
@@ -431,7 +423,7 @@ CERTIFICATE_NAMES: ArgumentType[tuple[str, ...]] = ArgumentType(
     _parse_certificate_names, "A,B", list
 )
 ACCOUNTS: ArgumentType[tuple[str, ...]] = ArgumentType(_parse_accounts, "A,B", list)
-NAMESPACED_NAME = ArgumentType(_parse_namespaced_name, "NAMESPACE/NAME", "/".join)
+NAMESPACED_NAME = ArgumentType(names.parse_namespaced_name, "NAMESPACE/NAME", "/".join)
 COUNT = ArgumentType(_parse_positive, "N")
 MIB = ArgumentType(_parse_positive, "MIB")
 MODE = one_of(*MODES)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from noderestrict.render.conditions import OPTIONAL, SYNTAXES, Condition, Syntax, among_node_users
+from noderestrict.render.names import parse_namespaced_name
 
 #: The default of a cluster that kubeadm sets up.
 AUDIENCES = ("https://kubernetes.default.svc.cluster.local",)
@@ -20,8 +21,6 @@ ACCOUNTS = ("kube-system/kube-proxy",)
 NAME = "not-infrastructure-token"
 #: Of the token that a pod gets unless it asks for another.
 SECONDS = 3607
-_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_ACCOUNT = re.compile(rf"{_LABEL}/{_LABEL}([.]{_LABEL})*")
 _LISTS = re.compile(r" in \[((?:'[^']*'(?:, )?)*)\]")
 
 
@@ -43,8 +42,7 @@ class Infrastructure:
     def __post_init__(self) -> None:
         """Check all texts: a quotation mark would end them in the condition."""
         for account in self.accounts:
-            if not _ACCOUNT.fullmatch(account):
-                raise ValueError(f"{account!r} is not a service account NAMESPACE/NAME")
+            parse_namespaced_name(account)
         for audience in self.audiences:
             if not audience.isprintable() or "'" in audience or "\\" in audience:
                 raise ValueError(f"audience {audience!r} has characters that no condition can hold")

@@ -69,6 +69,15 @@ def parse_name(text: str) -> str:
     return text
 
 
+def parse_namespaced_name(text: str) -> tuple[str, str]:
+    """Return the parts of NAMESPACE/NAME; raises ValueError for what is none."""
+    namespace, _, name = text.partition("/")
+    try:
+        return parse_namespace(namespace), parse_name(name)
+    except ValueError:
+        raise ValueError(f"{text!r} is not NAMESPACE/NAME") from None
+
+
 def parse_certificate_name(text: str) -> str:
     """Return a DNS name or an IP address of a certificate; raises ValueError for what is none."""
     try:

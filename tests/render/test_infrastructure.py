@@ -151,9 +151,9 @@ def test_servers_are_told_what_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda: Infrastructure(("kube-proxy",)), "'kube-proxy' is not a service account"),
-        (lambda: Infrastructure(("a/b/c",)), "is not a service account"),
-        (lambda: Infrastructure(("a/b'] || true",)), "is not a service account"),
+        (lambda: Infrastructure(("kube-proxy",)), "'kube-proxy' is not NAMESPACE/NAME"),
+        (lambda: Infrastructure(("a/b/c",)), "is not NAMESPACE/NAME"),
+        (lambda: Infrastructure(("a/b'] || true",)), "is not NAMESPACE/NAME"),
         (lambda: Infrastructure(("a/b",), ("x' || '",)), "no condition can hold"),
         (lambda: Infrastructure(("a/b",), ("x\\",)), "no condition can hold"),
         (lambda: Infrastructure(()), "cannot be empty"),
@@ -163,7 +163,7 @@ def test_servers_are_told_what_is_left_out() -> None:
                 '{"clientConfig":{"url":"https://a"},"infrastructure":{"accounts":["a"],'
                 '"audiences":["b"]}}'
             ),
-            "'a' is not a service account",
+            "'a' is not NAMESPACE/NAME",
         ),
     ],
 )
