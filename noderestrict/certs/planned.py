@@ -1,20 +1,23 @@
-"""Webhook configurations that somebody else writes, such as Helm, and what must be so before that.
+"""Webhook configurations that somebody else applies without a CA, such as Helm.
 
-Helm applies a registration without a CA. Before that, the installed one must trust the server and
-get answers, and must have every webhook that is about to be there: one without a CA would deny
-nodes whatever it is asked about. The fields that are written here get no owner. Otherwise what is
-written here would be in the way when the owner of a webhook changes it or drops it.
+Before that, the certificate must be there, and the installed configurations must trust the server,
+get answers, and have every webhook that is about to be there: one without a CA would deny nodes
+whatever it is asked about. The fields that are written here get no owner. Otherwise what is written
+here would be in the way when the owner of a webhook changes it or drops it.
 """
 
 import asyncio
 import base64
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
 from noderestrict.api.resources import WEBHOOK_CONFIGURATIONS
 from noderestrict.certs.configurations import Configuration
+from noderestrict.certs.errors import CertsError
+from noderestrict.certs.journal import Journal
+from noderestrict.certs.place import CA, Place
 from noderestrict.certs.typed import at_version, patch_typed
 from noderestrict.cluster.connection import MANAGED, ClusterError, Connection
 from noderestrict.cluster.objects import tree
@@ -23,11 +26,132 @@ from noderestrict.cluster.objects import tree
 NAME = "noderestrict-served"
 WEBHOOK = "served.noderestrict.io"
 LABEL = "noderestrict.io/served"
+_REMEDY = "first install or upgrade with mode=audit"
 _PAUSE_SECONDS = 1.0
 _HTTPS = 443
 
 
-async def installed(connection: Connection, name: str) -> dict[str, Any] | None:
+async def installed_of(connection: Connection, registrations: Sequence[Any]) -> list[Any]:
+    """Return those configurations of a plan that are installed already.
+
+    Args:
+        connection: to the cluster.
+        registrations: what is planned.
+
+    Raises:
+        CertsError: nodes would be denied if the plan was applied.
+        ClusterError: the cluster cannot be read.
+    """
+    present = []
+    for value in registrations:
+        name = value["metadata"]["name"]
+        found = await _installed(connection, name)
+        if name != NAME and (problem := _why_not_safe(value, found)):
+            raise CertsError(f"nodes would be denied: {problem}; {_REMEDY}")
+        present += [value] if found is not None else []
+    return present
+
+
+async def complete(
+    connection: Connection,
+    present: Sequence[Mapping[str, Any]],
+    place: Place,
+    namespace: str,
+    journal: Journal,
+    wait: float,
+) -> bool:
+    """Give the installed configurations the webhooks that are planned, with the CA.
+
+    Returns:
+        Whether any lacked one.
+
+    Args:
+        connection: to the cluster.
+        present: those of the plan that are installed.
+        place: of the certificate, with what callers trust.
+        namespace: of the server.
+        journal: gets to know what is added.
+        wait: how long an answer may take, in seconds.
+
+    Raises:
+        CertsError: nodes would be denied if the plan was applied.
+        ClusterError: the cluster cannot be read or changed.
+    """
+    others = [one for one in present if one["metadata"]["name"] != NAME]
+    if any(fails_closed(one) for one in others) and (
+        problem := await why_not_answered(connection, namespace, wait)
+    ):
+        raise CertsError(f"nodes would be denied: {problem}; {_REMEDY}")
+    trust = (await place.read())[CA]
+    added = False
+    for value in present:
+        name = value["metadata"]["name"]
+        for webhook in await _add_webhooks(connection, value, trust):
+            journal.did(f"{name}: webhook {webhook} is there, with the CA")
+            added = True
+        await _disown(connection, name)
+    return added
+
+
+def fails_closed(configuration: Mapping[str, Any]) -> bool:
+    """Tell whether any request is denied while nobody answers."""
+    return any(one.get("failurePolicy") != "Ignore" for one in configuration["webhooks"])
+
+
+async def why_not_answered(
+    connection: Connection,
+    namespace: str,
+    seconds: float,
+    *,
+    sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> str:
+    """Return why the API server gets no answer from the installed servers; "" if it gets one.
+
+    Args:
+        connection: as somebody who may create ConfigMaps there.
+        namespace: of the ConfigMap, which is not created.
+        seconds: how long to wait for an answer.
+        sleep: waits a number of seconds.
+        clock: returns the time in seconds.
+
+    Raises:
+        ClusterError: the API server could not be asked.
+    """
+    if problem := _why_nobody_is_asked(await _installed(connection, NAME)):
+        return problem
+    end = clock() + seconds
+    value = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": NAME, "labels": {LABEL: "true"}},
+    }
+    path = f"/api/v1/namespaces/{namespace}/configmaps"
+    while True:
+        try:
+            await connection.post(path, value, query={"dryRun": "All"})
+        except ClusterError as error:
+            if WEBHOOK not in str(error):
+                raise
+            problem = str(error)
+        else:
+            return ""
+        if clock() >= end:
+            return problem
+        await sleep(_PAUSE_SECONDS)
+
+
+def _why_nobody_is_asked(served: Mapping[str, Any] | None) -> str:
+    """Return why no answer is needed for the ConfigMap, so that none can be seen; "" if one is."""
+    if served is None:
+        return f"there is no ValidatingWebhookConfiguration {NAME}"
+    webhooks = [one for one in served.get("webhooks") or () if one["name"] == WEBHOOK]
+    if webhooks and fails_closed({"webhooks": webhooks}):
+        return ""
+    return f"ValidatingWebhookConfiguration {NAME} has no webhook {WEBHOOK} that must answer"
+
+
+async def _installed(connection: Connection, name: str) -> dict[str, Any] | None:
     """Return a webhook configuration as plain values; None if it does not exist.
 
     Raises:
@@ -42,12 +166,7 @@ async def installed(connection: Connection, name: str) -> dict[str, Any] | None:
     return found
 
 
-def fails_closed(configuration: Mapping[str, Any]) -> bool:
-    """Tell whether any request is denied while nobody answers."""
-    return any(one.get("failurePolicy") != "Ignore" for one in configuration["webhooks"])
-
-
-def why_not_safe(planned: Mapping[str, Any], found: Mapping[str, Any] | None) -> str:
+def _why_not_safe(planned: Mapping[str, Any], found: Mapping[str, Any] | None) -> str:
     """Return why nodes would be denied if a configuration was applied without a CA; "" if not.
 
     Args:
@@ -74,7 +193,9 @@ def _client(webhook: Mapping[str, Any]) -> dict[str, Any]:
     return {"url": client.get("url")}
 
 
-async def complete(connection: Connection, planned: Mapping[str, Any], bundle: bytes) -> list[str]:
+async def _add_webhooks(
+    connection: Connection, planned: Mapping[str, Any], bundle: bytes
+) -> list[str]:
     """Add the webhooks that are planned and not installed, with a CA.
 
     Args:
@@ -103,7 +224,7 @@ async def complete(connection: Connection, planned: Mapping[str, Any], bundle: b
     return [one["value"]["name"] for one in operations if one["op"] == "add"]
 
 
-async def disown(connection: Connection, name: str) -> None:
+async def _disown(connection: Connection, name: str) -> None:
     """Let nobody own the fields of a configuration that were written from here.
 
     Raises:
@@ -120,56 +241,3 @@ async def disown(connection: Connection, name: str) -> None:
 
     path = WEBHOOK_CONFIGURATIONS.path("", name)
     await patch_typed(connection, path, Configuration, dropped)
-
-
-def _why_nobody_is_asked(served: Mapping[str, Any] | None) -> str:
-    """Return why no answer is needed for the ConfigMap, so that none can be seen; "" if one is."""
-    if served is None:
-        return f"there is no ValidatingWebhookConfiguration {NAME}"
-    webhooks = [one for one in served.get("webhooks") or () if one["name"] == WEBHOOK]
-    if webhooks and fails_closed({"webhooks": webhooks}):
-        return ""
-    return f"ValidatingWebhookConfiguration {NAME} has no webhook {WEBHOOK} that must answer"
-
-
-async def why_not_answered(
-    connection: Connection,
-    namespace: str,
-    seconds: float,
-    *,
-    sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
-    clock: Callable[[], float] = time.monotonic,
-) -> str:
-    """Return why the API server gets no answer from the installed servers; "" if it gets one.
-
-    Args:
-        connection: as somebody who may create ConfigMaps there.
-        namespace: of the ConfigMap, which is not created.
-        seconds: how long to wait for an answer.
-        sleep: waits a number of seconds.
-        clock: returns the time in seconds.
-
-    Raises:
-        ClusterError: the API server could not be asked.
-    """
-    if problem := _why_nobody_is_asked(await installed(connection, NAME)):
-        return problem
-    end = clock() + seconds
-    value = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": NAME, "labels": {LABEL: "true"}},
-    }
-    path = f"/api/v1/namespaces/{namespace}/configmaps"
-    while True:
-        try:
-            await connection.post(path, value, query={"dryRun": "All"})
-        except ClusterError as error:
-            if WEBHOOK not in str(error):
-                raise
-            problem = str(error)
-        else:
-            return ""
-        if clock() >= end:
-            return problem
-        await sleep(_PAUSE_SECONDS)

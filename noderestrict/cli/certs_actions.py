@@ -14,7 +14,7 @@ from noderestrict.certs.kept import KeptAuthority
 from noderestrict.certs.leaf import Leaf
 from noderestrict.certs.names import Names, names_for
 from noderestrict.certs.place import DirectoryPlace, Place, SecretPlace
-from noderestrict.certs.prepare import complete, installed_of
+from noderestrict.certs.planned import complete, installed_of
 from noderestrict.certs.register import register
 from noderestrict.certs.servers import Servers
 from noderestrict.certs.unkept import UnkeptAuthority
