@@ -183,12 +183,7 @@ async def _drain(
 
 
 async def opened(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
-    """Return sockets for a server, which listen already unless another one may serve there.
-
-    Args:
-        host: name or address; "" for all of IPv4 and IPv6.
-        port: 0 for any free one.
-        shared: whether other processes of the same user may listen there as well.
+    """Return what ``bound_sockets`` does, listening already unless others may listen there.
 
     Raises:
         StartError: it cannot listen there.
