@@ -3,7 +3,7 @@
 import base64
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,9 @@ class Healthy(APIServer):
         node_rights: what RBAC lets a member of system:nodes do, by verb and resource.
         authorizes: the answer to a node that asks for its own Node; None for that of the rules.
         files: kubeconfig of a kubelet, and the API server's AuthorizationConfiguration.
+        asked: method and path of each request.
+        refuses: tells which requests are refused.
+        code: with which status.
     """
 
     rendered: Mapping[str, str] = FILES
@@ -67,6 +70,9 @@ class Healthy(APIServer):
         }
         self.node_rights: set[tuple[str, str]] = set()
         self.authorizes: Object | None = None
+        self.asked: set[tuple[str, str]] = set()
+        self.refuses: Callable[[tuple[str, str]], bool] = lambda _: False
+        self.code = 403
         self.files: dict[str, Object] = {
             "kubelet.conf": kubelet(NODE.certificate),
             "authorization.yaml": authorization_configuration("/w"),
@@ -142,6 +148,15 @@ class Healthy(APIServer):
         return self.objects[path]
 
     async def answer(self, request: web.Request) -> web.Response:
+        one = (request.method, request.path)
+        self.asked.add(one)
+        if self.refuses(one):
+            body = {
+                "kind": "Status",
+                "message": "you may not impersonate or get",
+                "code": self.code,
+            }
+            return web.json_response(body, status=self.code)
         if (text := self.exposed.get(request.path)) is not None:
             return web.Response(body=text)
         return await super().answer(request)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from aiohttp import web
 
 from noderestrict.agents.reads import Asked
 from noderestrict.api import rbacv1
@@ -507,36 +506,15 @@ async def test_pods_of_a_daemon_set_that_now_has_another_account_still_count(
     assert {one.status for _, one in await examined(server, tmp_path)} == {"pass"}
 
 
-class Blind(WithAgents):
-    """Notes what is read, and refuses some of it.
-
-    Attributes:
-        asked: method and path of each request.
-        refuses: tells which requests are refused.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: set[tuple[str, str]] = set()
-        self.refuses: Callable[[tuple[str, str]], bool] = lambda _: False
-
-    async def answer(self, request: web.Request) -> web.Response:
-        one = (request.method, request.path)
-        self.asked.add(one)
-        if self.refuses(one):
-            return web.json_response({"kind": "Status", "message": "no", "code": 403}, status=403)
-        return await super().answer(request)
-
-
 @pytest.mark.parametrize("check", AGENT_CHECKS, ids=[one.name for one in AGENT_CHECKS])
 async def test_a_check_of_agents_that_a_source_is_hidden_from_is_not_green(
     tmp_path: Path, check: Check
 ) -> None:
-    server = Blind()
+    server = WithAgents()
     await examined(server, tmp_path, (check,))
     green = []
     for source in sorted(server.asked - HELPFUL):
-        blind = Blind()
+        blind = WithAgents()
         blind.refuses = source.__eq__
         found = await examined(blind, tmp_path, (check,))
         if exit_code(one for _, one in found) != 2:
@@ -599,7 +577,7 @@ async def test_policies_that_are_not_seen_are_neither_green_nor_a_difference(
 
 
 async def test_a_config_map_that_may_not_be_read_is_not_green(tmp_path: Path) -> None:
-    server = Blind()
+    server = WithAgents()
     server.refuses = ("GET", CONFIG_MAP).__eq__
     found = await examined(server, tmp_path, POLICIES, given=False)
     assert [one.status for _, one in found] == ["unknown"]
