@@ -1,6 +1,5 @@
 """What all tests share: the conformance figures at the end of a run."""
 
-import json
 from collections import Counter
 from collections.abc import Generator
 
@@ -26,8 +25,19 @@ def figures(suite: str, counts: Counter[tuple[str, str]]) -> tuple[str, object]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_report_to_serializable() -> Generator[None, object, object]:
-    """Replace lone surrogates of hostile input: a worker sends its reports as UTF-8."""
-    return json.loads(json.dumps((yield), ensure_ascii=False).encode(errors="replace"))
+    """Make what a worker sends of its reports such that it can be sent."""
+    return encodable((yield))
+
+
+def encodable(value: object) -> object:
+    """Return a value of a report without the lone surrogates of hostile input."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, dict):
+        return {encodable(key): encodable(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(encodable, value))
+    return value
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
