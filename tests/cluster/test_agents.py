@@ -37,7 +37,7 @@ async def judged(world: World, held: Agents, body: bytes) -> Allowed | Denied:
     async with connected(world) as connection:
         judge = ClusterJudge(connection, SETTINGS, Metrics(), streaming=False)
         request = admission.decode(body, held)
-        return judge.allowed(request) or await judge.judge(request, time.monotonic() + 5)
+        return judge.allowed(request) or await judge.judge(request, time.monotonic() + 60)
 
 
 def update(name: str, extra: Object = BY_POD) -> bytes:
@@ -97,7 +97,7 @@ async def test_each_pod_of_an_agent_has_its_own_share_of_lookups() -> None:
         for uid in ("a", "a", "b"):
             body = execute("q").replace(b"driver-1-uid", uid.encode())
             request = admission.decode(body, policy(PODS))
-            decision = await judge.judge(request, time.monotonic() + 5, peer="1.2.3.4")
+            decision = await judge.judge(request, time.monotonic() + 60, peer="1.2.3.4")
             codes.append(decision.code)  # type: ignore[union-attr]
         assert codes == [403, 500, 403]
 
@@ -119,7 +119,7 @@ async def opinion(world: World, held: Agents, **attributes: Any) -> Opinion | No
         nodes = NodeAuthorizer(connection, Graph(), SETTINGS.features, lambda: True)
         decoded = authorization.decode(json.dumps(body).encode(), held)
         authorizer = AgentAuthorizer(judge, nodes)
-        return await authorizer.authorize(decoded, time.monotonic() + 5)
+        return await authorizer.authorize(decoded, time.monotonic() + 60)
 
 
 GET = "{resources: [pods], verbs: [get], relation: own-pods}"

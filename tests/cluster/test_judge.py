@@ -297,7 +297,7 @@ def of_node(name: str, pod: str) -> admission.Request:
 async def codes(
     judging: ClusterJudge, node: str, peer: str, count: int = 1, pods: str = "p"
 ) -> set[int]:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     found = set()
     for number in range(count):
         request = of_node(node, f"{pods}-{number}")

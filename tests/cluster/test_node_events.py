@@ -288,7 +288,7 @@ async def test_the_job_writes_at_once_and_then_in_periods() -> None:
         await go.acquire()
 
     async def until(writes: int) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(api.writes) < writes or not waited:  # noqa: ASYNC110 (nobody tells)
                 await asyncio.sleep(0.001)
 

@@ -105,7 +105,7 @@ class Following:
         self.authorizer: NodeAuthorizer
 
     async def ask(self, *edge: Any, **more: Any) -> Opinion | None:
-        return await self.authorizer.authorize(review(*edge, **more), time.monotonic() + 30)
+        return await self.authorizer.authorize(review(*edge, **more), time.monotonic() + 60)
 
     async def allowed(self, *edge: Any, **more: Any) -> bool | None:
         opinion = await self.ask(*edge, **more)

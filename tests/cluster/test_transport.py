@@ -64,7 +64,10 @@ def issued(
 async def served(
     folder: Path, pair: Leaf, *, client_ca: bytes | None = None
 ) -> AsyncIterator[tuple[int, list[Any]]]:
-    """Serve TLS; yields the port, and the subject of each client."""
+    """Serve TLS; yields the port, and the subject of each client.
+
+    The answer to /slow ends after a request for /finish.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     file = folder / "pair.pem"
     file.write_bytes(pair.certificate + pair.key)
@@ -73,6 +76,7 @@ async def served(
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(cadata=client_ca.decode())
     seen: list[Any] = []
+    finish = asyncio.Event()
 
     async def handle(request: web.Request) -> web.StreamResponse:
         assert request.transport is not None
@@ -90,9 +94,11 @@ async def served(
             response = web.StreamResponse()
             await response.prepare(request)
             await response.write(b"begun")
-            await asyncio.sleep(1)
+            await finish.wait()
             await response.write(b" done")
             return response
+        if request.path == "/finish":
+            finish.set()
         return web.json_response({})
 
     app = web.Application()
@@ -252,7 +258,7 @@ async def test_a_client_certificate_is_renewed_while_requests_go_on(tmp_path: Pa
         (tmp_path / "client.key").write_bytes(other.key)
         await connection.credentials._renew(access, demanded=False)
         assert not connection.credentials.problem
-        await connection.get("/x")
+        await connection.get("/finish")
         assert [piece async for piece in pieces] == [b" done"]
         await connection.get("/x")
     assert seen == ["one", "one", "one", "two", "two"]

@@ -419,7 +419,7 @@ async def test_a_pod_that_left_beside_a_poisoned_one_is_followed(fields: str) ->
             async with asyncio.timeout(60):
                 while not graph.reaches("n2", ("pods", "ns", "p")):  # noqa: ASYNC110 (no event)
                     await asyncio.sleep(0.01)
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             assert judge.informers.has_synced()
             decision = await judge.judge(review("pods", "DELETE", "p"), deadline)
             assert isinstance(decision, Denied)
@@ -453,7 +453,7 @@ async def test_what_cannot_be_decoded_live_either_is_answered_500_and_others_are
     cluster.objects["/api/v1/namespaces/ns/pods/q"] = plain(thing("q"))
     async with connected(cluster) as connection:
         judge = ClusterJudge(connection, Settings.for_version(api_audiences=("a",)), Metrics())
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         decision = await judge.judge(review("pods", "DELETE", "p"), deadline)
         assert isinstance(decision, Denied)
         assert decision.code == 500
@@ -466,7 +466,7 @@ async def test_a_nodes_questions_are_answered_beside_its_poisoned_pods() -> None
     gates = defaults(OFFLINE_MINOR)
     async with connected(cluster) as connection:
         authorizer = NodeAuthorizer(connection, Graph(), gates, lambda: True)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         cluster.objects["spec.nodeName=n1"] = listed(poisoned(thing("x")), own)
         opinion = await authorizer.authorize(question("s"), deadline)
         assert opinion is not None
@@ -492,8 +492,8 @@ async def test_an_object_that_cannot_be_decoded_is_neither_open_nor_shut() -> No
             lambda: True,
             unreadable=lambda plural: lost.get(plural, set()),
         )
-        assert await authorizer.authorize(question("s"), time.monotonic() + 20) is None
-        assert await authorizer.authorize(question("t"), time.monotonic() + 20) is not None
+        assert await authorizer.authorize(question("s"), time.monotonic() + 60) is None
+        assert await authorizer.authorize(question("t"), time.monotonic() + 60) is not None
 
 
 def with_claim(name: str, claim: str, node: str = "n1") -> dict[str, Any]:
@@ -519,7 +519,7 @@ async def test_a_volume_that_cannot_be_decoded_shuts_nothing_that_it_may_open() 
             lambda: True,
             unreadable=lambda plural: lost.get(plural, set()),
         )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         assert await authorizer.authorize(question("s"), deadline) is None
         # Others are told no, as before.
         for node in ("n2", "n3", "n4"):

@@ -19,6 +19,7 @@ class World:
         objects: by path of one object.
         asked: path of every request but lists, watches and probes.
         lists: queries of the lists with a field selector, by path.
+        probes: how many were answered that it is there.
         down: nothing is answered but 503.
         grants: whether SubjectAccessReviews are allowed.
         served: paths of the lists that it has.
@@ -29,6 +30,7 @@ class World:
         self.asked: list[str] = []
         self.lists: list[tuple[str, str]] = []
         self.followed = 0
+        self.probes = 0
         self.down = False
         self.grants = False
         self.broken: set[str] = set()
@@ -53,6 +55,7 @@ class World:
         if query.get("watch"):
             return await self._watch(request)
         if path == Probe.PATH:
+            self.probes += 1
             return web.json_response({"message": "not found"}, status=404)
         if is_discovery(path):
             return web.json_response(discovered(path, self.served))

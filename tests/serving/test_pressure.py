@@ -14,11 +14,15 @@ import pytest
 
 from noderestrict.serving.limits import Limits
 from tests.serving.clients import BAD, hang_up, http, read_answer
-from tests.serving.tls import Server, serving
+from tests.serving.tls import SECONDS, Server, serving
 
 JSON = b"POST /validate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 #: Few, so that they are soon used up: 160 connections, of which 53 may be fresh.
 FILES = 256
+#: How long a head may take where a test waits for the end of that: a client that sends at once is
+#: faster on any machine.
+HEAD_SECONDS = 3.0
+SLOW_HEAD = ("--header-timeout", str(HEAD_SECONDS))
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -32,7 +36,7 @@ async def connect(server: Server) -> Streams:
 async def answer(streams: Streams, request: bytes = http(BAD)) -> tuple[int, bytes, bool]:
     reader, writer = streams
     writer.write(request)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(SECONDS):
         return await read_answer(reader)
 
 
@@ -85,8 +89,8 @@ def open_silently(port: int, number: int) -> list[socket.socket]:
 
 
 def is_closed(sock: socket.socket) -> bool:
-    """Return whether the other side closes within some seconds."""
-    sock.settimeout(10)
+    """Return whether the other side closes, however late."""
+    sock.settimeout(SECONDS)
     try:
         return sock.recv(1) == b""
     except TimeoutError:
@@ -202,16 +206,17 @@ async def test_what_cannot_be_accepted_now_is_later(tmp_path: Path) -> None:
 
 
 def test_each_slow_head_is_cut_off(tmp_path: Path) -> None:
-    with serving(tmp_path, "--header-timeout", "0.5") as server:
+    with serving(tmp_path, *SLOW_HEAD) as server, contextlib.ExitStack() as stack:
+        connections = []
         for begun in (b"P", b"POST /validate HTTP/1.1\r\nHost: localhost\r\nX: "):
             for together in (False, True):
-                with open_tls(server) as tls:
-                    first = http(BAD)
-                    tls.sendall(first + (begun if together else b""))
-                    assert tls.recv(65536).startswith(b"HTTP/1.1 200")
-                    if not together:
-                        tls.sendall(begun)
-                    assert is_closed(tls)
+                tls = stack.enter_context(open_tls(server))
+                tls.sendall(http(BAD) + (begun if together else b""))
+                assert tls.recv(65536).startswith(b"HTTP/1.1 200")
+                if not together:
+                    tls.sendall(begun)
+                connections.append(tls)
+        assert all(map(is_closed, connections))
         assert (
             counted(server, 'noderestrict_closed_connections_total{port="webhook",reason="header"}')
             == 4
@@ -221,14 +226,14 @@ def test_each_slow_head_is_cut_off(tmp_path: Path) -> None:
 @contextlib.contextmanager
 def open_tls(server: Server) -> Iterator[ssl.SSLSocket]:
     with (
-        socket.create_connection(("127.0.0.1", server.port), timeout=20) as plain,
+        socket.create_connection(("127.0.0.1", server.port), timeout=SECONDS) as plain,
         server.context.wrap_socket(plain, server_hostname="localhost") as tls,
     ):
         yield tls
 
 
 def test_a_head_that_drips_is_cut_off_all_the_same(tmp_path: Path) -> None:
-    with serving(tmp_path, "--header-timeout", "0.5") as server, open_tls(server) as tls:
+    with serving(tmp_path, *SLOW_HEAD) as server, open_tls(server) as tls:
         tls.sendall(http(BAD))
         assert tls.recv(65536).startswith(b"HTTP/1.1 200")
         tls.settimeout(0.1)
@@ -257,7 +262,7 @@ def test_a_head_without_end_is_cut_off(tmp_path: Path) -> None:
 
 def test_an_idle_connection_stays_open_only_if_it_carried_a_review(tmp_path: Path) -> None:
     with (
-        serving(tmp_path, "--header-timeout", "0.5") as server,
+        serving(tmp_path, *SLOW_HEAD) as server,
         open_tls(server) as asked,
         open_tls(server) as reviewed,
     ):
@@ -278,31 +283,30 @@ CHUNKED = (
 )
 
 
-@pytest.mark.parametrize("request_", [http(BAD), CHUNKED], ids=["length", "chunked"])
-@pytest.mark.parametrize("pieces", [1, 2, 5])
-def test_a_connection_stays_open_however_its_review_came_in(
-    tmp_path: Path, request_: bytes, pieces: int
-) -> None:
-    with serving(tmp_path, "--header-timeout", "0.3") as server, open_tls(server) as tls:
-        size = len(request_) // pieces + 1
-        for start in range(0, len(request_), size):
-            tls.sendall(request_[start : start + size])
-            time.sleep(0.02)
-        assert tls.recv(65536).startswith(b"HTTP/1.1 200")
-        tls.settimeout(0.6)
-        with pytest.raises(TimeoutError):
-            tls.recv(1)
-
-
-def test_a_connection_stays_open_if_a_review_follows_another_question(tmp_path: Path) -> None:
-    with serving(tmp_path, "--header-timeout", "0.3") as server, open_tls(server) as tls:
-        tls.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n" + http(BAD))
-        tls.settimeout(0.6)
-        answers = b""
-        while answers.count(b"HTTP/1.1 200") < 2:
-            answers += tls.recv(65536)
-        with pytest.raises(TimeoutError):
-            tls.recv(1)
+def test_a_connection_stays_open_however_its_review_came_in(tmp_path: Path) -> None:
+    livez = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    requests = [
+        (f"{name} in {pieces} pieces", request, pieces, 1)
+        for name, request in (("length", http(BAD)), ("chunked", CHUNKED))
+        for pieces in (1, 2, 5)
+    ]
+    with serving(tmp_path, *SLOW_HEAD) as server, contextlib.ExitStack() as stack:
+        connections = {}
+        for what, request, pieces, answers in (
+            *requests, ("after another question", livez + http(BAD), 1, 2)
+        ):  # fmt: skip
+            tls = connections[what] = stack.enter_context(open_tls(server))
+            size = len(request) // pieces + 1
+            for start in range(0, len(request), size):
+                tls.sendall(request[start : start + size])
+                time.sleep(0.02)
+            received = b""
+            while received.count(b"HTTP/1.1 200") < answers:
+                received += tls.recv(65536)
+        time.sleep(1.5 * HEAD_SECONDS)
+        for what, tls in connections.items():
+            tls.sendall(http(BAD))
+            assert tls.recv(65536).startswith(b"HTTP/1.1 200"), what
 
 
 def test_who_sends_too_much_gets_the_answer_that_says_so(tmp_path: Path) -> None:
@@ -339,7 +343,7 @@ async def test_scrapes_in_a_storm_wait_for_their_turn_and_probes_get_theirs(tmp_
                 "127.0.0.1", server.metrics_port, local_addr=("127.0.0.2", 0)
             )
             writer.write(request.replace(b"/metrics", b"/readyz"))
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(SECONDS):
                 assert (await read_answer(reader))[0] == 200
             await hang_up(writer)
         # The bound is a rate, so that a slow machine passes all the more.

@@ -300,7 +300,7 @@ def test_who_was_verified_by_a_ca_that_is_gone_resumes_no_session(
 
         def answer(session: ssl.SSLSession | None = None) -> tuple[bytes, ssl.SSLSession | None]:
             with (
-                socket.create_connection(("127.0.0.1", server.port), timeout=10) as plain,
+                socket.create_connection(("127.0.0.1", server.port), timeout=SECONDS) as plain,
                 context.wrap_socket(plain, server_hostname="localhost", session=session) as tls,
             ):
                 tls.sendall(http(GOOD))
@@ -309,7 +309,7 @@ def test_who_was_verified_by_a_ca_that_is_gone_resumes_no_session(
         first, session = answer()
         assert b'"allowed":true' in first
         bundle.write_bytes(authority().certificate)
-        end = time.monotonic() + 10
+        end = time.monotonic() + SECONDS
         while sum(SERVED in line for line in server.log) < 2:
             assert time.monotonic() < end
             time.sleep(0.01)

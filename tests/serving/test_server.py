@@ -11,7 +11,17 @@ import pytest
 
 from noderestrict import __version__
 from tests.admission.test_review import body, hostile
-from tests.serving.tls import DAY, NOW, Server, authority, client_leaf, leaf, serving, write_pair
+from tests.serving.tls import (
+    DAY,
+    NOW,
+    SECONDS,
+    Server,
+    authority,
+    client_leaf,
+    leaf,
+    serving,
+    write_pair,
+)
 from tests.telemetry.test_metrics import PROMETHEUS
 
 
@@ -97,7 +107,7 @@ def test_metrics_are_on_their_own_port(server: Server) -> None:
 
 
 def test_metrics_are_openmetrics_for_who_asks_for_that(server: Server) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", server.metrics_port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.metrics_port, timeout=SECONDS)
     connection.request("GET", "/metrics", headers={"Accept": PROMETHEUS})
     response = connection.getresponse()
     text = response.read().decode()
@@ -147,10 +157,10 @@ def test_a_refusal_is_one_log_line_without_the_object(server: Server) -> None:
 
 def test_plain_http_and_garbage_on_the_tls_port_close_the_connection(server: Server) -> None:
     for data in (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"\x00" * 100, b"\x16\x03\x01"):
-        with socket.create_connection(("127.0.0.1", server.port), 5) as plain:
+        with socket.create_connection(("127.0.0.1", server.port), SECONDS) as plain:
             plain.sendall(data)
             plain.shutdown(socket.SHUT_WR)
-            plain.settimeout(15)
+            plain.settimeout(SECONDS)
             received = b""
             try:
                 while chunk := plain.recv(4096):

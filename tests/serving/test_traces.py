@@ -29,7 +29,7 @@ from noderestrict.telemetry.tracing import tracing
 from tests.admission.test_review import body
 from tests.serving.clients import GOOD, http
 from tests.serving.inprocess import listening
-from tests.serving.tls import Server, serving
+from tests.serving.tls import SECONDS, Server, serving
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED, NOT_SAMPLED = (f"00-{TRACE}-{PARENT}-{flag}" for flag in ("01", "00"))
@@ -259,7 +259,7 @@ def collecting() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
 def posted(server: Server) -> int:
     """Post a review that is traced; return the status of the answer."""
     headers = {"Content-Type": "application/json", "traceparent": SAMPLED}
-    connection = HTTPSConnection("127.0.0.1", server.port, context=server.context, timeout=30)
+    connection = HTTPSConnection("127.0.0.1", server.port, context=server.context, timeout=SECONDS)
     connection.request("POST", "/validate", body(), headers)
     response = connection.getresponse()
     response.read()
