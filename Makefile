@@ -42,6 +42,9 @@ format: install ## Format the code, and fix what ruff can
 	$(BIN)/ruff check --fix noderestrict tests
 	$(BIN)/ruff format noderestrict tests
 
+# The defaults, as some versions of buildah and podman miss stages that only defaults name.
+BASES := --build-arg BUILD_IMAGE=pinned-build --build-arg RUN_IMAGE=pinned-run
+
 # For other base images: IMAGE_ARGS="--build-arg RUN_IMAGE=…".
 # BUILDER chooses the tool. podman and buildah would name the image after localhost.
 image: ## Build the container image with docker, podman or buildah
@@ -54,7 +57,7 @@ image: ## Build the container image with docker, podman or buildah
 	    exit 1; \
 	fi; \
 	case $$tool:$$name in *docker:*|*/*) ;; *) name=docker.io/library/$$name ;; esac; \
-	set -x; $$tool build --tag $$name $(IMAGE_ARGS) .
+	set -x; $$tool build --tag $$name $(BASES) $(IMAGE_ARGS) .
 
 e2e-kind: install image ## Test the manifests and the image in a kind cluster
 	CLUSTER=kind $(BIN)/python -m pytest -s -m "cluster and not full" $(CLUSTER_ARGS) tests/containers
