@@ -59,6 +59,18 @@ image: ## Build the container image with docker, podman or buildah
 	case $$tool:$$name in *docker:*|*/*) ;; *) name=docker.io/library/$$name ;; esac; \
 	set -x; $$tool build --tag $$name $(BASES) $(IMAGE_ARGS) .
 
+# What this machine cannot run needs qemu-user-static.
+PLATFORMS ?= linux/amd64,linux/arm64
+image-layout: ## Build the image for all architectures into dist/image, as OCI lays it out, with buildah
+	rm -rf dist/image
+	mkdir -p dist
+	if buildah manifest exists noderestrict-release; then buildah manifest rm noderestrict-release; fi
+	buildah build --platform $(PLATFORMS) --manifest noderestrict-release \
+	    --label org.opencontainers.image.title=noderestrict \
+	    --label org.opencontainers.image.version=$(VERSION) \
+	    --label org.opencontainers.image.licenses=Apache-2.0 $(BASES) $(IMAGE_ARGS) .
+	buildah manifest push --all noderestrict-release oci:dist/image
+
 e2e-kind: install image ## Test the manifests and the image in a kind cluster
 	CLUSTER=kind $(BIN)/python -m pytest -s -m "cluster and not full" $(CLUSTER_ARGS) tests/containers
 
@@ -93,6 +105,9 @@ cert-manager-assets: ## Build cert-manager for test-cluster-full, with Go
 
 prometheus-assets: ## Build Prometheus for the tests of alerts and dashboard, with Go
 	tests/assets/build-prometheus .assets/prometheus
+
+publish-assets: ## Build cosign, crane and syft for release-check, with Go
+	tests/assets/build-publish .assets/publish
 
 helm-assets: ## Build Helm for test-chart, with Go
 	tests/assets/build-helm .assets/helm
@@ -139,10 +154,11 @@ bench-compare: install ## Compare two JSON results of make bench: OLD=, NEW=
 bench-ab: install ## Measure what a change costs compared with another checkout: AGAINST=
 	$(BIN)/python -m tests.benchmarks.ab $(AGAINST) $(BENCH_ARGS)
 
-# What it builds is left in dist/. IMAGE is the name that the chart and the manifests get.
-release-check: install helm-assets ## Build and check what a release publishes
+# What it builds is left in dist/. IMAGE is the name that the chart and the manifests get. LAYOUT is a
+# folder with the image, as image-layout makes it; without, it is built on stand-ins for its bases.
+release-check: install helm-assets publish-assets ## Build and check what a release publishes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt -e '.[release]'
-	IMAGE=$(IMAGE) $(BIN)/python -m pytest -s -m release $(RELEASE_ARGS) tests/release
+	IMAGE=$(IMAGE) LAYOUT=$(LAYOUT) $(BIN)/python -m pytest -s -m release $(RELEASE_ARGS) tests/release
 
 version:
 	@echo $(VERSION)

@@ -258,7 +258,8 @@ class Builder:
     def _build_base(self) -> str:
         """Return the stand-in for the Dockerfile's python image."""
         prefix = Path(os.environ.get("IMAGE_PYTHON", sys.base_prefix))
-        version = f"python{run(str(prefix / 'bin' / 'python3'), '-V').split()[1]}"
+        # Scanners look for this string. A linker lets it share the end of the path of a prefix.
+        version = f"\0{run(str(prefix / 'bin' / 'python3'), '-V').split()[1]}\0"
         strip = shutil.which("strip")
         image = f"build-base:{checksum(self._root.name, str(prefix), version, str(strip))}"
         if not self._has(image):
@@ -277,6 +278,9 @@ class Builder:
                         if one.read_bytes()[:4] == b"\x7fELF":
                             one.chmod(0o755)
                             run(strip, "--strip-unneeded", str(one))
+                for one in local.glob("lib/libpython3.*.so.*"):
+                    with one.open("ab") as library:
+                        library.write(version.encode())
                 bin_ = ["--env", "PATH=/usr/local/bin:/usr/sbin:/usr/bin"]
                 libraries = ["--env", "LD_LIBRARY_PATH=/usr/local/lib"]
                 self._commit(image, tree, *bin_, *libraries)

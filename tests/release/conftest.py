@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from noderestrict import __version__
 from tests.containers.images import Builder, node_root
+from tests.e2e.helm import helm_binary
 from tests.release.oci import Image, unpacked
+from tests.release.tools import tool
 
 ROOT = Path(__file__).parents[2]
 DIST = ROOT / "dist"
@@ -54,9 +57,9 @@ def installed(packages: tuple[Path, Path], tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="session")
 def layout(dist: Path) -> Path:
-    """Return a folder with the image: LAYOUT, or built on stand-ins, which need no registry."""
+    """Return a folder with the image: that in LAYOUT, or built on stand-ins for its bases."""
     if given := os.environ.get("LAYOUT"):
-        return Path(given)
+        return shutil.copytree(given, dist / "image")
     if os.geteuid() != 0 or not (shutil.which("buildah") and shutil.which("debootstrap")):
         pytest.skip("the image is not checked: that needs LAYOUT, or root, buildah and debootstrap")
     builder = Builder(node_root(), ())
@@ -68,3 +71,27 @@ def layout(dist: Path) -> Path:
 def images(layout: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Image]:
     """Return the image, unpacked, of each architecture."""
     return unpacked(layout, tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="session")
+def bills(layout: Path, images: list[Image], dist: Path) -> dict[str, Path]:
+    """Return the bill of materials of the image for each architecture, as a scanner finds it."""
+    found = {}
+    for one in images:
+        path = dist / f"noderestrict-{__version__}-image-{one.architecture}.cdx.json"
+        run(tool("syft"), "scan", f"oci-dir:{layout}", "--platform", f"linux/{one.architecture}",
+            "--source-name", "noderestrict", "--source-version", __version__,
+            "--output", f"cyclonedx-json={path}")  # fmt: skip
+        found[one.architecture] = path
+    return found
+
+
+@pytest.fixture(scope="session")
+def chart(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the packed chart."""
+    helm, folder = helm_binary(), tmp_path_factory.mktemp("chart")
+    noderestrict = Path(sys.executable).with_name("noderestrict")
+    run(noderestrict, "render", "--image", os.environ["IMAGE"], folder)
+    run(helm, "lint", "--strict", folder / "chart")
+    run(helm, "package", folder / "chart", "--destination", dist)
+    return dist / f"noderestrict-{__version__}.tgz"

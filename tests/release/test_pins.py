@@ -5,8 +5,9 @@ from pathlib import Path
 
 import yaml
 
+from tests.release.provenance import PINNED
+
 ROOT = Path(__file__).parents[2]
-_PINNED = re.compile(r"FROM [a-z0-9.]+(/[a-z0-9-]+)+:[\w.-]+@sha256:[0-9a-f]{64} AS (?P<stage>\S+)")
 
 
 def dependabot() -> set[tuple[str, str]]:
@@ -17,16 +18,20 @@ def dependabot() -> set[tuple[str, str]]:
 
 def test_the_image_starts_from_digests_where_dependabot_sees_them() -> None:
     lines = (ROOT / "Dockerfile").read_text().splitlines()
-    stages = [one["stage"] for line in lines if (one := _PINNED.fullmatch(line))]
+    stages = [one["stage"] for line in lines if (one := PINNED.fullmatch(line))]
     arguments = dict(line[4:].split("=") for line in lines if re.match("ARG .*_IMAGE", line))
     assert sorted(arguments.values()) == sorted(stages)
-    others = [one for one in lines if one.startswith("FROM ") and not _PINNED.fullmatch(one)]
+    others = [one for one in lines if one.startswith("FROM ") and not PINNED.fullmatch(one)]
     assert [one.split()[1] for one in others] == [f"${{{one}}}" for one in arguments]
     assert ("docker", "/") in dependabot()
 
 
-def test_dependabot_sees_the_pins_of_python_packages_and_actions() -> None:
+def test_dependabot_sees_the_pins_of_python_packages() -> None:
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     assert lines
     assert [one for one in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", one)] == []
-    assert {("pip", "/"), ("github-actions", "/")} <= dependabot()
+    assert ("pip", "/") in dependabot()
+
+
+def test_dependabot_sees_the_pins_of_actions_and_of_what_publishes() -> None:
+    assert {("github-actions", "/"), ("gomod", "/tests/assets/publish")} <= dependabot()
