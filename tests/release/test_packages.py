@@ -11,6 +11,7 @@ import pytest
 
 from noderestrict import __version__
 from tests.release.conftest import ROOT, run
+from tests.release.provenance import PINNED
 
 pytestmark = pytest.mark.release
 
@@ -51,6 +52,18 @@ def test_the_installed_wheel_renders_the_manifests_of_this_commit(
     assert all(
         (tmp_path / one).read_bytes() == (ROOT / "manifests" / one).read_bytes() for one in names
     )
+
+
+@pytest.mark.parametrize("machine", ["aarch64", "x86_64"])
+def test_the_image_takes_wheels_alone(
+    packages: tuple[Path, Path], tmp_path: Path, machine: str
+) -> None:
+    bases = [PINNED.fullmatch(one) for one in (ROOT / "Dockerfile").read_text().splitlines()]
+    (tag,) = [one["tag"] for one in bases if one and one["name"].endswith("/python")]
+    run(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+        "--dry-run", "--target", tmp_path, "--only-binary", ":all:",
+        "--python-version", tag.partition("-")[0], "--platform", f"manylinux2014_{machine}",
+        "-c", ROOT / "requirements.txt", packages[1])  # fmt: skip
 
 
 def test_the_bill_of_materials_names_each_package_that_the_wheel_needs(
