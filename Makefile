@@ -106,6 +106,10 @@ cert-manager-assets: ## Build cert-manager for test-cluster-full, with Go
 prometheus-assets: ## Build Prometheus for the tests of alerts and dashboard, with Go
 	tests/assets/build-prometheus .assets/prometheus
 
+checkov-assets: ## Install checkov for release-check
+	$(PYTHON) -m venv .assets/checkov
+	.assets/checkov/bin/pip install --quiet --disable-pip-version-check -r tests/assets/checkov/requirements.txt
+
 publish-assets: ## Build cosign, crane and syft for release-check, with Go
 	tests/assets/build-publish .assets/publish
 
@@ -156,7 +160,7 @@ bench-ab: install ## Measure what a change costs compared with another checkout:
 
 # What it builds is left in dist/. IMAGE is the name that the chart and the manifests get. LAYOUT is a
 # folder with the image, as image-layout makes it; without, it is built on stand-ins for its bases.
-release-check: install helm-assets publish-assets ## Build and check what a release publishes
+release-check: install helm-assets publish-assets checkov-assets ## Build and check what a release publishes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt -e '.[release]'
 	IMAGE=$(IMAGE) LAYOUT=$(LAYOUT) $(BIN)/python -m pytest -s -m release $(RELEASE_ARGS) tests/release
 

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.release.provenance import PINNED
@@ -13,7 +14,11 @@ ROOT = Path(__file__).parents[2]
 def dependabot() -> set[tuple[str, str]]:
     """Return ecosystems that Dependabot looks at, each with a folder."""
     value = yaml.safe_load((ROOT / ".github" / "dependabot.yml").read_text())
-    return {(one["package-ecosystem"], one["directory"]) for one in value["updates"]}
+    return {
+        (one["package-ecosystem"], folder)
+        for one in value["updates"]
+        for folder in one.get("directories", [one.get("directory")])
+    }
 
 
 def test_the_image_starts_from_digests_where_dependabot_sees_them() -> None:
@@ -26,11 +31,13 @@ def test_the_image_starts_from_digests_where_dependabot_sees_them() -> None:
     assert ("docker", "/") in dependabot()
 
 
-def test_dependabot_sees_the_pins_of_python_packages() -> None:
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
+@pytest.mark.parametrize("folder", ["/", "/tests/assets/checkov"])
+def test_dependabot_sees_the_pins_of_python_packages(folder: str) -> None:
+    text = (ROOT / folder[1:] / "requirements.txt").read_text()
+    lines = [one for one in text.splitlines() if not one.startswith("#")]
     assert lines
     assert [one for one in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", one)] == []
-    assert ("pip", "/") in dependabot()
+    assert ("pip", folder) in dependabot()
 
 
 def test_dependabot_sees_the_pins_of_actions_and_of_what_publishes() -> None:
