@@ -8,6 +8,8 @@ IMAGE ?= noderestrict:$(VERSION)
 # The minor version for test-e2e; tests/assets/kubernetes-$(KUBERNETES)/go.mod pins the patch release.
 KUBERNETES ?= 1.36
 ASSETS := .assets/kubernetes-$(KUBERNETES)
+# The major version for test-chart and release-check; tests/assets/helm-$(HELM_MAJOR)/go.mod pins the release.
+HELM_MAJOR ?= 4
 
 .DEFAULT_GOAL := help
 # Tests start hundreds of processes, each of which would compile the package again.
@@ -114,10 +116,10 @@ publish-assets: ## Build cosign, crane and syft for release-check, with Go
 	tests/assets/build-publish .assets/publish
 
 helm-assets: ## Build Helm for test-chart, with Go
-	tests/assets/build-helm .assets/helm
+	tests/assets/build-helm $(HELM_MAJOR) .assets/helm-$(HELM_MAJOR)
 
 test-chart: install assets helm-assets ## Render the chart, and install it into a real API server
-	KUBERNETES=$(KUBERNETES) $(BIN)/python -m pytest -m e2e $(E2E_ARGS) tests/e2e/test_chart_objects.py tests/e2e/test_chart.py
+	KUBERNETES=$(KUBERNETES) HELM_MAJOR=$(HELM_MAJOR) $(BIN)/python -m pytest -m e2e $(E2E_ARGS) tests/e2e/test_chart_objects.py tests/e2e/test_chart.py
 
 test-e2e: install ## Test against a real API server, from make assets or KUBEBUILDER_ASSETS
 	KUBERNETES=$(KUBERNETES) $(BIN)/python -m pytest -m "e2e and not long" $(E2E_ARGS) tests/e2e

@@ -20,7 +20,7 @@ from tests.e2e.control_plane import APIError, ControlPlane, free_port
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "manifests" / "chart"
-BUILT = ROOT / ".assets" / "helm" / "helm"
+BUILT = ROOT / ".assets" / f"helm-{os.environ.get('HELM_MAJOR', '4')}" / "helm"
 NAMESPACE = "isolation"
 SECONDS = 120
 Object = dict[str, Any]

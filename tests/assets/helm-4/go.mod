@@ -1,5 +1,5 @@
-// The Helm that `make test-chart` runs.
-module noderestrict.test/helm
+// The Helm 4 that `make test-chart` runs.
+module noderestrict.test/helm-4
 
 go 1.25.0
 
