@@ -129,9 +129,11 @@ class Names:
             earlier: holds the earlier value.
         """
         keys = {path[2] for path in self.paths if len(path) > 2 and path[:2] == field}
-        if field not in MAPS or self.hide(field):
-            return object_with(after, field, value_at(earlier, field))
-        was, becomes = value_at(earlier, field) or {}, value_at(after, field) or {}
+        was, becomes = value_at(earlier, field), value_at(after, field)
+        is_map = all(value is None or isinstance(value, dict) for value in (was, becomes))
+        if field not in MAPS or self.hide(field) or not is_map:
+            return object_with(after, field, was)
+        was, becomes = was or {}, becomes or {}
         kept = {key: value for key, value in becomes.items() if key not in keys}
         return object_with(after, field, kept | {key: was[key] for key in keys & was.keys()})
 

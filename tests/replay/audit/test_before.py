@@ -159,6 +159,17 @@ def test_a_patch_that_is_none_decides_nothing(body: Any) -> None:
     assert one.missing == "the patch is not in the log"
 
 
+@pytest.mark.parametrize(("was", "becomes"), [("x", {}), ({}, "x"), (["x"], {}), ({}, True)])
+def test_labels_that_are_no_map_cost_only_their_own_event(was: Any, becomes: Any) -> None:
+    """An API server stores no such object, but whoever writes the log may."""
+    sets = {"metadata": {"labels": {KEY: "b"}}}
+    earlier = at(1, patch(sets, stored(with_(PLAIN, "metadata", labels=was), 3), user=ADMIN))
+    odd = at(2, patch(sets, stored(with_(PLAIN, "metadata", labels=becomes), 4)))
+    last = at(3, event("patch", "nodes", "n2", requestObject={}, responseObject=node("n2")))
+    _, second = judged(earlier, odd, last)
+    assert row([second]).rule == "nodes/own-name"
+
+
 def test_an_administrators_change_in_between_is_not_the_nodes() -> None:
     """The log of the node's API server shows nothing of it."""
     report: dict[str, Any] = {"status": {"conditions": []}}
