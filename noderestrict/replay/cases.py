@@ -227,11 +227,14 @@ def _known(
 ) -> Case | AccessCase | Unreadable | None:
     """Return a document as a case; None if it is none."""
     kind = bytes(fields.get("kind", b""))
+    asks = any(bytes(fields.get(name, b"null")) != b"null" for name in _ACCESS)
+    if asks and "review" in fields and "id" in fields:
+        raise ValueError("a case has a review or SubjectAccessReviews, not both")
     if "review" in fields and ("id" in fields or not (depth or "parameters" in fields)):
         return _review_case(document)
     if kind == _ACCESS_REVIEW:
         return _bare_access_case(document)
-    if any(bytes(fields.get(name, b"null")) != b"null" for name in _ACCESS):
+    if asks:
         return _access_case(document)
     if kind == _ADMISSION_REVIEW:
         return _bare_review_case(document, fields)

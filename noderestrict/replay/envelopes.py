@@ -181,11 +181,8 @@ class Unknown:
     def __str__(self) -> str:
         """Return what it is, and how to unwrap it."""
         keys = ", ".join(map(json_line, self.keys[:20]))
-        path = self.path or (f"{_step(self.keys[-1])} | fromjson" if self.keys else ".")
-        return (
-            f"an unknown envelope with the keys {keys or '(none)'}: unwrap it first, "
-            f"for example with jq -c '{path}'"
-        )
+        example = f", for example with jq -c '{self.path}'" if self.path else ""
+        return f"an unknown envelope with the keys {keys or '(none)'}: unwrap it first{example}"
 
 
 def unknown(raw: bytes, match: Match) -> Unknown:

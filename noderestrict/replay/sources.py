@@ -59,6 +59,7 @@ _MANAGED_FIELDS = tuple(
 # On Python 3.11 callers count towards the depth that msgspec accepts; this is more than any later
 # decoding of the same document has.
 CALLERS = 100
+_LONGEST_PROBLEM = 2_000
 #: No decoder objects to the depth of so few brackets.
 _HARMLESS = 500
 
@@ -82,7 +83,12 @@ class Unreadable:
     def __str__(self) -> str:
         """Return the place with its problem."""
         where = f"{self.file}:{self.line}" if self.line else self.file
-        return printable(f"{where}: {self.problem}")
+        # It may quote what somebody else chose.
+        problem = self.problem
+        if len(problem) > _LONGEST_PROBLEM:
+            half = _LONGEST_PROBLEM // 2
+            problem = f"{problem[:half]}...{problem[-half:]}"
+        return printable(f"{where}: {problem}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +248,7 @@ def opened(file: str, max_ratio: int | None = _MAX_RATIO) -> Iterator[BinaryIO]:
                 plain.read(2)
                 plain = io.BufferedReader(_Recoded(plain, encoding), _CHUNK)
             yield plain
-        except (EOFError, zlib.error) as error:
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             what = "Zstandard" if unpacker is _zstd_file else "gzip"
             raise OSError(f"broken {what}: {error}") from None
 

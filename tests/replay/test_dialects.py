@@ -1,5 +1,6 @@
 """Audit logs in every form: what is read, and what is said where something cannot be."""
 
+import base64
 import gzip
 import io
 import json
@@ -126,6 +127,80 @@ def test_an_unknown_envelope_is_exit_2_with_its_keys_and_a_way_out(
     line = 2 if before else 1
     assert f'{file}:{line}: an unknown envelope with the keys "date", "{keys[0]}"' in err
     assert f"jq -c '{path}'" in err
+
+
+def test_no_way_out_is_named_that_leads_nowhere(tmp_path: Path, capsys: Capture) -> None:
+    file = write(
+        tmp_path / "audit.log", b'{"results": [[{"field": "verb"}]], "status": "Complete"}'
+    )
+    code, _, err = run(capsys, "--audit-log", file)
+    assert code == 2
+    assert 'an unknown envelope with the keys "results", "status": unwrap it first\n' in err
+
+
+@pytest.mark.parametrize("items", ["[]", "null", None])
+def test_a_list_without_events_is_an_empty_log(
+    items: str | None, tmp_path: Path, capsys: Capture
+) -> None:
+    rest = "" if items is None else f', "items": {items}'
+    text = f'{{"kind": "EventList", "apiVersion": "audit.k8s.io/v1"{rest}}}'
+    code, out, err = run(capsys, "--audit-log", write(tmp_path / "a.json", text.encode()))
+    assert (code, "0 cases" in out, "unwrap" in err) == (0, True, False)
+
+
+def test_a_list_of_anything_else_is_no_audit_log(tmp_path: Path, capsys: Capture) -> None:
+    text = b'{"kind": "EventList", "apiVersion": "audit.k8s.io/v1", "items": [{"kind": "x"}]}'
+    code, _, err = run(capsys, "--audit-log", write(tmp_path / "a.json", text))
+    assert (code, "it holds no audit events" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        json.dumps({"MESSAGE": list(SECOND)}),
+        json.dumps({"MESSAGE": list(SECOND)}, indent=1),
+        json.dumps({"records": [{"data": base64.b64encode(gzip.compress(SECOND)).decode()}]}),
+        json.dumps({"records": [{"data": base64.b64encode(SECOND).decode()}]}),
+    ],
+    ids=["bytes", "indented bytes", "packed", "base64"],
+)
+def test_an_event_that_no_text_shows_is_read_among_others(wrapped: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "a.log", FIRST + wrapped.encode() + b"\n" + THIRD)
+    found = list(events(str(file)))
+    ids = [json.loads(one.raw)["auditID"][-1] for one in found if isinstance(one, Document)]
+    assert ids == ["1", "2", "3"]
+
+
+ENTRY = json.loads((HERE / "dialects" / "cloud-logging-read-2026-11.json").read_bytes())[0]
+
+
+@pytest.mark.parametrize(
+    ("of", "path"),
+    [
+        *((EVENT, (field,)) for field in ("stage", "user", "userAgent", "stageTimestamp")),
+        (EVENT, ("objectRef", "namespace")),
+        (EVENT, ("objectRef", "apiGroup")),
+        (EVENT, ("responseStatus", "code")),
+        (ENTRY, ("insertId",)),
+        (ENTRY, ("protoPayload", "requestMetadata")),
+        (ENTRY, ("protoPayload", "requestMetadata", "callerIp")),
+    ],
+)
+def test_a_null_is_as_good_as_nothing(
+    of: dict[str, Any], path: tuple[str, ...], tmp_path: Path, capsys: Capture
+) -> None:
+    """As Go reads it, and as pipelines write what a table has no value for."""
+    *outer, last = path
+    lacking = json.loads(json.dumps(of))
+    inner = lacking
+    for step in outer:
+        inner = inner[step]
+    inner.pop(last, None)
+    said = [run(capsys, "--audit-log", write(tmp_path / "a.log", [lacking]), "--output=json")]
+    inner[last] = None
+    said.append(run(capsys, "--audit-log", write(tmp_path / "a.log", [lacking]), "--output=json"))
+    assert said[0][:2] == said[1][:2]
+    assert "not an audit event" not in said[1][2]
 
 
 def test_the_way_out_of_an_unknown_envelope_leads_out(tmp_path: Path, capsys: Capture) -> None:

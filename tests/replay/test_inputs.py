@@ -168,6 +168,22 @@ def test_what_is_no_case_is_named_by_its_line_and_others_are_judged(
     assert out.splitlines()[-2] == "1 unreadable"
 
 
+def test_a_case_with_reviews_of_both_kinds_loses_neither_in_silence(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    both = {"id": "x", "review": OWN, "subjectAccessReview": {"kind": "SubjectAccessReview"}}
+    code, _, err = run(capsys, write(tmp_path / "a.jsonl", [both]))
+    assert code == 2
+    assert "a.jsonl:1: a case has a review or SubjectAccessReviews, not both" in err
+
+
+def test_a_problem_that_quotes_a_long_name_stays_readable(tmp_path: Path, capsys: Capture) -> None:
+    request = {**OWN["request"], "uid": "x" * 100_000}
+    code, _, err = run(capsys, write(tmp_path / "a.json", {**OWN, "request": request}))
+    assert (code, len(err) < 5_000) == (2, True)
+    assert "request.uid has 100000 characters" in err
+
+
 def test_the_line_of_a_yaml_document_is_where_it_starts(tmp_path: Path, capsys: Capture) -> None:
     text = yaml.safe_dump(OWN) + "---\nkind: Pod\n"
     file = write(tmp_path / "a.yaml", text)

@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from noderestrict.replay.audit.nulls import decode
+
 _SERVICE = "k8s.io"
 #: google.rpc.Code, as HTTP status; 6 and 10 are two kinds of conflict.
 _HTTP = {0: 200, 3: 422, 5: 404, 6: 409, 7: 403, 8: 429, 10: 409, 13: 500, 14: 503, 16: 401}
@@ -59,13 +61,16 @@ class _Entry(msgspec.Struct):
     labels: dict[str, str] | None = None
 
 
+_entry = msgspec.json.Decoder(_Entry)
+
+
 def audit_event(raw: bytes) -> bytes | None:
     """Return an entry as JSON of an audit event, None if it is not of a Kubernetes API server.
 
     Raises:
         msgspec.MsgspecError: it is no entry.
     """
-    entry = msgspec.json.decode(raw, type=_Entry)
+    entry = decode(raw, _entry)
     payload = entry.protoPayload
     if payload.serviceName != _SERVICE:
         return None

@@ -10,7 +10,9 @@ import msgspec
 
 from noderestrict.admission import Request
 from noderestrict.api.admissionv1 import NULL, UserInfo
+from noderestrict.policy.hostile import in_words
 from noderestrict.policy.identity import node_name
+from noderestrict.replay.audit.nulls import decode
 from noderestrict.replay.sources import shallow
 
 #: By verb; what is read is not judged, but shows an object.
@@ -250,10 +252,9 @@ def decode_event(line: bytes) -> AuditEvent:
         ValueError: the line is not an audit event.
     """
     try:
-        event = _event.decode(shallow(line))
+        return decode(shallow(line), _event)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"not an audit event: {error}") from None
-    return event
+        raise ValueError(f"not an audit event: {in_words(error)}") from None
 
 
 def logged_object(raw: msgspec.Raw) -> msgspec.Raw | None:

@@ -33,9 +33,11 @@ _IDS = (_ID, b"AuditId")
 _BY_NODE = re.compile(rb'"username"\s*:\s*"system:node:')
 _read = re.compile(rb'erb\\*"\s*:\s*\\*"(?:get|list|watch)\\*"')
 #: Text that was packed shows neither.
-_PACKED = (b'"awslogs"', b'"kinesis"', b'"MESSAGE":[', b'"MESSAGE" : [')
+_PACKED = (b'"awslogs"', b'"kinesis"', b'"MESSAGE":[', b'"MESSAGE": [', b'"MESSAGE" : [')
+#: How gzip, and a JSON object, begin in base64.
+_BASE64 = (b'"H4sI', b'"eyJ')
 #: What is worth to be decoded.
-_WORTH = (*_MARKS, _NODE, *_SHOWS, *_PACKED)
+_WORTH = (*_MARKS, _NODE, *_SHOWS, *_PACKED, *_BASE64)
 _REVIEWS = (b"AdmissionReview", b"SubjectAccessReview")
 #: Problems of one kind that are named one by one; further ones are counted.
 _NAMED = 5
@@ -82,6 +84,19 @@ def is_event(fields: Mapping[str, msgspec.Raw]) -> bool:
     return (
         bytes(fields.get("kind", b"")) == b'"Event"'
         and bytes(fields.get("apiVersion", b""))[:14] == b'"audit.k8s.io/'
+    )
+
+
+def is_empty_list(raw: bytes) -> bool:
+    """Return whether JSON is an EventList without events."""
+    try:
+        fields = _fields.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return (
+        bytes(fields.get("kind", b"")) == b'"EventList"'
+        and bytes(fields.get("apiVersion", b"")).startswith(b'"audit.k8s.io/')
+        and b"".join(bytes(fields.get("items", b"null")).split()) in (b"null", b"[]")
     )
 
 
@@ -224,7 +239,7 @@ class _Reader:
             else:
                 yield from self._problem(value.line, f"not an audit event: {error}")
             return
-        if found:
+        if found or is_empty_list(raw):
             return
         if any(mark in (raw or value.prefix) for mark in _IDS):
             yield from self._problem(value.line, _unknown(value), named=1)
@@ -284,6 +299,7 @@ class _DockerEntry(msgspec.Struct):
 
 _new_event = re.compile(r'\{"kind":"Event"')
 _docker = msgspec.json.Decoder(_DockerEntry)
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def _ends(text: str) -> bool:
