@@ -38,8 +38,8 @@ class Parts:
         return create_authority(_NAME, lifetime=lifetime, now=self.now)
 
     def joined(self, bundle: bytes, added: bytes) -> bytes:
-        """Return the certificates of both that have not expired."""
-        return joined(bundle, added, self.now)
+        """Return the certificates of both that have not expired; the bundle may be unreadable."""
+        return joined(self.readable(bundle), added, self.now)
 
     def readable(self, bundle: bytes) -> bytes:
         """Return the certificates of a bundle that have not expired; b"" if it cannot be read."""

@@ -125,6 +125,8 @@ class KeptAuthority:
             authority = load_authority(held[CERTIFICATE], held[KEY], self.parts.now)
         except KeyPairError as error:
             return None, str(error)
+        if problem := self.parts.leaf.refused_from(authority):
+            return None, f"callers would refuse what it signs: {problem}"
         end = certificates(authority.certificate)[0].not_valid_after_utc
         soon = end < self.parts.now + _SOON
         return authority, f"the CA expires at {end:%Y-%m-%dT%H:%M:%SZ}" if soon else ""
@@ -135,7 +137,7 @@ class KeptAuthority:
         if CERTIFICATE not in held:
             # It was there a moment ago.
             raise CertsError(f"{self.place}: {CERTIFICATE} is gone; try again")
-        return self.parts.joined(self.parts.readable(held.get(CA, b"")), held[CERTIFICATE])
+        return self.parts.joined(held.get(CA, b""), held[CERTIFICATE])
 
     async def _keep(self, authority: Authority, trust: bytes) -> None:
         await self.place.write({CERTIFICATE: authority.certificate, KEY: authority.key, CA: trust})

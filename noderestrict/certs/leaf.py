@@ -70,6 +70,11 @@ class Leaf:
             return str(error)
         return ""
 
+    def refused_from(self, authority: Authority) -> str:
+        """Return why clients that trust a CA would refuse what it signs; "" if they would not."""
+        tried = authority.issue(self.names.given, lifetime=self.lifetime, now=self.now)
+        return self.trust_problem(tried.certificate, authority.certificate)
+
     async def issue(self, authority: Authority, trust: bytes) -> None:
         """Write a new certificate.
 

@@ -1,11 +1,11 @@
 """Where a certificate, its key, and what callers trust are kept."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from noderestrict.certs.journal import Journal
-from noderestrict.certs.secret import Secret, read_secret, write_secret
+from noderestrict.certs.secret import Secret, data_of, read_secret, write_secret
 from noderestrict.cluster.connection import Connection
 from noderestrict.pki.files import write_atomically
 
@@ -23,9 +23,9 @@ class Place(Protocol):
         """Replace certificate, key and CA, and tell that."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SecretPlace:
-    """A Secret of type kubernetes.io/tls.
+    """A Secret of type kubernetes.io/tls; what is written replaces only what was read last.
 
     Attributes:
         connection: to its cluster.
@@ -38,6 +38,7 @@ class SecretPlace:
     namespace: str
     name: str
     journal: Journal
+    _found: dict[str, Any] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __str__(self) -> str:
         return f"Secret {self.namespace}/{self.name}"
@@ -48,15 +49,18 @@ class SecretPlace:
         Raises:
             ClusterError: the Secret could not be read.
         """
-        return await read_secret(self.connection, self.namespace, self.name) or {}
+        self._found = await read_secret(self.connection, self.namespace, self.name)
+        return data_of(self._found)
 
     async def write(self, data: Secret) -> None:
         """Replace certificate, key and CA, and tell that.
 
         Raises:
-            ClusterError: the Secret could not be written.
+            ClusterError: the Secret could not be written, or is no longer what was read.
         """
-        await write_secret(self.connection, self.namespace, self.name, data)
+        self._found = await write_secret(
+            self.connection, self.namespace, self.name, data, self._found
+        )
         self.journal.did(f"{self}: written")
 
 

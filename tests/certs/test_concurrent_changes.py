@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from noderestrict.certs.configurations import change_bundles, read_bundles, write_registration
-from noderestrict.certs.secret import read_secret, write_secret
+from noderestrict.certs.secret import data_of, read_secret, write_secret
 from noderestrict.cluster.connection import ClusterError
 from tests.certs.test_configurations import bundles, configuration
 from tests.cluster.scripted import connected
@@ -47,6 +47,8 @@ class Registry:
             return web.json_response({"message": "no"}, status=self.fails[method])
         body: Any = await request.json() if request.can_read_body else None
         if method == "POST":
+            if f"{path}/{body['metadata']['name']}" in self.objects:
+                return web.json_response({"message": "already exists"}, status=409)
             return web.json_response(
                 self.put(f"{path}/{body['metadata']['name']}", body), status=201
             )
@@ -187,23 +189,55 @@ async def test_a_secret_is_made_once_and_replaced_later() -> None:
     registry = Registry()
     async with connected(registry) as connection:
         assert await read_secret(connection, "ns", "tls") is None
+        found = None
         for content in (b"one", b"two"):
-            await write_secret(connection, "ns", "tls", {"tls.crt": content, "tls.key": b"key"})
-            found = await read_secret(connection, "ns", "tls")
-            assert found == {"tls.crt": content, "tls.key": b"key"}
+            data = {"tls.crt": content, "tls.key": b"key"}
+            found = await write_secret(connection, "ns", "tls", data, found)
+            assert found == await read_secret(connection, "ns", "tls")
+            assert data_of(found) == data
     written = registry.objects[f"{SECRETS}/tls"]
     assert written["type"] == "kubernetes.io/tls"
     assert (written["metadata"]["namespace"], written["kind"]) == ("ns", "Secret")
     assert registry.asked.count("POST") == 1
 
 
+async def test_what_others_keep_in_a_secret_stays() -> None:
+    registry = Registry()
+    theirs = {"name": "tls", "labels": {"a": "b"}, "annotations": {"c": "d"}, "finalizers": ["e/f"]}
+    registry.put(f"{SECRETS}/tls", {"type": "Opaque", "metadata": theirs, "data": {"x": "eQ=="}})
+    async with connected(registry) as connection:
+        found = await read_secret(connection, "ns", "tls")
+        await write_secret(connection, "ns", "tls", {"tls.crt": b"new"}, found)
+        written = await read_secret(connection, "ns", "tls")
+    assert written is not None
+    assert data_of(written) == {"x": b"y", "tls.crt": b"new"}
+    assert theirs.items() <= written["metadata"].items()
+    # The API server lets nobody change it.
+    assert written["type"] == "Opaque"
+
+
+@pytest.mark.parametrize("before", [None, {}], ids=["made", "replaced"])
+async def test_a_secret_is_never_written_over_what_was_not_seen(before: Any) -> None:
+    registry = Registry()
+    path = f"{SECRETS}/tls"
+    if before is not None:
+        registry.put(path, {"metadata": {"name": "tls"}, "data": before})
+    async with connected(registry) as connection:
+        found = await read_secret(connection, "ns", "tls")
+        registry.put(path, {"metadata": {"name": "tls"}, "data": {"tls.crt": "eQ=="}})
+        with pytest.raises(ClusterError, match="Secret ns/tls: somebody else has written it"):
+            await write_secret(connection, "ns", "tls", {"tls.crt": b"ours"}, found)
+    assert registry.objects[path]["data"] == {"tls.crt": "eQ=="}
+
+
 @pytest.mark.parametrize("status", [403, 500])
 async def test_a_secret_that_cannot_be_read_or_written_is_an_error(status: int) -> None:
     registry = Registry()
-    registry.fails = {"GET": status, "PUT": status}
+    registry.fails = {"GET": status, "PUT": status, "POST": status}
     async with connected(registry) as connection:
         with pytest.raises(ClusterError):
             await read_secret(connection, "ns", "tls")
-        with pytest.raises(ClusterError):
-            await write_secret(connection, "ns", "tls", {"tls.crt": b"x"})
-    assert registry.asked == ["GET", "PUT"]
+        for found in (None, {"metadata": {"resourceVersion": "1"}}):
+            with pytest.raises(ClusterError):
+                await write_secret(connection, "ns", "tls", {"tls.crt": b"x"}, found)
+    assert registry.asked == ["GET", "POST", "PUT"]

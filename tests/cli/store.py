@@ -41,10 +41,16 @@ class Store:
         if (method, path) in self.refused:
             return 403, {"message": "forbidden"}
         if method == "POST":
-            return 201, self.put(f"{path}/{body['metadata']['name']}", body)
+            made = f"{path}/{body['metadata']['name']}"
+            if made in self.objects:
+                return 409, {"message": f"{made} already exists"}
+            return 201, self.put(made, body)
         if path not in self.objects:
             return 404, {"message": f"{path} not found"}
         if method == "PUT":
+            version = body["metadata"].get("resourceVersion")
+            if version not in (None, self.objects[path]["metadata"]["resourceVersion"]):
+                return 409, {"message": "the object has been modified"}
             return 200, self.put(path, body)
         if method == "PATCH":
             return 200, self.put(path, jsonpatch.apply_patch(self.objects[path], body))

@@ -12,7 +12,11 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from noderestrict import __version__
 from noderestrict.certs import bundles
@@ -156,9 +160,49 @@ def expired(ca: dict[str, str]) -> None:
     ca["tls.key"] = base64.b64encode(old.key).decode()
 
 
+def odd_ca(
+    key: Any = None, extension: x509.ExtensionType | None = None, *, signs: bool = True
+) -> Callable[[dict[str, str]], None]:
+    """Return what replaces the CA by one that a library signs with, and that callers refuse."""
+
+    def replace(ca: dict[str, str]) -> None:
+        signer = key or ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "odd")])
+        usage = x509.KeyUsage(True, False, False, False, False, signs, signs, False, False)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(signer.public_key())
+            .serial_number(5)
+            .not_valid_before(NOW - DAY)
+            .not_valid_after(NOW + 3000 * DAY)
+            .add_extension(x509.BasicConstraints(True, None), critical=True)
+            .add_extension(usage, critical=True)
+        )
+        if extension is not None:
+            builder = builder.add_extension(extension, critical=True)
+        made = builder.sign(signer, hashes.SHA256()).public_bytes(Encoding.PEM)
+        ca["tls.crt"] = ca["ca.crt"] = base64.b64encode(made).decode()
+        ca["tls.key"] = base64.b64encode(key_pem(signer)).decode()
+
+    return replace
+
+
+ELSEWHERE = x509.NameConstraints([x509.DNSName("example.com")], None)
+UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00")
+CLIENTS = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+REFUSED = "callers would refuse what it signs: "
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (odd_ca(signs=False), f"{REFUSED}the key usage of 'CN=odd' does not allow it to sign"),
+        (odd_ca(extension=CLIENTS), f"{REFUSED}the extended key usage of 'CN=odd' lacks server"),
+        (odd_ca(extension=ELSEWHERE), f"{REFUSED}'CN=odd' may not sign for noderestrict"),
+        (odd_ca(extension=UNKNOWN), f"{REFUSED}'CN=odd' has a critical extension"),
+        (odd_ca(ec.generate_private_key(ec.SECP256K1())), f"{REFUSED}the CA bundle has no"),
         (without_key, "there is no CA"),
         (other_key, "does not belong"),
         (no_pem, "cannot be read"),
@@ -181,12 +225,49 @@ def test_a_ca_that_cannot_sign_is_told_in_one_line_and_made_anew_by_bootstrap(
     assert cluster.certs("check", *TLS, *CA, *HOOKS) == (0, "all is well\n")
 
 
+def test_a_bundle_that_cannot_be_read_is_in_nobodys_way(cluster: Cluster) -> None:
+    def spoil() -> None:
+        for webhook in cluster.store.objects[REGISTRATION]["webhooks"]:
+            webhook["clientConfig"]["caBundle"] = base64.b64encode(b"no PEM").decode()
+
+    spoil()
+    bootstrapped(cluster)
+    spoil()
+    assert cluster.certs("rotate", *TLS, *CA, *HOOKS)[0] == 0
+    assert cluster.certs("check", *TLS, *CA, *HOOKS) == (0, "all is well\n")
+    spoil()
+    for action in ("bootstrap", "rotate", "bootstrap"):
+        assert cluster.certs(action, *TLS, *HOOKS)[0] == 0
+    assert cluster.certs("check", *TLS, *HOOKS) == (0, "all is well\n")
+
+
+@pytest.mark.parametrize(("secret", "read"), [("noderestrict-ca", 1), ("noderestrict-tls", 2)])
+def test_of_two_jobs_at_once_the_later_one_gives_up_and_all_fits_together(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, secret: str, read: int
+) -> None:
+    answer, path = cluster.store.answer, f"{SECRETS}/{secret}"
+    codes = []
+
+    def overtaken(method: str, asked: str, body: Any) -> Any:
+        found = answer(method, asked, body)
+        if cluster.store.asked.count(("GET", path)) == read and (method, asked) == ("GET", path):
+            codes.append(cluster.certs("bootstrap", *TLS, *CA, *HOOKS)[0])
+        return found
+
+    monkeypatch.setattr(cluster.store, "answer", overtaken)
+    code, output = cluster.certs("bootstrap", *TLS, *CA, *HOOKS)
+    assert (code, codes) == (2, [0])
+    assert f"Secret noderestrict/{secret}: somebody else has written it" in output
+    assert cluster.certs("check", *TLS, *CA, *HOOKS) == (0, "all is well\n")
+
+
 def test_every_write_names_its_field_manager_and_every_request_its_version(
     cluster: Cluster,
 ) -> None:
     bootstrapped(cluster)
     cluster.trust_too(authority().certificate)
     bootstrapped(cluster)
+    assert cluster.certs("renew", *TLS, *CA, "--force")[0] == 0
     writes = [(method, path) for method, path, _ in cluster.store.heads if method != "GET"]
     assert {method for method, _ in writes} == {"POST", "PUT", "PATCH"}
     assert all(path.endswith("?fieldManager=noderestrict") for _, path in writes)
