@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import jsonpatch
@@ -41,6 +41,31 @@ class Configuration(msgspec.Struct):
 
     metadata: _Metadata
     webhooks: list[_Webhook] | None = None
+
+
+class _Planned(msgspec.Struct):
+    name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
+class _Registration(msgspec.Struct):
+    metadata: _Planned
+    webhooks: list[_Webhook]
+
+
+def checked(value: Any) -> dict[str, Any]:
+    """Return a webhook configuration that is about to be written, as values of JSON.
+
+    Args:
+        value: what YAML holds.
+
+    Raises:
+        ValueError: a field that is looked at is missing, or has another type.
+    """
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(value))
+    msgspec.convert(found, _Registration)
+    return found
 
 
 async def read_bundles(connection: Connection, configuration: str) -> dict[str, bytes]:
@@ -88,6 +113,8 @@ def hosts_of(registration: Mapping[str, Any]) -> list[str]:
             host = None
         if not host:
             raise ClusterError(f"webhook {webhook['name']}: its URL has no host")
+        if not (host.isascii() and host.isprintable()) or " " in host:
+            raise ClusterError(f"webhook {webhook['name']}: its URL has the host {host!r}")
         found.append(host)
     return list(dict.fromkeys(found))
 

@@ -18,9 +18,8 @@ from noderestrict.certs.configurations import Configuration
 from noderestrict.certs.errors import CertsError
 from noderestrict.certs.journal import Journal
 from noderestrict.certs.place import CA, Place
-from noderestrict.certs.typed import at_version, patch_typed
+from noderestrict.certs.typed import at_version, patch_typed, read_typed
 from noderestrict.cluster.connection import MANAGED, ClusterError, Connection
-from noderestrict.cluster.objects import tree
 
 #: A registration that concerns nothing but a ConfigMap that is never created, and stays installed.
 NAME = "noderestrict-served"
@@ -158,7 +157,8 @@ async def _installed(connection: Connection, name: str) -> dict[str, Any] | None
         ClusterError: it could not be read.
     """
     try:
-        found: dict[str, Any] = tree(await connection.get(WEBHOOK_CONFIGURATIONS.path("", name)))
+        path = WEBHOOK_CONFIGURATIONS.path("", name)
+        found: dict[str, Any] = await read_typed(connection, path, Configuration)
     except ClusterError as error:
         if error.code == HTTPStatus.NOT_FOUND:
             return None

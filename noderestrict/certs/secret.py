@@ -9,7 +9,7 @@ import msgspec
 
 from noderestrict.certs.typed import read_typed
 from noderestrict.cluster.connection import MANAGED, ClusterError, Connection
-from noderestrict.cluster.objects import tree
+from noderestrict.cluster.objects import version_of
 
 #: Its data, by key.
 Secret = dict[str, bytes]
@@ -92,5 +92,5 @@ async def write_secret(
             f"again",
             error.code,
         ) from None
-    made: dict[str, Any] = tree(written)
-    return made
+    metadata = {**value["metadata"], "resourceVersion": version_of(written)}
+    return {**value, "metadata": metadata}

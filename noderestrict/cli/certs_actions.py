@@ -8,7 +8,7 @@ from typing import Any
 
 from noderestrict.certs.authority import Parts, Signer
 from noderestrict.certs.bundles import Bundles, Installed
-from noderestrict.certs.configurations import hosts_of, read_hosts
+from noderestrict.certs.configurations import checked, hosts_of, read_hosts
 from noderestrict.certs.journal import Journal
 from noderestrict.certs.kept import KeptAuthority
 from noderestrict.certs.leaf import Leaf
@@ -23,6 +23,7 @@ from noderestrict.cli._files import read_documents
 from noderestrict.cluster.connection import Connection
 
 _KIND = "ValidatingWebhookConfiguration"
+_LISTS = ("List", f"{_KIND}List")
 
 
 class Actions:
@@ -160,19 +161,15 @@ class Actions:
 
 
 def webhook_configurations(documents: Iterable[Any]) -> list[Any]:
-    """Return the ValidatingWebhookConfigurations among the documents of a file.
+    """Return the ValidatingWebhookConfigurations among the documents of a file, and in its Lists.
 
     Raises:
         ValueError: there is none, or one lacks what every one has.
     """
-    found = [one for one in documents if isinstance(one, dict) and one.get("kind") == _KIND]
-    for value in found:
-        name = (value.get("metadata") or {}).get("name")
-        webhooks = value.get("webhooks")
-        if not name or not isinstance(webhooks, list):
-            raise ValueError("metadata.name or webhooks is missing")
-        if any(not isinstance((one or {}).get("clientConfig"), dict) for one in webhooks):
-            raise ValueError("a webhook has no clientConfig")
+    maps = [one for one in documents if isinstance(one, dict)]
+    lists = [one["items"] for one in maps if one.get("kind") in _LISTS and one.get("items")]
+    items = [one for each in lists for one in each if isinstance(one, dict)]
+    found = [checked(one) for one in (*maps, *items) if one.get("kind") == _KIND]
     if not found:
         raise ValueError(f"there is no {_KIND}")
     return found

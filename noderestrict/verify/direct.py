@@ -115,14 +115,15 @@ async def find_our_webhook(
     """
     path = WEBHOOK_CONFIGURATIONS.path("", configuration)
     try:
-        webhooks = tree(await connection.get(path)).get("webhooks") or []
+        body = await connection.get(path)
     except ClusterError as error:
         if error.code != HTTPStatus.NOT_FOUND:
             raise
         return None
-    if not webhooks:
-        return None
     try:
+        webhooks = tree(body).get("webhooks") or []
+        if not webhooks:
+            return None
         return await asyncio.to_thread(_located, webhooks[0].get("clientConfig") or {}, connect)
     except BaseException as error:
         if not is_failure(error):

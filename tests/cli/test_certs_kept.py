@@ -408,17 +408,50 @@ def test_managed_fields_of_any_depth_keep_nothing_from_being_put_back(
     assert cluster.bundle() == ca
 
 
+def planned(**fields: Any) -> str:
+    kind = "ValidatingWebhookConfiguration"
+    return json.dumps({"kind": kind, "metadata": {"name": "a"}, "webhooks": [], **fields})
+
+
+def calling(client: Any) -> str:
+    return planned(webhooks=[{"name": "b", "clientConfig": client}])
+
+
+def test_a_registration_may_hold_a_date_and_stand_in_a_list(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """As kubectl writes several, and as YAML reads text that looks like a date."""
+    value = webhook_configuration(SERVICE)
+    value["metadata"]["annotations"] = {"since": "@"}
+    file = tmp_path / "webhook.yaml"
+    listed = yaml.safe_dump({"kind": "List", "items": [value]})
+    file.write_text(listed.replace("'@'", "2020-01-01"))
+    code, output = cluster.certs("bootstrap", *TLS, *CA, "--unserved", "--registration", str(file))
+    assert code == 0, output
+    found = cluster.store.objects[REGISTRATION]["metadata"]["annotations"]
+    assert found == {"since": "2020-01-01"}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("kind: Pod", "there is no ValidatingWebhookConfiguration"),
         ("a: [", "--registration"),
-        ("kind: ValidatingWebhookConfiguration", "metadata.name or webhooks is missing"),
-        (
-            json.dumps({"kind": "ValidatingWebhookConfiguration", "metadata": {"name": "a"},
-                        "webhooks": [{"name": "b"}]}),
-            "a webhook has no clientConfig",
-        ),
+        ("kind: ValidatingWebhookConfiguration", "required field `metadata`"),
+        (planned(webhooks=[{"name": "b"}]), "field `clientConfig` - at `$.webhooks[0]`"),
+        (planned(webhooks=[{"clientConfig": {}}]), "field `name` - at `$.webhooks[0]`"),
+        (planned(webhooks=["b"]), "got `str` - at `$.webhooks[0]`"),
+        (planned(webhooks=None), "got `null` - at `$.webhooks`"),
+        (planned(metadata="a"), "got `str` - at `$.metadata`"),
+        (planned(metadata={"name": 5}), "got `int` - at `$.metadata.name`"),
+        (planned(metadata={"name": "a/b"}), "at `$.metadata.name`"),
+        (planned(metadata={"name": "a", "labels": "x"}), "at `$.metadata.labels`"),
+        (calling({}), "webhook b: its URL has no host"),
+        (calling({"url": 5}), "at `$.webhooks[0].clientConfig.url`"),
+        (calling({"url": "https://[::1"}), "webhook b: its URL has no host"),
+        (calling({"url": "https://ä.example/"}), "webhook b: its URL has the host 'ä.example'"),
+        (calling({"service": "a"}), "at `$.webhooks[0].clientConfig.service`"),
+        (calling({"service": {"name": "a"}}), "`namespace` - at `$.webhooks[0].clientConfig"),
     ],
 )  # fmt: skip
 def test_a_file_that_is_no_registration_is_told_in_one_line(
