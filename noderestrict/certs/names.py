@@ -48,6 +48,7 @@ def _with_domain(host: str) -> tuple[str, ...]:
 
 
 def _names_in(held: Secret) -> list[str]:
-    """Return the names of a certificate, none if it cannot be read."""
+    """Return those names of a certificate that another one can have; none if it is unreadable."""
     links = trusted(held.get(CERTIFICATE, b""))
-    return list(links[0].names) if links else []
+    names = links[0].names if links else ()
+    return [one for one in names if one.isascii() and one.isprintable() and one.strip()]

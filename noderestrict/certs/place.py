@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from noderestrict.certs.errors import CertsError
 from noderestrict.certs.journal import Journal
 from noderestrict.certs.secret import Secret, data_of, read_secret, write_secret
 from noderestrict.cluster.connection import Connection
@@ -21,6 +22,19 @@ class Place(Protocol):
 
     async def write(self, data: Secret) -> None:
         """Replace certificate, key and CA, and tell that."""
+
+
+async def trust_of(place: Place) -> bytes:
+    """Return what callers trust.
+
+    Raises:
+        CertsError: there is nothing.
+        ClusterError, OSError: it cannot be read.
+    """
+    trust = (await place.read()).get(CA, b"")
+    if not trust.strip():
+        raise CertsError(f"{place}: {CA} is missing: callers would have nothing to trust")
+    return trust
 
 
 @dataclass(slots=True)

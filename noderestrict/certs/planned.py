@@ -17,7 +17,7 @@ from noderestrict.api.resources import WEBHOOK_CONFIGURATIONS
 from noderestrict.certs.configurations import Configuration
 from noderestrict.certs.errors import CertsError
 from noderestrict.certs.journal import Journal
-from noderestrict.certs.place import CA, Place
+from noderestrict.certs.place import Place, trust_of
 from noderestrict.certs.typed import at_version, patch_typed, read_typed
 from noderestrict.cluster.connection import MANAGED, ClusterError, Connection
 
@@ -81,7 +81,7 @@ async def complete(
         problem := await why_not_answered(connection, namespace, wait)
     ):
         raise CertsError(f"nodes would be denied: {problem}; {_REMEDY}")
-    trust = (await place.read())[CA]
+    trust = await trust_of(place)
     added = False
     for value in present:
         name = value["metadata"]["name"]

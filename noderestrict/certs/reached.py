@@ -13,6 +13,7 @@ from typing import Any
 
 from noderestrict.api.resources import WEBHOOK_CONFIGURATIONS
 from noderestrict.cluster.connection import MANAGED, ClusterError, Connection
+from noderestrict.cluster.objects import version_of
 
 NAME = "noderestrict-probe"
 _ABSENT, _PROBED = "absent.noderestrict.io", "probe.noderestrict.io"
@@ -74,7 +75,11 @@ async def _why_not(
         if not await _until(connection, lambda seen: _ABSENT in seen, noticed, sleep, clock):
             return "the API server does not call webhooks"
         probed = _configuration(_PROBED, client)["webhooks"]
-        await connection.json_patch(path, [{"op": "replace", "path": "/webhooks", "value": probed}])
+        written = version_of(
+            await connection.json_patch(
+                path, [{"op": "replace", "path": "/webhooks", "value": probed}]
+            )
+        )
         problem = ""
 
         def answered(seen: str) -> bool:
@@ -84,6 +89,8 @@ async def _why_not(
             return not seen
 
         if await _until(connection, answered, max(end, noticed), sleep, clock):
+            if await _version(connection, path) != written:
+                return f"somebody else has changed {NAME}, as another run does: run it again"
             return ""
         return problem or "the API server does not notice registrations"
     finally:
@@ -155,6 +162,16 @@ def _configuration(webhook: str, client: Mapping[str, Any]) -> dict[str, Any]:
             }
         ],
     }
+
+
+async def _version(connection: Connection, path: str) -> str | None:
+    """Return the version of a configuration, None if it does not exist."""
+    try:
+        return version_of(await connection.get(path))
+    except ClusterError as error:
+        if error.code != HTTPStatus.NOT_FOUND:
+            raise
+        return None
 
 
 async def _delete(connection: Connection, path: str) -> None:

@@ -7,7 +7,7 @@ from noderestrict.certs.authority import Signer
 from noderestrict.certs.configurations import write_registration
 from noderestrict.certs.errors import CertsError
 from noderestrict.certs.journal import Journal
-from noderestrict.certs.place import CA, Place
+from noderestrict.certs.place import Place, trust_of
 from noderestrict.certs.planned import fails_closed
 from noderestrict.certs.reached import why_not_reached
 from noderestrict.cluster.connection import Connection
@@ -37,9 +37,7 @@ async def register(
         CertsError: there is nothing to trust, or requests would be denied.
         ClusterError: a configuration could not be written.
     """
-    trust = (await place.read()).get(CA)
-    if not trust:
-        raise CertsError(f"{place}: {CA} is missing: callers would have nothing to trust")
+    trust = await trust_of(place)
 
     async def check(registration: Mapping[str, Any]) -> None:
         if wait is None or not fails_closed(registration):

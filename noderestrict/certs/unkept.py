@@ -48,11 +48,11 @@ class UnkeptAuthority:
     async def settle(self) -> bool:
         """Add the CA to every bundle that does not verify the certificate; return whether any."""
         held = await self.parts.leaf.place.read()
+        chain, trust = held.get(CERTIFICATE, b""), held.get(CA, b"")
 
         def completed(bundle: bytes) -> bytes:
-            if self.parts.leaf.trust_problem(held[CERTIFICATE], bundle):
-                return self.parts.joined(bundle, held[CA])
-            return bundle
+            refused = self.parts.leaf.trust_problem(chain, bundle)
+            return self.parts.joined(bundle, trust) if refused else bundle
 
         return await self.parts.bundles.change(completed)
 

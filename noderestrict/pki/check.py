@@ -19,6 +19,7 @@ from noderestrict.pki.parsed import KeyPairError as KeyPairError  # where others
 from noderestrict.pki.path import issuing_path, validity_problem, verified_path
 from noderestrict.pki.pem import Block, certificate_blocks, key_block, seems_to_have
 from noderestrict.policy.hostile import refused_as
+from noderestrict.policy.text import printable
 
 _KEY_TYPES = (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey)
 _SIGNED = b"noderestrict"
@@ -26,6 +27,8 @@ _SIGNED = b"noderestrict"
 _SHORT_RSA = 2048
 _HOST_CHARACTERS = frozenset(string.ascii_lowercase + string.digits + "-_")
 _CERTIFICATE = b"CERTIFICATE"
+#: Of those in a message, and the longest DNS name that there is.
+_MOST_NAMES, _LONGEST_NAME = 20, 253
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +148,7 @@ def _judged(
     missing = [name for name in dns_names if not covers(leaf, name)]
     if missing:
         raise KeyPairError(
-            f"the certificate is for {', '.join(leaf.names)}; it does not cover "
-            f"{', '.join(missing)}"
+            f"the certificate is for {_some(leaf.names)}; it does not cover {', '.join(missing)}"
         )
     if roots is not None:
         path = verified_path(leaf, sent, _roots(roots), now)
@@ -160,6 +162,13 @@ def _judged(
         tuple(warnings),
         b"".join(Block(_CERTIFICATE, one.der).encode() for one in (leaf, *sent)),
     )
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return names that somebody else chose as one short line."""
+    shown = [printable(name[:_LONGEST_NAME]) for name in names[:_MOST_NAMES]]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 def _roots(bundle: bytes) -> list[Parsed]:

@@ -1,5 +1,6 @@
 """A registration is only as good as the API server's way to what it names."""
 
+import json
 from typing import Any
 
 import jsonpatch
@@ -25,7 +26,7 @@ class APIServer(Connection):
         self.served, self.late, self.after = served, late, after
         self.installed: dict[str, Any] = {}
         self.seen: Any = None
-        self.pending = 0
+        self.pending = self.version = 0
         self.calls: list[Any] = []
         self.time = 0.0
 
@@ -37,6 +38,8 @@ class APIServer(Connection):
             self.pending -= 1
         elif self.installed:
             (self.seen,) = self.installed[NAME]["webhooks"]
+        else:
+            self.seen = None
         if self.seen is None:
             return b"{}"
         labels = body["metadata"]["labels"]
@@ -51,9 +54,16 @@ class APIServer(Connection):
 
     def _install(self, body: Any) -> bytes:
         assert body["metadata"]["name"] == NAME
-        self.installed[NAME] = body
+        self.version += 1
+        metadata = {**body["metadata"], "resourceVersion": str(self.version)}
+        self.installed[NAME] = {**body, "metadata": metadata}
         self.pending = self.late
-        return b"{}"
+        return json.dumps(self.installed[NAME]).encode()
+
+    async def get(self, path: str, *_: Any, **options: Any) -> bytes:
+        if path.rpartition("/")[2] not in self.installed:
+            raise ClusterError("not found", 404)
+        return json.dumps(self.installed[NAME]).encode()
 
     async def json_patch(self, path: str, operations: Any, *, seconds: float = 30) -> bytes:
         assert path.endswith(NAME)
@@ -115,6 +125,22 @@ async def test_another_failure_is_not_taken_for_an_answer() -> None:
     with pytest.raises(ClusterError, match="forbidden"):
         await why(server, SERVICE)
     assert server.installed == {}
+
+
+@pytest.mark.parametrize("others", [None, SERVICE], ids=["begins", "asks for another"])
+async def test_what_another_run_does_is_not_taken_for_an_answer(others: Any) -> None:
+    class Shared(APIServer):
+        async def sleep(self, seconds: float) -> None:
+            await super().sleep(seconds)
+            installed = self.installed.get(NAME)
+            if installed and installed["webhooks"][0]["clientConfig"] == URL:
+                self.installed.clear()
+                if others is not None:
+                    webhook = {**installed["webhooks"][0], "clientConfig": others}
+                    self._install({**installed, "webhooks": [webhook]})
+
+    problem = await why(Shared(SERVICE, late=1), URL)
+    assert problem == f"somebody else has changed {NAME}, as another run does: run it again"
 
 
 async def test_what_a_killed_run_left_is_replaced() -> None:

@@ -1,5 +1,6 @@
 """The names of a certificate come from whoever calls it, and from the certificate before it."""
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,14 @@ import yaml
 
 from noderestrict.pki.bundle import certificates
 from noderestrict.pki.check import trusted
+from noderestrict.pki.pem import Block, certificate_blocks
 from noderestrict.render.registration import webhook_configuration
 from tests.cli.test_certs_kept import (
     CA,
     HOOKS,
     NAMES,
     REGISTRATION,
+    SECRETS,
     SERVICE,
     TLS,
     Cluster,
@@ -83,6 +86,24 @@ def test_a_certificate_that_lacks_a_registered_name_is_replaced_and_keeps_its_ot
     bootstrapped(cluster)
     assert names(cluster) == (*NAMES[:2], "a.example")
     assert cluster.certs("check", *TLS, *CA, *HOOKS) == (0, "all is well\n")
+
+
+@pytest.mark.parametrize("odd", ["ä.example".encode(), b"a\nexample", b" " * 9])
+def test_a_name_that_no_certificate_should_have_is_not_handed_on(
+    cluster: Cluster, odd: bytes
+) -> None:
+    """Of a certificate that somebody else made."""
+    name = b"a" * len(odd)
+    bootstrapped(cluster, "--dns-names", f"{name.decode()},b.example")
+    secret = cluster.store.objects[f"{SECRETS}/noderestrict-tls"]["data"]
+    (block,) = certificate_blocks(base64.b64decode(secret["tls.crt"]))
+    made = Block(block.label, block.content.replace(name, odd)).encode()
+    secret["tls.crt"] = base64.b64encode(made).decode()
+    code, output = cluster.certs("check", *TLS, *CA, *HOOKS)
+    assert (code, "Traceback" in output, output.count("\n")) == (1, False, 2)
+    code, output = cluster.certs("renew", *TLS, *CA, "--force")
+    assert code == 0, output
+    assert names(cluster) == ("b.example",)
 
 
 def test_the_cluster_domain_is_given_but_not_asked_for(cluster: Cluster) -> None:
