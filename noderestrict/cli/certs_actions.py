@@ -46,7 +46,8 @@ class Actions:
         assert place is not None  # noqa: S101 (the parser wants one of them)
         self._place = place
         self._kept = self._place_of(options.ca_secret, options.ca_directory)
-        if self._kept == self._place:
+        directories = [one.resolve() for one in (options.directory, options.ca_directory) if one]
+        if self._kept == self._place or len(set(directories)) < len(directories):
             raise UsageError("the CA and the certificate that it signs need separate places")
 
     async def check(self) -> int:

@@ -484,6 +484,13 @@ def test_a_registration_needs_a_ca_that_is_known(cluster: Cluster, tmp_path: Pat
     assert "ca.crt is missing" in output
 
 
+def test_a_link_to_a_directory_is_no_place_apart(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "tls", target_is_directory=True)
+    places = ("--directory", str(tmp_path / "tls"), "--ca-directory", str(tmp_path / "link"))
+    assert main(["certs", "bootstrap", *places]) == 2
+    assert "need separate places" in capsys.readouterr().err
+
+
 def test_the_ca_may_be_kept_in_a_directory(tmp_path: Path, capsys: Any) -> None:
     place = ("--directory", str(tmp_path / "tls"))
     ca = ("--ca-directory", str(tmp_path / "ca"))
