@@ -29,6 +29,8 @@ _OK = range(200, 300)
 _IMPERSONATE_USER = "Impersonate-User"
 #: Of an error message: it may repeat a node name before it says who refused.
 _LONGEST = 1000
+#: Bytes of an answer that is an error; what a proxy hands on may have no end.
+_ERROR = 2**20
 
 
 #: Bytes of a piece after which no more is on its way.
@@ -188,6 +190,7 @@ class Connection:
         *,
         seconds: float = 30,
         accept: str | None = None,
+        most: int | None = None,
     ) -> bytes:
         """Return the body of a GET.
 
@@ -196,13 +199,19 @@ class Connection:
             query: its parameters.
             seconds: how long to wait.
             accept: media type to ask for, if not JSON as it is.
+            most: bytes to take of what somebody else than the API server answers; None for all.
 
         Raises:
-            ClusterError: there was no answer, or an error.
+            ClusterError: there was no answer, an error, or more than that.
         """
         headers = {"Accept": accept} if accept else None
         async with self._response("GET", path, query, None, seconds, headers=headers) as response:
-            return await response.read()
+            if most is None:
+                return await response.read()
+            body = await beginning(response, most + 1)
+        if len(body) > most:
+            raise ClusterError(f"GET {path}: the answer has over {most} bytes")
+        return body
 
     async def post(
         self,
@@ -391,10 +400,8 @@ class Connection:
                 session = response = None
                 session, response = await request(self.credentials.current)
             if response.status not in _OK:
-                raise ClusterError(
-                    f"{what}: {response.status} {_message(await response.read())}".rstrip(),
-                    response.status,
-                )
+                message = _message(await beginning(response, _ERROR))
+                raise ClusterError(f"{what}: {response.status} {message}".rstrip(), response.status)
             yield response
         except aiohttp.InvalidURL as error:
             raise ClusterError(f"{what}: invalid URL {error.url}") from error
@@ -455,6 +462,16 @@ async def _left_unread(
     finally:
         if not transport.is_closing():
             transport.resume_reading()
+
+
+async def beginning(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """Return the first bytes of a body, all of a shorter one."""
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) >= most:
+            break
+    return bytes(body[:most])
 
 
 def _patience(limit: float | aiohttp.ClientTimeout) -> float:

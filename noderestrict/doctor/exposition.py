@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from noderestrict.cluster.connection import ClusterError
+from noderestrict.cluster.connection import ClusterError, beginning
 from noderestrict.cluster.port_forward import exchange
 from noderestrict.doctor.cluster import Address, Cluster
 from noderestrict.errors import said
 
 _SECONDS = 10
+#: Ours have a hundredth of it, and whoever took a node answers for the pods on it.
+_MOST_BYTES = 8 * 2**20
 #: Which ends with the answer.
 _REQUEST = b"GET /metrics HTTP/1.0\r\n\r\n"
 
@@ -62,9 +64,12 @@ async def of_address(address: Address) -> bytes:
     try:
         async with aiohttp.ClientSession(timeout=timeout) as session, session.get(at) as response:
             response.raise_for_status()
-            return await response.read()
+            body = await beginning(response, _MOST_BYTES + 1)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise ClusterError(f"{at}: {said(error)}") from None
+    if len(body) > _MOST_BYTES:
+        raise ClusterError(f"{at}: the answer has over {_MOST_BYTES} bytes")
+    return body
 
 
 async def of_pod(cluster: Cluster, namespace: str, name: str, port: int) -> bytes:
@@ -74,7 +79,7 @@ async def of_pod(cluster: Cluster, namespace: str, name: str, port: int) -> byte
         ClusterError: there was no answer, or another one.
     """
     path = f"/api/v1/namespaces/{namespace}/pods/{name}:{port}/proxy/metrics"
-    return await cluster.connection.get(path, seconds=_SECONDS)
+    return await cluster.connection.get(path, seconds=_SECONDS, most=_MOST_BYTES)
 
 
 async def of_loopback(cluster: Cluster, namespace: str, name: str, port: int) -> bytes:
@@ -83,11 +88,23 @@ async def of_loopback(cluster: Cluster, namespace: str, name: str, port: int) ->
     Raises:
         ClusterError: there was no answer, or another one.
     """
-    answer = await exchange(cluster.connection, namespace, name, port, _REQUEST, seconds=_SECONDS)
-    head, _, body = answer.partition(b"\r\n\r\n")
+    answer = await exchange(
+        cluster.connection,
+        namespace,
+        name,
+        port,
+        _REQUEST,
+        seconds=_SECONDS,
+        most=_MOST_BYTES,
+    )
+    head, end, body = answer.partition(b"\r\n\r\n")
+    what = f"port {port} of {namespace}/{name}"
     if not re.match(rb"HTTP/1\.[01] 200 ", head):
         shown = head.partition(b"\r\n")[0][:80].decode(errors="replace")
-        raise ClusterError(f"port {port} of {namespace}/{name} answers {shown!r}")
+        raise ClusterError(f"{what} answers {shown!r}")
+    length = re.search(rb"\r\ncontent-length: *([0-9]{1,9})(?:\r\n|\Z)", head, re.IGNORECASE)
+    if not end or (length is not None and len(body) < int(length[1])):
+        raise ClusterError(f"the answer of {what} is cut off")
     return body
 
 

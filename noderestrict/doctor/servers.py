@@ -10,6 +10,7 @@ from noderestrict.doctor.cluster import LABEL, Cluster
 from noderestrict.doctor.exposition import Sample
 from noderestrict.doctor.findings import Finding, unknown
 from noderestrict.doctor.workloads import SERVERS, Workload, serves, setting, values, workloads
+from noderestrict.policy.hostile import brief
 from noderestrict.policy.releases import LATEST, Release, parse_release
 
 _PORT = 9090
@@ -156,7 +157,9 @@ async def _read(name: str, text: Awaitable[bytes], remedy: str, command: str) ->
         for sample in exposition.samples(await text, _OURS):
             server.take(sample)
     except (ClusterError, ValueError, KeyError) as error:
-        return unknown(f"{name}: its modes and stores are not visible: {error}", remedy, command)
+        # What it exposes may be anything, and of any length.
+        why = str(error) if isinstance(error, ClusterError) else brief(error)
+        return unknown(f"{name}: its modes and stores are not visible: {why}", remedy, command)
     return server
 
 

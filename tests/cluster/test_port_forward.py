@@ -56,7 +56,7 @@ async def kubelet(
 
 
 async def ask(to: Connection, seconds: float = 10) -> bytes:
-    return await exchange(to, "ns", "web", 9090, b"hello", seconds=seconds)
+    return await exchange(to, "ns", "web", 9090, b"hello", seconds=seconds, most=1_000_000)
 
 
 async def test_all_that_a_pod_answers_is_returned(tmp_path: Path) -> None:
@@ -72,6 +72,8 @@ async def test_all_that_a_pod_answers_is_returned(tmp_path: Path) -> None:
         ((b"\x00half", b"\x01reset by peer"), f"{PATH}: reset by peer"),
         ((), f"{PATH}: nothing answers on port 9090"),
         ((b"", b"\x07?"), f"{PATH}: nothing answers on port 9090"),
+        ((b"\x01no\nroute\t", b"\x01\xff"), f"{PATH}: no route \ufffd"),
+        ((b"\x01" + b"x" * 600,), f"{PATH}: {'x' * 500}"),
     ],
 )
 async def test_a_port_that_does_not_answer_is_an_error(
@@ -81,6 +83,27 @@ async def test_a_port_that_does_not_answer_is_an_error(
         with pytest.raises(ClusterError) as caught:
             await ask(to)
     assert str(caught.value) == problem
+
+
+@pytest.mark.parametrize("channel", [b"\x00", b"\x01"])
+async def test_an_answer_without_end_is_given_up_before_it_fills_the_memory(
+    tmp_path: Path, channel: bytes
+) -> None:
+    async with kubelet(tmp_path, *[channel + b"x" * 300_000] * 4) as (to, _):
+        with pytest.raises(ClusterError, match="port 9090 answers with over 1000000 bytes"):
+            await ask(to)
+
+
+async def test_what_comes_on_other_channels_is_not_kept(tmp_path: Path) -> None:
+    other = [bytes((channel,)) + b"x" * 300_000 for channel in range(2, 8)]
+    async with kubelet(tmp_path, *other, b"\x00one") as (to, _):
+        assert await ask(to) == b"one"
+
+
+async def test_a_message_that_cannot_be_taken_is_an_error(tmp_path: Path) -> None:
+    async with kubelet(tmp_path, b"\x00one", b"\x00" + b"x" * 5_000_000) as (to, _):
+        with pytest.raises(ClusterError, match="exceeds limit"):
+            await ask(to)
 
 
 async def test_who_may_not_forward_ports_is_told(tmp_path: Path) -> None:

@@ -326,6 +326,9 @@ def test_a_daemon_set_needs_a_server_on_each_of_its_nodes(
     [
         (b"HTTP/1.0 200 OK\r\nA: b\r\n\r\n" + server(), "pass", "every rule runs in mode enforce"),
         (b"HTTP/1.1 404 Not Found\r\n\r\n", "unknown", "answers 'HTTP/1.1 404 Not Found'"),
+        (b"HTTP/1.0 200 OK\r\nA: b", "unknown", f"of {NAMESPACE}/a is cut off"),
+        (b"HTTP/1.0 200 OK\r\nContent-length: 9999999\r\n\r\n" + server(), "unknown", "cut off"),
+        (b"HTTP/1.0 200 OK\r\n\r\nnoderestrict_rule_mode{" + b"x" * 9999, "unknown", "not visible"),
         (ClusterError("connection refused"), "unknown", "connection refused"),
     ],
 )
@@ -351,6 +354,7 @@ def test_metrics_on_loopback_are_read_through_the_kubelet(
     cluster.run("a", None, value=value)
     found = doctor()[1]
     assert (found.status, says in found.message) == (status, True), found
+    assert len(found.message) < 500
     assert asked == [(NAMESPACE, "a", 9090, b"GET /metrics HTTP/1.0\r\n\r\n")]
 
 
@@ -374,6 +378,16 @@ def test_a_server_that_cannot_be_seen_leaves_its_modes_unknown(
     cluster.exposed[f"{PODS}/a:9090/proxy/metrics"] = b"noderestrict_rule_mode{a=\n"
     assert doctor()[1].status == "unknown"
     assert doctor(metrics=(("127.0.0.1", 1),))[1].status == "unknown"
+
+
+def test_metrics_without_end_are_given_up(
+    cluster: APIServer, doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever took a node answers for the pods on it."""
+    monkeypatch.setattr(exposition, "_MOST_BYTES", len(server()) - 1)
+    cluster.deploy()
+    cluster.run("a", server())
+    assert "the answer has over" in doctor()[1].message
 
 
 def test_servers_of_different_versions_are_told(cluster: APIServer, doctor: Doctor) -> None:
