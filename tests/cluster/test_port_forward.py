@@ -117,3 +117,28 @@ async def test_a_pod_that_never_ends_its_answer_is_given_up(tmp_path: Path) -> N
     async with kubelet(tmp_path, b"\x00one", closes=False) as (to, _):
         with pytest.raises(ClusterError, match="timed out"):
             await ask(to, 0.5)
+
+
+async def test_an_error_without_end_is_given_up_too(tmp_path: Path) -> None:
+    """What an API server hands on from a kubelet or a pod may be one."""
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=502)
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await response.write(b"no " * 100_000)
+        return response
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", endless)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = runner.addresses[0][1]
+    try:
+        async with opened(tmp_path, port, {"token": "t"}, server=f"http://127.0.0.1:{port}") as to:
+            with pytest.raises(ClusterError, match="502 no no"):
+                await to.get("/metrics", seconds=60)
+    finally:
+        await runner.cleanup()
