@@ -306,6 +306,8 @@ class Machine(Cluster):
     def stop(self, node: str) -> None:
         kill(node)
         unplug(node)
+        # After a start, a kubelet would spend seconds on each cgroup of a container that is gone.
+        until(f"the cgroups of {node} are empty", lambda: removed(node), 30)
 
     def exec(self, node: str, *command: str, stdin: str = "") -> str:
         return run(*self._entered(node), *command, stdin=stdin)
