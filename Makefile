@@ -169,9 +169,13 @@ release-check: install helm-assets publish-assets checkov-assets ## Build and ch
 version:
 	@echo $(VERSION)
 
+# What uploads the wheel is pinned by hash, for the runner of the workflow.
 lock: install ## Pin the installed dependencies in requirements.txt, with those of release-check
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[release]'
 	$(BIN)/python -m pip freeze --exclude-editable > requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --dry-run --target build --only-binary :all: \
+	    --python-version 3.13 --platform manylinux2014_x86_64 -c requirements.txt --report - twine \
+	    | $(BIN)/python -m tests.release.hashes > tests/assets/twine/requirements.txt
 
 clean: ## Remove everything that make creates
 	rm -rf $(VENV) docs/.site docs/.cache .noderestrict-dev .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .assets build dist

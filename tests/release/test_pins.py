@@ -9,6 +9,8 @@ import yaml
 from tests.release.provenance import PINNED
 
 ROOT = Path(__file__).parents[2]
+#: What uploads the wheel.
+UPLOADS = "/tests/assets/twine"
 
 
 def dependabot() -> set[tuple[str, str]]:
@@ -31,13 +33,27 @@ def test_the_image_starts_from_digests_where_dependabot_sees_them() -> None:
     assert ("docker", "/") in dependabot()
 
 
-@pytest.mark.parametrize("folder", ["/", "/tests/assets/checkov"])
-def test_dependabot_sees_the_pins_of_python_packages(folder: str) -> None:
+def requirements(folder: str) -> list[str]:
     text = (ROOT / folder[1:] / "requirements.txt").read_text()
-    lines = [one for one in text.splitlines() if not one.startswith("#")]
+    return [one for one in text.splitlines() if not one.startswith("#")]
+
+
+@pytest.mark.parametrize(
+    ("folder", "hashes"),
+    [("/", ""), ("/tests/assets/checkov", ""), (UPLOADS, "( --hash=sha256:[0-9a-f]{64})+")],
+)
+def test_dependabot_sees_the_pins_of_python_packages(folder: str, hashes: str) -> None:
+    lines = requirements(folder)
     assert lines
-    assert [one for one in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", one)] == []
+    pinned = re.compile(rf"[\w.-]+==[\w.]+{hashes}")
+    assert [one for one in lines if not pinned.fullmatch(one)] == []
     assert ("pip", folder) in dependabot()
+
+
+def test_what_uploads_the_wheel_is_what_checked_it() -> None:
+    uploads = {one.split()[0] for one in requirements(UPLOADS)}
+    assert uploads <= set(requirements("/"))
+    assert any(one.startswith("twine==") for one in uploads)
 
 
 def test_dependabot_sees_the_pins_of_actions_and_of_what_publishes() -> None:
