@@ -24,3 +24,12 @@ def test_the_bill_names_python_its_packages_and_the_debian_packages(
         assert found >= wanted | image.debian_packages()
         minor = image.site_packages.parent.name.removeprefix("python")
         assert any(name == "python" and version.startswith(f"{minor}.") for name, version in found)
+
+
+def test_the_openssl_that_a_package_brings_stands_in_a_bill_of_its_own(images: list[Image]) -> None:
+    for image in images:
+        bills = [
+            json.loads(one.read_text())
+            for one in image.site_packages.glob("cryptography-*.dist-info/sboms/*.json")
+        ]
+        assert any(part["name"] == "openssl" for bill in bills for part in bill["components"])
