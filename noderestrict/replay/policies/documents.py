@@ -28,7 +28,7 @@ from noderestrict.replay.sources import MIB, STDIN, Document, Unreadable
 _T = TypeVar("_T")
 _SUFFIXES = (".yaml", ".yml", ".json")
 #: Files of a folder of policies that are none.
-_OTHER_KINDS = frozenset({"Kustomization", "Component", "AdmissionConfiguration"})
+_OTHER_KINDS = ("Kustomization", "Component", "AdmissionConfiguration")
 _MAX_BYTES = 16 * MIB
 _MOST_CONDITIONS = 64
 _LONGEST = 60

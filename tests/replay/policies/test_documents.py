@@ -39,6 +39,13 @@ def test_a_folder_is_read_with_the_folders_in_it(tmp_path: Path) -> None:
     assert sorted(found.bindings) == ["b", "c"]
 
 
+@pytest.mark.parametrize("kind", [[], {}, 5, None])
+def test_a_kind_that_is_no_text_is_told_with_its_file(tmp_path: Path, kind: Any) -> None:
+    (tmp_path / "a.json").write_text(json.dumps({"kind": kind}))
+    with pytest.raises(PolicyError, match="a.json: kind .* is no ValidatingAdmissionPolicy"):
+        read([str(tmp_path / "a.json")])
+
+
 def test_a_list_gives_its_items(tmp_path: Path) -> None:
     path = tmp_path / "list.json"
     path.write_text(json.dumps({"kind": "List", "items": [policy("true"), binding()]}))
