@@ -216,6 +216,12 @@ def _owned(value: Any) -> Any:
     return value
 
 
+#: Characters of variables that an expression may join: an API server ends one that joins more, and
+#: the library would fill the memory. An item of a list takes as much as many characters.
+_MOST_COPIED = 10**7
+_ITEM = 100
+
+
 class Values:
     """The values of expressions for one request; a variable is evaluated when it is first needed.
 
@@ -238,10 +244,17 @@ class Values:
             EvaluationError: it has none.
             UnknownError: only an API server knows it.
         """
+        copied = 0
         for name in program.variables:
             self._need(name)
             if name in self._unknown:
                 raise UnknownError(self._unknown[name])
+            value = self._variables.get(name)
+            if isinstance(value, str | bytes | list):
+                size = len(value) * (_ITEM if isinstance(value, list) else 1)
+                copied += size * program.text.count(name)
+        if copied > _MOST_COPIED:
+            raise UnknownError(f"it may cost more than an API server allows: {program.text}")
         try:
             return program.evaluate({**self._given, VARIABLES: self._of(program)})
         except EvaluationError as error:

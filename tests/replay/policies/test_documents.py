@@ -42,7 +42,7 @@ def test_a_folder_is_read_with_the_folders_in_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [[], {}, 5, None])
 def test_a_kind_that_is_no_text_is_told_with_its_file(tmp_path: Path, kind: Any) -> None:
     (tmp_path / "a.json").write_text(json.dumps({"kind": kind}))
-    with pytest.raises(PolicyError, match="a.json: kind .* is no ValidatingAdmissionPolicy"):
+    with pytest.raises(PolicyError, match=r"a.json: kind .* is no ValidatingAdmissionPolicy"):
         read([str(tmp_path / "a.json")])
 
 

@@ -135,6 +135,17 @@ def test_variables_are_evaluated_only_where_they_are_needed() -> None:
     assert not refused("variables.node == 'system:node:n1'", variables=variables)
 
 
+@pytest.mark.parametrize("first", ["'xxxxxxxxxx'", "[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]"])
+def test_variables_that_would_fill_the_memory_are_not_judged(first: str) -> None:
+    variables = [{"name": "v0", "expression": first}]
+    for n in range(9):
+        joined = "+".join([f"variables.v{n}"] * 10)
+        variables.append({"name": f"v{n + 1}", "expression": joined})
+    judgement = judged(policy("variables.v9.size() > 0", variables=variables), binding())
+    assert judgement.allowed is None
+    assert "it may cost more than an API server allows: variables.v" in judgement.unknown[0]
+
+
 def test_variables_can_hold_what_has_no_json() -> None:
     variables = {
         "labels": "object.metadata.?labels",
