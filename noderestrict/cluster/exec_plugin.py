@@ -94,8 +94,8 @@ async def _output(
     interactive: bool,  # noqa: FBT001 (internal)
 ) -> tuple[int, bytes, str]:
     """Return exit code and standard output of a run, and the end of what it complained about."""
-    try:
-        process = await asyncio.create_subprocess_exec(
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
             *plugin.command,
             env={**os.environ, **plugin.env, "KUBERNETES_EXEC_INFO": info},
             stdin=None if interactive else DEVNULL,
@@ -105,6 +105,16 @@ async def _output(
             # So that whatever it has started can be ended with it.
             start_new_session=not interactive,
         )
+    )
+    try:
+        process = await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # asyncio itself would end the process alone, and might then wait for what it has started.
+        with contextlib.suppress(OSError, ValueError):
+            process = await starting
+            _kill(process, whole_group=not interactive)
+            await _ended(process)
+        raise
     except (OSError, ValueError) as error:
         hint = f"; {' '.join(plugin.install_hint.split())}" if plugin.install_hint else ""
         raise ConnectionFailedError(

@@ -562,6 +562,29 @@ async def test_a_plugin_that_runs_is_ended_with_the_connection(tmp_path: Path) -
     assert not runs(file.read_text().strip())
 
 
+async def test_a_plugin_that_is_about_to_run_is_ended_with_the_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    connect, connects = loop.connect_read_pipe, asyncio.Event()
+
+    async def connect_late(*given: Any) -> Any:
+        await connects.wait()
+        return await connect(*given)
+
+    plugin = Plugin(tmp_path)
+    plugin.gives("one")
+    async with opened(tmp_path, Guarded(), plugin.user) as connection:
+        monkeypatch.setattr(loop, "connect_read_pipe", connect_late)
+        plugin.does("sleep 1000 & echo $! > child; wait")
+        asking = loop.create_task(connection.get("/x"))
+        file = tmp_path / "child"
+        await until(lambda: file.exists() and bool(file.read_text()))
+        asking.cancel()
+        loop.call_later(0.1, connects.set)
+    assert not runs(file.read_text().strip())
+
+
 # Impersonation.
 
 
