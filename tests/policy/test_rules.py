@@ -602,12 +602,28 @@ def test_a_node_keeps_the_claims_on_its_own_resources(new: Object) -> None:
 
 def test_equal_quantities_of_claims_may_be_written_differently() -> None:
     assert_allowed(_allocated(_allocations("1000m"), _allocations("1")))
-    many = [f"{number}000m" for number in range(1001)]
+
+
+@pytest.mark.parametrize(("mapped", "overheads"), [(500, 0), (0, 250), (498, 1)])
+def test_no_more_than_a_thousand_quantities_of_both_objects_are_compared(
+    mapped: int, overheads: int
+) -> None:
+    def written(one: str, *, more: int) -> Object:
+        overhead = {"name": "memory", "perPod": one, "perContainer": one}
+        return _allocations(*[one] * (mapped + more), overhead=[overhead] * overheads)
+
+    assert_allowed(_allocated(written("1", more=0), written("1000m", more=0)))
     assert_denied(
-        _allocated(_allocations(*many), _allocations(*map(str, range(1001)))),
+        _allocated(written("1", more=1), written("1000m", more=1)),
         "pods/status-node-allocatable-claims",
-        "quantities to compare",
+        "over 1000 quantities to compare",
     )
+    assert_allowed(_allocated(written("1", more=1), written("1", more=1)))
+
+
+def test_a_pod_certificate_request_that_names_no_pod_is_told_so() -> None:
+    says = "pods ns/ of spec.podName is not found"
+    assert_denied(judge(_pcr(podName=""), GATE), "podcertificaterequests/pod", says, code=500)
 
 
 def test_pod_certificate_requests_need_their_gate() -> None:
