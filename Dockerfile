@@ -18,8 +18,10 @@ COPY noderestrict noderestrict
 # One layer, which never has what is removed here, so cd instead of WORKDIR.
 # hadolint ignore=DL3003
 RUN python -m venv --copies /opt/noderestrict \
- && /opt/noderestrict/bin/pip install --no-cache-dir --no-compile -c requirements.txt ".${EXTRAS:+[$EXTRAS]}" \
- && /opt/noderestrict/bin/pip uninstall --yes pip \
+ && install="/opt/noderestrict/bin/pip install --no-cache-dir --no-compile --no-build-isolation -c requirements.txt" \
+ # Isolated builds take what builds from an index, of any version.
+ && $install hatchling && $install ".${EXTRAS:+[$EXTRAS]}" \
+ && /opt/noderestrict/bin/pip uninstall --yes hatchling packaging pathspec pluggy trove-classifiers pip \
  && cd /opt/noderestrict/lib/python3.*/site-packages/kubernetes_asyncio \
  && /opt/noderestrict/bin/python -P -c "import shutil; from noderestrict.cluster.kubernetes_client import UNUSED; any(map(shutil.rmtree, UNUSED))" \
  && cd /opt/noderestrict \

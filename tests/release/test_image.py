@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from importlib.metadata import distributions
 
 import pytest
 
@@ -44,6 +45,9 @@ def test_the_image_has_no_shell_no_installer_and_nothing_that_changes_users(
         assert "python" in programs
         assert not programs & {"sh", "bash", "dash", "busybox", "apt", "dpkg", "pip", "pip3"}
         assert [one for one in files if one.stat().st_mode & 0o6000] == []
+        packages = {one.name for one in distributions(path=[str(image.site_packages)])}
+        assert "noderestrict" in packages
+        assert not packages & {"pip", "hatchling", "packaging", "pathspec", "pluggy"}
 
 
 def test_all_modules_of_the_image_are_compiled(images: list[Image]) -> None:
