@@ -9,23 +9,28 @@ import pytest
 from noderestrict.render.workload import IMAGE
 from tests.containers.images import ROOT
 
+#: The defaults: some versions of buildah and podman miss stages that only defaults name.
+BASES = "--build-arg BUILD_IMAGE=pinned-build --build-arg RUN_IMAGE=pinned-run"
+
 
 @pytest.mark.parametrize(
     ("tools", "built"),
     [
-        ("docker podman buildah", f"docker build --tag {IMAGE} ."),
+        ("docker podman buildah", f"docker build --tag {IMAGE} {BASES} ."),
         # A client without an engine is none.
-        ("-docker podman buildah", f"podman build --tag docker.io/library/{IMAGE} ."),
-        ("buildah", f"buildah build --tag docker.io/library/{IMAGE} ."),
+        ("-docker podman buildah", f"podman build --tag docker.io/library/{IMAGE} {BASES} ."),
+        ("buildah", f"buildah build --tag docker.io/library/{IMAGE} {BASES} ."),
     ],
 )
 def test_the_image_that_the_manifests_name_is_built_with_what_there_is(
     tmp_path: Path, tools: str, built: str
 ) -> None:
     assert make_image(tmp_path, tools) == built
-    assert make_image(tmp_path, tools, "IMAGE=a.example/b:1").endswith("--tag a.example/b:1 .")
+    assert make_image(tmp_path, tools, "IMAGE=a.example/b:1").endswith(
+        f"--tag a.example/b:1 {BASES} ."
+    )
     chosen = make_image(tmp_path, tools, "BUILDER=buildah", "IMAGE_ARGS=--quiet")
-    assert chosen == f"buildah build --tag docker.io/library/{IMAGE} --quiet ."
+    assert chosen == f"buildah build --tag docker.io/library/{IMAGE} {BASES} --quiet ."
 
 
 def make_image(folder: Path, tools: str, *variables: str) -> str:
