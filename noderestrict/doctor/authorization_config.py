@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import yaml
 
 from noderestrict.errors import NoderestrictError
@@ -36,6 +37,17 @@ class Authorizer:
         return self.kind == "Webhook" and authorizer.is_for_agents(self.name)
 
 
+class _Authorizer(msgspec.Struct):
+    type: str
+    name: str | None = None
+    webhook: dict[str, Any] | None = None
+
+
+class _Configuration(msgspec.Struct):
+    authorizers: list[_Authorizer]
+    kind: Literal["AuthorizationConfiguration"] | None = None
+
+
 def read_authorizers(file: Path) -> list[Authorizer]:
     """Return the authorizers of a file, in the order in which they are asked.
 
@@ -43,14 +55,11 @@ def read_authorizers(file: Path) -> list[Authorizer]:
         ConfigurationError: it is no AuthorizationConfiguration.
     """
     try:
-        config = yaml.safe_load(file.read_text())
-        return [
-            Authorizer(str(one["type"]), str(one.get("name")), dict(one.get("webhook") or {}))
-            for one in config["authorizers"]
-        ]
+        config = msgspec.convert(yaml.safe_load(file.read_bytes().decode()), _Configuration)
     except BaseException as error:
         if not is_failure(error):
             raise
         raise ConfigurationError(
             f"{file}: not an AuthorizationConfiguration: {brief(error)}"
         ) from None
+    return [Authorizer(one.type, str(one.name), one.webhook or {}) for one in config.authorizers]

@@ -15,16 +15,20 @@ def is_failure(error: BaseException) -> bool:
 
 
 def in_words(error: BaseException) -> str:
-    """Return the text of an error, where it is Python's own in other words."""
+    """Return the text of an error, where it is Python's own or YAML's in other words."""
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8: byte {error.object[error.start]:#04x} at position {error.start}"
+    place, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    if place is not None and problem:
+        return f"line {place.line + 1}: {problem}"
     return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def brief(error: BaseException) -> str:
     """Return an error as one short line: its text, with its type where that adds something."""
     text = " ".join(in_words(error).split())[:_LONGEST]
-    if isinstance(error, ValueError | OSError | RecursionError) and text:
+    is_yaml = hasattr(error, "problem_mark")
+    if (is_yaml or isinstance(error, ValueError | OSError | RecursionError)) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

@@ -141,13 +141,19 @@ async def test_the_audiences_of_a_repeated_flag_are_joined_as_in_the_api_server(
     assert await known_audiences(examined) == {"a": ["a", "b", "c"]}
 
 
+NONE = "not an AuthorizationConfiguration"
+
+
 @pytest.mark.parametrize(
     ("text", "status", "message"),
     [
-        ("{", "fail", "not an AuthorizationConfiguration"),
-        ("- a: b\n  c: [\n", "fail", "not an AuthorizationConfiguration"),
-        ("authorizers: 1", "fail", "not an AuthorizationConfiguration"),
-        ("authorizers: [{type: Webhook, webhook: 1}]", "fail", "not an AuthorizationConfiguration"),
+        ("{", "fail", NONE),
+        ("- a: b\n  c: [\n", "fail", NONE),
+        ("authorizers: 1", "fail", f"{NONE}: Expected `array`, got `int`"),
+        ("authorizers: [{name: a}]", "fail", f"{NONE}: Object missing required field `type`"),
+        ("kind: Pod\nauthorizers: []", "fail", f"{NONE}: Invalid enum value 'Pod'"),
+        ("a:\n\t- b", "fail", f"{NONE}: line 2: found character"),
+        ("authorizers: [{type: Webhook, webhook: 1}]", "fail", NONE),
         ("authorizers: [{type: RBAC}]", "fail", "no authorizer is a Webhook"),
         (
             "authorizers: [{type: RBAC}, {type: Webhook, webhook: "

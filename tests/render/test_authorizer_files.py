@@ -186,7 +186,7 @@ def with_argument(name: str, value: str) -> Object:
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ("a: [", "while parsing"),
+        ("a: [", "line 1: "),
         ("", "there is no ClusterConfiguration"),
         ("- 1", "there is no ClusterConfiguration"),
         (json.dumps({"kind": "ClusterConfiguration"}), "there is no ClusterConfiguration"),
