@@ -40,11 +40,19 @@ YAML_VALUE_ERRORS = (
     ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError,
 )  # fmt: skip
 _START = re.compile(rb"\S")
+_GOES_ON = (
+    "it is only a part of a list, since metadata.continue is set: get all of it, without a limit"
+)
 
 
 class _Head(msgspec.Struct):
     kind: Any = None
     items: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    metadata: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _ListMetadata(msgspec.Struct):
+    after: str | None = msgspec.field(name="continue", default=None)
 
 
 def _read(file: str, max_bytes: int) -> bytes | bytearray:
@@ -185,6 +193,8 @@ def _items(
             # Go writes a list without items as null.
             for item in msgspec.json.decode(head.items, type=list[msgspec.Raw] | None) or ():
                 yield Document(file, line, bytes(item), head.kind.removesuffix("List"))
+            if _goes_on(head.metadata):
+                yield Unreadable(file, line, _GOES_ON)
             return
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         if not in_line and (found := _one_after_another(raw)):
@@ -197,6 +207,15 @@ def _items(
         yield Unreadable(file, line, "nested too deeply")
         return
     yield Document(file, line, bytes(raw))
+
+
+def _goes_on(metadata: msgspec.Raw) -> bool:
+    """Return whether a list is but the first part of one."""
+    try:
+        found = msgspec.json.decode(metadata, type=_ListMetadata | None)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return bool(found and found.after)
 
 
 def _yaml(file: str, data: bytes | bytearray) -> Iterator[Document | Unreadable]:

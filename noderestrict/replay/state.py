@@ -175,7 +175,7 @@ def _objects(
             for index, item in enumerate(items):
                 at = f"{where}: items[{index}]"
                 yield from _objects(item, at, kind.removesuffix("List"), wanted)
-        elif (plural := PLURALS.get(kind, "")) in wanted:
+        elif (plural := _plural(kind, fields, where)) in wanted:
             yield plural, raw, f"{where} ({kind})"
         elif not kind.endswith("List"):
             _refuse_others(kind, raw, where)
@@ -189,6 +189,18 @@ def _objects(
             raise StateError(f"{where}: {plural} is not a list")
         for index, item in enumerate(items):
             yield plural, item, f"{where}: {plural}[{index}]"
+
+
+def _plural(kind: str, fields: Mapping[str, msgspec.Raw], where: str) -> str:
+    """Return the resource of an object, "" for one that is not in the table.
+
+    Kinds such as Node are also those of other groups, such as longhorn.io. Objects that people
+    write say v1 where the API server would not.
+    """
+    plural = PLURALS.get(kind, "")
+    version = _value(fields.get("apiVersion", _NULL), where)
+    group = version.rpartition("/")[0] if isinstance(version, str) else ""
+    return "" if plural and group not in ("", RESOURCES[plural].group) else plural
 
 
 def _refuse_others(kind: str, raw: _Raw, where: str) -> None:

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
+from noderestrict.api.resources import ObjectKey
 from noderestrict.cli import main
+from noderestrict.policy.records import NodeRecord
 from noderestrict.replay import reports
+from noderestrict.replay.state import load_state
 from tests.builders import node, obj, review, token_request, update_node
 
 OWN = json.loads(update_node(node(), node()))
@@ -182,6 +185,32 @@ def test_a_problem_that_quotes_a_long_name_stays_readable(tmp_path: Path, capsys
     code, _, err = run(capsys, write(tmp_path / "a.json", {**OWN, "request": request}))
     assert (code, len(err) < 5_000) == (2, True)
     assert "request.uid has 100000 characters" in err
+
+
+def test_a_kind_of_another_group_is_another_kind(tmp_path: Path) -> None:
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1", "uid": "u1"}}
+    other = {"apiVersion": "longhorn.io/v1beta2", "kind": "Node",
+             "metadata": {"name": "n1", "namespace": "longhorn-system", "uid": "u2"}}  # fmt: skip
+    state = write(tmp_path / "s.json", {"kind": "List", "items": [node, other]})
+    found = load_state([str(state)]).get(ObjectKey("nodes", "", "n1"))
+    assert isinstance(found, NodeRecord)
+    assert found.uid == "u1"
+
+
+@pytest.mark.parametrize("name", ["s.json", "s.yaml", "s.jsonl"])
+def test_a_part_of_a_list_is_not_taken_for_all_of_it(
+    name: str, tmp_path: Path, capsys: Capture
+) -> None:
+    part = {
+        "kind": "PodList",
+        "metadata": {"continue": "abc"},
+        "items": [{"metadata": {"name": "a"}}],
+    }
+    file = write(tmp_path / name, json.dumps(part))
+    code, _, err = run(capsys, write(tmp_path / "a.json", OWN), "--state", file)
+    assert code == 2
+    assert f"--state {file}" in err
+    assert "it is only a part of a list, since metadata.continue is set" in err
 
 
 def test_the_line_of_a_yaml_document_is_where_it_starts(tmp_path: Path, capsys: Capture) -> None:
