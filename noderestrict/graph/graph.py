@@ -87,27 +87,33 @@ class Graph:
 
     def path(self, node: str, vertex: Vertex) -> list[Vertex]:
         """Return a path from a node to an object, the node first; [] if there is none."""
-        start = ("nodes", "", node)
         if not self.reaches(node, vertex):
             return []
-        if self._named.get(vertex) == node:
-            return [start, vertex]
-        for kind, namespace, name in self._nodes[node]:
+        return next((path for path in self._paths(node) if path[-1] == vertex), [])
+
+    def paths(self, node: str) -> dict[Vertex, list[Vertex]]:
+        """Return the paths from a node to everything that it reaches, as ``path`` does each."""
+        found: dict[Vertex, list[Vertex]] = {}
+        for path in self._paths(node):
+            found.setdefault(path[-1], path)
+        return found
+
+    def _paths(self, node: str) -> Iterator[list[Vertex]]:
+        start = ("nodes", "", node)
+        reached = self._nodes.get(node, ())
+        yield from ([start, vertex] for vertex in reached if self._named.get(vertex) == node)
+        for kind, namespace, name in reached:
             if kind != "pods":
                 continue
             pod = (kind, namespace, name)
-            if pod == vertex:
-                return [start, pod]
+            yield [start, pod]
             for edge in self._pods[namespace, name][1]:
-                if edge == vertex:
-                    return [start, pod, vertex]
+                yield [start, pod, edge]
                 for volume in sorted(self._claim_volumes.get(edge, ())):
-                    through = self._volumes[volume][1]
-                    if vertex in through:
-                        itself = ("persistentvolumes", "", volume)
+                    itself = ("persistentvolumes", "", volume)
+                    for vertex in self._volumes[volume][1]:
                         path = [start, pod, edge, itself]
-                        return path if vertex == itself else [*path, vertex]
-        return []
+                        yield path if vertex == itself else [*path, vertex]
 
     def objects(self, resource: str) -> Iterator[tuple[str, str]]:
         """Yield the namespace and name of every known object of a resource."""

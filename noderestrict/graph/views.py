@@ -69,7 +69,8 @@ def why(graph: Graph, node: str, vertex: Vertex) -> Way:
 
 def reachable(graph: Graph, node: str) -> list[Way]:
     """Return the paths to everything that a node reaches."""
-    return [why(graph, node, vertex) for vertex in graph.reachable(node)]
+    paths = graph.paths(node)
+    return [Way(node, vertex, tuple(paths[vertex])) for vertex in graph.reachable(node)]
 
 
 def who(graph: Graph, vertex: Vertex) -> list[Way]:

@@ -107,9 +107,10 @@ def test_after_any_changes_the_graph_equals_a_new_one_and_a_walk(
         rebuilt.upsert(plural, value)
     assert graph.snapshot() == rebuilt.snapshot()
     for node in ("n1", "n2"):
-        assert set(graph.reachable(node)) == walk(objects, node)
+        assert set(graph.reachable(node)) == graph.paths(node).keys() == walk(objects, node)
         for vertex in graph.reachable(node):
             way = graph.path(node, vertex)
+            assert way == graph.paths(node)[vertex]
             assert way[0] == ("nodes", "", node)
             assert way[-1] == vertex
             assert node in graph.who(vertex)
