@@ -19,10 +19,13 @@ class _Service(msgspec.Struct):
     namespace: str
 
 
-class _ClientConfig(msgspec.Struct):
-    caBundle: bytes | None = None  # noqa: N815 (the API's name)
+class _Server(msgspec.Struct):
     url: str | None = None
     service: _Service | None = None
+
+
+class _ClientConfig(_Server):
+    caBundle: bytes | None = None  # noqa: N815 (the API's name)
 
 
 class _Webhook(msgspec.Struct):
@@ -43,15 +46,21 @@ class Configuration(msgspec.Struct):
     webhooks: list[_Webhook] | None = None
 
 
-class _Planned(msgspec.Struct):
+class _PlannedMetadata(msgspec.Struct):
     name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
 
 
-class _Registration(msgspec.Struct):
-    metadata: _Planned
-    webhooks: list[_Webhook]
+class _PlannedWebhook(msgspec.Struct):
+    name: str
+    # Whatever stands for the CA is replaced.
+    clientConfig: _Server  # noqa: N815 (the API's name)
+
+
+class _Planned(msgspec.Struct):
+    metadata: _PlannedMetadata
+    webhooks: list[_PlannedWebhook]
 
 
 def checked(value: Any) -> dict[str, Any]:
@@ -64,7 +73,7 @@ def checked(value: Any) -> dict[str, Any]:
         ValueError: a field that is looked at is missing, or has another type.
     """
     found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(value))
-    msgspec.convert(found, _Registration)
+    msgspec.convert(found, _Planned)
     return found
 
 

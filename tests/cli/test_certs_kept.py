@@ -34,6 +34,7 @@ TLS = ("--secret", "noderestrict/noderestrict-tls")
 CA = ("--ca-secret", "noderestrict/noderestrict-ca")
 HOOKS = ("--webhook-configuration", "noderestrict")
 NAMES = CERTIFICATE_NAMES
+RENDERED = sorted(Path(__file__).parents[2].glob("manifests/overlays/*/enforce/registration.yaml"))
 SERVICE = {"service": {"name": "noderestrict", "namespace": "noderestrict", "path": "/validate"}}
 
 
@@ -406,6 +407,13 @@ def test_managed_fields_of_any_depth_keep_nothing_from_being_put_back(
     code, output = cluster.certs("bootstrap", *TLS, *CA, "--unserved", "--registration", str(file))
     assert code == 0, output
     assert cluster.bundle() == ca
+
+
+@pytest.mark.parametrize("file", RENDERED, ids=lambda file: file.parents[1].name)
+def test_what_stands_for_the_ca_in_our_manifests_is_replaced(cluster: Cluster, file: Path) -> None:
+    code, output = cluster.certs("bootstrap", *TLS, *CA, "--unserved", "--registration", str(file))
+    assert code == 0, output
+    assert b"BEGIN CERTIFICATE" in cluster.bundle()
 
 
 def planned(**fields: Any) -> str:
