@@ -152,7 +152,7 @@ class KeptAuthority:
         if problems:
             await leaf.issue(authority, trust)
             return True
-        if same(held.get(CA, b""), trust):
+        if same(self.parts.readable(held.get(CA, b"")), trust):
             return False
         await leaf.write_trust(trust)
         return True

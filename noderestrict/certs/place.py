@@ -8,6 +8,8 @@ from noderestrict.certs.errors import CertsError
 from noderestrict.certs.journal import Journal
 from noderestrict.certs.secret import Secret, data_of, read_secret, write_secret
 from noderestrict.cluster.connection import Connection
+from noderestrict.pki.bundle import certificates
+from noderestrict.pki.check import KeyPairError
 from noderestrict.pki.files import write_atomically
 
 #: ``ca.crt`` holds what callers trust: the CA, and its predecessor until a rotation has finished.
@@ -32,9 +34,13 @@ async def trust_of(place: Place) -> bytes:
         ClusterError, OSError: it cannot be read.
     """
     trust = (await place.read()).get(CA, b"")
-    if not trust.strip():
-        raise CertsError(f"{place}: {CA} is missing: callers would have nothing to trust")
-    return trust
+    try:
+        if certificates(trust):
+            return trust
+        problem = "is missing"
+    except KeyPairError:
+        problem = "has no certificate that can be read"
+    raise CertsError(f"{place}: {CA} {problem}: callers would have nothing to trust")
 
 
 @dataclass(slots=True)

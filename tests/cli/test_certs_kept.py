@@ -242,6 +242,32 @@ def test_a_bundle_that_cannot_be_read_is_in_nobodys_way(cluster: Cluster) -> Non
     assert cluster.certs("check", *TLS, *HOOKS) == (0, "all is well\n")
 
 
+@pytest.mark.parametrize("spoilt", [b"no PEM", b"-----BEGIN CERTIFICATE-----\nx", b""])
+def test_a_ca_beside_the_certificate_that_cannot_be_read_is_written_again(
+    cluster: Cluster, spoilt: bytes
+) -> None:
+    bootstrapped(cluster)
+    good = cluster.store.data("noderestrict-tls")
+    data = cluster.store.objects[f"{SECRETS}/noderestrict-tls"]["data"]
+    for action, flags in (("renew", ()), ("bootstrap", HOOKS)):
+        data["ca.crt"] = base64.b64encode(spoilt).decode()
+        assert cluster.certs(action, *TLS, *CA, *flags)[0] == 0
+        assert cluster.store.data("noderestrict-tls") == good
+
+
+def test_a_registration_is_not_written_with_a_ca_that_cannot_be_read(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    bootstrapped(cluster)
+    data = cluster.store.objects[f"{SECRETS}/noderestrict-tls"]["data"]
+    data["ca.crt"] = base64.b64encode(b"no PEM").decode()
+    file = tmp_path / "webhook.yaml"
+    file.write_text(yaml.safe_dump(webhook_configuration(SERVICE)))
+    code, output = cluster.certs("bootstrap", *TLS, "--unserved", "--registration", str(file))
+    assert code == 2
+    assert "Secret noderestrict/noderestrict-tls: ca.crt has no certificate that can be" in output
+
+
 @pytest.mark.parametrize(("secret", "read"), [("noderestrict-ca", 1), ("noderestrict-tls", 2)])
 def test_of_two_jobs_at_once_the_later_one_gives_up_and_all_fits_together(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, secret: str, read: int
