@@ -78,9 +78,15 @@ class _Parent:
             signal.signal(number, self._hand_on)
 
     def fork(self) -> int | None:
-        """Return the exit code of a child, negative if a signal killed it; None in the child."""
+        """Return the exit code of a child, negative if a signal killed it; None in the child.
+
+        There is no other child once the parent is asked to stop.
+        """
         # Neither process is prepared at first.
         signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+        if self.stopping:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+            return -signal.SIGTERM
         parent, self._child = os.getpid(), os.fork()
         if not self._child:
             _die_with(parent)

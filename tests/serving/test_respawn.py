@@ -4,7 +4,10 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from noderestrict.serving import respawn
+from noderestrict.serving.signals import HANDLED
 from tests.builders import review
 from tests.serving.test_signals import started, until
 from tests.serving.tls import SECONDS, Server, serving
@@ -52,6 +55,23 @@ def test_nobody_serves_on_after_the_parent_was_killed(tmp_path: Path) -> None:
         serves = child(server)
         server.process.kill()
         until("nobody serves", lambda: has_ended(serves))
+
+
+def test_no_server_follows_once_the_parent_is_asked_to_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though the signal came while none ran, to which it could be handed on."""
+    monkeypatch.setattr(os, "fork", lambda: pytest.fail("it forks"))
+    before = {number: signal.getsignal(number) for number in HANDLED}
+    try:
+        parent = respawn._Parent([])
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert parent.stopping
+        assert parent.fork() == -signal.SIGTERM
+        assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(HANDLED)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def has_ended(pid: int) -> bool:
