@@ -32,7 +32,7 @@ run: install ## Serve the examples on https://127.0.0.1:8443
 	$(BIN)/noderestrict serve --dev --metrics-address '' --log-format console --state examples/state.json
 
 test: install lint ## Lint, check types and layers, and run the tests
-	$(BIN)/python -m pytest -m "not e2e and not cluster and not release"
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal -m "not e2e and not cluster and not release"
 
 lint: install ## Run ruff, mypy and import-linter
 	$(BIN)/ruff check noderestrict tests
