@@ -39,6 +39,8 @@ RUN python -m venv --copies /opt/noderestrict \
  && cd lib/python3.* \
  && rm -rf config-3.* ensurepip idlelib lib2to3 pydoc_data test tkinter turtledemo turtle.py venv \
            site-packages/* \
+ # What links to libraries under the GPL, for terminals and old databases.
+ && rm -f lib-dynload/readline.* lib-dynload/_curses* lib-dynload/_dbm.* lib-dynload/_gdbm.* \
  && find /usr/local /opt/noderestrict -type d -name __pycache__ -prune -exec rm -rf {} + \
  # Files that do not compile are never imported.
  && { python3 -m compileall -q --invalidation-mode unchecked-hash /usr/local/lib/python3.*/ \
