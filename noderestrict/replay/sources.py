@@ -211,6 +211,16 @@ class _ZstdReader:
 _UNPACKERS = {_GZIP: _gzip_file, _ZSTD: _zstd_file}
 
 
+#: What cannot be unpacked here, by how it begins.
+_OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"PK\x03\x04": "zip"}
+
+
+def _refuse_others(start: bytes) -> None:
+    for magic, name in _OTHERS.items():
+        if start.startswith(magic):
+            raise OSError(f"it is packed with {name}: unpack it first, or pack it with gzip")
+
+
 def _unpacker(start: bytes) -> Any:
     return next((make for magic, make in _UNPACKERS.items() if start.startswith(magic)), None)
 
@@ -238,6 +248,7 @@ def opened(file: str, max_ratio: int | None = _MAX_RATIO) -> Iterator[BinaryIO]:
         else:
             plain = io.BufferedReader(stack.enter_context(Path(file).open("rb", buffering=0)))
         try:
+            _refuse_others(plain.peek(6))
             unpacker = _unpacker(plain.peek(4))
             if unpacker is not None:
                 plain = io.BufferedReader(_Unpacked(plain, max_ratio, unpacker), _CHUNK)

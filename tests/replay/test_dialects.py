@@ -1,11 +1,14 @@
 """Audit logs in every form: what is read, and what is said where something cannot be."""
 
 import base64
+import bz2
 import gzip
 import io
 import json
+import lzma
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -99,6 +102,13 @@ def test_the_last_event_of_a_log_that_ends_within_a_line_of_parts_is_named(tmp_p
     (one,) = found(write(tmp_path / "b.log", docker + b"\n"))
     assert isinstance(one, Unreadable)
     assert "cut off" in one.problem
+
+
+def zipped(data: bytes) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as file:
+        file.writestr("audit.log", data)
+    return packed.getvalue()
 
 
 def envelope(line: bytes, *keys: str, text: bool = True) -> bytes:
@@ -320,6 +330,17 @@ def test_zstandard_without_its_package_is_one_line(
     assert code == 2
     assert f"{file}: it is packed with Zstandard: install noderestrict[zstd]" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("pack", [bz2.compress, lzma.compress, zipped])
+@pytest.mark.parametrize("flag", [("--audit-log",), ()])
+def test_what_is_packed_otherwise_is_told(
+    pack: Callable[[bytes], bytes], flag: tuple[str, ...], tmp_path: Path, capsys: Capture
+) -> None:
+    file = write(tmp_path / "a.log", pack(LINES))
+    code, _, err = run(capsys, *flag, file)
+    assert code == 2
+    assert f"{file}: it is packed with " in err
 
 
 @pytest.mark.parametrize("cut", [-5, 40])
