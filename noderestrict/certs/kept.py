@@ -117,10 +117,17 @@ class KeptAuthority:
         return trust
 
     async def _load(self) -> tuple[Authority | None, str]:
-        """Return the CA, and what is wrong with it; None if it cannot be used."""
+        """Return the CA, and what is wrong with it; None if it cannot be used.
+
+        Raises:
+            CertsError: the CA is somebody's who keeps its key under a password.
+        """
         held = await self.place.read()
         if CERTIFICATE not in held or KEY not in held:
             return None, "there is no CA"
+        if b"ENCRYPTED" in held[KEY]:
+            # Nothing of ours writes such a key, and a new CA would overwrite it.
+            raise CertsError(f"{self.place}: {KEY} is encrypted: give the key without a password")
         try:
             authority = load_authority(held[CERTIFICATE], held[KEY], self.parts.now)
         except KeyPairError as error:

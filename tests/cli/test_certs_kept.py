@@ -15,7 +15,12 @@ import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from noderestrict import __version__
@@ -224,6 +229,22 @@ def test_a_ca_that_cannot_sign_is_told_in_one_line_and_made_anew_by_bootstrap(
     assert cluster.certs("check", *TLS, *CA, *HOOKS)[0] == 1
     bootstrapped(cluster)
     assert cluster.certs("check", *TLS, *CA, *HOOKS) == (0, "all is well\n")
+
+
+@pytest.mark.parametrize("action", ["bootstrap", "renew", "rotate"])
+def test_a_ca_whose_key_has_a_password_is_not_overwritten(cluster: Cluster, action: str) -> None:
+    bootstrapped(cluster)
+    held = cluster.store.objects[f"{SECRETS}/noderestrict-ca"]["data"]
+    key = load_pem_private_key(base64.b64decode(held["tls.key"]), None)
+    secret = BestAvailableEncryption(b"secret")
+    encrypted = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, secret)
+    held["tls.key"] = base64.b64encode(encrypted).decode()
+    kept = dict(held)
+    hooks = () if action == "renew" else HOOKS
+    code, output = cluster.certs(action, *TLS, *CA, *hooks)
+    assert (code, output.count("\n")) == (2, 1)
+    assert "Secret noderestrict/noderestrict-ca: tls.key is encrypted" in output
+    assert cluster.store.objects[f"{SECRETS}/noderestrict-ca"]["data"] == kept
 
 
 def test_a_bundle_that_cannot_be_read_is_in_nobodys_way(cluster: Cluster) -> None:
