@@ -59,6 +59,7 @@ class SecretPlace:
     name: str
     journal: Journal
     _found: dict[str, Any] | None = field(default=None, init=False, repr=False, compare=False)
+    _was_read: bool = field(default=False, init=False, repr=False, compare=False)
 
     def __str__(self) -> str:
         return f"Secret {self.namespace}/{self.name}"
@@ -70,6 +71,7 @@ class SecretPlace:
             ClusterError: the Secret could not be read.
         """
         self._found = await read_secret(self.connection, self.namespace, self.name)
+        self._was_read = True
         return data_of(self._found)
 
     async def write(self, data: Secret) -> None:
@@ -78,6 +80,8 @@ class SecretPlace:
         Raises:
             ClusterError: the Secret could not be written, or is no longer what was read.
         """
+        if not self._was_read:
+            await self.read()
         self._found = await write_secret(
             self.connection, self.namespace, self.name, data, self._found
         )

@@ -134,6 +134,18 @@ def test_renewing_replaces_the_certificate_alone(cluster: Cluster, ended: str) -
     assert "nothing to do" in cluster.certs("renew", *TLS, *CA)[1]
 
 
+def test_renewing_by_force_replaces_a_certificate_that_is_good(cluster: Cluster) -> None:
+    bootstrapped(cluster)
+    good = cluster.store.data("noderestrict-tls")
+    # Whose names are given is not read before.
+    wanted = ("--dns-names", ",".join(NAMES))
+    code, output = cluster.certs("renew", "--force", *TLS, *CA, *wanted)
+    assert code == 0, output
+    renewed = cluster.store.data("noderestrict-tls")
+    assert renewed["tls.crt"] != good["tls.crt"]
+    assert renewed["ca.crt"] == good["ca.crt"]
+
+
 def test_renewing_makes_no_ca(cluster: Cluster) -> None:
     code, output = cluster.certs("renew", *TLS, *CA)
     assert code == 2
