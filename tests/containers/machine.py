@@ -355,7 +355,8 @@ class Machine(Cluster):
 
     def restart_kubelet(self, node: str) -> None:
         """Let the supervisor start another one, with the files of kubeadm's last phase."""
-        self.exec(node, "sh", "-c", "kill $(cat /run/kubelet.pid)")
+        # It may have ended a moment ago, and the supervisor is about to start another one anyway.
+        self.exec(node, "sh", "-c", "kill $(cat /run/kubelet.pid) 2> /dev/null || true")
 
     def _give_pods_a_network(self) -> bool:
         """Configure CNI with the range that each node has; tells whether all have one."""
