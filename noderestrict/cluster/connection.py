@@ -31,8 +31,6 @@ _IMPERSONATE_USER = "Impersonate-User"
 _LONGEST = 1000
 #: Bytes of an answer that is an error; what a proxy hands on may have no end.
 _ERROR = 2**20
-
-
 #: Bytes of a piece after which no more is on its way.
 _SMALL = 2**14
 
@@ -208,10 +206,7 @@ class Connection:
         async with self._response("GET", path, query, None, seconds, headers=headers) as response:
             if most is None:
                 return await response.read()
-            body = await beginning(response, most + 1)
-        if len(body) > most:
-            raise ClusterError(f"GET {path}: the answer has over {most} bytes")
-        return body
+            return await limited(response, most, f"GET {path}")
 
     async def post(
         self,
@@ -400,7 +395,7 @@ class Connection:
                 session = response = None
                 session, response = await request(self.credentials.current)
             if response.status not in _OK:
-                message = _message(await beginning(response, _ERROR))
+                message = _message(await _beginning(response, _ERROR))
                 raise ClusterError(f"{what}: {response.status} {message}".rstrip(), response.status)
             yield response
         except aiohttp.InvalidURL as error:
@@ -464,7 +459,24 @@ async def _left_unread(
             transport.resume_reading()
 
 
-async def beginning(response: aiohttp.ClientResponse, most: int) -> bytes:
+async def limited(response: aiohttp.ClientResponse, most: int, what: str) -> bytes:
+    """Return a body.
+
+    Args:
+        response: whose body has not been read.
+        most: bytes that it may have.
+        what: was asked for, for the error.
+
+    Raises:
+        ClusterError: it has more.
+    """
+    body = await _beginning(response, most + 1)
+    if len(body) > most:
+        raise ClusterError(f"{what}: the answer has over {most} bytes")
+    return body
+
+
+async def _beginning(response: aiohttp.ClientResponse, most: int) -> bytes:
     """Return the first bytes of a body, all of a shorter one."""
     body = bytearray()
     async for piece in response.content.iter_any():

@@ -300,8 +300,7 @@ class NodeAuthorizer:
                                 graph.upsert("pods", pod)
         except (*DECODE_ERRORS, ScanError, TimeoutError) as error:
             self._counted("pods_of_node", "error")
-            what = said(error)
-            raise ClusterError(f"pods of node {node}: {what}") from None
+            raise ClusterError(f"pods of node {node}: {said(error)}") from None
         except ClusterError:
             self._counted("pods_of_node", "error")
             raise

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from noderestrict.cluster.connection import ClusterError, beginning
+from noderestrict.cluster.connection import ClusterError, limited
 from noderestrict.cluster.port_forward import exchange
 from noderestrict.doctor.cluster import Address, Cluster
 from noderestrict.errors import said
@@ -64,12 +64,9 @@ async def of_address(address: Address) -> bytes:
     try:
         async with aiohttp.ClientSession(timeout=timeout) as session, session.get(at) as response:
             response.raise_for_status()
-            body = await beginning(response, _MOST_BYTES + 1)
+            return await limited(response, _MOST_BYTES, at)
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise ClusterError(f"{at}: {said(error)}") from None
-    if len(body) > _MOST_BYTES:
-        raise ClusterError(f"{at}: the answer has over {_MOST_BYTES} bytes")
-    return body
 
 
 async def of_pod(cluster: Cluster, namespace: str, name: str, port: int) -> bytes:
