@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import WSMsgType, web
+from aiohttp.typedefs import Handler
 
 from noderestrict.cluster.connection import Connection
 from noderestrict.cluster.errors import ClusterError
@@ -15,6 +16,22 @@ from tests.cluster.test_transport import opened
 PATH = "/api/v1/namespaces/ns/pods/web/portforward"
 #: What both channels begin with: their port, 9090, the least significant byte first.
 BEGIN = (b"\x00\x82\x23", b"\x01\x82\x23")
+
+
+@contextlib.asynccontextmanager
+async def answering(folder: Path, handle: Handler) -> AsyncIterator[Connection]:
+    """Serve every path; yields a connection to it."""
+    app = web.Application()
+    app.router.add_get("/{path:.*}", handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = runner.addresses[0][1]
+    try:
+        async with opened(folder, port, {"token": "t"}, server=f"http://127.0.0.1:{port}") as to:
+            yield to
+    finally:
+        await runner.cleanup()
 
 
 @contextlib.asynccontextmanager
@@ -42,17 +59,8 @@ async def kubelet(
         await socket.close()
         return socket
 
-    app = web.Application()
-    app.router.add_get("/{path:.*}", handle)
-    runner = web.AppRunner(app, shutdown_timeout=1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    port = runner.addresses[0][1]
-    try:
-        async with opened(folder, port, {"token": "t"}, server=f"http://127.0.0.1:{port}") as to:
-            yield to, seen
-    finally:
-        await runner.cleanup()
+    async with answering(folder, handle) as to:
+        yield to, seen
 
 
 async def ask(to: Connection, seconds: float = 10) -> bytes:
@@ -130,15 +138,6 @@ async def test_an_error_without_end_is_given_up_too(tmp_path: Path) -> None:
                 await response.write(b"no " * 100_000)
         return response
 
-    app = web.Application()
-    app.router.add_get("/{path:.*}", endless)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    port = runner.addresses[0][1]
-    try:
-        async with opened(tmp_path, port, {"token": "t"}, server=f"http://127.0.0.1:{port}") as to:
-            with pytest.raises(ClusterError, match="502 no no"):
-                await to.get("/metrics", seconds=60)
-    finally:
-        await runner.cleanup()
+    async with answering(tmp_path, endless) as to:
+        with pytest.raises(ClusterError, match="502 no no"):
+            await to.get("/metrics", seconds=60)

@@ -65,6 +65,15 @@ class APIServer(Cluster):
         }  # fmt: skip
         self.lists[DEPLOYMENTS] = [value]
 
+    def deploy_on_nodes(self, wanted: int, ready: int) -> Object:
+        value = daemon_set()
+        value["status"] = {
+            "observedGeneration": 1, "desiredNumberScheduled": wanted,
+            "updatedNumberScheduled": wanted, "numberReady": ready,
+        }  # fmt: skip
+        self.lists[DAEMON_SETS] = [value]
+        return value
+
     def run(self, name: str, exposed: bytes | None, *, value: Object | None = None) -> None:
         spec = (value or deployment())["spec"]["template"]["spec"]
         pod = {"metadata": {"name": name}, "spec": spec, "status": {"phase": "Running"}}
@@ -311,12 +320,7 @@ def test_missing_and_stale_replicas_are_told(
 def test_a_daemon_set_needs_a_server_on_each_of_its_nodes(
     cluster: APIServer, doctor: Doctor
 ) -> None:
-    value = daemon_set()
-    value["status"] = {
-        "observedGeneration": 1, "desiredNumberScheduled": 3, "updatedNumberScheduled": 3,
-        "numberReady": 2,
-    }  # fmt: skip
-    cluster.lists[DAEMON_SETS] = [value]
+    cluster.deploy_on_nodes(3, ready=2)
     complete = doctor()[0]
     assert (complete.status, "2 of 3" in complete.message) == ("fail", True)
 
@@ -345,13 +349,7 @@ def test_metrics_on_loopback_are_read_through_the_kubelet(
         return answer
 
     monkeypatch.setattr(exposition, "exchange", exchange)
-    value = daemon_set()
-    value["status"] = {
-        "observedGeneration": 1, "desiredNumberScheduled": 1, "updatedNumberScheduled": 1,
-        "numberReady": 1,
-    }  # fmt: skip
-    cluster.lists[DAEMON_SETS] = [value]
-    cluster.run("a", None, value=value)
+    cluster.run("a", None, value=cluster.deploy_on_nodes(1, ready=1))
     found = doctor()[1]
     assert (found.status, says in found.message) == (status, True), found
     assert len(found.message) < 500
